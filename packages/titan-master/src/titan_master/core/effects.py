@@ -1,0 +1,102 @@
+"""What must be done: asked for by the core, done by the engine once the turn's events are durable.
+
+Effects are level-triggered: a crash between commit and release loses none for good, because the
+state still says what to do and a reconnecting peer (a worker's Join, a client's retry with its
+key) makes the core ask again.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import (
+    AnyMessage,
+    GetJob,
+    GetRun,
+    ListJobs,
+    ListRuns,
+    ReadLog,
+    RunView,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+    CancelRun,
+)
+
+from titan_master.core.inputs import Origin
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """Answer an exchange; `end` closes it."""
+
+    origin: Origin
+    message: AnyMessage
+    end: bool = True
+
+
+class Tell(Struct, frozen=True, kw_only=True):
+    """Send a worker something outside any exchange."""
+
+    link_id: int
+    message: AnyMessage
+
+
+class HangUp(Struct, frozen=True, kw_only=True):
+    """Close a link after what was sent, saying why."""
+
+    link_id: int
+    code: ErrorCode
+    reason: str
+
+
+HistoryAsk = Union[GetRun, ListRuns, ListJobs, GetJob, WaitRun, WaitJob, WatchRun, ReadLog, CancelRun]
+
+
+class AskHistory(Struct, frozen=True, kw_only=True):
+    """The core alone cannot answer: the run has ended, or its name may be another run's prefix.
+
+    The engine looks into the store (off the loop) and answers; where the answer is one of
+    `live_ids`, it gives the request back to the core with that exact id.
+    """
+
+    origin: Origin
+    request: HistoryAsk
+    live_ids: tuple[str, ...] = ()
+    """Live runs that the selector fits as a prefix, or that have the bare job id."""
+    live_runs: tuple[RunView, ...] = ()
+    """For ListRuns: the active ones, newest first, to stand before the ended ones."""
+
+
+class ServeLog(Struct, frozen=True, kw_only=True):
+    """Stream a stored log to `origin`; sizes are final where `ended`."""
+
+    origin: Origin
+    ref: AttemptRef
+    request: ReadLog
+    ended: bool
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+class OpenLog(Struct, frozen=True, kw_only=True):
+    """This worker may ship that attempt's log from now on."""
+
+    ref: AttemptRef
+    worker_id: str
+
+
+class CloseLog(Struct, frozen=True, kw_only=True):
+    """The attempt has ended with so many bytes: followers end when they have them."""
+
+    ref: AttemptRef
+    stdout_bytes: int
+    stderr_bytes: int
+    lost: bool
+    """Nobody knows how many bytes there are; what is stored is all there may ever be."""
+
+
+Effect = Union[Reply, Tell, HangUp, AskHistory, ServeLog, OpenLog, CloseLog]

@@ -1,0 +1,252 @@
+"""What became true: the journal's vocabulary. ``apply`` turns each into state, nothing else does.
+
+A tagged union: the reader is never older than the writer. Fields are added with a default that
+means "as before", never renamed or retyped; a retired event keeps its tag and gets an upcaster
+(``store/codec.py``). An event carries what history needs of it, so that the projection needs no
+state.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from titan_proto.states import ExitReason, JobState, RunState
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """Base of all events; the tag is the class's name."""
+
+    at_ms: int
+
+
+class ClusterFounded(Event, frozen=True, kw_only=True):
+    """First event of a journal."""
+
+    cluster_id: str
+    name: str
+
+
+class MasterStarted(Event, frozen=True, kw_only=True):
+    """A master took the lead under a new term. Every worker gets a fresh lease."""
+
+    term: int
+    software: str = ""
+
+
+# -- runs ---------------------------------------------------------------------------------------
+class RunAccepted(Event, frozen=True, kw_only=True):
+    """A run, whole: `apply` derives every job's first state from the spec."""
+
+    run_id: str
+    key: str
+    digest: str
+    name: str
+    slug: str
+    number: int
+    """With `slug`, the run's alias ``slug-number``."""
+    owner: str
+    jobs: int
+    spec: bytes
+    """msgpack of the RunSpec, as it arrived."""
+
+
+class RunCancelRequested(Event, frozen=True, kw_only=True):
+    """Somebody cancelled the run; its jobs follow by events of their own."""
+
+    run_id: str
+
+
+class RunEnded(Event, frozen=True, kw_only=True):
+    """Every job is terminal. The run leaves memory; history has it."""
+
+    run_id: str
+    state: RunState
+
+
+# -- jobs ---------------------------------------------------------------------------------------
+class JobsScheduled(Event, frozen=True, kw_only=True):
+    """Ready but delayed; each waits until its own time."""
+
+    run_id: str
+    job_ids: tuple[str, ...]
+    until_ms: tuple[int, ...]
+
+
+class JobsQueued(Event, frozen=True, kw_only=True):
+    """Ready to be placed."""
+
+    run_id: str
+    job_ids: tuple[str, ...]
+
+
+class JobCancelling(Event, frozen=True, kw_only=True):
+    """The job's attempt has been told to stop; the job ends when the attempt does."""
+
+    run_id: str
+    job_id: str
+
+
+class JobsDropped(Event, frozen=True, kw_only=True):
+    """Jobs that end without (another) attempt: SKIPPED or CANCELLED."""
+
+    run_id: str
+    job_ids: tuple[str, ...]
+    state: JobState
+    reason: ExitReason
+
+
+class JobEnded(Event, frozen=True, kw_only=True):
+    """A job that had attempts is terminal. For a service: it has settled."""
+
+    run_id: str
+    job_id: str
+    state: JobState
+    reason: ExitReason
+    number: int
+    lost: int = 0
+    exit_code: int = 0
+    signal: int = 0
+    message: str = ""
+
+
+# -- attempts -----------------------------------------------------------------------------------
+class AttemptPlaced(Event, frozen=True, kw_only=True):
+    """The decision "this attempt on that worker"."""
+
+    run_id: str
+    job_id: str
+    number: int
+    worker_id: str
+    incarnation: int
+    fence: int
+
+
+class AttemptStarted(Event, frozen=True, kw_only=True):
+    """Its process runs."""
+
+    run_id: str
+    job_id: str
+    number: int
+    port: int = 0
+
+
+class AttemptEnded(Event, frozen=True, kw_only=True):
+    """It is over; `reason` says how. LOST when nobody can say."""
+
+    run_id: str
+    job_id: str
+    number: int
+    worker_id: str
+    worker: str
+    """The worker's name at that time, for history."""
+    reason: ExitReason
+    exit_code: int = 0
+    signal: int = 0
+    message: str = ""
+    placed_at_ms: int = 0
+    started_at_ms: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+# -- services -----------------------------------------------------------------------------------
+class ServiceUp(Event, frozen=True, kw_only=True):
+    """A service's attempt is healthy for the first time: from now on an object of the cluster."""
+
+    name: str
+    run_id: str
+    job_id: str
+    number: int
+    worker_id: str
+    port: int = 0
+
+
+class ServiceStopping(Event, frozen=True, kw_only=True):
+    """A person stopped it."""
+
+    run_id: str
+    job_id: str
+
+
+class ServiceEnded(Event, frozen=True, kw_only=True):
+    """It is down; its AttemptEnded stands beside this event."""
+
+    run_id: str
+    job_id: str
+    number: int
+    stopped: bool
+    """As ordered; otherwise it failed."""
+    reason: ExitReason
+
+
+# -- workers ------------------------------------------------------------------------------------
+class WorkerJoined(Event, frozen=True, kw_only=True):
+    """A worker's process is here for the first time (a new worker or a new incarnation)."""
+
+    worker_id: str
+    host: str
+    port: int
+    incarnation: int
+    boot_id: str
+    slots: int
+    skills: tuple[str, ...]
+    software: str = ""
+
+
+class WorkerSilent(Event, frozen=True, kw_only=True):
+    """Nothing heard for a third of the lease: nothing new is placed there."""
+
+    worker_id: str
+
+
+class WorkerReturned(Event, frozen=True, kw_only=True):
+    """A silent (or lost) worker of the same incarnation is heard again."""
+
+    worker_id: str
+
+
+class WorkerLost(Event, frozen=True, kw_only=True):
+    """Silent for the whole lease. Its attempts end as LOST by events of their own."""
+
+    worker_id: str
+
+
+class WorkerRetired(Event, frozen=True, kw_only=True):
+    """It left in good order, or was forgotten long after it was lost."""
+
+    worker_id: str
+
+
+class PoisonRemembered(Event, frozen=True, kw_only=True):
+    """An input with this digest broke an invariant; it is refused from now on."""
+
+    digest: str
+    what: str = ""
+
+
+AnyEvent = Union[
+    ClusterFounded,
+    MasterStarted,
+    RunAccepted,
+    RunCancelRequested,
+    RunEnded,
+    JobsScheduled,
+    JobsQueued,
+    JobCancelling,
+    JobsDropped,
+    JobEnded,
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptEnded,
+    ServiceUp,
+    ServiceStopping,
+    ServiceEnded,
+    WorkerJoined,
+    WorkerSilent,
+    WorkerReturned,
+    WorkerLost,
+    WorkerRetired,
+    PoisonRemembered,
+]

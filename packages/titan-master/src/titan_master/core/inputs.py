@@ -1,0 +1,126 @@
+"""What may enter the master's core: facts from outside, already parsed and authorised.
+
+The shells make these; the core never sees a socket, only link numbers. Randomness (run ids) and
+lookups (files by name, digests) have been done before an input is made.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from titan_proto.messages import (
+    CancelRun,
+    GetJob,
+    GetRun,
+    GetStats,
+    Join,
+    ListJobs,
+    ListRuns,
+    ListServices,
+    ReadLog,
+    StopService,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+    WorkerStatus,
+)
+from titan_proto.messages.worker import AttemptReport
+from titan_proto.specs import RunSpec
+
+
+class Origin(Struct, frozen=True, order=True):
+    """Where an answer goes: a link and the exchange on it. Link numbers are never used twice."""
+
+    link_id: int
+    correlation: int
+
+
+Ask = Union[
+    CancelRun,
+    GetRun,
+    ListRuns,
+    ListJobs,
+    GetJob,
+    WaitRun,
+    WaitJob,
+    WatchRun,
+    ReadLog,
+    ListServices,
+    StopService,
+    GetStats,
+]
+"""Requests that go to the core as they are."""
+
+
+class RunSubmitted(Struct, frozen=True, kw_only=True):
+    """A valid spec, decoded; `run_id` was drawn in the shell for the case that it is accepted."""
+
+    origin: Origin
+    run_id: str
+    key: str
+    digest: str
+    """SHA-256 of `spec_bytes`: decides whether the same key has the same content."""
+    spec: RunSpec
+    spec_bytes: bytes
+    """The msgpack encoding of `spec`, as the journal keeps it."""
+    owner: str
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A request."""
+
+    origin: Origin
+    request: Ask
+
+
+class ExchangeDropped(Struct, frozen=True, kw_only=True):
+    """The requester cancelled this exchange: nobody waits for it any more."""
+
+    origin: Origin
+
+
+class WorkerArrived(Struct, frozen=True, kw_only=True):
+    """A worker joins on a link."""
+
+    link_id: int
+    join: Join
+
+
+class WorkerHeard(Struct, frozen=True, kw_only=True):
+    """A heartbeat."""
+
+    link_id: int
+    status: WorkerStatus
+
+
+class ReportsArrived(Struct, frozen=True, kw_only=True):
+    """A worker reports on its attempts."""
+
+    link_id: int
+    reports: tuple[AttemptReport, ...]
+
+
+class WorkerLeft(Struct, frozen=True, kw_only=True):
+    """A worker says goodbye for good."""
+
+    link_id: int
+
+
+class LinkClosed(Struct, frozen=True, kw_only=True):
+    """A link is gone, whoever was on it."""
+
+    link_id: int
+
+
+Input = Union[
+    RunSubmitted,
+    Asked,
+    ExchangeDropped,
+    WorkerArrived,
+    WorkerHeard,
+    ReportsArrived,
+    WorkerLeft,
+    LinkClosed,
+]

@@ -1,0 +1,65 @@
+"""Identifiers: their shapes and the checks on them.
+
+A run's id is 16 characters of lower-case base32, time-ordered, drawn in a shell (``io/entropy``).
+Job ids are chosen by users and are safe folder names by their shape alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NewType
+
+from msgspec import Struct
+
+from titan_proto.limits import JOB_ID_CHARS, SLUG_CHARS
+
+RunId = NewType("RunId", str)
+JobId = NewType("JobId", str)
+WorkerId = NewType("WorkerId", str)
+Digest = NewType("Digest", str)
+"""Lower-case hexadecimal SHA-256 of an artifact's bytes."""
+
+JOB_ID_RULE: Final = (
+    f"letters, digits, '_', '.', '-'; starts with a letter, a digit or '_'; "
+    f"at most {JOB_ID_CHARS} characters; no '..'"
+)
+
+_JOB_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{JOB_ID_CHARS - 1}}}\Z")
+_RUN_ID = re.compile(r"[0-9a-z]{16}\Z")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_SLUG_GAP = re.compile(r"[^a-z0-9]+")
+
+
+class AttemptRef(Struct, frozen=True, order=True, array_like=True):
+    """Names one attempt: run, job, and the attempt's number (1, 2, 3 …).
+
+    An array on the wire, because it is in every report: these three fields, for ever.
+    """
+
+    run_id: str
+    job_id: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.run_id}/{self.job_id}.{self.number}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` may name a job, and so a folder."""
+    return _JOB_ID.match(text) is not None and ".." not in text
+
+
+def is_run_id(text: str) -> bool:
+    """Whether `text` has the shape of a run's id."""
+    return _RUN_ID.match(text) is not None
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` has the shape of an artifact's digest."""
+    return _DIGEST.match(text) is not None
+
+
+def slug(name: str) -> str:
+    """The part of a run's alias before its number: ``Nightly-Data-Pipeline`` → ``nightly-data-pipeline``."""
+    short = _SLUG_GAP.sub("-", name.lower()).strip("-")[:SLUG_CHARS].strip("-")
+    return short or "run"

@@ -1,0 +1,66 @@
+"""Every ceiling that both ends of a link must know.
+
+Each limit has a name, a default and a unit in its name. Policy that only one daemon needs lives
+in that daemon's configuration. ``docs/reference/limits.md`` lists them all. Errors that refuse
+something because of a limit quote the limit's name and its value.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# -- the wire ---------------------------------------------------------------------------------
+PREAUTH_PAYLOAD_BYTES: Final = 4 * 1024
+"""Largest payload of a frame before the handshake is complete."""
+FRAME_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
+"""Largest payload of any frame after the handshake."""
+BULK_CHUNK_BYTES: Final = 64 * 1024
+"""Largest piece of log or artifact data in one frame."""
+OUTBOX_CONTROL_BYTES: Final = 16 * 1024 * 1024
+OUTBOX_BULK_BYTES: Final = 8 * 1024 * 1024
+EXCHANGES_PER_LINK: Final = 10_000
+"""Requests that may be open at once on one link."""
+HANDSHAKE_TIMEOUT_MS: Final = 10_000
+NONCE_BYTES: Final = 32
+
+# -- names ------------------------------------------------------------------------------------
+JOB_ID_CHARS: Final = 128
+NAME_CHARS: Final = 128
+"""Run and pipeline names: free text, never part of a path."""
+SLUG_CHARS: Final = 40
+SKILL_CHARS: Final = 64
+SUBMIT_KEY_CHARS: Final = 128
+
+# -- what a run may hold ----------------------------------------------------------------------
+JOBS_PER_RUN: Final = 100_000
+DEPENDENCIES_PER_JOB: Final = 100_000
+INLINE_SPEC_BYTES: Final = 1024 * 1024
+"""A larger RunSpec travels as an artifact and is named by digest in the submission."""
+JOB_SPEC_BYTES: Final = 1024 * 1024
+ENV_BYTES: Final = 128 * 1024
+ARGS_BYTES: Final = 256 * 1024
+SKILLS_PER_JOB: Final = 16
+PRIORITY_MAX: Final = 10
+PRIORITY_DEFAULT: Final = 5
+DELAY_MS: Final = 366 * 24 * 3600 * 1000
+STOP_GRACE_MS_DEFAULT: Final = 10_000
+STOP_GRACE_MS: Final = 3_600_000
+
+# -- bytes ------------------------------------------------------------------------------------
+ARTIFACT_BYTES: Final = 1024 * 1024 * 1024
+WORKSPACE_BYTES: Final = 256 * 1024 * 1024
+"""What a packed project folder may weigh before compression."""
+ARCHIVE_ENTRIES: Final = 10_000
+LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024
+
+# -- lists ------------------------------------------------------------------------------------
+PAGE_ITEMS: Final = 1_000
+FILE_NAMES_PER_REQUEST: Final = 10_000
+
+# -- cluster policy whose default both ends quote ---------------------------------------------
+WORKER_SLOTS_DEFAULT: Final = 4
+WORKER_SLOTS: Final = 4_096
+WORKER_LOST_AFTER_MS: Final = 30_000
+HEARTBEATS_PER_LEASE: Final = 6
+DEFAULT_PORT: Final = 9090
+DEFAULT_WORKER_PORT: Final = 8080

@@ -1,0 +1,58 @@
+"""Messages about the cluster as a whole."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from msgspec import Struct
+
+from titan_proto.messages.base import Message, Request
+from titan_proto.opcodes import OpCode
+from titan_proto.states import WorkerState
+
+
+class WorkerView(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A worker as the master sees it."""
+
+    worker_id: str
+    host: str
+    port: int
+    state: WorkerState
+    slots: int
+    used: int
+    """Slots taken."""
+    skills: tuple[str, ...]
+    incarnation: int = 0
+    seen_ms_ago: int = 0
+    cpu_permille: int = 0
+    memory_used_bytes: int = 0
+    memory_total_bytes: int = 0
+    software: str = ""
+    services: tuple[str, ...] = ()
+    """Ids of the services on it, as `titan stop` takes them."""
+
+
+class Stats(Message, frozen=True, kw_only=True):
+    """The cluster at a glance."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.STATS
+    cluster_id: str
+    cluster_name: str
+    term: int
+    at_ms: int
+    started_at_ms: int
+    """When this master started."""
+    workers: tuple[WorkerView, ...]
+    runs_active: int
+    queued: int
+    blocked: int
+    delayed: int
+    running: int
+    services: int
+    software: str = ""
+
+
+class GetStats(Request[Stats], frozen=True, kw_only=True):
+    """Ask for them."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.GET_STATS

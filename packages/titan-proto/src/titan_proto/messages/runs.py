@@ -1,0 +1,191 @@
+"""Messages about runs and jobs: submit, cancel, ask, wait, watch.
+
+A selector names a run: its id, its alias, a unique prefix of either, or ``@last``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from msgspec import field
+
+from titan_proto.messages.base import Message, Request
+from titan_proto.opcodes import OpCode
+from titan_proto.specs import JobKind, RunSpec
+from titan_proto.states import AttemptState, ExitReason, JobState, OpenEnum, RunState
+
+
+class RunReceipt(Message, frozen=True, kw_only=True):
+    """The run is durable."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.RUN_RECEIPT
+    run_id: str
+    alias: str
+    known: bool = False
+    """The same key had been accepted before: this is that run."""
+
+
+class SubmitRun(Request[RunReceipt], frozen=True, kw_only=True):
+    """Ask for a run. The same key with the same content is the same run."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.SUBMIT_RUN
+    key: str
+    """Made by the client before its first try; every retry carries it again."""
+    spec: RunSpec | None = None
+    spec_digest: str = ""
+    """Instead of `spec`: the digest of an uploaded artifact that holds its encoding."""
+
+
+class RunView(Message, frozen=True, kw_only=True):
+    """A run as it stands."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.RUN_VIEW
+    run_id: str
+    alias: str
+    name: str
+    state: RunState
+    submitted_at_ms: int
+    ended_at_ms: int = 0
+    jobs: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    """Jobs by state."""
+
+
+class JobView(Message, frozen=True, kw_only=True):
+    """A job as it stands, with its newest attempt."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.JOB_VIEW
+    run_id: str
+    run_alias: str
+    job_id: str
+    kind: JobKind
+    state: JobState
+    attempt: int = 0
+    attempt_state: AttemptState = AttemptState.UNKNOWN
+    worker: str = ""
+    reason: ExitReason = ExitReason.UNKNOWN
+    exit_code: int = 0
+    signal: int = 0
+    message: str = ""
+    ready_at_ms: int = 0
+    placed_at_ms: int = 0
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    lost: int = 0
+    """Attempts that were lost."""
+    port: int = 0
+    dependencies: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
+    """Dependencies that are not met yet; the first few."""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+class CancelRun(Request[RunView], frozen=True, kw_only=True):
+    """End a run: nothing new starts, what runs is stopped. Cancelling twice is one cancel."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.CANCEL_RUN
+    run: str
+
+
+class GetRun(Request[RunView], frozen=True, kw_only=True):
+    """One run."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.GET_RUN
+    run: str
+
+
+class RunList(Message, frozen=True, kw_only=True):
+    """One page of runs, newest first."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.RUN_LIST
+    runs: tuple[RunView, ...]
+    cursor: str = ""
+    """Give it to the next request; empty when this is the last page."""
+
+
+class ListRuns(Request[RunList], frozen=True, kw_only=True):
+    """Active runs; with `ended`, ended ones too."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.LIST_RUNS
+    ended: bool = False
+    cursor: str = ""
+    limit: int = 100
+
+
+class JobList(Message, frozen=True, kw_only=True):
+    """One page of a run's jobs, in the order of the submission."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.JOB_LIST
+    jobs: tuple[JobView, ...]
+    cursor: str = ""
+
+
+class ListJobs(Request[JobList], frozen=True, kw_only=True):
+    """The jobs of a run."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.LIST_JOBS
+    run: str
+    cursor: str = ""
+    limit: int = 1_000
+
+
+class GetJob(Request[JobView], frozen=True, kw_only=True):
+    """One job; with no run, that job of the newest run that has it."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.GET_JOB
+    job: str
+    run: str = ""
+
+
+class WaitRun(Request[RunView], frozen=True, kw_only=True):
+    """Answered when the run has ended; at once if it has."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.WAIT_RUN
+    run: str
+
+
+class JobMilestone(OpenEnum):
+    """What `WaitJob` waits for."""
+
+    STARTED = "STARTED"
+    """An attempt of it runs, or it has ended."""
+    ENDED = "ENDED"
+    """It is terminal (for a service: settled)."""
+    UNKNOWN = "UNKNOWN"
+
+
+class WaitJob(Request[JobView], frozen=True, kw_only=True):
+    """Answered when the job has come so far."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.WAIT_JOB
+    run: str
+    job: str
+    until: JobMilestone = JobMilestone.ENDED
+
+
+class JobChange(Message, frozen=True, kw_only=True):
+    """A job has another state now. The stream's last one carries the run's end in `run_state`."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.JOB_CHANGE
+    run_id: str
+    at_ms: int
+    job_id: str = ""
+    state: JobState = JobState.UNKNOWN
+    attempt: int = 0
+    worker: str = ""
+    reason: ExitReason = ExitReason.UNKNOWN
+    exit_code: int = 0
+    signal: int = 0
+    message: str = ""
+    port: int = 0
+    run_state: RunState = RunState.ACTIVE
+
+
+class WatchRun(Request[JobChange], frozen=True, kw_only=True):
+    """A stream: the present state of each job that has moved, then every change to the end."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.WATCH_RUN
+    run: str
+
+

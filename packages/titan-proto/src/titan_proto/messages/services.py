@@ -1,0 +1,46 @@
+"""Messages about services: what is up, and stop it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from titan_proto.messages.base import Message, Request
+from titan_proto.opcodes import OpCode
+from titan_proto.states import ExitReason, ServiceState
+
+
+class ServiceView(Message, frozen=True, kw_only=True):
+    """A service that has settled, named `<run name>/<job id>`."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.SERVICE_VIEW
+    name: str
+    run_id: str
+    run_alias: str
+    job_id: str
+    attempt: int
+    state: ServiceState
+    worker: str = ""
+    port: int = 0
+    healthy_at_ms: int = 0
+    ended_at_ms: int = 0
+    reason: ExitReason = ExitReason.UNKNOWN
+
+
+class ServiceList(Message, frozen=True, kw_only=True):
+    """Every service that is up."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.SERVICE_LIST
+    services: tuple[ServiceView, ...]
+
+
+class ListServices(Request[ServiceList], frozen=True, kw_only=True):
+    """Ask for the services that are up."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.LIST_SERVICES
+
+
+class StopService(Request[ServiceView], frozen=True, kw_only=True):
+    """Stop one: by its name, by `run/job`, or by a bare job id that is unique among services."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.STOP_SERVICE
+    service: str

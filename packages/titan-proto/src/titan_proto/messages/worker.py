@@ -1,0 +1,131 @@
+"""Messages between a worker and its master: joining, orders, reports, heartbeats, leaving."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from msgspec import Struct
+
+from titan_proto.ids import AttemptRef
+from titan_proto.messages.base import Message
+from titan_proto.opcodes import OpCode
+from titan_proto.specs import ArtifactRef, JobSpec
+from titan_proto.states import AttemptState, ExitReason
+
+
+class HeldAttempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a worker's inventory: an attempt that it has not been allowed to forget."""
+
+    ref: AttemptRef
+    state: AttemptState
+
+
+class Join(Message, frozen=True, kw_only=True):
+    """A worker introduces itself on a new link, with everything it holds."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.JOIN
+    worker_id: str
+    """For ever; lives in the worker's ledger."""
+    host: str
+    port: int
+    """Part of the worker's name (`host:port`); nothing need listen there."""
+    incarnation: int
+    """Grows by one at each start of the worker's process."""
+    boot_id: str
+    software: str
+    slots: int
+    skills: tuple[str, ...]
+    held: tuple[HeldAttempt, ...] = ()
+    pid: int = 0
+
+
+class Joined(Message, frozen=True, kw_only=True):
+    """The master has reconciled the inventory."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.JOINED
+    term: int
+    heartbeat_ms: int
+    lost_after_ms: int
+    stop: tuple[AttemptRef, ...] = ()
+    """Attempts the worker must stop: they were given away, cancelled, or are unknown here."""
+    forget: tuple[AttemptRef, ...] = ()
+    """Ended attempts whose reports are already recorded, or are of no use any more."""
+
+
+class WorkerStatus(Message, frozen=True, kw_only=True):
+    """Heartbeat. Stamped on receipt, never journalled."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.WORKER_STATUS
+    running: int
+    """Attempts that occupy a slot."""
+    cpu_permille: int = 0
+    """Of the whole host: 1000 means every core is busy."""
+    memory_used_bytes: int = 0
+    memory_total_bytes: int = 0
+
+
+class AttemptOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One placement: everything the worker needs to execute it."""
+
+    ref: AttemptRef
+    fence: int
+    """One number that grows with every placement of the cluster."""
+    spec: JobSpec
+    run_name: str
+    workspace: ArtifactRef | None = None
+
+
+class StartAttempts(Message, frozen=True, kw_only=True):
+    """Placements, many in one frame. One seen before (by its ref) is ignored."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.START_ATTEMPTS
+    term: int
+    orders: tuple[AttemptOrder, ...]
+
+
+class StopAttempts(Message, frozen=True, kw_only=True):
+    """Stop these: SIGTERM to the group, the attempt's stop grace, SIGKILL."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.STOP_ATTEMPTS
+    term: int
+    refs: tuple[AttemptRef, ...]
+    reason: ExitReason
+
+
+class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of an attempt. State RUNNING: it started (or became healthy). ENDED: how."""
+
+    ref: AttemptRef
+    state: AttemptState
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    healthy: bool = False
+    """A service's port answers."""
+    port: int = 0
+    reason: ExitReason = ExitReason.UNKNOWN
+    exit_code: int = 0
+    signal: int = 0
+    message: str = ""
+    """What a person reads when the attempt failed before or beside its process."""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+class AttemptReports(Message, frozen=True, kw_only=True):
+    """Reports, many in one frame, in the order in which things happened."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.ATTEMPT_REPORTS
+    reports: tuple[AttemptReport, ...]
+
+
+class ReportAcks(Message, frozen=True, kw_only=True):
+    """The ends of these attempts are durable: the worker may forget them."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.REPORT_ACKS
+    refs: tuple[AttemptRef, ...]
+
+
+class Leave(Message, frozen=True, kw_only=True):
+    """The worker has stopped everything, reported it, and goes."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.LEAVE

@@ -1,0 +1,108 @@
+"""The states that people and programs may see, as open enums.
+
+Open: a reader that meets a value of a newer peer gets ``UNKNOWN`` instead of an error, and nobody
+ever sends ``UNKNOWN``. Which moves between them are legal is not said here but in the master's
+``core/transitions.py``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+
+class OpenEnum(str, Enum):
+    """A string enum whose unknown values decode to its ``UNKNOWN`` member."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> OpenEnum:
+        del value
+        return cls["UNKNOWN"]
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class RunState(OpenEnum):
+    """ACTIVE, or how the run ended."""
+
+    ACTIVE = "ACTIVE"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+
+
+class JobState(OpenEnum):
+    """Where a job of a run is on its way."""
+
+    BLOCKED = "BLOCKED"
+    SCHEDULED = "SCHEDULED"
+    QUEUED = "QUEUED"
+    PLACED = "PLACED"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+
+
+class AttemptState(OpenEnum):
+    """One try at executing a job on one worker."""
+
+    PREPARING = "PREPARING"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    ENDED = "ENDED"
+    UNKNOWN = "UNKNOWN"
+
+
+class WorkerState(OpenEnum):
+    """A worker as the master sees it."""
+
+    ONLINE = "ONLINE"
+    SILENT = "SILENT"
+    LOST = "LOST"
+    RETIRED = "RETIRED"
+    UNKNOWN = "UNKNOWN"
+
+
+class ServiceState(OpenEnum):
+    """A service once its job has settled: it is an object of the cluster from then on."""
+
+    HEALTHY = "HEALTHY"
+    STOPPING = "STOPPING"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+
+
+class ExitReason(OpenEnum):
+    """Why an attempt ended, or why a job ended without one."""
+
+    EXITED = "EXITED"
+    """The process ended by itself; see the exit code."""
+    SIGNALLED = "SIGNALLED"
+    """The process was ended by a signal that Titan did not send."""
+    CANCELLED = "CANCELLED"
+    STOPPED = "STOPPED"
+    """A service was stopped by a person."""
+    PREPARE_FAILED = "PREPARE_FAILED"
+    """The workspace could not be made."""
+    START_FAILED = "START_FAILED"
+    """The process could not be started."""
+    LOST = "LOST"
+    """The worker died, went silent for too long, or left."""
+    CRASH_LIMIT = "CRASH_LIMIT"
+    """The job's attempts were lost as often as the crash limit allows."""
+    PARENT_FAILED = "PARENT_FAILED"
+    UNKNOWN = "UNKNOWN"
+
+
+RUN_TERMINAL: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
+JOB_TERMINAL: Final = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.SKIPPED, JobState.CANCELLED}
+)

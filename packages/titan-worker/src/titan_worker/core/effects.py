@@ -1,0 +1,68 @@
+"""What must be done by the worker's shells, after the turn's records are in the ledger."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import AnyMessage
+from titan_proto.messages.worker import AttemptOrder
+
+
+class Send(Struct, frozen=True, kw_only=True):
+    """Send on the present link; dropped without harm if it has gone meanwhile."""
+
+    message: AnyMessage
+
+
+class Prepare(Struct, frozen=True, kw_only=True):
+    """Make the attempt's workspace. Answered by WorkspaceReady or WorkspaceFailed."""
+
+    order: AttemptOrder
+
+
+class Spawn(Struct, frozen=True, kw_only=True):
+    """Start the process. Answered by Spawned or SpawnFailed, later by Exited."""
+
+    order: AttemptOrder
+
+
+class Terminate(Struct, frozen=True, kw_only=True):
+    """SIGTERM to the attempt's group; with `force`, SIGKILL."""
+
+    ref: AttemptRef
+    force: bool
+
+
+class AbandonPrepare(Struct, frozen=True, kw_only=True):
+    """Nobody wants this workspace any more; a late WorkspaceReady is ignored."""
+
+    ref: AttemptRef
+
+
+class Probe(Struct, frozen=True, kw_only=True):
+    """Try the service's port until it answers or the attempt ends."""
+
+    ref: AttemptRef
+    port: int
+
+
+class Forget(Struct, frozen=True, kw_only=True):
+    """The attempt's workspace may be swept when its retention is over."""
+
+    ref: AttemptRef
+
+
+class HangUp(Struct, frozen=True, kw_only=True):
+    """Close the link: what it says cannot be (an older term, another cluster)."""
+
+    reason: str
+
+
+class Exit(Struct, frozen=True, kw_only=True):
+    """The process may end now."""
+
+
+Effect = Union[Send, Prepare, Spawn, Terminate, AbandonPrepare, Probe, Forget, HangUp, Exit]

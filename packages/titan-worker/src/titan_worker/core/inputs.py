@@ -1,0 +1,107 @@
+"""What may enter the worker's core: messages of the master, and what became of its effects."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import Joined, ReportAcks, StartAttempts, StopAttempts
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    """First input of a process. `swept`: orphans of earlier incarnations are gone."""
+
+    boot_id: str
+
+
+class LinkUp(Struct, frozen=True, kw_only=True):
+    """The handshake is done; the core answers with Join."""
+
+    cluster_id: str
+    term: int
+
+
+class LinkDown(Struct, frozen=True, kw_only=True):
+    """The link is gone. Attempts go on; reports wait."""
+
+
+class FromMaster(Struct, frozen=True, kw_only=True):
+    """A message of the master on the present link."""
+
+    message: Union[Joined, StartAttempts, StopAttempts, ReportAcks]
+
+
+class WorkspaceReady(Struct, frozen=True, kw_only=True):
+    """The attempt's workspace is there and filled."""
+
+    ref: AttemptRef
+
+
+class WorkspaceFailed(Struct, frozen=True, kw_only=True):
+    """It could not be made; `message` is for people."""
+
+    ref: AttemptRef
+    message: str
+
+
+class Spawned(Struct, frozen=True, kw_only=True):
+    """The process runs. (pid, start_ticks, boot id) is its identity, never the pid alone."""
+
+    ref: AttemptRef
+    pid: int
+    start_ticks: int
+    port: int = 0
+
+
+class SpawnFailed(Struct, frozen=True, kw_only=True):
+    """It could not be started."""
+
+    ref: AttemptRef
+    message: str
+
+
+class Exited(Struct, frozen=True, kw_only=True):
+    """The attempt's first process has ended and its group is gone."""
+
+    ref: AttemptRef
+    exit_code: int
+    """0 to 255; meaningless when `signal` is set."""
+    signal: int
+    stdout_bytes: int
+    stderr_bytes: int
+
+
+class ProbeAnswered(Struct, frozen=True, kw_only=True):
+    """A service's port answers."""
+
+    ref: AttemptRef
+
+
+class UsageSampled(Struct, frozen=True, kw_only=True):
+    """The host's load, for the next heartbeat."""
+
+    cpu_permille: int
+    memory_used_bytes: int
+    memory_total_bytes: int
+
+
+class StopRequested(Struct, frozen=True, kw_only=True):
+    """This worker must end: stop everything, report it, leave."""
+
+
+Input = Union[
+    Started,
+    LinkUp,
+    LinkDown,
+    FromMaster,
+    WorkspaceReady,
+    WorkspaceFailed,
+    Spawned,
+    SpawnFailed,
+    Exited,
+    ProbeAnswered,
+    UsageSampled,
+    StopRequested,
+]

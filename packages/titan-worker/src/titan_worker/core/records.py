@@ -1,0 +1,72 @@
+"""What the worker's ledger remembers: the counterpart of the master's events.
+
+A turn's records are in the ledger before any of its effects is released. The ledger survives the
+process, not the machine.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from titan_proto.ids import AttemptRef
+from titan_proto.messages.worker import AttemptOrder, AttemptReport
+
+
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """Base of all records; the tag is the class's name."""
+
+
+class ClusterBound(Record, frozen=True, kw_only=True):
+    """The worker belongs to this cluster, and has heard of this term."""
+
+    cluster_id: str
+    term: int
+
+
+class AttemptHeld(Record, frozen=True, kw_only=True):
+    """An order was taken. Written before anything is done about it."""
+
+    order: AttemptOrder
+    at_ms: int
+
+
+class AttemptSpawned(Record, frozen=True, kw_only=True):
+    """Its process exists."""
+
+    ref: AttemptRef
+    pid: int
+    start_ticks: int
+    at_ms: int
+    port: int = 0
+
+
+class AttemptStopping(Record, frozen=True, kw_only=True):
+    """It has been told to stop; `reason` will be its end's."""
+
+    ref: AttemptRef
+    reason: str
+    at_ms: int
+
+
+class AttemptClosed(Record, frozen=True, kw_only=True):
+    """It ended; the report is kept until the master has acknowledged it."""
+
+    report: AttemptReport
+
+
+class AttemptForgotten(Record, frozen=True, kw_only=True):
+    """Acknowledged: nothing of it is needed here any more."""
+
+    ref: AttemptRef
+
+
+AnyRecord = Union[
+    ClusterBound,
+    AttemptHeld,
+    AttemptSpawned,
+    AttemptStopping,
+    AttemptClosed,
+    AttemptForgotten,
+]
