@@ -1,0 +1,3 @@
+"""The version of titan-sdk: the one place where it is written."""
+
+__version__ = "0.2.0"
