@@ -78,6 +78,10 @@ class ConnectFailed(LinkError):
     """Nobody answered at the address. Retryable."""
 
 
+class NoToken(LinkError):
+    """No token could be found, or the one found must not be used; the message says where."""
+
+
 class LinkLost(LinkError):
     """The link broke before the answer came. Retryable with the same key."""
 

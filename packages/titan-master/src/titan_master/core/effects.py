@@ -7,14 +7,14 @@ key) makes the core ask again.
 
 from __future__ import annotations
 
-from typing import Union
-
 from msgspec import Struct
 
+from titan_master.core.inputs import Origin
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     AnyMessage,
+    CancelRun,
     GetJob,
     GetRun,
     ListJobs,
@@ -24,10 +24,7 @@ from titan_proto.messages import (
     WaitJob,
     WaitRun,
     WatchRun,
-    CancelRun,
 )
-
-from titan_master.core.inputs import Origin
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -53,7 +50,9 @@ class HangUp(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-HistoryAsk = Union[GetRun, ListRuns, ListJobs, GetJob, WaitRun, WaitJob, WatchRun, ReadLog, CancelRun]
+HistoryAsk = (
+    GetRun | ListRuns | ListJobs | GetJob | WaitRun | WaitJob | WatchRun | ReadLog | CancelRun
+)
 
 
 class AskHistory(Struct, frozen=True, kw_only=True):
@@ -80,6 +79,8 @@ class ServeLog(Struct, frozen=True, kw_only=True):
     ended: bool
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    lost: bool = False
+    """Nobody knows the sizes; what is stored is all there may ever be."""
 
 
 class OpenLog(Struct, frozen=True, kw_only=True):
@@ -99,4 +100,4 @@ class CloseLog(Struct, frozen=True, kw_only=True):
     """Nobody knows how many bytes there are; what is stored is all there may ever be."""
 
 
-Effect = Union[Reply, Tell, HangUp, AskHistory, ServeLog, OpenLog, CloseLog]
+Effect = Reply | Tell | HangUp | AskHistory | ServeLog | OpenLog | CloseLog

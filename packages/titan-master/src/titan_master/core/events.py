@@ -8,8 +8,6 @@ state.
 
 from __future__ import annotations
 
-from typing import Union
-
 from msgspec import Struct
 
 from titan_proto.states import ExitReason, JobState, RunState
@@ -226,27 +224,27 @@ class PoisonRemembered(Event, frozen=True, kw_only=True):
     what: str = ""
 
 
-AnyEvent = Union[
-    ClusterFounded,
-    MasterStarted,
-    RunAccepted,
-    RunCancelRequested,
-    RunEnded,
-    JobsScheduled,
-    JobsQueued,
-    JobCancelling,
-    JobsDropped,
-    JobEnded,
-    AttemptPlaced,
-    AttemptStarted,
-    AttemptEnded,
-    ServiceUp,
-    ServiceStopping,
-    ServiceEnded,
-    WorkerJoined,
-    WorkerSilent,
-    WorkerReturned,
-    WorkerLost,
-    WorkerRetired,
-    PoisonRemembered,
-]
+AnyEvent = (
+    ClusterFounded
+    | MasterStarted
+    | RunAccepted
+    | RunCancelRequested
+    | RunEnded
+    | JobsScheduled
+    | JobsQueued
+    | JobCancelling
+    | JobsDropped
+    | JobEnded
+    | AttemptPlaced
+    | AttemptStarted
+    | AttemptEnded
+    | ServiceUp
+    | ServiceStopping
+    | ServiceEnded
+    | WorkerJoined
+    | WorkerSilent
+    | WorkerReturned
+    | WorkerLost
+    | WorkerRetired
+    | PoisonRemembered
+)

@@ -6,8 +6,6 @@ lookups (files by name, digests) have been done before an input is made.
 
 from __future__ import annotations
 
-from typing import Union
-
 from msgspec import Struct
 
 from titan_proto.messages import (
@@ -37,20 +35,20 @@ class Origin(Struct, frozen=True, order=True):
     correlation: int
 
 
-Ask = Union[
-    CancelRun,
-    GetRun,
-    ListRuns,
-    ListJobs,
-    GetJob,
-    WaitRun,
-    WaitJob,
-    WatchRun,
-    ReadLog,
-    ListServices,
-    StopService,
-    GetStats,
-]
+Ask = (
+    CancelRun
+    | GetRun
+    | ListRuns
+    | ListJobs
+    | GetJob
+    | WaitRun
+    | WaitJob
+    | WatchRun
+    | ReadLog
+    | ListServices
+    | StopService
+    | GetStats
+)
 """Requests that go to the core as they are."""
 
 
@@ -114,13 +112,13 @@ class LinkClosed(Struct, frozen=True, kw_only=True):
     link_id: int
 
 
-Input = Union[
-    RunSubmitted,
-    Asked,
-    ExchangeDropped,
-    WorkerArrived,
-    WorkerHeard,
-    ReportsArrived,
-    WorkerLeft,
-    LinkClosed,
-]
+Input = (
+    RunSubmitted
+    | Asked
+    | ExchangeDropped
+    | WorkerArrived
+    | WorkerHeard
+    | ReportsArrived
+    | WorkerLeft
+    | LinkClosed
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Union
+from typing import Final
 
 from titan_proto.messages.artifacts import (
     ArtifactChunk,
@@ -64,9 +64,9 @@ from titan_proto.messages.worker import (
 )
 from titan_proto.opcodes import OpCode
 
-AnyMessage = Union[Message, HotMessage]
+AnyMessage = Message | HotMessage
 
-REGISTRY: Final[dict[OpCode, type[Message] | type[HotMessage]]] = {
+REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
     kind.OPCODE: kind
     for kind in (
         # link

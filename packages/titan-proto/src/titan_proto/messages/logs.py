@@ -70,5 +70,3 @@ class ReadLog(Request[LogData], frozen=True, kw_only=True):
     position: int = 0
     tail_lines: int = 0
     """Start so that about the last so many lines come; 0: from `position`."""
-
-

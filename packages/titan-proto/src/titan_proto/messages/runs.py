@@ -187,5 +187,3 @@ class WatchRun(Request[JobChange], frozen=True, kw_only=True):
 
     OPCODE: ClassVar[OpCode] = OpCode.WATCH_RUN
     run: str
-
-

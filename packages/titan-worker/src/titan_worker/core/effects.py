@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 from msgspec import Struct
 
 from titan_proto.ids import AttemptRef
@@ -65,4 +63,4 @@ class Exit(Struct, frozen=True, kw_only=True):
     """The process may end now."""
 
 
-Effect = Union[Send, Prepare, Spawn, Terminate, AbandonPrepare, Probe, Forget, HangUp, Exit]
+Effect = Send | Prepare | Spawn | Terminate | AbandonPrepare | Probe | Forget | HangUp | Exit

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 from msgspec import Struct
 
 from titan_proto.ids import AttemptRef
@@ -11,7 +9,7 @@ from titan_proto.messages import Joined, ReportAcks, StartAttempts, StopAttempts
 
 
 class Started(Struct, frozen=True, kw_only=True):
-    """First input of a process. `swept`: orphans of earlier incarnations are gone."""
+    """First input of a process; whatever earlier incarnations left running has been swept."""
 
     boot_id: str
 
@@ -30,7 +28,7 @@ class LinkDown(Struct, frozen=True, kw_only=True):
 class FromMaster(Struct, frozen=True, kw_only=True):
     """A message of the master on the present link."""
 
-    message: Union[Joined, StartAttempts, StopAttempts, ReportAcks]
+    message: Joined | StartAttempts | StopAttempts | ReportAcks
 
 
 class WorkspaceReady(Struct, frozen=True, kw_only=True):
@@ -53,6 +51,8 @@ class Spawned(Struct, frozen=True, kw_only=True):
     pid: int
     start_ticks: int
     port: int = 0
+    at_ms: int = 0
+    """When it was started; 0: now. A host may tell a start a little late."""
 
 
 class SpawnFailed(Struct, frozen=True, kw_only=True):
@@ -91,17 +91,17 @@ class StopRequested(Struct, frozen=True, kw_only=True):
     """This worker must end: stop everything, report it, leave."""
 
 
-Input = Union[
-    Started,
-    LinkUp,
-    LinkDown,
-    FromMaster,
-    WorkspaceReady,
-    WorkspaceFailed,
-    Spawned,
-    SpawnFailed,
-    Exited,
-    ProbeAnswered,
-    UsageSampled,
-    StopRequested,
-]
+Input = (
+    Started
+    | LinkUp
+    | LinkDown
+    | FromMaster
+    | WorkspaceReady
+    | WorkspaceFailed
+    | Spawned
+    | SpawnFailed
+    | Exited
+    | ProbeAnswered
+    | UsageSampled
+    | StopRequested
+)

@@ -6,12 +6,11 @@ process, not the machine.
 
 from __future__ import annotations
 
-from typing import Union
-
 from msgspec import Struct
 
 from titan_proto.ids import AttemptRef
 from titan_proto.messages.worker import AttemptOrder, AttemptReport
+from titan_proto.states import ExitReason
 
 
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
@@ -46,7 +45,7 @@ class AttemptStopping(Record, frozen=True, kw_only=True):
     """It has been told to stop; `reason` will be its end's."""
 
     ref: AttemptRef
-    reason: str
+    reason: ExitReason
     at_ms: int
 
 
@@ -57,16 +56,11 @@ class AttemptClosed(Record, frozen=True, kw_only=True):
 
 
 class AttemptForgotten(Record, frozen=True, kw_only=True):
-    """Acknowledged: nothing of it is needed here any more."""
+    """Nothing of it is needed here any more: acknowledged, or of a cluster left behind and over."""
 
     ref: AttemptRef
 
 
-AnyRecord = Union[
-    ClusterBound,
-    AttemptHeld,
-    AttemptSpawned,
-    AttemptStopping,
-    AttemptClosed,
-    AttemptForgotten,
-]
+AnyRecord = (
+    ClusterBound | AttemptHeld | AttemptSpawned | AttemptStopping | AttemptClosed | AttemptForgotten
+)

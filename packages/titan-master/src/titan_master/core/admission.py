@@ -1,0 +1,102 @@
+"""Admission: may this run in? Keys seen before, limits, and the run's number among its namesakes.
+
+A run is admitted whole in one event or refused whole. The spec has been validated by the shell,
+off the loop; here only what depends on the state is looked at. Called by ``core``.
+"""
+
+from __future__ import annotations
+
+from titan_master.core import lifecycle
+from titan_master.core.apply import KEY_REMEMBERED_MS
+from titan_master.core.events import RunAccepted
+from titan_master.core.inputs import RunSubmitted
+from titan_master.core.state import KeyRecord
+from titan_master.core.turn import Draft
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import slug
+from titan_proto.limits import JOBS_PER_RUN, SUBMIT_KEY_CHARS
+from titan_proto.messages import RunReceipt
+
+
+def submit(draft: Draft, item: RunSubmitted) -> None:
+    """Accept a run, recognise it, or say why not."""
+    known = _remembered(draft, item.key)
+    if known is not None:
+        _recognise(draft, item, known)
+        return
+    refusal = _limit_met(draft, item)
+    if refusal is not None:
+        limit, message = refusal
+        draft.refuse(item.origin, ErrorCode.LIMIT_EXCEEDED, message, details={"limit": limit})
+        return
+    if item.digest in draft.state.poison:
+        draft.refuse(
+            item.origin,
+            ErrorCode.INTERNAL,
+            "this submission made the master stop once and is refused; its log says more",
+        )
+        return
+    _accept(draft, item)
+
+
+def _remembered(draft: Draft, key: str) -> KeyRecord | None:
+    record = draft.state.keys.get(key)
+    if record is None or draft.now_ms - record.at_ms >= KEY_REMEMBERED_MS:
+        return None
+    return record
+
+
+def _recognise(draft: Draft, item: RunSubmitted, known: KeyRecord) -> None:
+    if known.digest == item.digest:
+        receipt = RunReceipt(run_id=known.run_id, alias=known.alias, known=True)
+        draft.reply(item.origin, receipt)
+        return
+    draft.refuse(
+        item.origin,
+        ErrorCode.CONFLICT,
+        f"key {item.key!r} was used for {known.alias}, which has another content: "
+        "use a new key for a new run",
+        details={"run_id": known.run_id, "alias": known.alias},
+    )
+
+
+def _limit_met(draft: Draft, item: RunSubmitted) -> tuple[str, str] | None:
+    """The first limit that the run would break: its name, and what to say."""
+    state, config = draft.state, draft.config
+    jobs = len(item.spec.jobs)
+    live = sum(state.counts.values())
+    if not item.key or len(item.key) > SUBMIT_KEY_CHARS:
+        return "submit_key_chars", f"a submit key has 1 to {SUBMIT_KEY_CHARS} characters"
+    if jobs > JOBS_PER_RUN:
+        return "jobs_per_run", f"{jobs} jobs in one run; at most {JOBS_PER_RUN} are allowed"
+    if len(state.runs) >= config.live_runs_max:
+        return "live_runs", f"{config.live_runs_max} runs are live; wait for one to end"
+    if live + jobs > config.live_jobs_max:
+        return (
+            "live_jobs",
+            (
+                f"{live} jobs of live runs and {jobs} more would be above {config.live_jobs_max}; "
+                "wait for runs to end"
+            ),
+        )
+    return None
+
+
+def _accept(draft: Draft, item: RunSubmitted) -> None:
+    short = slug(item.spec.name)
+    event = RunAccepted(
+        at_ms=draft.now_ms,
+        run_id=item.run_id,
+        key=item.key,
+        digest=item.digest,
+        name=item.spec.name,
+        slug=short,
+        number=draft.state.slugs.get(short, 0) + 1,
+        owner=item.owner,
+        jobs=len(item.spec.jobs),
+        spec=item.spec_bytes,
+    )
+    draft.emit(event, item.spec)
+    run = draft.state.runs[item.run_id]
+    draft.reply(item.origin, RunReceipt(run_id=run.run_id, alias=run.alias))
+    lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for

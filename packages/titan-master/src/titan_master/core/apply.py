@@ -1,0 +1,465 @@
+"""apply(state, event): the only writer of state, live and in recovery alike.
+
+It never decides: no policy, no configuration, no clock but the event's own stamp. It keeps the
+derived parts (counters, indexes, the ready queue) in step, and refuses only what cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from titan_master.core import transitions
+from titan_master.core.events import (
+    AnyEvent,
+    AttemptEnded,
+    AttemptPlaced,
+    AttemptStarted,
+    ClusterFounded,
+    Event,
+    JobCancelling,
+    JobEnded,
+    JobsDropped,
+    JobsQueued,
+    JobsScheduled,
+    MasterStarted,
+    PoisonRemembered,
+    RunAccepted,
+    RunCancelRequested,
+    RunEnded,
+    ServiceEnded,
+    ServiceStopping,
+    ServiceUp,
+    WorkerJoined,
+    WorkerLost,
+    WorkerRetired,
+    WorkerReturned,
+    WorkerSilent,
+)
+from titan_master.core.state import (
+    Attempt,
+    InvariantViolation,
+    Job,
+    KeyRecord,
+    Run,
+    Service,
+    State,
+    WorkerInfo,
+)
+from titan_proto.specs import RunSpec
+from titan_proto.states import (
+    JOB_TERMINAL,
+    AttemptState,
+    ExitReason,
+    JobState,
+    OpenEnum,
+    RunState,
+    ServiceState,
+    WorkerState,
+)
+
+KEY_REMEMBERED_MS: Final = 7 * 24 * 3600 * 1000
+"""How long a submit key is kept, counted from the acceptance: part of the journal's meaning."""
+
+_SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
+
+
+def apply(state: State, event: AnyEvent, spec: RunSpec | None = None) -> None:
+    """Make `event` true in `state`.
+
+    Args:
+        state: changed in place.
+        event: what became true.
+        spec: what the bytes of a RunAccepted decode to, from a caller that has it already: the
+            one who admits a run of 100,000 jobs has just been given it. Recovery decodes.
+    """
+    if type(event) is RunAccepted:
+        _run_accepted(state, event, _SPEC.decode(event.spec) if spec is None else spec)
+        return
+    _APPLY[type(event)](state, event)
+
+
+# -- moving things from state to state ------------------------------------------------------------
+def _check_move(state: State, table: str, frm: OpenEnum, to: OpenEnum, what: str) -> None:
+    if (frm, to) not in transitions.TABLES[table]:
+        raise InvariantViolation(f"{what}: {frm} to {to} is no legal move of table {table}")
+    if state.observer is not None:
+        state.observer(table, frm, to)
+
+
+def _move_job(state: State, run: Run, job: Job, to: JobState) -> None:
+    frm = job.state
+    if (frm, to) not in transitions.JOB:
+        raise InvariantViolation(f"{run.run_id}/{job.spec.id}: {frm} to {to} is no legal move")
+    job.state = to
+    run.counts[frm] -= 1
+    run.counts[to] = run.counts.get(to, 0) + 1
+    state.counts[frm] -= 1
+    state.counts[to] = state.counts.get(to, 0) + 1
+    if frm is JobState.QUEUED:
+        state.queue.remove(job)
+    if to in JOB_TERMINAL:
+        run.remaining -= 1
+    if state.observer is not None:
+        state.observer("JOB", frm, to)
+
+
+def _move_attempt(state: State, attempt: Attempt, to: AttemptState, what: str) -> None:
+    _check_move(state, "ATTEMPT", attempt.state, to, what)
+    attempt.state = to
+
+
+def _move_worker(state: State, worker: WorkerInfo, to: WorkerState, at_ms: int) -> None:
+    _check_move(state, "WORKER", worker.state, to, worker.worker_id)
+    worker.state = to
+    worker.since_ms = at_ms
+
+
+def _move_service(state: State, service: Service, to: ServiceState) -> None:
+    _check_move(state, "SERVICE", service.state, to, service.name)
+    service.state = to
+
+
+def _enqueue(state: State, job: Job, at_ms: int) -> None:
+    state.queued_seq += 1
+    job.queued_seq = state.queued_seq
+    job.ready_at_ms = at_ms
+    state.queue.push(job)
+
+
+def _run_of(state: State, run_id: str) -> Run:
+    run = state.runs.get(run_id)
+    if run is None:
+        raise InvariantViolation(f"no live run {run_id}")
+    return run
+
+
+def _attempt_of(job: Job, number: int) -> Attempt:
+    attempt = job.attempt
+    if attempt is None or attempt.number != number:
+        raise InvariantViolation(f"{job.run_id}/{job.spec.id}: no attempt {number}")
+    return attempt
+
+
+# -- the cluster ----------------------------------------------------------------------------------
+def _cluster_founded(state: State, event: ClusterFounded) -> None:
+    state.cluster_id = event.cluster_id
+    state.cluster_name = event.name
+
+
+def _master_started(state: State, event: MasterStarted) -> None:
+    state.term = event.term
+    state.software = event.software
+    state.started_at_ms = event.at_ms
+
+
+def _poison_remembered(state: State, event: PoisonRemembered) -> None:
+    state.poison[event.digest] = event.what
+
+
+# -- runs -----------------------------------------------------------------------------------------
+def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
+    if event.run_id in state.runs:
+        raise InvariantViolation(f"run {event.run_id} is live already")
+    _forget_old_keys(state, event.at_ms)
+    state.runs_accepted += 1
+    state.last_run_id = event.run_id
+    state.slugs[event.slug] = event.number
+    run = Run(
+        run_id=event.run_id,
+        key=event.key,
+        digest=event.digest,
+        name=event.name,
+        slug=event.slug,
+        number=event.number,
+        owner=event.owner,
+        serial=state.runs_accepted,
+        submitted_at_ms=event.at_ms,
+        workspace=spec.workspace,
+        jobs={},
+        order=[],
+        children={},
+        counts={},
+        remaining=len(spec.jobs),
+    )
+    state.runs[event.run_id] = run
+    state.aliases[run.alias] = event.run_id
+    # The newest use of a key stands last, where the oldest are dropped from the front.
+    state.keys.pop(event.key, None)
+    state.keys[event.key] = KeyRecord(
+        digest=event.digest, run_id=event.run_id, alias=run.alias, at_ms=event.at_ms
+    )
+    _add_jobs(state, run, spec, event.at_ms)
+
+
+def _forget_old_keys(state: State, at_ms: int) -> None:
+    old = []
+    for key, record in state.keys.items():
+        if at_ms - record.at_ms < KEY_REMEMBERED_MS:
+            break
+        old.append(key)
+    for key in old:
+        del state.keys[key]
+
+
+def _add_jobs(state: State, run: Run, spec: RunSpec, at_ms: int) -> None:
+    """Every job in its first state. One loop, because a run may have 100,000 jobs."""
+    run_id, jobs, order = run.run_id, run.jobs, run.order
+    push = state.queue.push
+    seq = state.queued_seq
+    blocked, scheduled, queued = JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED
+    dependants: list[Job] = []
+    delayed = 0
+    for index, job_spec in enumerate(spec.jobs):
+        if job_spec.dependencies:
+            job = Job(job_spec, run_id, index, blocked, 0)
+            dependants.append(job)
+        elif job_spec.delay_ms > 0:
+            delayed += 1
+            job = Job(job_spec, run_id, index, scheduled, 0, at_ms + job_spec.delay_ms)
+        else:
+            seq += 1
+            job = Job(job_spec, run_id, index, queued, 0, at_ms, seq)
+            push(job)
+        jobs[job_spec.id] = job
+        order.append(job)
+    if len(jobs) != len(order):
+        raise InvariantViolation(f"run {run_id} has two jobs of one id")
+    children = run.children
+    for job in dependants:
+        parents = dict.fromkeys(job.spec.dependencies)
+        job.waiting = len(parents)
+        for parent in parents:
+            children.setdefault(jobs[parent].index, []).append(job.index)
+    state.queued_seq, ready = seq, seq - state.queued_seq
+    for first, number in ((blocked, len(dependants)), (scheduled, delayed), (queued, ready)):
+        if number:
+            run.counts[first] = number
+            state.counts[first] = state.counts.get(first, 0) + number
+
+
+def _run_cancel_requested(state: State, event: RunCancelRequested) -> None:
+    _run_of(state, event.run_id).cancelled = True
+
+
+def _run_ended(state: State, event: RunEnded) -> None:
+    run = _run_of(state, event.run_id)
+    if run.remaining:
+        raise InvariantViolation(f"run {run.run_id} cannot end: {run.remaining} jobs are left")
+    _check_move(state, "RUN", RunState.ACTIVE, event.state, run.run_id)
+    del state.runs[run.run_id]
+    del state.aliases[run.alias]
+    for job_state, number in run.counts.items():
+        state.counts[job_state] -= number
+
+
+# -- jobs -----------------------------------------------------------------------------------------
+def _jobs_scheduled(state: State, event: JobsScheduled) -> None:
+    run = _run_of(state, event.run_id)
+    for job_id, until_ms in zip(event.job_ids, event.until_ms, strict=True):
+        job = run.jobs[job_id]
+        _move_job(state, run, job, JobState.SCHEDULED)
+        job.ready_at_ms = until_ms
+
+
+def _jobs_queued(state: State, event: JobsQueued) -> None:
+    run = _run_of(state, event.run_id)
+    for job_id in event.job_ids:
+        job = run.jobs[job_id]
+        _move_job(state, run, job, JobState.QUEUED)
+        _enqueue(state, job, event.at_ms)
+
+
+def _job_cancelling(state: State, event: JobCancelling) -> None:
+    run = _run_of(state, event.run_id)
+    job = run.jobs[event.job_id]
+    attempt = _attempt_of(job, job.number)
+    _move_job(state, run, job, JobState.CANCELLING)
+    _move_attempt(state, attempt, AttemptState.STOPPING, f"{event.run_id}/{event.job_id}")
+
+
+def _jobs_dropped(state: State, event: JobsDropped) -> None:
+    run = _run_of(state, event.run_id)
+    for job_id in event.job_ids:
+        job = run.jobs[job_id]
+        _move_job(state, run, job, event.state)
+        job.reason = event.reason
+        job.ended_at_ms = event.at_ms
+
+
+def _job_ended(state: State, event: JobEnded) -> None:
+    run = _run_of(state, event.run_id)
+    job = run.jobs[event.job_id]
+    _move_job(state, run, job, event.state)
+    job.reason = event.reason
+    job.message = event.message
+    job.ended_at_ms = event.at_ms
+    if event.state is JobState.SUCCEEDED:
+        order = run.order
+        for child in run.children.get(job.index, ()):
+            order[child].waiting -= 1
+
+
+# -- attempts -------------------------------------------------------------------------------------
+def _attempt_placed(state: State, event: AttemptPlaced) -> None:
+    run = _run_of(state, event.run_id)
+    job = run.jobs[event.job_id]
+    worker = state.workers[event.worker_id]
+    if event.number != job.number + 1 or (event.run_id, event.job_id) in worker.held:
+        raise InvariantViolation(f"{event.run_id}/{event.job_id}: attempt {event.number} again")
+    _move_job(state, run, job, JobState.PLACED)
+    job.attempt = Attempt(
+        number=event.number,
+        worker_id=event.worker_id,
+        worker=worker.name,
+        incarnation=event.incarnation,
+        fence=event.fence,
+        placed_at_ms=event.at_ms,
+    )
+    state.fence = event.fence
+    worker.held[event.run_id, event.job_id] = event.number
+
+
+def _attempt_started(state: State, event: AttemptStarted) -> None:
+    run = _run_of(state, event.run_id)
+    job = run.jobs[event.job_id]
+    attempt = _attempt_of(job, event.number)
+    _move_attempt(state, attempt, AttemptState.RUNNING, f"{event.run_id}/{event.job_id}")
+    attempt.started_at_ms = event.at_ms
+    attempt.port = event.port
+    _move_job(state, run, job, JobState.RUNNING)
+
+
+def _attempt_ended(state: State, event: AttemptEnded) -> None:
+    attempt = state.find_attempt(event.run_id, event.job_id)
+    if attempt is None or attempt.number != event.number:
+        raise InvariantViolation(f"{event.run_id}/{event.job_id}: no attempt {event.number}")
+    _move_attempt(state, attempt, AttemptState.ENDED, f"{event.run_id}/{event.job_id}")
+    attempt.started_at_ms = event.started_at_ms
+    attempt.ended_at_ms = event.at_ms
+    attempt.reason = event.reason
+    attempt.exit_code = event.exit_code
+    attempt.signal = event.signal
+    attempt.message = event.message
+    attempt.stdout_bytes = event.stdout_bytes
+    attempt.stderr_bytes = event.stderr_bytes
+    del state.workers[event.worker_id].held[event.run_id, event.job_id]
+    if event.reason is ExitReason.LOST and event.run_id in state.runs:
+        state.runs[event.run_id].jobs[event.job_id].lost += 1
+
+
+# -- services -------------------------------------------------------------------------------------
+def _service_up(state: State, event: ServiceUp) -> None:
+    run = _run_of(state, event.run_id)
+    attempt = _attempt_of(run.jobs[event.job_id], event.number)
+    attempt.port = event.port
+    state.services[event.run_id, event.job_id] = Service(
+        name=event.name,
+        run_id=event.run_id,
+        run_alias=run.alias,
+        job_id=event.job_id,
+        state=ServiceState.HEALTHY,
+        attempt=attempt,
+        healthy_at_ms=event.at_ms,
+    )
+
+
+def _service_stopping(state: State, event: ServiceStopping) -> None:
+    service = state.services[event.run_id, event.job_id]
+    _move_service(state, service, ServiceState.STOPPING)
+    _move_attempt(state, service.attempt, AttemptState.STOPPING, service.name)
+
+
+def _service_ended(state: State, event: ServiceEnded) -> None:
+    service = state.services.pop((event.run_id, event.job_id))
+    _move_service(state, service, ServiceState.STOPPED if event.stopped else ServiceState.FAILED)
+
+
+# -- workers --------------------------------------------------------------------------------------
+def _worker_joined(state: State, event: WorkerJoined) -> None:
+    worker = state.workers.get(event.worker_id)
+    if worker is None:
+        worker = state.workers[event.worker_id] = WorkerInfo(
+            worker_id=event.worker_id,
+            host=event.host,
+            port=event.port,
+            incarnation=event.incarnation,
+            boot_id=event.boot_id,
+            slots=event.slots,
+            skills=event.skills,
+            software=event.software,
+            state=WorkerState.ONLINE,
+            since_ms=event.at_ms,
+        )
+    elif worker.state is not WorkerState.ONLINE:
+        _move_worker(state, worker, WorkerState.ONLINE, event.at_ms)
+    _release_name(state, worker)
+    worker.host = event.host
+    worker.port = event.port
+    worker.incarnation = event.incarnation
+    worker.boot_id = event.boot_id
+    worker.slots = event.slots
+    worker.skills = event.skills
+    worker.software = event.software
+    state.names[worker.name] = worker.worker_id
+
+
+def _release_name(state: State, worker: WorkerInfo) -> None:
+    if state.names.get(worker.name) == worker.worker_id:
+        del state.names[worker.name]
+
+
+def _worker_silent(state: State, event: WorkerSilent) -> None:
+    _move_worker(state, state.workers[event.worker_id], WorkerState.SILENT, event.at_ms)
+
+
+def _worker_returned(state: State, event: WorkerReturned) -> None:
+    _move_worker(state, state.workers[event.worker_id], WorkerState.ONLINE, event.at_ms)
+
+
+def _worker_lost(state: State, event: WorkerLost) -> None:
+    _move_worker(state, state.workers[event.worker_id], WorkerState.LOST, event.at_ms)
+
+
+def _worker_retired(state: State, event: WorkerRetired) -> None:
+    worker = state.workers[event.worker_id]
+    if worker.held:
+        raise InvariantViolation(f"worker {worker.worker_id} cannot retire: it holds attempts")
+    _move_worker(state, worker, WorkerState.RETIRED, event.at_ms)
+    _release_name(state, worker)
+    del state.workers[event.worker_id]
+
+
+_APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
+    ClusterFounded: _cluster_founded,
+    MasterStarted: _master_started,
+    PoisonRemembered: _poison_remembered,
+    RunCancelRequested: _run_cancel_requested,
+    RunEnded: _run_ended,
+    JobsScheduled: _jobs_scheduled,
+    JobsQueued: _jobs_queued,
+    JobCancelling: _job_cancelling,
+    JobsDropped: _jobs_dropped,
+    JobEnded: _job_ended,
+    AttemptPlaced: _attempt_placed,
+    AttemptStarted: _attempt_started,
+    AttemptEnded: _attempt_ended,
+    ServiceUp: _service_up,
+    ServiceStopping: _service_stopping,
+    ServiceEnded: _service_ended,
+    WorkerJoined: _worker_joined,
+    WorkerSilent: _worker_silent,
+    WorkerReturned: _worker_returned,
+    WorkerLost: _worker_lost,
+    WorkerRetired: _worker_retired,
+}
+
+
+def fold(events: Iterable[AnyEvent], state: State | None = None) -> State:
+    """The state that `events` make, from nothing or from `state`."""
+    state = State() if state is None else state
+    for event in events:
+        apply(state, event)
+    return state

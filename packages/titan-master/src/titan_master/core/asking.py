@@ -1,0 +1,247 @@
+"""Requests: what clients ask of the core, resolved to a run, a job or a service, and answered.
+
+What the core alone cannot answer (a run that has ended, a prefix that may mean several) goes on to
+history by an effect. Called by ``core``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from titan_master.core import lifecycle, queries, services
+from titan_master.core.effects import AskHistory, Reply
+from titan_master.core.inputs import Asked, Origin
+from titan_master.core.state import Job, Run
+from titan_master.core.turn import Draft
+from titan_master.core.waiters import changes, is_reached, serve_log
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import is_run_id
+from titan_proto.limits import PAGE_ITEMS
+from titan_proto.messages import (
+    CancelRun,
+    GetJob,
+    GetRun,
+    GetStats,
+    ListJobs,
+    ListRuns,
+    ListServices,
+    ReadLog,
+    RunList,
+    RunView,
+    StopService,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+)
+from titan_proto.states import JobState
+
+LAST: Final = "@last"
+LIVE_CURSOR: Final = "live:"
+"""Marks a cursor of ListRuns that still stands among the live runs; others are history's own."""
+
+OfOneRun = GetRun | CancelRun | ListJobs | GetJob | WaitRun | WaitJob | WatchRun | ReadLog
+
+
+def ask(draft: Draft, item: Asked) -> None:
+    """Answer a request, now or by a waiter, or pass it on to history."""
+    _HANDLERS[type(item.request)](draft, item.origin, item.request)
+
+
+# -- finding what is meant ------------------------------------------------------------------------
+def _find_run(draft: Draft, origin: Origin, request: OfOneRun) -> Run | None:
+    """The live run that the request means; None when somebody else answers."""
+    state, selector = draft.state, request.run
+    if selector == LAST:
+        selector = state.last_run_id
+        request = replace(request, run=selector)
+    if not selector:
+        draft.refuse(origin, ErrorCode.NOT_FOUND, "there is no run yet: submit one first")
+        return None
+    run = state.runs.get(state.aliases.get(selector, selector))
+    if run is None:
+        live_ids = () if is_run_id(selector) else _with_prefix(draft, selector)
+        draft.require(AskHistory(origin=origin, request=request, live_ids=live_ids))
+    return run
+
+
+def _with_prefix(draft: Draft, prefix: str) -> tuple[str, ...]:
+    return tuple(
+        run.run_id
+        for run in draft.state.runs.values()
+        if run.run_id.startswith(prefix) or run.alias.startswith(prefix)
+    )
+
+
+def _find_job(
+    draft: Draft, origin: Origin, request: GetJob | WaitJob | ReadLog
+) -> tuple[Run, Job] | None:
+    run = _find_run(draft, origin, request)
+    if run is None:
+        return None
+    job = run.jobs.get(request.job)
+    if job is None:
+        draft.refuse(
+            origin,
+            ErrorCode.NOT_FOUND,
+            f"run {run.alias} has no job {request.job!r}; `titan ps {run.alias}` lists its jobs",
+        )
+        return None
+    return run, job
+
+
+# -- runs -----------------------------------------------------------------------------------------
+def _get_run(draft: Draft, origin: Origin, request: GetRun) -> None:
+    run = _find_run(draft, origin, request)
+    if run is not None:
+        draft.reply(origin, queries.run_view(run))
+
+
+def _list_runs(draft: Draft, origin: Origin, request: ListRuns) -> None:
+    """Live runs first, page by page; once they are through, history goes on where asked."""
+    limit = max(1, min(request.limit, PAGE_ITEMS))
+    if request.cursor and not request.cursor.startswith(LIVE_CURSOR):
+        draft.require(AskHistory(origin=origin, request=request))
+        return
+    views, cursor = _live_page(draft, request.cursor.removeprefix(LIVE_CURSOR), limit)
+    if cursor or not request.ended:
+        draft.reply(origin, RunList(runs=views, cursor=cursor))
+        return
+    rest = replace(request, cursor="", limit=limit)
+    draft.require(AskHistory(origin=origin, request=rest, live_runs=views))
+
+
+def _live_page(draft: Draft, before: str, limit: int) -> tuple[tuple[RunView, ...], str]:
+    """Live runs accepted before the one with this serial, newest first; and how to go on."""
+    views: list[RunView] = []
+    last = 0
+    for run in queries.runs_newest_first(draft.state):
+        if before.isdecimal() and run.serial >= int(before):
+            continue
+        if len(views) == limit:
+            return tuple(views), f"{LIVE_CURSOR}{last}"
+        views.append(queries.run_view(run))
+        last = run.serial
+    return tuple(views), ""
+
+
+def _cancel_run(draft: Draft, origin: Origin, request: CancelRun) -> None:
+    run = _find_run(draft, origin, request)
+    if run is None:
+        return
+    lifecycle.cancel_run(draft, run)
+    if run.run_id in draft.state.runs:
+        draft.reply(origin, queries.run_view(run))
+    else:
+        draft.reply(origin, queries.run_view(run, lifecycle.verdict(run), draft.now_ms))
+
+
+def _wait_run(draft: Draft, origin: Origin, request: WaitRun) -> None:
+    run = _find_run(draft, origin, request)
+    if run is not None:
+        draft.waiters.wait(origin, run.run_id, request)
+
+
+def _watch_run(draft: Draft, origin: Origin, request: WatchRun) -> None:
+    run = _find_run(draft, origin, request)
+    if run is None:
+        return
+    moved = [job for job in run.order if queries.has_moved(job)]
+    for change in changes(run, moved, draft.now_ms):
+        draft.require(Reply(origin=origin, message=change, end=False))
+    draft.waiters.wait(origin, run.run_id, request)
+
+
+# -- jobs -----------------------------------------------------------------------------------------
+def _list_jobs(draft: Draft, origin: Origin, request: ListJobs) -> None:
+    run = _find_run(draft, origin, request)
+    if run is not None:
+        limit = max(1, min(request.limit, PAGE_ITEMS))
+        draft.reply(origin, queries.job_page(run, request.cursor, limit))
+
+
+def _get_job(draft: Draft, origin: Origin, request: GetJob) -> None:
+    if not request.run:
+        _get_newest_job(draft, origin, request)
+        return
+    found = _find_job(draft, origin, request)
+    if found is not None:
+        _reply_job(draft, origin, *found)
+
+
+def _get_newest_job(draft: Draft, origin: Origin, request: GetJob) -> None:
+    """That job of the newest run that has it: a live one, unless an ended one is newer still."""
+    newest = next(
+        (run for run in queries.runs_newest_first(draft.state) if request.job in run.jobs), None
+    )
+    if newest is not None and newest.run_id == draft.state.last_run_id:
+        _reply_job(draft, origin, newest, newest.jobs[request.job])
+        return
+    live_ids = () if newest is None else (newest.run_id,)
+    draft.require(AskHistory(origin=origin, request=request, live_ids=live_ids))
+
+
+def _reply_job(draft: Draft, origin: Origin, run: Run, job: Job) -> None:
+    why = ""
+    if job.state is JobState.QUEUED:
+        why = queries.why_queued(draft.state, draft.roster, job)
+    draft.reply(origin, queries.job_view(run, job, why))
+
+
+def _wait_job(draft: Draft, origin: Origin, request: WaitJob) -> None:
+    found = _find_job(draft, origin, request)
+    if found is None:
+        return
+    run, job = found
+    if is_reached(job, request.until):
+        draft.reply(origin, queries.job_view(run, job))
+    else:
+        draft.waiters.wait_job(origin, run.run_id, job.spec.id, request)
+
+
+def _read_log(draft: Draft, origin: Origin, request: ReadLog) -> None:
+    found = _find_job(draft, origin, request)
+    if found is None:
+        return
+    run, job = found
+    if 0 < request.attempt < job.number:
+        # Only the newest attempt is in memory; history has the others.
+        exact = replace(request, run=run.run_id)
+        draft.require(AskHistory(origin=origin, request=exact))
+    elif request.attempt > job.number and job.number:
+        draft.refuse(
+            origin,
+            ErrorCode.NOT_FOUND,
+            f"job {job.spec.id} has no attempt {request.attempt}; its newest is {job.number}",
+        )
+    elif not job.number and request.follow and not job.is_terminal:
+        draft.waiters.wait_job(origin, run.run_id, job.spec.id, request)
+    else:
+        draft.require(serve_log(origin, request, job))
+
+
+# -- the rest -------------------------------------------------------------------------------------
+def _list_services(draft: Draft, origin: Origin, _: ListServices) -> None:
+    draft.reply(origin, queries.service_list(draft.state))
+
+
+def _get_stats(draft: Draft, origin: Origin, _: GetStats) -> None:
+    draft.reply(origin, queries.stats(draft.state, draft.roster, draft.now_ms))
+
+
+_HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
+    GetRun: _get_run,
+    ListRuns: _list_runs,
+    CancelRun: _cancel_run,
+    WaitRun: _wait_run,
+    WatchRun: _watch_run,
+    ListJobs: _list_jobs,
+    GetJob: _get_job,
+    WaitJob: _wait_job,
+    ReadLog: _read_log,
+    ListServices: _list_services,
+    StopService: services.stop_service,
+    GetStats: _get_stats,
+}

@@ -1,0 +1,195 @@
+"""check(state): every promise that state keeps at all times, in words and code.
+
+On in production after each start, in simulation after each step. It reads everything, changes
+nothing, and raises InvariantViolation with the first promise that is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from titan_master.core.state import InvariantViolation, Job, Run, State, digest
+from titan_proto.states import (
+    JOB_TERMINAL,
+    AttemptState,
+    JobState,
+    ServiceState,
+    WorkerState,
+)
+
+HOLDS_ATTEMPT = (JobState.PLACED, JobState.RUNNING, JobState.CANCELLING)
+
+
+def check(state: State) -> None:
+    """Raise on the first broken promise; the message carries the state's digest."""
+    for complaint in problems(state):
+        raise InvariantViolation(f"{complaint} [state {digest(state)}]")
+
+
+def problems(state: State) -> Iterator[str]:
+    """Every broken promise, in words."""
+    for run in state.runs.values():
+        yield from _run_problems(state, run)
+        for job in run.order:
+            yield from _job_problems(state, run, job)
+    yield from _held_problems(state)
+    yield from _service_problems(state)
+    yield from _index_problems(state)
+    yield from _queue_problems(state)
+
+
+def _run_problems(state: State, run: Run) -> Iterator[str]:
+    if list(run.jobs.values()) != run.order:
+        yield f"run {run.run_id}: its jobs and their order differ"
+    counts: dict[JobState, int] = {}
+    for job in run.order:
+        counts[job.state] = counts.get(job.state, 0) + 1
+    if counts != {job_state: number for job_state, number in run.counts.items() if number}:
+        yield f"run {run.run_id}: counts {run.counts}, has {counts}"
+    remaining = sum(job.state not in JOB_TERMINAL for job in run.order)
+    if run.remaining != remaining:
+        yield f"run {run.run_id}: counts {run.remaining} jobs left, has {remaining}"
+    if not remaining:
+        yield f"run {run.run_id}: nothing is left to do, and it has not ended"
+    if state.aliases.get(run.alias) != run.run_id:
+        yield f"run {run.run_id}: its alias {run.alias} means something else"
+    if run.number > state.slugs.get(run.slug, 0):
+        yield f"run {run.run_id}: its number may be given again"
+    if run.serial > state.runs_accepted:
+        yield f"run {run.run_id}: its serial was never given"
+    if run.cancelled:
+        started = (*HOLDS_ATTEMPT, *JOB_TERMINAL)
+        yield from (
+            f"{run.run_id}/{job.spec.id}: {job.state} in a cancelled run"
+            for job in run.order
+            if job.state not in started or job.state in (JobState.PLACED, JobState.RUNNING)
+        )
+
+
+def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
+    name = f"{run.run_id}/{job.spec.id}"
+    parents = [run.jobs[parent] for parent in dict.fromkeys(job.spec.dependencies)]
+    unmet = sum(parent.state is not JobState.SUCCEEDED for parent in parents)
+    if job.waiting != unmet:
+        yield f"{name}: counts {job.waiting} unmet dependencies, has {unmet}"
+    if unmet and (job.attempt is not None or job.state in (JobState.SCHEDULED, JobState.QUEUED)):
+        yield f"{name}: {job.state} before its dependencies"
+    if job.state is JobState.BLOCKED:
+        if not unmet:
+            yield f"{name}: blocked by nothing"
+        if any(parent.is_terminal and parent.state is not JobState.SUCCEEDED for parent in parents):
+            yield f"{name}: blocked by a dependency that can never succeed"
+    yield from _attempt_problems(state, job, name)
+
+
+def _attempt_problems(state: State, job: Job, name: str) -> Iterator[str]:
+    attempt = job.attempt
+    is_up = (job.run_id, job.spec.id) in state.services
+    if job.state in HOLDS_ATTEMPT and (attempt is None or not attempt.is_live):
+        yield f"{name}: {job.state} without a live attempt"
+    if attempt is None:
+        return
+    if attempt.is_live and job.state not in HOLDS_ATTEMPT and not is_up:
+        yield f"{name}: {job.state} with a live attempt"
+    expected = {
+        JobState.PLACED: AttemptState.PREPARING,
+        JobState.RUNNING: AttemptState.RUNNING,
+        JobState.CANCELLING: AttemptState.STOPPING,
+    }.get(job.state, attempt.state)
+    if attempt.state is not expected:
+        yield f"{name}: {job.state} with an attempt {attempt.state}"
+    if job.lost > attempt.number:
+        yield f"{name}: {job.lost} of {attempt.number} attempts lost"
+    if attempt.fence > state.fence:
+        yield f"{name}: its fence was never given"
+
+
+def _held_problems(state: State) -> Iterator[str]:
+    """Worker by worker: what it holds is live, and it never holds more than it has slots."""
+    live = 0
+    for worker in state.workers.values():
+        mine = 0
+        for (run_id, job_id), number in worker.held.items():
+            attempt = state.find_attempt(run_id, job_id)
+            if attempt is None or attempt.number != number or not attempt.is_live:
+                yield f"{worker.worker_id} holds {run_id}/{job_id}.{number}, which is not live"
+                continue
+            live += 1
+            if attempt.worker_id != worker.worker_id:
+                yield f"{worker.worker_id} holds {run_id}/{job_id}, placed on {attempt.worker_id}"
+            if attempt.incarnation == worker.incarnation:
+                # Those of an earlier process do not count: it may have had more slots.
+                mine += 1
+            elif attempt.incarnation > worker.incarnation:
+                yield f"{run_id}/{job_id}: placed on a process that has not been"
+        if mine > worker.slots:
+            yield f"{worker.worker_id}: {mine} attempts on {worker.slots} slots"
+        if worker.state is WorkerState.LOST and worker.held:
+            yield f"{worker.worker_id}: lost, and holds attempts"
+    attempts = {
+        (job.run_id, job.spec.id): job.attempt
+        for run in state.runs.values()
+        for job in run.order
+        if job.attempt is not None and job.attempt.is_live
+    }
+    attempts.update({key: service.attempt for key, service in state.services.items()})
+    if len(attempts) != live:
+        yield f"{len(attempts)} live attempts, of which workers hold {live}"
+
+
+def _service_problems(state: State) -> Iterator[str]:
+    for key, service in state.services.items():
+        if key != (service.run_id, service.job_id):
+            yield f"service {service.name} is filed under {key}"
+        if not service.attempt.is_live:
+            yield f"service {service.name} is up without a live attempt"
+        if service.state not in (ServiceState.HEALTHY, ServiceState.STOPPING):
+            yield f"service {service.name} is {service.state} and still up"
+        run = state.runs.get(service.run_id)
+        if run is not None:
+            job = run.jobs[service.job_id]
+            if job.attempt is not service.attempt or job.state is not JobState.SUCCEEDED:
+                yield f"service {service.name}: its job is {job.state}"
+
+
+def _index_problems(state: State) -> Iterator[str]:
+    if len(state.aliases) != len(state.runs):
+        yield f"{len(state.runs)} live runs have {len(state.aliases)} aliases"
+    if len(state.names) != len(state.workers):
+        yield f"{len(state.workers)} workers have {len(state.names)} names"
+    for name, worker_id in state.names.items():
+        worker = state.workers.get(worker_id)
+        if worker is None or worker.name != name:
+            yield f"name {name} means {worker_id}, which is not called so"
+    counts: dict[JobState, int] = {}
+    for run in state.runs.values():
+        for job_state, number in run.counts.items():
+            if number:
+                counts[job_state] = counts.get(job_state, 0) + number
+    if counts != {job_state: number for job_state, number in state.counts.items() if number}:
+        yield f"jobs are counted as {state.counts}, there are {counts}"
+
+
+def _queue_problems(state: State) -> Iterator[str]:
+    """The ready queue holds exactly the queued jobs, each once, each line in order."""
+    total = 0
+    for key, ready in state.queue.classes.items():
+        size = 0
+        for priority, line in enumerate(ready.lines):
+            jobs = [] if line is None else list(line.jobs)
+            queued = [job for job in jobs if job.state is JobState.QUEUED]
+            dead = 0 if line is None else line.dead
+            if dead != len(jobs) - len(queued):
+                yield f"class {key}: counts {dead} dead entries of {len(jobs)}"
+            order = [job.queued_seq for job in queued]
+            if order != sorted(dict.fromkeys(order)):
+                yield f"class {key}: a line is out of order"
+            for job in queued:
+                if job.spec.priority != priority or state.queue.key(job.spec.needs.skills) != key:
+                    yield f"{job.run_id}/{job.spec.id} stands in the wrong line"
+            size += len(queued)
+        if size != ready.size or not size:
+            yield f"class {key}: counts {ready.size} jobs, has {size}"
+        total += size
+    if total != state.queue.size or total != state.counts.get(JobState.QUEUED, 0):
+        yield f"{state.counts.get(JobState.QUEUED, 0)} jobs are queued, {total} in the queue"

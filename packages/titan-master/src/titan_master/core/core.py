@@ -1,0 +1,124 @@
+"""Core: the face of the master's mind. It routes inputs to who decides, and nothing else.
+
+The engine calls it: ``start`` once, then ``handle`` for each input of a batch, ``settle``,
+``drain``; it sleeps until ``next_deadline_ms``. Nothing here fails for what came from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from titan_master.core import admission, asking, lifecycle, placement, workers
+from titan_master.core.effects import OpenLog
+from titan_master.core.events import ClusterFounded, MasterStarted
+from titan_master.core.inputs import (
+    Asked,
+    ExchangeDropped,
+    Input,
+    LinkClosed,
+    ReportsArrived,
+    RunSubmitted,
+    WorkerArrived,
+    WorkerHeard,
+    WorkerLeft,
+)
+from titan_master.core.state import State
+from titan_master.core.timers import JobsDue
+from titan_master.core.turn import CoreConfig, Draft, Turn
+from titan_proto.ids import AttemptRef
+
+__all__ = ["Core", "CoreConfig", "Turn"]
+
+
+class Core:
+    """One leadership's mind over one state. Deterministic: equal inputs, equal turns."""
+
+    def __init__(self, state: State, config: CoreConfig) -> None:
+        self.state: Final = state
+        self._draft: Final = Draft(state, config)
+
+    def start(
+        self, now_ms: int, *, term: int, software: str, cluster_id: str, cluster_name: str
+    ) -> None:
+        """The first turn of a process: take the lead, and derive again what is not durable.
+
+        Args:
+            now_ms: the time.
+            term: of this leadership; greater than every one before.
+            software: this master's name and version.
+            cluster_id: for the first start of all; a founded cluster keeps its own.
+            cluster_name: likewise.
+        """
+        draft = self._at(now_ms)
+        if not self.state.cluster_id:
+            draft.emit(ClusterFounded(at_ms=now_ms, cluster_id=cluster_id, name=cluster_name))
+        draft.emit(MasterStarted(at_ms=now_ms, term=term, software=software))
+        for run in self.state.runs.values():
+            draft.timers.delay_run(run)
+        workers.fresh_leases(draft)
+        for worker in self.state.workers.values():
+            for (run_id, job_id), number in worker.held.items():
+                ref = AttemptRef(run_id, job_id, number)
+                draft.require(OpenLog(ref=ref, worker_id=worker.worker_id))
+
+    def handle(self, item: Input, now_ms: int) -> None:
+        """Take in one fact from outside."""
+        _HANDLERS[type(item)](self._at(now_ms), item)
+
+    def settle(self, now_ms: int) -> None:
+        """Do what time and free slots allow: due deadlines, then placement; bounded work."""
+        draft = self._at(now_ms)
+        for _ in range(draft.config.deadlines_max):
+            due = draft.timers.pop_due(draft.now_ms)
+            if due is None:
+                break
+            if isinstance(due, JobsDue):
+                lifecycle.delays_over(draft, due)
+            else:
+                workers.look_at(draft, due.worker_id)
+        placement.place(draft)
+
+    def drain(self) -> Turn:
+        """What has come of it; the next turn starts empty."""
+        return self._draft.take()
+
+    def next_deadline_ms(self) -> int | None:
+        """When to call `settle` next if nothing comes in; in the past when work was left over."""
+        if self._draft.placement_due:
+            return self._draft.now_ms
+        return self._draft.timers.next_ms()
+
+    def may_log(self, link_id: int, ref: AttemptRef) -> bool:
+        """Whether the worker on this link holds, or has held, that newest attempt. Reads only."""
+        attempt = self.state.find_attempt(ref.run_id, ref.job_id)
+        return (
+            attempt is not None
+            and attempt.number == ref.number
+            and attempt.worker_id == self._draft.roster.worker_on(link_id)
+        )
+
+    def _at(self, now_ms: int) -> Draft:
+        self._draft.now_ms = max(self._draft.now_ms, now_ms)
+        return self._draft
+
+
+def _exchange_dropped(draft: Draft, item: ExchangeDropped) -> None:
+    draft.waiters.drop(item.origin)
+
+
+def _link_closed(draft: Draft, item: LinkClosed) -> None:
+    draft.waiters.drop_link(item.link_id)
+    workers.link_closed(draft, item.link_id)
+
+
+_HANDLERS: Final[dict[type[Any], Callable[[Draft, Any], None]]] = {
+    RunSubmitted: admission.submit,
+    Asked: asking.ask,
+    ExchangeDropped: _exchange_dropped,
+    WorkerArrived: workers.arrive,
+    WorkerHeard: workers.heard,
+    ReportsArrived: workers.reports_arrive,
+    WorkerLeft: workers.leave,
+    LinkClosed: _link_closed,
+}

@@ -1,0 +1,250 @@
+"""The life of jobs and attempts: what a report, a loss or a cancellation makes of them.
+
+The one place that decides whether a job ends, is tried again, or lets others begin. Called by
+``workers`` (reports, losses), ``asking`` (cancellations) and ``core`` (deadlines).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from titan_master.core import graph, services
+from titan_master.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    JobCancelling,
+    JobEnded,
+    JobsDropped,
+    JobsQueued,
+    JobsScheduled,
+    RunCancelRequested,
+    RunEnded,
+)
+from titan_master.core.state import Attempt, Job, Run
+from titan_master.core.timers import JobsDue, still_due
+from titan_master.core.turn import Draft
+from titan_proto.ids import AttemptRef
+from titan_proto.messages.worker import AttemptReport
+from titan_proto.specs import JobKind
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+
+MESSAGE_CHARS: Final = 4_000
+"""What a worker says beyond that is cut: a page of 1,000 jobs must fit into a frame."""
+
+NOT_STARTED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED)
+
+
+# -- reports --------------------------------------------------------------------------------------
+def attempt_running(draft: Draft, report: AttemptReport) -> None:
+    """Its worker says that it runs, and of a service perhaps that it is healthy."""
+    run = draft.state.runs.get(report.ref.run_id)
+    if run is None:
+        return  # a service that outlived its run: nothing new
+    job = run.jobs[report.ref.job_id]
+    if job.state is JobState.PLACED:
+        draft.emit(
+            AttemptStarted(
+                at_ms=draft.now_ms,
+                run_id=run.run_id,
+                job_id=job.spec.id,
+                number=report.ref.number,
+                port=report.port,
+            )
+        )
+    # One that is being cancelled has its stop order already; its health is of no interest.
+    if report.healthy and job.spec.kind is JobKind.SERVICE and job.state is JobState.RUNNING:
+        services.come_up(draft, run, job, report)
+        settle_job(draft, run, job, JobState.SUCCEEDED, ExitReason.UNKNOWN)
+
+
+def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None:
+    """Its worker says how it ended."""
+    end_attempt(
+        draft,
+        attempt,
+        AttemptEnded(
+            at_ms=draft.now_ms,
+            run_id=report.ref.run_id,
+            job_id=report.ref.job_id,
+            number=report.ref.number,
+            worker_id=attempt.worker_id,
+            worker=attempt.worker,
+            reason=report.reason,
+            exit_code=report.exit_code,
+            signal=report.signal,
+            message=report.message[:MESSAGE_CHARS],
+            placed_at_ms=attempt.placed_at_ms,
+            started_at_ms=_started_at_ms(attempt, report, draft.now_ms),
+            stdout_bytes=report.stdout_bytes,
+            stderr_bytes=report.stderr_bytes,
+        ),
+    )
+
+
+def _started_at_ms(attempt: Attempt, report: AttemptReport, now_ms: int) -> int:
+    """When it began by the master's clock; only durations are taken from the worker's."""
+    if attempt.started_at_ms or not report.started_at_ms:
+        return attempt.started_at_ms
+    lasted = max(0, report.ended_at_ms - report.started_at_ms)
+    return max(attempt.placed_at_ms, now_ms - lasted)
+
+
+def lose_attempt(
+    draft: Draft, ref: AttemptRef, attempt: Attempt, reason: ExitReason, message: str
+) -> None:
+    """Nobody will report on it any more."""
+    end_attempt(
+        draft,
+        attempt,
+        AttemptEnded(
+            at_ms=draft.now_ms,
+            run_id=ref.run_id,
+            job_id=ref.job_id,
+            number=ref.number,
+            worker_id=attempt.worker_id,
+            worker=attempt.worker,
+            reason=reason,
+            message=message,
+            placed_at_ms=attempt.placed_at_ms,
+            started_at_ms=attempt.started_at_ms,
+        ),
+    )
+
+
+def end_attempt(draft: Draft, attempt: Attempt, event: AttemptEnded) -> None:
+    """Emit the end of an attempt and everything that follows from it."""
+    draft.emit(event)
+    service = draft.state.services.get((event.run_id, event.job_id))
+    if service is not None and service.attempt is attempt:
+        services.go_down(draft, service, event)
+        return
+    run = draft.state.runs[event.run_id]
+    job = run.jobs[event.job_id]
+    succeeded = event.reason is ExitReason.EXITED and event.exit_code == 0
+    if job.spec.kind is JobKind.SERVICE:
+        succeeded = False  # it ended before it was ever up
+    if job.state is JobState.CANCELLING:
+        if succeeded:
+            settle_job(draft, run, job, JobState.SUCCEEDED, event.reason)
+        else:
+            settle_job(draft, run, job, JobState.CANCELLED, ExitReason.CANCELLED)
+    elif event.reason is ExitReason.LOST:
+        _try_again(draft, run, job)
+    else:
+        state = JobState.SUCCEEDED if succeeded else JobState.FAILED
+        settle_job(draft, run, job, state, event.reason)
+
+
+def _try_again(draft: Draft, run: Run, job: Job) -> None:
+    if job.lost >= draft.config.crash_limit:
+        message = f"{job.lost} attempts were lost with their workers: not tried again"
+        settle_job(draft, run, job, JobState.FAILED, ExitReason.CRASH_LIMIT, message)
+        return
+    draft.emit(JobsQueued(at_ms=draft.now_ms, run_id=run.run_id, job_ids=(job.spec.id,)))
+
+
+# -- ends and what they bring about ---------------------------------------------------------------
+def settle_job(
+    draft: Draft, run: Run, job: Job, state: JobState, reason: ExitReason, message: str = ""
+) -> None:
+    """A job that had attempts is terminal: let others begin, or drop what hung on it."""
+    attempt = job.attempt
+    ended = attempt is not None and attempt.state is AttemptState.ENDED
+    draft.emit(
+        JobEnded(
+            at_ms=draft.now_ms,
+            run_id=run.run_id,
+            job_id=job.spec.id,
+            state=state,
+            reason=reason,
+            number=job.number,
+            lost=job.lost,
+            exit_code=attempt.exit_code if attempt is not None and ended else 0,
+            signal=attempt.signal if attempt is not None and ended else 0,
+            message=message or (attempt.message if attempt is not None and ended else ""),
+        )
+    )
+    if state is JobState.SUCCEEDED:
+        release(draft, run, graph.opened_by(run, (job,)))
+    else:
+        _drop_below(draft, run, job, state)
+    end_if_over(draft, run)
+
+
+def _drop_below(draft: Draft, run: Run, job: Job, state: JobState) -> None:
+    below = graph.blocked_below(run, (job,))
+    if state is JobState.CANCELLED:
+        drop(draft, run, below, JobState.CANCELLED, ExitReason.CANCELLED)
+    else:
+        drop(draft, run, below, JobState.SKIPPED, ExitReason.PARENT_FAILED)
+
+
+def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitReason) -> None:
+    """End jobs that will not be tried, all in one event."""
+    if jobs:
+        draft.emit(
+            JobsDropped(
+                at_ms=draft.now_ms,
+                run_id=run.run_id,
+                job_ids=tuple(job.spec.id for job in jobs),
+                state=state,
+                reason=reason,
+            )
+        )
+
+
+def release(draft: Draft, run: Run, jobs: list[Job]) -> None:
+    """These jobs wait for nothing but, perhaps, their delay."""
+    now_ms = draft.now_ms
+    at_once = tuple(job.spec.id for job in jobs if not job.spec.delay_ms)
+    later = [job for job in jobs if job.spec.delay_ms]
+    if at_once:
+        draft.emit(JobsQueued(at_ms=now_ms, run_id=run.run_id, job_ids=at_once))
+    if later:
+        draft.emit(
+            JobsScheduled(
+                at_ms=now_ms,
+                run_id=run.run_id,
+                job_ids=tuple(job.spec.id for job in later),
+                until_ms=tuple(now_ms + job.spec.delay_ms for job in later),
+            )
+        )
+
+
+def delays_over(draft: Draft, due: JobsDue) -> None:
+    """The time of delayed jobs has come."""
+    job_ids = still_due(draft.state, due, draft.now_ms)
+    if job_ids:
+        draft.emit(JobsQueued(at_ms=draft.now_ms, run_id=due.run_id, job_ids=job_ids))
+
+
+def end_if_over(draft: Draft, run: Run) -> None:
+    """End the run once nothing of it is left to do."""
+    if not run.remaining:
+        event = RunEnded(at_ms=draft.now_ms, run_id=run.run_id, state=verdict(run))
+        draft.end_run(run, event)
+
+
+def verdict(run: Run) -> RunState:
+    """How a run ended, whose jobs are all terminal; skipped jobs count as neither."""
+    if run.counts.get(JobState.FAILED):
+        return RunState.FAILED
+    if run.counts.get(JobState.CANCELLED):
+        return RunState.CANCELLED
+    return RunState.SUCCEEDED
+
+
+# -- cancelling -----------------------------------------------------------------------------------
+def cancel_run(draft: Draft, run: Run) -> None:
+    """Nothing new starts; what runs is told to stop. Twice is once, but for the stop orders."""
+    if not run.cancelled:
+        draft.emit(RunCancelRequested(at_ms=draft.now_ms, run_id=run.run_id))
+    waiting = [job for job in run.order if job.state in NOT_STARTED]
+    drop(draft, run, waiting, JobState.CANCELLED, ExitReason.CANCELLED)
+    for job in run.order:
+        if job.state in (JobState.PLACED, JobState.RUNNING):
+            draft.emit(JobCancelling(at_ms=draft.now_ms, run_id=run.run_id, job_id=job.spec.id))
+        if job.state is JobState.CANCELLING and job.attempt is not None:
+            ref = AttemptRef(run.run_id, job.spec.id, job.number)
+            draft.stop(job.attempt.worker_id, ref, ExitReason.CANCELLED)
+    end_if_over(draft, run)

@@ -1,0 +1,125 @@
+"""Who is here: links, heartbeats, and which workers could take another attempt.
+
+All of it is forgotten when the process ends and told again by the workers that join. It decides
+nothing; ``workers`` and ``placement`` do, and ``turn`` keeps the index of free workers in step.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+from msgspec import Struct
+
+from titan_master.core.state import State, WorkerInfo
+from titan_proto.messages import WorkerStatus
+from titan_proto.states import WorkerState
+
+Entry = tuple[int, str, str]
+"""A worker with a free slot: used share, name, id. The order is the order of preference."""
+
+
+def share(worker: WorkerInfo) -> int:
+    """How much of it is taken, as an integer that is exact enough to compare any two workers."""
+    return (len(worker.held) << 32) // worker.slots
+
+
+class Presence(Struct, kw_only=True, eq=False):
+    """One worker, as far as it is felt at the moment."""
+
+    seen_ms: int
+    """Last sign of life; after the master's start: that start (a fresh lease)."""
+    link_id: int | None = None
+    status: WorkerStatus | None = None
+    group: tuple[str, ...] = ()
+    entry: Entry | None = None
+    """Where it stands in the index of free workers, if it does."""
+
+
+class Roster:
+    """The presences of all workers of the state."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._present: dict[str, Presence] = {}
+        self._links: dict[int, str] = {}
+        self.free: dict[tuple[str, ...], list[Entry]] = {}
+        """Workers that are online, linked and not full: by their skills, the best first."""
+
+    def of(self, worker_id: str) -> Presence:
+        """A worker's presence; one that was never seen has an empty one."""
+        presence = self._present.get(worker_id)
+        if presence is None:
+            presence = self._present[worker_id] = Presence(seen_ms=0)
+        return presence
+
+    def worker_on(self, link_id: int) -> str | None:
+        """Which worker has joined on this link."""
+        return self._links.get(link_id)
+
+    def link_of(self, worker_id: str) -> int | None:
+        """On which link a worker is."""
+        presence = self._present.get(worker_id)
+        return None if presence is None else presence.link_id
+
+    def bind(self, worker_id: str, link_id: int, now_ms: int) -> None:
+        """It has joined on this link, and on no other any more."""
+        presence = self.of(worker_id)
+        if presence.link_id is not None:
+            self._links.pop(presence.link_id, None)
+        presence.link_id = link_id
+        presence.seen_ms = now_ms
+        self._links[link_id] = worker_id
+        self.refresh(worker_id)
+
+    def unbind(self, link_id: int) -> str | None:
+        """The link is gone, or not to be listened to; returns who was on it."""
+        worker_id = self._links.pop(link_id, None)
+        if worker_id is not None:
+            presence = self.of(worker_id)
+            presence.link_id = None
+            presence.status = None
+            self.refresh(worker_id)
+        return worker_id
+
+    def forget(self, worker_id: str) -> None:
+        """It has been retired."""
+        presence = self._present.pop(worker_id, None)
+        if presence is None:
+            return
+        if presence.link_id is not None:
+            self._links.pop(presence.link_id, None)
+        self._place(presence, None, ())
+
+    def refresh(self, worker_id: str) -> None:
+        """Put a worker where it belongs in the index after anything about it has changed."""
+        worker = self._state.workers.get(worker_id)
+        presence = self.of(worker_id)
+        if (
+            worker is None
+            or presence.link_id is None
+            or worker.state is not WorkerState.ONLINE
+            or len(worker.held) >= worker.slots
+        ):
+            self._place(presence, None, ())
+            return
+        group = presence.group if presence.entry else tuple(sorted(dict.fromkeys(worker.skills)))
+        self._place(presence, (share(worker), worker.name, worker_id), group)
+
+    def regroup(self, worker_id: str) -> None:
+        """As `refresh`, for a worker that may have come back with other skills."""
+        self._place(self.of(worker_id), None, ())
+        self.refresh(worker_id)
+
+    def _place(self, presence: Presence, entry: Entry | None, group: tuple[str, ...]) -> None:
+        old = presence.entry
+        if old == entry:
+            return
+        if old is not None:
+            entries = self.free[presence.group]
+            del entries[bisect_left(entries, old)]
+            if not entries:
+                del self.free[presence.group]
+        if entry is not None:
+            insort(self.free.setdefault(group, []), entry)
+        presence.entry = entry
+        presence.group = group

@@ -1,0 +1,275 @@
+"""State → views: what people and programs are shown. Reads, never writes, asks for nothing.
+
+Called by ``asking`` for requests and by ``waiters`` for what others wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from titan_master.core.presence import Roster
+from titan_master.core.state import Attempt, Job, Run, Service, State, WorkerInfo
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import (
+    JobChange,
+    JobList,
+    JobView,
+    RunView,
+    ServiceList,
+    ServiceView,
+    Stats,
+    WorkerView,
+)
+from titan_proto.states import (
+    AttemptState,
+    ExitReason,
+    JobState,
+    RunState,
+    ServiceState,
+    WorkerState,
+)
+
+WAITS_FOR_ITEMS: Final = 10
+
+DEPENDENCIES_LISTED: Final = 10_000
+"""A view lists no more, and a page ends once it has listed so many: it must fit into a frame."""
+
+_MOVED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED)
+
+
+def run_view(run: Run, state: RunState = RunState.ACTIVE, ended_at_ms: int = 0) -> RunView:
+    """A run as it stands."""
+    return RunView(
+        run_id=run.run_id,
+        alias=run.alias,
+        name=run.name,
+        state=state,
+        submitted_at_ms=run.submitted_at_ms,
+        ended_at_ms=ended_at_ms,
+        jobs=len(run.order),
+        counts={str(job_state): number for job_state, number in run.counts.items() if number},
+    )
+
+
+def runs_newest_first(state: State) -> Iterator[Run]:
+    """Live runs, the last accepted first."""
+    return reversed(state.runs.values())
+
+
+def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
+    """A job as it stands, with its newest attempt; `why_waiting` explains a queued one."""
+    attempt = job.attempt
+    base = JobView(
+        run_id=run.run_id,
+        run_alias=run.alias,
+        job_id=job.spec.id,
+        kind=job.spec.kind,
+        state=job.state,
+        reason=job.reason,
+        message=job.message or why_waiting,
+        ready_at_ms=job.ready_at_ms,
+        ended_at_ms=job.ended_at_ms,
+        lost=job.lost,
+        dependencies=job.spec.dependencies[:DEPENDENCIES_LISTED],
+        waits_for=_waits_for(run, job),
+    )
+    if attempt is None:
+        return base
+    ended = attempt.state is AttemptState.ENDED
+    return JobView(
+        run_id=base.run_id,
+        run_alias=base.run_alias,
+        job_id=base.job_id,
+        kind=base.kind,
+        state=base.state,
+        attempt=attempt.number,
+        attempt_state=attempt.state,
+        worker=attempt.worker,
+        reason=attempt.reason if ended and not job.is_terminal else job.reason,
+        exit_code=attempt.exit_code,
+        signal=attempt.signal,
+        message=base.message or attempt.message,
+        ready_at_ms=base.ready_at_ms,
+        placed_at_ms=attempt.placed_at_ms,
+        started_at_ms=attempt.started_at_ms,
+        ended_at_ms=base.ended_at_ms,
+        lost=base.lost,
+        port=attempt.port,
+        dependencies=base.dependencies,
+        waits_for=base.waits_for,
+        stdout_bytes=attempt.stdout_bytes,
+        stderr_bytes=attempt.stderr_bytes,
+    )
+
+
+def _waits_for(run: Run, job: Job) -> tuple[str, ...]:
+    if job.state is not JobState.BLOCKED:
+        return ()
+    unmet = (
+        parent
+        for parent in dict.fromkeys(job.spec.dependencies)
+        if run.jobs[parent].state is not JobState.SUCCEEDED
+    )
+    return tuple(islice(unmet, WAITS_FOR_ITEMS))
+
+
+def job_page(run: Run, cursor: str, limit: int) -> JobList:
+    """One page of a run's jobs in the order of the submission; `cursor` is a position in it."""
+    first = int(cursor) if cursor.isdecimal() else 0
+    jobs: list[Job] = []
+    listed = 0
+    for job in run.order[first : first + limit]:
+        jobs.append(job)
+        listed += len(job.spec.dependencies)
+        if listed >= DEPENDENCIES_LISTED:
+            break
+    after = first + len(jobs)
+    return JobList(
+        jobs=tuple(job_view(run, job) for job in jobs),
+        cursor=str(after) if after < len(run.order) else "",
+    )
+
+
+def job_change(run: Run, job: Job, at_ms: int) -> JobChange:
+    """The news that a job is in the state it is in."""
+    attempt = job.attempt
+    if attempt is None:
+        return JobChange(
+            run_id=run.run_id,
+            at_ms=at_ms,
+            job_id=job.spec.id,
+            state=job.state,
+            reason=job.reason,
+            message=job.message,
+        )
+    return JobChange(
+        run_id=run.run_id,
+        at_ms=at_ms,
+        job_id=job.spec.id,
+        state=job.state,
+        attempt=attempt.number,
+        worker=attempt.worker,
+        reason=job.reason if job.is_terminal else attempt.reason,
+        exit_code=attempt.exit_code,
+        signal=attempt.signal,
+        message=job.message or attempt.message,
+        port=attempt.port,
+    )
+
+
+def has_moved(job: Job) -> bool:
+    """Whether a watcher who comes late must be told of it: it has been on its way at least once."""
+    return job.attempt is not None or job.state not in _MOVED
+
+
+def attempt_ref(job: Job) -> AttemptRef:
+    """The newest attempt's name."""
+    return AttemptRef(job.run_id, job.spec.id, job.number)
+
+
+def has_final_sizes(attempt: Attempt) -> bool:
+    """Whether the worker said how much it wrote; of a lost attempt nobody can."""
+    return attempt.state is AttemptState.ENDED and attempt.reason is not ExitReason.LOST
+
+
+def service_view(service: Service) -> ServiceView:
+    """A service as it stands."""
+    attempt = service.attempt
+    return ServiceView(
+        name=service.name,
+        run_id=service.run_id,
+        run_alias=service.run_alias,
+        job_id=service.job_id,
+        attempt=attempt.number,
+        state=service.state,
+        worker=attempt.worker,
+        port=attempt.port,
+        healthy_at_ms=service.healthy_at_ms,
+        ended_at_ms=attempt.ended_at_ms,
+        reason=attempt.reason,
+    )
+
+
+def service_list(state: State) -> ServiceList:
+    """Every service that is up, in the order in which they came up."""
+    return ServiceList(services=tuple(service_view(one) for one in state.services.values()))
+
+
+def stats(state: State, roster: Roster, now_ms: int) -> Stats:
+    """The cluster at a glance: counts workers and services, never jobs."""
+    services: dict[str, list[str]] = {}
+    for service in state.services.values():
+        if service.state is not ServiceState.STOPPED:
+            services.setdefault(service.attempt.worker_id, []).append(service.name)
+    workers = sorted(state.workers.values(), key=lambda worker: (worker.host, worker.port))
+    counts = state.counts
+    return Stats(
+        cluster_id=state.cluster_id,
+        cluster_name=state.cluster_name,
+        term=state.term,
+        at_ms=now_ms,
+        started_at_ms=state.started_at_ms,
+        workers=tuple(
+            _worker_view(worker, roster, tuple(services.get(worker.worker_id, ())), now_ms)
+            for worker in workers
+        ),
+        runs_active=len(state.runs),
+        queued=counts.get(JobState.QUEUED, 0),
+        blocked=counts.get(JobState.BLOCKED, 0),
+        delayed=counts.get(JobState.SCHEDULED, 0),
+        running=counts.get(JobState.PLACED, 0)
+        + counts.get(JobState.RUNNING, 0)
+        + counts.get(JobState.CANCELLING, 0),
+        services=len(state.services),
+        software=state.software,
+    )
+
+
+def _worker_view(
+    worker: WorkerInfo, roster: Roster, services: tuple[str, ...], now_ms: int
+) -> WorkerView:
+    presence = roster.of(worker.worker_id)
+    status = presence.status
+    return WorkerView(
+        worker_id=worker.worker_id,
+        host=worker.host,
+        port=worker.port,
+        state=worker.state,
+        slots=worker.slots,
+        used=len(worker.held),
+        skills=worker.skills,
+        incarnation=worker.incarnation,
+        seen_ms_ago=max(0, now_ms - presence.seen_ms),
+        cpu_permille=status.cpu_permille if status else 0,
+        memory_used_bytes=status.memory_used_bytes if status else 0,
+        memory_total_bytes=status.memory_total_bytes if status else 0,
+        software=worker.software,
+        services=services,
+    )
+
+
+def why_queued(state: State, roster: Roster, job: Job) -> str:
+    """Why a queued job is not placed, in words; looks at every worker, so for one job at a time."""
+    needs = frozenset(job.spec.needs.skills)
+    wanted = ", ".join(state.queue.key(job.spec.needs.skills))
+    workers = list(state.workers.values())
+    if not workers:
+        return "waits for a worker: none has joined"
+    skilled = [worker for worker in workers if needs.issubset(worker.skills)]
+    if not skilled:
+        return f"waits for a worker with {wanted}: none of the {len(workers)} known has that"
+    ready = [
+        worker
+        for worker in skilled
+        if worker.state is WorkerState.ONLINE and roster.link_of(worker.worker_id) is not None
+    ]
+    if not ready:
+        return f"waits for a worker with {wanted}: {len(skilled)} known, none connected"
+    if all(len(worker.held) >= worker.slots for worker in ready):
+        slots = sum(worker.slots for worker in ready)
+        return (
+            f"waits for a slot: all {slots} of the {len(ready)} worker(s) with {wanted} are taken"
+        )
+    return "waits for its turn"

@@ -1,0 +1,397 @@
+"""State: everything the master knows that a restart must not change.
+
+Only ``apply`` writes it, and only from events. What here can be computed from the rest (the ready
+queue, counters, indexes) is kept by ``apply`` too, so that nothing ever scans all jobs, and is left
+out of ``digest``. What a restart may forget (who is connected, who waits for an answer, when to
+look again) is not here at all: see ``presence``, ``waiters`` and ``timers``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+from msgspec import Struct, field
+
+from titan_proto.limits import PRIORITY_MAX
+from titan_proto.specs import ArtifactRef, JobSpec
+from titan_proto.states import (
+    JOB_TERMINAL,
+    AttemptState,
+    ExitReason,
+    JobState,
+    OpenEnum,
+    ServiceState,
+    WorkerState,
+)
+
+
+class InvariantViolation(Exception):  # noqa: N818 - it is no error of anybody outside
+    """A bug here: the process ends and recovers. Nobody catches it but the engine's way out."""
+
+
+class Attempt(Struct, kw_only=True, gc=False, eq=False):
+    """The newest try at a job; kept after its end for those who ask."""
+
+    number: int
+    worker_id: str
+    worker: str
+    """The worker's name, for people; the worker may be gone before its attempt is forgotten."""
+    incarnation: int
+    """Of the worker's process that it was placed on."""
+    fence: int
+    placed_at_ms: int
+    state: AttemptState = AttemptState.PREPARING
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    port: int = 0
+    reason: ExitReason = ExitReason.UNKNOWN
+    exit_code: int = 0
+    signal: int = 0
+    message: str = ""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it holds a slot."""
+        return self.state is not AttemptState.ENDED
+
+
+class Job(Struct, gc=False, eq=False):
+    """A node of a run. A run may have 100,000, so this is small, and the garbage collector does not
+    look after it: it names other jobs by text or number only and never becomes part of a cycle.
+    """
+
+    spec: JobSpec
+    run_id: str
+    index: int
+    """Its place in the submission."""
+    state: JobState
+    waiting: int
+    """Dependencies that have not succeeded yet."""
+    ready_at_ms: int = 0
+    """When it was queued last; while SCHEDULED, when it will be."""
+    queued_seq: int = 0
+    """Its place in the order of all queueings."""
+    lost: int = 0
+    """Attempts that were lost."""
+    attempt: Attempt | None = None
+    reason: ExitReason = ExitReason.UNKNOWN
+    ended_at_ms: int = 0
+    message: str = ""
+
+    @property
+    def number(self) -> int:
+        """The newest attempt's number; 0 before the first."""
+        return 0 if self.attempt is None else self.attempt.number
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether its state is final."""
+        return self.state in JOB_TERMINAL
+
+
+class Run(Struct, kw_only=True, eq=False):
+    """A live run. It leaves memory when it ends; history has it then."""
+
+    run_id: str
+    key: str
+    digest: str
+    name: str
+    slug: str
+    number: int
+    owner: str
+    serial: int
+    """Its place among all runs ever accepted."""
+    submitted_at_ms: int
+    workspace: ArtifactRef | None
+    jobs: dict[str, Job]
+    """In the order of the submission."""
+    order: list[Job]
+    """The same, for paging. Derived."""
+    children: dict[int, list[int]]
+    """Dependants by index, only of jobs that have any. Derived."""
+    counts: dict[JobState, int]
+    """Jobs by state. Derived."""
+    remaining: int
+    """Jobs that are not terminal. Derived."""
+    cancelled: bool = False
+    """Somebody asked for its cancellation."""
+
+    @property
+    def alias(self) -> str:
+        """What people see and type."""
+        return f"{self.slug}-{self.number}"
+
+
+class Service(Struct, kw_only=True, eq=False):
+    """A service that has settled and is up: an object of the cluster, whatever became of its run."""
+
+    name: str
+    run_id: str
+    run_alias: str
+    job_id: str
+    state: ServiceState
+    attempt: Attempt
+    healthy_at_ms: int
+
+
+class WorkerInfo(Struct, kw_only=True, eq=False):
+    """A worker that has joined and has not been retired."""
+
+    worker_id: str
+    host: str
+    port: int
+    incarnation: int
+    boot_id: str
+    slots: int
+    skills: tuple[str, ...]
+    software: str
+    state: WorkerState
+    since_ms: int
+    """When it came into its state."""
+    held: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Live attempts placed here: (run, job) → number. Each takes a slot."""
+
+    @property
+    def name(self) -> str:
+        """What people see and type; unique among the workers that are not lost."""
+        return f"{self.host}:{self.port}"
+
+
+class KeyRecord(Struct, frozen=True, kw_only=True):
+    """A submit key that was used: the same key with the same content is the same run."""
+
+    digest: str
+    run_id: str
+    alias: str
+    at_ms: int
+
+
+class Line:
+    """Jobs of one class and one priority, first come first served.
+
+    A job taken out of the middle (cancelled) stays as a dead entry until it comes to the front or
+    the dead outnumber the living: removal is O(1) and memory stays in proportion.
+    """
+
+    __slots__ = ("dead", "jobs")
+
+    def __init__(self) -> None:
+        self.jobs: deque[Job] = deque()
+        self.dead = 0
+
+    def head(self) -> Job | None:
+        """The first living one."""
+        jobs = self.jobs
+        while jobs and jobs[0].state is not JobState.QUEUED:
+            jobs.popleft()
+            self.dead -= 1
+        return jobs[0] if jobs else None
+
+    def remove(self, job: Job) -> None:
+        """Take out a job that has just left QUEUED, from the front or as a dead entry."""
+        jobs = self.jobs
+        if jobs and jobs[0] is job:
+            jobs.popleft()
+            return
+        if not job.is_terminal:
+            jobs.remove(job)  # it may be queued again: a dead entry would come back to life
+            return
+        self.dead += 1
+        if self.dead > 64 and self.dead * 2 > len(jobs):
+            self.jobs = deque(job for job in jobs if job.state is JobState.QUEUED)
+            self.dead = 0
+
+
+class ReadyClass:
+    """Queued jobs of equal needs. One that cannot be placed never holds up another."""
+
+    __slots__ = ("lines", "size", "skills")
+
+    def __init__(self, skills: tuple[str, ...]) -> None:
+        self.skills = skills
+        self.size = 0
+        self.lines: list[Line | None] = [None] * (PRIORITY_MAX + 1)
+
+    def heads(self) -> Iterator[Job]:
+        """The first job of each priority."""
+        for line in self.lines:
+            if line is not None:
+                job = line.head()
+                if job is not None:
+                    yield job
+
+
+class ReadyQueue:
+    """All queued jobs, by class of needs. Derived from the jobs; written by ``apply`` alone."""
+
+    __slots__ = ("_keys", "classes", "size")
+
+    def __init__(self) -> None:
+        self.classes: dict[tuple[str, ...], ReadyClass] = {}
+        self.size = 0
+        self._keys: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def key(self, skills: tuple[str, ...]) -> tuple[str, ...]:
+        """The class of a list of skills: their order and repetitions mean nothing."""
+        key = self._keys.get(skills)
+        if key is None:
+            if len(self._keys) > 10_000:
+                self._keys.clear()
+            key = self._keys[skills] = tuple(sorted(dict.fromkeys(skills)))
+        return key
+
+    def push(self, job: Job) -> None:
+        """Last in its line."""
+        key = self.key(job.spec.needs.skills)
+        ready = self.classes.get(key)
+        if ready is None:
+            ready = self.classes[key] = ReadyClass(key)
+        line = ready.lines[job.spec.priority]
+        if line is None:
+            line = ready.lines[job.spec.priority] = Line()
+        line.jobs.append(job)
+        ready.size += 1
+        self.size += 1
+
+    def remove(self, job: Job) -> None:
+        """Out; its state says already that it is not QUEUED any more."""
+        key = self.key(job.spec.needs.skills)
+        ready = self.classes[key]
+        line = ready.lines[job.spec.priority]
+        if line is None:
+            raise InvariantViolation(f"{job.run_id}/{job.spec.id} is in no line of the ready queue")
+        line.remove(job)
+        ready.size -= 1
+        self.size -= 1
+        if not ready.size:
+            del self.classes[key]
+
+
+class State(Struct, kw_only=True, eq=False):
+    """The whole. See the module's docstring for what is not here, and why."""
+
+    cluster_id: str = ""
+    cluster_name: str = ""
+    term: int = 0
+    software: str = ""
+    started_at_ms: int = 0
+    fence: int = 0
+    """Grows with every placement of the cluster, for ever."""
+    runs_accepted: int = 0
+    queued_seq: int = 0
+    last_run_id: str = ""
+    """The run accepted last, live or not."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    """Live runs by id, in the order of acceptance."""
+    keys: dict[str, KeyRecord] = field(default_factory=dict)
+    """Submit keys of the last days, oldest first."""
+    slugs: dict[str, int] = field(default_factory=dict)
+    """The highest number given to each slug, for ever."""
+    workers: dict[str, WorkerInfo] = field(default_factory=dict)
+    services: dict[tuple[str, str], Service] = field(default_factory=dict)
+    """Services that are up, by (run, job)."""
+    poison: dict[str, str] = field(default_factory=dict)
+
+    # -- derived: kept by apply, not in the digest ------------------------------------------------
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Alias → id of the live runs."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Worker's name → id of the worker that has it."""
+    counts: dict[JobState, int] = field(default_factory=dict)
+    """Jobs of live runs by state."""
+    queue: ReadyQueue = field(default_factory=ReadyQueue)
+    observer: Callable[[str, OpenEnum, OpenEnum], None] | None = None
+    """Told of every transition (table, from, to); None in production, a counter in tests."""
+
+    def find_attempt(self, run_id: str, job_id: str) -> Attempt | None:
+        """The newest attempt of a live run's job, or the one behind a service."""
+        run = self.runs.get(run_id)
+        if run is not None:
+            job = run.jobs.get(job_id)
+            if job is not None:
+                return job.attempt
+        service = self.services.get((run_id, job_id))
+        return None if service is None else service.attempt
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def _job_digest(job: Job) -> tuple[object, ...]:
+    # The spec is covered by the run's digest, the index by the order of the list.
+    return (
+        job.spec.id,
+        job.state,
+        job.waiting,
+        job.ready_at_ms,
+        job.queued_seq,
+        job.lost,
+        job.attempt,
+        job.reason,
+        job.ended_at_ms,
+        job.message,
+    )
+
+
+def _run_digest(run: Run) -> tuple[object, ...]:
+    return (
+        run.run_id,
+        run.key,
+        run.digest,
+        run.name,
+        run.slug,
+        run.number,
+        run.owner,
+        run.serial,
+        run.submitted_at_ms,
+        run.workspace,
+        run.cancelled,
+        [_job_digest(job) for job in run.jobs.values()],
+    )
+
+
+def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
+    return (
+        worker.worker_id,
+        worker.host,
+        worker.port,
+        worker.incarnation,
+        worker.boot_id,
+        worker.slots,
+        worker.skills,
+        worker.software,
+        worker.state,
+        worker.since_ms,
+        sorted(worker.held.items()),
+    )
+
+
+def digest(state: State) -> str:
+    """One text for all that is durable; equal states have equal digests, whatever the process."""
+    head = (
+        state.cluster_id,
+        state.cluster_name,
+        state.term,
+        state.software,
+        state.started_at_ms,
+        state.fence,
+        state.runs_accepted,
+        state.queued_seq,
+        state.last_run_id,
+    )
+    body = (
+        head,
+        [_run_digest(run) for _, run in sorted(state.runs.items())],
+        sorted(state.keys.items()),
+        sorted(state.slugs.items()),
+        [_worker_digest(worker) for _, worker in sorted(state.workers.items())],
+        [service for _, service in sorted(state.services.items())],
+        sorted(state.poison.items()),
+    )
+    return hashlib.sha256(_ENCODER.encode(body)).hexdigest()

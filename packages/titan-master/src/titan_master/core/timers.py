@@ -1,0 +1,92 @@
+"""When to look again: a heap of deadlines, derived from state and rebuilt at every start.
+
+A deadline only says "look now"; who is called looks at the state and decides. So entries that time
+has overtaken do no harm and are never searched for.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+from titan_master.core.state import Run, State
+from titan_proto.states import JobState
+
+
+class JobsDue(NamedTuple):
+    """Delayed jobs of one run whose time has come, unless they were dropped meanwhile."""
+
+    run_id: str
+    job_ids: tuple[str, ...]
+
+
+class WorkerDue(NamedTuple):
+    """A worker whose last sign of life may be too long ago."""
+
+    worker_id: str
+
+
+class Timers:
+    """The deadlines of one process."""
+
+    def __init__(self) -> None:
+        # The number keeps the order of equal deadlines, and keeps the heap from comparing further.
+        self._heap: list[tuple[int, int, JobsDue | WorkerDue]] = []
+        self._pushed = 0
+        self._workers: dict[str, int] = {}
+
+    def next_ms(self) -> int | None:
+        """The earliest deadline."""
+        return self._heap[0][0] if self._heap else None
+
+    def delay_jobs(self, run_id: str, job_ids: tuple[str, ...], until_ms: tuple[int, ...]) -> None:
+        """Jobs that were scheduled together; those of one moment share an entry."""
+        moments: dict[int, list[str]] = {}
+        for job_id, moment in zip(job_ids, until_ms, strict=True):
+            moments.setdefault(moment, []).append(job_id)
+        for moment, ids in moments.items():
+            self._push(moment, JobsDue(run_id, tuple(ids)))
+
+    def delay_run(self, run: Run) -> None:
+        """All jobs of a run that are SCHEDULED: after its acceptance, or after a restart."""
+        if not run.counts.get(JobState.SCHEDULED):
+            return
+        jobs = [job for job in run.order if job.state is JobState.SCHEDULED]
+        self.delay_jobs(
+            run.run_id,
+            tuple(job.spec.id for job in jobs),
+            tuple(job.ready_at_ms for job in jobs),
+        )
+
+    def watch_worker(self, worker_id: str, at_ms: int) -> None:
+        """Look at this worker at `at_ms`. One entry a worker counts: the earliest."""
+        pending = self._workers.get(worker_id)
+        if pending is None or at_ms < pending:
+            self._workers[worker_id] = at_ms
+            self._push(at_ms, WorkerDue(worker_id))
+
+    def pop_due(self, now_ms: int) -> JobsDue | WorkerDue | None:
+        """The next thing to look at, if any deadline has passed."""
+        while self._heap and self._heap[0][0] <= now_ms:
+            at_ms, _, due = heapq.heappop(self._heap)
+            if isinstance(due, JobsDue):
+                return due
+            if self._workers.get(due.worker_id) == at_ms:
+                del self._workers[due.worker_id]
+                return due
+        return None
+
+    def _push(self, at_ms: int, due: JobsDue | WorkerDue) -> None:
+        self._pushed += 1
+        heapq.heappush(self._heap, (at_ms, self._pushed, due))
+
+
+def still_due(state: State, due: JobsDue, now_ms: int) -> tuple[str, ...]:
+    """Which of the jobs are SCHEDULED still, and for no later than now."""
+    run = state.runs.get(due.run_id)
+    if run is None:
+        return ()
+    jobs = (run.jobs[job_id] for job_id in due.job_ids)
+    return tuple(
+        job.spec.id for job in jobs if job.state is JobState.SCHEDULED and job.ready_at_ms <= now_ms
+    )

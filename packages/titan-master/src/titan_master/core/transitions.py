@@ -1,0 +1,84 @@
+"""Which moves between states are legal: the tables behind ``docs/internals/lifecycle.md``.
+
+``apply`` asks here before it moves anything; a move that is not listed is a bug and ends the
+process. The first state of a thing is no move.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from titan_proto.states import AttemptState, JobState, OpenEnum, RunState, ServiceState, WorkerState
+
+Table = frozenset[tuple[OpenEnum, OpenEnum]]
+
+JOB: Final[Table] = frozenset(
+    {
+        (JobState.BLOCKED, JobState.QUEUED),  # its parents have succeeded
+        (JobState.BLOCKED, JobState.SCHEDULED),  # likewise, and it is delayed
+        (JobState.BLOCKED, JobState.SKIPPED),  # a parent failed
+        (JobState.BLOCKED, JobState.CANCELLED),
+        (JobState.SCHEDULED, JobState.QUEUED),
+        (JobState.SCHEDULED, JobState.CANCELLED),
+        (JobState.QUEUED, JobState.PLACED),
+        (JobState.QUEUED, JobState.CANCELLED),
+        (JobState.PLACED, JobState.RUNNING),
+        (JobState.PLACED, JobState.SUCCEEDED),  # start and end in one report
+        (JobState.PLACED, JobState.FAILED),
+        (JobState.PLACED, JobState.QUEUED),  # its attempt was lost
+        (JobState.PLACED, JobState.CANCELLING),
+        (JobState.RUNNING, JobState.SUCCEEDED),
+        (JobState.RUNNING, JobState.FAILED),
+        (JobState.RUNNING, JobState.QUEUED),  # its attempt was lost
+        (JobState.RUNNING, JobState.CANCELLING),
+        (JobState.CANCELLING, JobState.CANCELLED),
+        (JobState.CANCELLING, JobState.SUCCEEDED),  # it was done before the order came
+    }
+)
+
+ATTEMPT: Final[Table] = frozenset(
+    {
+        (AttemptState.PREPARING, AttemptState.RUNNING),
+        (AttemptState.PREPARING, AttemptState.STOPPING),
+        (AttemptState.PREPARING, AttemptState.ENDED),
+        (AttemptState.RUNNING, AttemptState.STOPPING),
+        (AttemptState.RUNNING, AttemptState.ENDED),
+        (AttemptState.STOPPING, AttemptState.ENDED),
+    }
+)
+
+RUN: Final[Table] = frozenset(
+    {
+        (RunState.ACTIVE, RunState.SUCCEEDED),
+        (RunState.ACTIVE, RunState.FAILED),
+        (RunState.ACTIVE, RunState.CANCELLED),
+    }
+)
+
+WORKER: Final[Table] = frozenset(
+    {
+        (WorkerState.ONLINE, WorkerState.SILENT),
+        (WorkerState.ONLINE, WorkerState.RETIRED),  # it left
+        (WorkerState.SILENT, WorkerState.ONLINE),
+        (WorkerState.SILENT, WorkerState.LOST),
+        (WorkerState.SILENT, WorkerState.RETIRED),
+        (WorkerState.LOST, WorkerState.ONLINE),
+        (WorkerState.LOST, WorkerState.RETIRED),  # forgotten, or its name was taken over
+    }
+)
+
+SERVICE: Final[Table] = frozenset(
+    {
+        (ServiceState.HEALTHY, ServiceState.STOPPING),
+        (ServiceState.HEALTHY, ServiceState.FAILED),
+        (ServiceState.STOPPING, ServiceState.STOPPED),
+    }
+)
+
+TABLES: Final[dict[str, Table]] = {
+    "JOB": JOB,
+    "ATTEMPT": ATTEMPT,
+    "RUN": RUN,
+    "WORKER": WORKER,
+    "SERVICE": SERVICE,
+}

@@ -1,0 +1,264 @@
+"""The turn: what comes out of one pass of the core, and the draft of it in the making.
+
+Every decision of the core goes through ``Draft.emit``: the event is applied at once, what is
+volatile (the index of free workers, deadlines, waiters) follows it, and it is put down for the
+journal. Handlers read state, emit events, ask for effects; they keep nothing themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+
+from titan_master.core.apply import apply
+from titan_master.core.effects import CloseLog, Effect, OpenLog, Reply, Tell
+from titan_master.core.events import (
+    AnyEvent,
+    AttemptEnded,
+    AttemptPlaced,
+    AttemptStarted,
+    Event,
+    JobCancelling,
+    JobEnded,
+    JobsDropped,
+    JobsQueued,
+    JobsScheduled,
+    RunAccepted,
+    RunEnded,
+    WorkerJoined,
+    WorkerLost,
+    WorkerRetired,
+    WorkerReturned,
+    WorkerSilent,
+)
+from titan_master.core.inputs import Origin
+from titan_master.core.presence import Roster
+from titan_master.core.state import Run, State
+from titan_master.core.timers import Timers
+from titan_master.core.waiters import Waiters
+from titan_proto.errors import ErrorCode, Problem
+from titan_proto.ids import AttemptRef
+from titan_proto.limits import HEARTBEATS_PER_LEASE, WORKER_LOST_AFTER_MS
+from titan_proto.messages import (
+    AnyMessage,
+    AttemptOrder,
+    Error,
+    ReportAcks,
+    StartAttempts,
+    StopAttempts,
+)
+from titan_proto.specs import RunSpec
+from titan_proto.states import ExitReason
+
+
+class CoreConfig(Struct, frozen=True, kw_only=True):
+    """Policy: what an operator may choose. Nothing of it is ever used by ``apply``."""
+
+    lost_after_ms: int = WORKER_LOST_AFTER_MS
+    """A worker silent for so long is LOST; for a third of it, SILENT."""
+    heartbeats_per_lease: int = HEARTBEATS_PER_LEASE
+    forget_after_ms: int = 24 * 3600 * 1000
+    """A worker lost for so long is forgotten."""
+    crash_limit: int = 3
+    """A job fails when so many of its attempts were lost."""
+    live_runs_max: int = 10_000
+    live_jobs_max: int = 1_000_000
+    placements_max: int = 500
+    """Placements in one turn."""
+    deadlines_max: int = 1_000
+    """Deadlines looked at in one turn."""
+    ageing_step_ms: int = 60_000
+    """A waiting job gains one step of priority each time so much has passed ..."""
+    ageing_priority_max: int = 9
+    """... up to this one."""
+
+    @property
+    def silent_after_ms(self) -> int:
+        """A third of the lease."""
+        return self.lost_after_ms // 3
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """How often a worker is asked to give a sign of life."""
+        return max(1, self.lost_after_ms // self.heartbeats_per_lease)
+
+
+class Turn(Struct, frozen=True):
+    """One pass: inputs went in, these came out."""
+
+    events: tuple[AnyEvent, ...]
+    """What became true, in order."""
+    effects: tuple[Effect, ...]
+    """What to do, in order, once the events are durable."""
+
+
+class Draft:
+    """The present turn in the making, with everything that a handler may read."""
+
+    def __init__(self, state: State, config: CoreConfig) -> None:
+        self.state = state
+        self.config = config
+        self.now_ms = 0
+        self.roster = Roster(state)
+        self.timers = Timers()
+        self.waiters = Waiters()
+        self.placement_due = True
+        """Something has changed that may let a queued job be placed."""
+        self._events: list[AnyEvent] = []
+        self._effects: list[Effect] = []
+        self._acks: dict[int, list[AttemptRef]] = {}
+        self._orders: dict[int, list[AttemptOrder]] = {}
+        self._stops: dict[tuple[int, ExitReason], list[AttemptRef]] = {}
+
+    # -- events -----------------------------------------------------------------------------------
+    def emit(self, event: AnyEvent, spec: RunSpec | None = None) -> None:
+        """Make it true, let the volatile parts follow, put it down for the journal."""
+        apply(self.state, event, spec)
+        self._events.append(event)
+        follow = _FOLLOW.get(type(event))
+        if follow is not None:
+            follow(self, event)
+
+    def end_run(self, run: Run, event: RunEnded) -> None:
+        """Emit the end of a run and answer who waits for it: afterwards the run is gone."""
+        self.emit(event)
+        if self.waiters.concerns(run.run_id):
+            self._effects.extend(self.waiters.run_ended(run, event.state, event.at_ms))
+
+    def jobs_changed(self, run_id: str, job_ids: Sequence[str]) -> None:
+        """Tell those who wait for news of these jobs."""
+        if self.waiters.concerns(run_id):
+            run = self.state.runs[run_id]
+            jobs = [run.jobs[job_id] for job_id in job_ids]
+            self._effects.extend(self.waiters.jobs_changed(run, jobs, self.now_ms))
+
+    # -- effects ----------------------------------------------------------------------------------
+    def require(self, effect: Effect) -> None:
+        """Ask for an effect."""
+        self._effects.append(effect)
+
+    def reply(self, origin: Origin, message: AnyMessage) -> None:
+        """Answer an exchange and end it."""
+        self._effects.append(Reply(origin=origin, message=message))
+
+    def refuse(
+        self,
+        origin: Origin,
+        code: ErrorCode,
+        message: str,
+        *,
+        details: dict[str, str] | None = None,
+        problems: tuple[Problem, ...] = (),
+    ) -> None:
+        """Answer an exchange with an error."""
+        error = Error(code=code, message=message, details=details or {}, problems=problems)
+        self.reply(origin, error)
+
+    def acknowledge(self, link_id: int, ref: AttemptRef) -> None:
+        """The end of this attempt is recorded, or of no interest: the worker may forget it."""
+        self._acks.setdefault(link_id, []).append(ref)
+
+    def order(self, link_id: int, order: AttemptOrder) -> None:
+        """Send a placement to its worker."""
+        self._orders.setdefault(link_id, []).append(order)
+
+    def stop(self, worker_id: str, ref: AttemptRef, reason: ExitReason) -> None:
+        """Tell a worker to stop an attempt; one without a link is told when it joins."""
+        link_id = self.roster.link_of(worker_id)
+        if link_id is not None:
+            self._stops.setdefault((link_id, reason), []).append(ref)
+
+    def take(self) -> Turn:
+        """The finished turn; the next one starts empty."""
+        # One message a worker and kind, behind everything else: a Joined, say, must come first.
+        term = self.state.term
+        for link_id, refs in self._acks.items():
+            self.require(Tell(link_id=link_id, message=ReportAcks(refs=tuple(refs))))
+        for link_id, orders in self._orders.items():
+            message = StartAttempts(term=term, orders=tuple(orders))
+            self.require(Tell(link_id=link_id, message=message))
+        for (link_id, reason), refs in self._stops.items():
+            stop = StopAttempts(term=term, refs=tuple(refs), reason=reason)
+            self.require(Tell(link_id=link_id, message=stop))
+        turn = Turn(tuple(self._events), tuple(self._effects))
+        self._events, self._effects = [], []
+        self._acks, self._orders, self._stops = {}, {}, {}
+        return turn
+
+
+# -- what follows an event ------------------------------------------------------------------------
+def _run_accepted(draft: Draft, event: RunAccepted) -> None:
+    draft.timers.delay_run(draft.state.runs[event.run_id])
+    draft.placement_due = True
+
+
+def _jobs_scheduled(draft: Draft, event: JobsScheduled) -> None:
+    draft.timers.delay_jobs(event.run_id, event.job_ids, event.until_ms)
+    draft.jobs_changed(event.run_id, event.job_ids)
+
+
+def _jobs_queued(draft: Draft, event: JobsQueued) -> None:
+    draft.placement_due = True
+    draft.jobs_changed(event.run_id, event.job_ids)
+
+
+def _jobs_dropped(draft: Draft, event: JobsDropped) -> None:
+    draft.jobs_changed(event.run_id, event.job_ids)
+
+
+def _job_changed(draft: Draft, event: JobCancelling | JobEnded | AttemptStarted) -> None:
+    draft.jobs_changed(event.run_id, (event.job_id,))
+
+
+def _attempt_placed(draft: Draft, event: AttemptPlaced) -> None:
+    draft.roster.refresh(event.worker_id)
+    ref = AttemptRef(event.run_id, event.job_id, event.number)
+    draft.require(OpenLog(ref=ref, worker_id=event.worker_id))
+    draft.jobs_changed(event.run_id, (event.job_id,))
+
+
+def _attempt_ended(draft: Draft, event: AttemptEnded) -> None:
+    draft.roster.refresh(event.worker_id)
+    draft.placement_due = True
+    draft.require(
+        CloseLog(
+            ref=AttemptRef(event.run_id, event.job_id, event.number),
+            stdout_bytes=event.stdout_bytes,
+            stderr_bytes=event.stderr_bytes,
+            lost=event.reason is ExitReason.LOST,
+        )
+    )
+
+
+def _worker_changed(draft: Draft, event: WorkerSilent | WorkerLost | WorkerReturned) -> None:
+    draft.roster.refresh(event.worker_id)
+    draft.placement_due = True
+
+
+def _worker_joined(draft: Draft, event: WorkerJoined) -> None:
+    draft.roster.regroup(event.worker_id)
+    draft.placement_due = True
+
+
+def _worker_retired(draft: Draft, event: WorkerRetired) -> None:
+    draft.roster.forget(event.worker_id)
+
+
+_FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
+    RunAccepted: _run_accepted,
+    JobsScheduled: _jobs_scheduled,
+    JobsQueued: _jobs_queued,
+    JobsDropped: _jobs_dropped,
+    JobCancelling: _job_changed,
+    JobEnded: _job_changed,
+    AttemptStarted: _job_changed,
+    AttemptPlaced: _attempt_placed,
+    AttemptEnded: _attempt_ended,
+    WorkerJoined: _worker_joined,
+    WorkerSilent: _worker_changed,
+    WorkerLost: _worker_changed,
+    WorkerReturned: _worker_changed,
+    WorkerRetired: _worker_retired,
+}

@@ -1,0 +1,301 @@
+"""Workers: arriving, being heard, falling silent, getting lost, leaving; and what they report.
+
+The three fences are kept here: an old incarnation is hung up on, a report counts only from the
+worker that holds the attempt under its newest number. Called by ``core``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from titan_master.core import lifecycle, services
+from titan_master.core.effects import HangUp, Tell
+from titan_master.core.events import (
+    WorkerJoined,
+    WorkerLost,
+    WorkerRetired,
+    WorkerReturned,
+    WorkerSilent,
+)
+from titan_master.core.inputs import ReportsArrived, WorkerArrived, WorkerHeard, WorkerLeft
+from titan_master.core.state import Attempt, InvariantViolation, Job, Run, State, WorkerInfo
+from titan_master.core.turn import Draft
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
+from titan_proto.limits import WORKER_SLOTS
+from titan_proto.messages import AttemptOrder, Join, Joined
+from titan_proto.messages.worker import AttemptReport
+from titan_proto.states import AttemptState, ExitReason, WorkerState
+
+PORT_MAX: Final = 65_535
+
+
+# -- arriving -------------------------------------------------------------------------------------
+def arrive(draft: Draft, item: WorkerArrived) -> None:
+    """A worker joins: let it in and reconcile what it holds with what is known, or hang up."""
+    join, state = item.join, draft.state
+    known = state.workers.get(join.worker_id)
+    refusal = _refusal(draft, join, known)
+    if refusal is not None:
+        code, reason = refusal
+        draft.require(HangUp(link_id=item.link_id, code=code, reason=reason))
+        return
+    namesake = state.names.get(f"{join.host}:{join.port}", join.worker_id)
+    if namesake != join.worker_id:
+        draft.emit(WorkerRetired(at_ms=draft.now_ms, worker_id=namesake))  # it was lost
+    _take_over_link(draft, join.worker_id, item.link_id)
+    is_new = known is None or known.incarnation != join.incarnation
+    # A ledger survives its process but not, for certain, a crash of the machine: only on the same
+    # boot does "not held" of a new process mean "never begun".
+    is_ledger_trusted = known is not None and (not is_new or known.boot_id == join.boot_id)
+    if is_new:
+        draft.emit(_joined_event(join, draft.now_ms))
+    elif known is not None and known.state is not WorkerState.ONLINE:
+        draft.emit(WorkerReturned(at_ms=draft.now_ms, worker_id=join.worker_id))
+    draft.roster.bind(join.worker_id, item.link_id, draft.now_ms)
+    draft.placement_due = True
+    _watch(draft, state.workers[join.worker_id])
+    _reconcile(draft, item.link_id, join, is_ledger_trusted=is_ledger_trusted)
+
+
+def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorCode, str] | None:
+    if not 1 <= join.slots <= WORKER_SLOTS:
+        return ErrorCode.PROTOCOL, f"a worker has 1 to {WORKER_SLOTS} slots, not {join.slots}"
+    if known is not None and join.incarnation < known.incarnation:
+        return (
+            ErrorCode.SUPERSEDED,
+            (
+                f"a newer process of this worker has joined (start {known.incarnation}, "
+                f"this is start {join.incarnation})"
+            ),
+        )
+    name = f"{join.host}:{join.port}"
+    holder = draft.state.workers.get(draft.state.names.get(name, join.worker_id))
+    if holder is None or holder.worker_id == join.worker_id:
+        return None
+    if holder.state is WorkerState.LOST:
+        return None
+    free = _free_port(draft.state, join.host, join.port)
+    return (
+        ErrorCode.DUPLICATE_WORKER,
+        f"worker {name} is here already; start this one under another port, such as {free}",
+    )
+
+
+def _free_port(state: State, host: str, port: int) -> int:
+    while f"{host}:{port}" in state.names and port < PORT_MAX:
+        port += 1
+    return port
+
+
+def _take_over_link(draft: Draft, worker_id: str, link_id: int) -> None:
+    """One link a worker, one worker a link: whoever was there before is not listened to."""
+    old = draft.roster.link_of(worker_id)
+    if old is not None and old != link_id:
+        reason = "this worker has joined on a newer link"
+        draft.require(HangUp(link_id=old, code=ErrorCode.SUPERSEDED, reason=reason))
+        draft.roster.unbind(old)
+    draft.roster.unbind(link_id)
+
+
+def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
+    return WorkerJoined(
+        at_ms=now_ms,
+        worker_id=join.worker_id,
+        host=join.host,
+        port=join.port,
+        incarnation=join.incarnation,
+        boot_id=join.boot_id,
+        slots=join.slots,
+        skills=join.skills,
+        software=join.software,
+    )
+
+
+# -- reconciling ----------------------------------------------------------------------------------
+def _reconcile(draft: Draft, link_id: int, join: Join, *, is_ledger_trusted: bool) -> None:
+    """Compare both inventories: what is known here and not held there, and the other way round."""
+    worker = draft.state.workers[join.worker_id]
+    held = {line.ref: line.state for line in join.held}
+    for (run_id, job_id), number in list(worker.held.items()):
+        ref = AttemptRef(run_id, job_id, number)
+        attempt = draft.state.find_attempt(run_id, job_id)
+        if attempt is None:
+            raise InvariantViolation(f"{worker.worker_id} holds {ref}, which nobody knows")
+        if not is_ledger_trusted:
+            message = f"worker {worker.name} came back after its machine had been started again"
+            lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message)
+        elif ref not in held:
+            _not_held(draft, worker, ref, attempt)
+        elif attempt.state is AttemptState.STOPPING and held[ref] is not AttemptState.ENDED:
+            _stop_again(draft, ref, attempt)
+    stale = [ref for ref in held if not _is_held_by(draft.state, ref, worker.worker_id)]
+    joined = Joined(
+        term=draft.state.term,
+        heartbeat_ms=draft.config.heartbeat_ms,
+        lost_after_ms=draft.config.lost_after_ms,
+        stop=tuple(ref for ref in stale if held[ref] is not AttemptState.ENDED),
+        forget=tuple(ref for ref in stale if held[ref] is AttemptState.ENDED),
+    )
+    draft.require(Tell(link_id=link_id, message=joined))
+
+
+def _not_held(draft: Draft, worker: WorkerInfo, ref: AttemptRef, attempt: Attempt) -> None:
+    if attempt.state is AttemptState.PREPARING:
+        # Placed and never confirmed: the order was lost on its way. The same number may go out
+        # again, because the worker writes a number down before it acts on it.
+        run = draft.state.runs[ref.run_id]
+        send_order(draft, run, run.jobs[ref.job_id], attempt)
+    elif attempt.state is AttemptState.STOPPING and not attempt.started_at_ms:
+        message = "cancelled before its worker had heard of it"
+        lifecycle.lose_attempt(draft, ref, attempt, ExitReason.CANCELLED, message)
+    else:
+        message = f"worker {worker.name} came back without it"
+        lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message)
+
+
+def _stop_again(draft: Draft, ref: AttemptRef, attempt: Attempt) -> None:
+    service = draft.state.services.get((ref.run_id, ref.job_id))
+    if service is not None:
+        services.order_stop(draft, service)
+    else:
+        draft.stop(attempt.worker_id, ref, ExitReason.CANCELLED)
+
+
+def _is_held_by(state: State, ref: AttemptRef, worker_id: str) -> bool:
+    """Whether this attempt is live here and was placed on that worker."""
+    worker = state.workers[worker_id]
+    return worker.held.get((ref.run_id, ref.job_id)) == ref.number
+
+
+def send_order(draft: Draft, run: Run, job: Job, attempt: Attempt) -> None:
+    """Tell a worker to execute a placement."""
+    link_id = draft.roster.link_of(attempt.worker_id)
+    if link_id is not None:
+        order = AttemptOrder(
+            ref=AttemptRef(run.run_id, job.spec.id, attempt.number),
+            fence=attempt.fence,
+            spec=job.spec,
+            run_name=run.name,
+            workspace=run.workspace,
+        )
+        draft.order(link_id, order)
+
+
+# -- being heard ----------------------------------------------------------------------------------
+def heard(draft: Draft, item: WorkerHeard) -> None:
+    """A heartbeat."""
+    worker_id = _sign_of_life(draft, item.link_id)
+    if worker_id is not None:
+        draft.roster.of(worker_id).status = item.status
+
+
+def _sign_of_life(draft: Draft, link_id: int) -> str | None:
+    """Anything from a worker renews its lease; what comes on a link without one is not heard."""
+    worker_id = draft.roster.worker_on(link_id)
+    if worker_id is None:
+        return None
+    draft.roster.of(worker_id).seen_ms = draft.now_ms
+    if draft.state.workers[worker_id].state is WorkerState.SILENT:
+        draft.emit(WorkerReturned(at_ms=draft.now_ms, worker_id=worker_id))
+    return worker_id
+
+
+def reports_arrive(draft: Draft, item: ReportsArrived) -> None:
+    """News of attempts, each fenced; every end is acknowledged, so that the worker may forget."""
+    worker_id = _sign_of_life(draft, item.link_id)
+    if worker_id is None:
+        return
+    for report in item.reports:
+        if report.state is AttemptState.ENDED:
+            if _is_held_by(draft.state, report.ref, worker_id):
+                _attempt_ended(draft, report)
+            draft.acknowledge(item.link_id, report.ref)
+        elif report.state is AttemptState.RUNNING:
+            if _is_held_by(draft.state, report.ref, worker_id):
+                lifecycle.attempt_running(draft, report)
+            else:
+                # Given away or forgotten here: it must not go on for nobody.
+                draft.stop(worker_id, report.ref, ExitReason.CANCELLED)
+
+
+def _attempt_ended(draft: Draft, report: AttemptReport) -> None:
+    attempt = draft.state.find_attempt(report.ref.run_id, report.ref.job_id)
+    if attempt is None:
+        raise InvariantViolation(f"{report.ref} is held by a worker, and nobody knows it")
+    lifecycle.attempt_ended(draft, attempt, report)
+
+
+def link_closed(draft: Draft, link_id: int) -> None:
+    """No change of state: the worker may be back in a moment. Until then it gets nothing new."""
+    draft.roster.unbind(link_id)
+
+
+# -- falling silent -------------------------------------------------------------------------------
+def look_at(draft: Draft, worker_id: str) -> None:
+    """A deadline of this worker has passed: see whether it is silent, lost, or to be forgotten."""
+    worker = draft.state.workers.get(worker_id)
+    if worker is None:
+        return
+    now_ms, config = draft.now_ms, draft.config
+    silence_ms = now_ms - draft.roster.of(worker_id).seen_ms
+    if worker.state is WorkerState.ONLINE and silence_ms >= config.silent_after_ms:
+        draft.emit(WorkerSilent(at_ms=now_ms, worker_id=worker_id))
+    if worker.state is WorkerState.SILENT and silence_ms >= config.lost_after_ms:
+        _lose(draft, worker)
+    elif worker.state is WorkerState.LOST and now_ms - worker.since_ms >= config.forget_after_ms:
+        draft.emit(WorkerRetired(at_ms=now_ms, worker_id=worker_id))
+        return
+    _watch(draft, worker)
+
+
+def _watch(draft: Draft, worker: WorkerInfo) -> None:
+    """Set the next deadline, by what the worker is now."""
+    config = draft.config
+    seen_ms = draft.roster.of(worker.worker_id).seen_ms
+    if worker.state is WorkerState.ONLINE:
+        at_ms = seen_ms + config.silent_after_ms
+    elif worker.state is WorkerState.SILENT:
+        at_ms = seen_ms + config.lost_after_ms
+    else:
+        at_ms = worker.since_ms + config.forget_after_ms
+    draft.timers.watch_worker(worker.worker_id, at_ms)
+
+
+def _lose(draft: Draft, worker: WorkerInfo) -> None:
+    link_id = draft.roster.link_of(worker.worker_id)
+    seconds = draft.config.lost_after_ms // 1000
+    if link_id is not None:
+        # Should it still be there, it has to join again, so that inventories are compared.
+        reason = f"nothing was heard for {seconds} s: join again"
+        draft.require(HangUp(link_id=link_id, code=ErrorCode.UNAVAILABLE, reason=reason))
+        draft.roster.unbind(link_id)
+    draft.emit(WorkerLost(at_ms=draft.now_ms, worker_id=worker.worker_id))
+    _lose_held(draft, worker, f"worker {worker.name} was silent for {seconds} s")
+
+
+def _lose_held(draft: Draft, worker: WorkerInfo, message: str) -> None:
+    for (run_id, job_id), number in list(worker.held.items()):
+        attempt = draft.state.find_attempt(run_id, job_id)
+        if attempt is not None:
+            ref = AttemptRef(run_id, job_id, number)
+            lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message)
+
+
+# -- leaving and returning ------------------------------------------------------------------------
+def leave(draft: Draft, item: WorkerLeft) -> None:
+    """It goes for good. What it has not reported is lost."""
+    worker_id = draft.roster.worker_on(item.link_id)
+    if worker_id is None:
+        return
+    worker = draft.state.workers[worker_id]
+    draft.roster.unbind(item.link_id)
+    _lose_held(draft, worker, f"worker {worker.name} left")
+    draft.emit(WorkerRetired(at_ms=draft.now_ms, worker_id=worker_id))
+
+
+def fresh_leases(draft: Draft) -> None:
+    """A master has just started: nobody could be heard before, so nobody has been silent."""
+    for worker in draft.state.workers.values():
+        draft.roster.of(worker.worker_id).seen_ms = draft.now_ms
+        _watch(draft, worker)

@@ -1,0 +1,325 @@
+"""A store that forgets at the end of the process, and on demand earlier. For tests and simulation.
+
+It keeps what a disk would keep: sealed records, not events, so that opening it proves that every
+event survives its encoding. `write` and `sync` are the two halves of `commit`; between them
+`lose_unsynced` does to a transaction what a power cut may do. History is folded anew from the
+records, so it cannot know what the journal does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from titan_master.core.apply import apply
+from titan_master.core.events import (
+    AnyEvent,
+    AttemptEnded,
+    AttemptPlaced,
+    AttemptStarted,
+    JobEnded,
+    JobsDropped,
+    JobsQueued,
+    JobsScheduled,
+    RunAccepted,
+    RunEnded,
+    WorkerJoined,
+)
+from titan_master.core.state import State
+from titan_master.store import codec
+from titan_master.store.base import AttemptRow, Recovered, TermLost
+from titan_proto.messages import JobList, JobView, RunList, RunView
+from titan_proto.specs import JobSpec, RunSpec
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+
+_SPEC = msgspec.msgpack.Decoder(RunSpec)
+_MATCHES_MAX = 10
+
+
+class MemoryStore:
+    """A `Store` in memory, with the faults of a disk."""
+
+    def __init__(self) -> None:
+        self._records: list[codec.Record] = []
+        self._synced = 0
+        self._term = 0
+        self._history = _History()
+        self._read = 0
+
+    def open(self) -> Recovered:
+        """Fold every record, and take the next term."""
+        state = State()
+        chain = codec.GENESIS
+        at_ms = 0
+        for seq, record in enumerate(self._records, 1):
+            event = codec.unseal(chain, seq, record)
+            apply(state, event)
+            chain = record.chain
+            at_ms = event.at_ms
+        self._term += 1
+        return Recovered(
+            state=state, term=self._term, last_seq=len(self._records), last_at_ms=at_ms
+        )
+
+    def commit(self, events: Sequence[AnyEvent], term: int) -> int:
+        """Append and sync."""
+        seq = self.write(events, term)
+        self.sync()
+        return seq
+
+    def write(self, events: Sequence[AnyEvent], term: int) -> int:
+        """Append one transaction, not yet durable."""
+        if term != self._term:
+            raise TermLost(term, self._term)
+        chain = self._records[-1].chain if self._records else codec.GENESIS
+        for event in events:
+            record = codec.seal(chain, len(self._records) + 1, term, event)
+            self._records.append(record)
+            chain = record.chain
+        return len(self._records)
+
+    def sync(self) -> None:
+        """From here on no power cut undoes what was written."""
+        self._synced = len(self._records)
+
+    def lose_unsynced(self) -> int:
+        """The power went: what was not synced is gone. How many records that was."""
+        lost = len(self._records) - self._synced
+        del self._records[self._synced :]
+        return lost
+
+    def tidy(self) -> None:
+        """Nothing has been put off."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def records(self) -> Sequence[codec.Record]:
+        """The journal as it lies there; for tests."""
+        return self._records
+
+    # -- history ----------------------------------------------------------------------------------
+
+    def resolve(self, selector: str) -> tuple[str, ...]:
+        """See `History.resolve`."""
+        return self._projected().resolve(selector)
+
+    def run(self, run_id: str) -> RunView | None:
+        """See `History.run`."""
+        found = self._projected().ended.get(run_id)
+        return found.view() if found else None
+
+    def runs(self, cursor: str, limit: int) -> RunList:
+        """See `History.runs`."""
+        newest = self._projected().newest_first()
+        start = _position(cursor)
+        page = tuple(run.view() for run in newest[start : start + limit])
+        more = start + limit < len(newest)
+        return RunList(runs=page, cursor=str(start + limit) if more else "")
+
+    def jobs(self, run_id: str, cursor: str, limit: int) -> JobList | None:
+        """See `History.jobs`."""
+        found = self._projected().ended.get(run_id)
+        if found is None:
+            return None
+        start = _position(cursor)
+        ids = [job.id for job in found.spec.jobs[start : start + limit]]
+        more = start + limit < len(found.spec.jobs)
+        return JobList(
+            jobs=tuple(found.jobs[job_id].view() for job_id in ids),
+            cursor=str(start + limit) if more else "",
+        )
+
+    def job(self, run_id: str, job_id: str) -> JobView | None:
+        """See `History.job`."""
+        found = self._projected().ended.get(run_id)
+        job = found.jobs.get(job_id) if found else None
+        return job.view() if job else None
+
+    def newest_with_job(self, job_id: str) -> str | None:
+        """See `History.newest_with_job`."""
+        for run in self._projected().newest_first():
+            if job_id in run.jobs:
+                return run.run_id
+        return None
+
+    def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
+        """See `History.attempts`."""
+        history = self._projected()
+        found = history.ended.get(run_id) or history.live.get(run_id)
+        job = found.jobs.get(job_id) if found else None
+        return tuple(job.attempts.values()) if job else ()
+
+    def _projected(self) -> _History:
+        """History up to the last record that no power cut undoes."""
+        while self._read < self._synced:
+            self._history.project(codec.decode(self._records[self._read].body))
+            self._read += 1
+        return self._history
+
+
+class _Job:
+    """One job of history on its way."""
+
+    def __init__(self, run_id: str, alias: str, spec: JobSpec, at_ms: int) -> None:
+        self.run_id = run_id
+        self.alias = alias
+        self.spec = spec
+        self.state = JobState.UNKNOWN
+        self.reason = ExitReason.UNKNOWN
+        self.end: JobEnded | JobsDropped | None = None
+        self.ready_at_ms = 0 if spec.dependencies else at_ms
+        self.port = 0
+        self.attempts: dict[int, AttemptRow] = {}
+
+    def view(self) -> JobView:
+        row = next(reversed(self.attempts.values()), None)
+        end = self.end
+        ended = end if isinstance(end, JobEnded) else None
+        state = AttemptState.UNKNOWN
+        if row is not None:
+            state = AttemptState.ENDED if row.ended else AttemptState.RUNNING
+        return JobView(
+            run_id=self.run_id,
+            run_alias=self.alias,
+            job_id=self.spec.id,
+            kind=self.spec.kind,
+            state=self.state,
+            attempt=row.number if row else 0,
+            attempt_state=state,
+            worker=row.worker if row else "",
+            reason=self.reason,
+            exit_code=ended.exit_code if ended else 0,
+            signal=ended.signal if ended else 0,
+            message=ended.message if ended else "",
+            ready_at_ms=self.ready_at_ms,
+            placed_at_ms=row.placed_at_ms if row else 0,
+            started_at_ms=row.started_at_ms if row else 0,
+            ended_at_ms=end.at_ms if end else 0,
+            lost=ended.lost if ended else 0,
+            port=self.port,
+            dependencies=self.spec.dependencies,
+            stdout_bytes=row.stdout_bytes if row else 0,
+            stderr_bytes=row.stderr_bytes if row else 0,
+        )
+
+
+class _Run:
+    """One run of history on its way."""
+
+    def __init__(self, event: RunAccepted, place: int) -> None:
+        self.run_id = event.run_id
+        self.alias = f"{event.slug}-{event.number}"
+        self.name = event.name
+        self.place = place
+        self.accepted_at_ms = event.at_ms
+        self.ended_at_ms = 0
+        self.state = RunState.ACTIVE
+        self.spec = _SPEC.decode(event.spec)
+        self.jobs = {
+            job.id: _Job(self.run_id, self.alias, job, event.at_ms) for job in self.spec.jobs
+        }
+
+    def view(self) -> RunView:
+        counts: dict[str, int] = {}
+        for job in self.jobs.values():
+            counts[job.state.value] = counts.get(job.state.value, 0) + 1
+        return RunView(
+            run_id=self.run_id,
+            alias=self.alias,
+            name=self.name,
+            state=self.state,
+            submitted_at_ms=self.accepted_at_ms,
+            ended_at_ms=self.ended_at_ms,
+            jobs=len(self.jobs),
+            counts=counts,
+        )
+
+
+class _History:
+    """The fold of events into what may be asked later."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, _Run] = {}
+        self.ended: dict[str, _Run] = {}
+        self._workers: dict[str, str] = {}
+        self._accepted = 0
+
+    def newest_first(self) -> list[_Run]:
+        return sorted(self.ended.values(), key=lambda run: -run.place)
+
+    def resolve(self, selector: str) -> tuple[str, ...]:
+        newest = self.newest_first()
+        if selector == "@last":
+            return tuple(run.run_id for run in newest[:1])
+        for run in newest:
+            if selector in {run.run_id, run.alias}:
+                return (run.run_id,)
+        fits = [r.run_id for r in newest if r.run_id.startswith(selector)]
+        fits += [r.run_id for r in newest if r.alias.startswith(selector) and r.run_id not in fits]
+        return tuple(fits[:_MATCHES_MAX]) if selector else ()
+
+    def project(self, event: AnyEvent) -> None:
+        if isinstance(event, RunAccepted):
+            self._accepted += 1
+            self.live[event.run_id] = _Run(event, self._accepted)
+        elif isinstance(event, RunEnded):
+            run = self.live.pop(event.run_id)
+            run.state = event.state
+            run.ended_at_ms = event.at_ms
+            self.ended[event.run_id] = run
+        elif isinstance(event, WorkerJoined):
+            self._workers[event.worker_id] = f"{event.host}:{event.port}"
+        elif isinstance(event, (JobsQueued, JobsScheduled)):
+            for job_id in event.job_ids:
+                job = self._job(event.run_id, job_id)
+                job.ready_at_ms = job.ready_at_ms or event.at_ms
+        elif isinstance(event, JobsDropped):
+            for job_id in event.job_ids:
+                job = self._job(event.run_id, job_id)
+                job.state, job.reason, job.end = event.state, event.reason, event
+        elif isinstance(event, JobEnded):
+            job = self._job(event.run_id, event.job_id)
+            job.state, job.reason, job.end = event.state, event.reason, event
+        elif isinstance(event, (AttemptPlaced, AttemptStarted, AttemptEnded)):
+            self._project_attempt(event)
+
+    def _project_attempt(self, event: AttemptPlaced | AttemptStarted | AttemptEnded) -> None:
+        job = self._job(event.run_id, event.job_id)
+        if isinstance(event, AttemptPlaced):
+            job.attempts[event.number] = AttemptRow(
+                run_id=event.run_id,
+                job_id=event.job_id,
+                number=event.number,
+                worker=self._workers[event.worker_id],
+                worker_id=event.worker_id,
+                placed_at_ms=event.at_ms,
+            )
+            return
+        row = job.attempts[event.number]
+        if isinstance(event, AttemptStarted):
+            job.port = event.port
+            job.attempts[event.number] = msgspec.structs.replace(row, started_at_ms=event.at_ms)
+            return
+        job.attempts[event.number] = msgspec.structs.replace(
+            row,
+            ended=True,
+            reason=event.reason,
+            exit_code=event.exit_code,
+            signal=event.signal,
+            message=event.message,
+            started_at_ms=event.started_at_ms or row.started_at_ms,
+            ended_at_ms=event.at_ms,
+            stdout_bytes=event.stdout_bytes,
+            stderr_bytes=event.stderr_bytes,
+        )
+
+    def _job(self, run_id: str, job_id: str) -> _Job:
+        run = self.live.get(run_id) or self.ended[run_id]
+        return run.jobs[job_id]
+
+
+def _position(cursor: str) -> int:
+    """Where a page starts; a cursor that is none of ours starts over."""
+    return int(cursor) if cursor.isdecimal() else 0

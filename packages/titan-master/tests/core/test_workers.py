@@ -1,0 +1,327 @@
+"""Workers: arriving, reconciling, silence, loss, leaving. Names follow the failure matrix."""
+
+from __future__ import annotations
+
+import pytest
+from core_world import World, effects, events, job, kinds, run
+from titan_master.core.core import CoreConfig
+from titan_master.core.inputs import LinkClosed, ReportsArrived, WorkerArrived, WorkerHeard
+from titan_proto.errors import ErrorCode
+from titan_proto.messages import CancelRun, GetJob, WorkerStatus
+from titan_proto.states import ExitReason, JobState, WorkerState
+
+
+def placed(workers=None, *, start=True):
+    """A world where r/a is on w1, running or not confirmed yet."""
+    w = World(workers or {"w1": 2})
+    w.submit(run("r", job("a")))
+    if start:
+        w.running("r/a")
+    return w
+
+
+# -- arriving -------------------------------------------------------------------------------------
+def test_a_new_worker_is_let_in_and_told_its_lease():
+    w = World()
+    turn = w.join("w1", slots=4, skills=("GENERAL", "GPU"))
+    assert events(turn) == [
+        "WorkerJoined(worker_id=w1, host=host, port=8080, incarnation=1, boot_id=boot, slots=4,"
+        " skills=[GENERAL, GPU], software=test)"
+    ]
+    assert effects(turn) == [
+        "Tell(link_id=101, message=Joined(heartbeat_ms=5000, lost_after_ms=30000))"
+    ]
+
+
+def test_queued_jobs_are_placed_in_the_turn_in_which_a_worker_arrives():
+    w = World()
+    w.submit(run("r", job("a")))
+    turn = w.join("w1")
+    assert kinds(turn) == ["WorkerJoined", "AttemptPlaced"]
+    assert [effect.split("(")[0] for effect in effects(turn)] == ["Tell", "OpenLog", "Tell"]
+
+
+def test_the_same_process_on_a_new_link_is_no_news_and_replaces_the_old_link():
+    w = placed()
+    turn = w.join("w1", held=[("r/a", "RUNNING")])
+    assert events(turn) == []
+    assert effects(turn) == [
+        "HangUp(link_id=101, code=SUPERSEDED, reason='this worker has joined on a newer link')",
+        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000))",
+    ]
+    # The old link's end comes late, and must not cut off the new one.
+    w.turn(LinkClosed(link_id=101))
+    assert kinds(w.submit(run("s", job("a")))) == ["RunAccepted", "AttemptPlaced"]
+
+
+def test_an_older_process_of_a_worker_is_hung_up_on():
+    w = World({"w1": 1})
+    w.join("w1", incarnation=3)
+    turn = w.join("w1", incarnation=2)
+    assert events(turn) == []
+    assert turn.effects[0].code is ErrorCode.SUPERSEDED
+    assert w.state.workers["w1"].incarnation == 3
+
+
+def test_a_second_worker_under_a_live_name_is_refused_with_a_free_port():
+    w = World({"w1": 1, "w2": 1})
+    turn = w.join("w3", port=8080)
+    assert events(turn) == []
+    assert effects(turn) == [
+        "HangUp(link_id=103, code=DUPLICATE_WORKER, reason='worker host:8080 is here already;"
+        " start this one under another port, such as 8082')"
+    ]
+
+
+def test_a_lost_workers_name_may_be_taken_over():
+    w = World({"w1": 1})
+    w.advance(30_000)
+    turn = w.join("w2", port=8080)
+    assert kinds(turn) == ["WorkerRetired", "WorkerJoined"]
+    assert list(w.state.workers) == ["w2"]
+
+
+@pytest.mark.parametrize("slots", [0, -1, 5_000])
+def test_a_worker_with_an_impossible_number_of_slots_is_hung_up_on(slots):
+    w = World()
+    turn = w.join("w1", slots=slots)
+    assert events(turn) == []
+    assert turn.effects[0].code is ErrorCode.PROTOCOL
+
+
+def test_a_new_process_may_offer_other_slots_and_skills():
+    w = World({"w1": 1})
+    w.submit(run("r", job("a", skills=["GPU"])))
+    turn = w.join("w1", incarnation=2, slots=2, skills=["GPU"])
+    assert kinds(turn) == ["WorkerJoined", "AttemptPlaced"]
+
+
+# -- reconciling ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("incarnation", [1, 2])
+def test_an_order_that_never_arrived_is_sent_again_under_the_same_number(incarnation):
+    w = placed(start=False)
+    turn = w.join("w1", incarnation=incarnation)
+    assert kinds(turn) == ([] if incarnation == 1 else ["WorkerJoined"])
+    assert effects(turn)[-1] == (
+        "Tell(link_id=102, message=StartAttempts("
+        "orders=[AttemptOrder(ref=r/a.1, fence=1, spec=a, run_name=r)]))"
+    )
+    # And the report of that attempt counts, though it was placed on the earlier process.
+    assert kinds(w.ended("r/a")) == ["AttemptEnded", "JobEnded", "RunEnded"]
+
+
+def test_an_order_that_may_have_been_forgotten_by_a_crashed_machine_is_lost():
+    w = placed(start=False)
+    turn = w.join("w1", incarnation=2, boot="other boot")
+    assert kinds(turn) == ["WorkerJoined", "AttemptEnded", "JobsQueued", "AttemptPlaced"]
+    assert turn.events[1].reason is ExitReason.LOST
+    assert turn.events[-1].number == 2
+
+
+def test_what_a_crashed_machine_still_holds_is_stopped_or_forgotten():
+    w = World({"w1": 2})
+    w.submit(run("r", job("a"), job("b")))
+    held = [("r/a.1", "RUNNING"), ("r/b.1", "ENDED")]
+    turn = w.join("w1", incarnation=2, boot="other boot", held=held)
+    assert [event.number for event in turn.events if hasattr(event, "fence")] == [2, 2]
+    assert (
+        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000,"
+        " stop=[r/a.1], forget=[r/b.1]))"
+    ) in effects(turn)
+
+
+@pytest.mark.parametrize("incarnation", [1, 2])
+def test_a_running_attempt_that_its_worker_does_not_hold_is_lost(incarnation):
+    w = placed()
+    turn = w.join("w1", incarnation=incarnation)
+    assert kinds(turn)[-3:] == ["AttemptEnded", "JobsQueued", "AttemptPlaced"]
+    assert w.state.runs["r"].jobs["a"].lost == 1
+
+
+@pytest.mark.parametrize("state", ["PREPARING", "RUNNING", "ENDED"])
+def test_what_both_sides_know_goes_on(state):
+    w = placed(start=False)
+    turn = w.join("w1", held=[("r/a", state)])
+    assert events(turn) == []
+    assert effects(turn)[1:] == [
+        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000))"
+    ]
+
+
+def test_what_only_the_worker_knows_is_stopped_or_forgotten():
+    w = World({"w1": 2})
+    turn = w.join("w1", held=[("x/y.1", "RUNNING"), ("x/z.4", "ENDED"), ("x/p.1", "PREPARING")])
+    assert effects(turn)[-1] == (
+        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000,"
+        " stop=[x/y.1, x/p.1], forget=[x/z.4]))"
+    )
+
+
+def test_a_stop_order_is_repeated_when_the_worker_comes_back():
+    w = placed()
+    w.cut("w1")
+    w.ask(CancelRun(run="r"))
+    turn = w.join("w1", held=[("r/a", "RUNNING")])
+    assert events(turn) == []
+    assert effects(turn)[1:] == [
+        "Tell(link_id=102, message=StopAttempts(refs=[r/a.1], reason=CANCELLED))"
+    ]
+
+
+def test_an_attempt_cancelled_before_its_worker_heard_of_it_is_cancelled_and_never_sent():
+    w = placed(start=False)
+    w.cut("w1")
+    w.ask(CancelRun(run="r"))
+    turn = w.join("w1")
+    assert events(turn)[1:] == [
+        "JobEnded(run_id=r, job_id=a, state=CANCELLED, reason=CANCELLED, number=1,"
+        " message='cancelled before its worker had heard of it')",
+        "RunEnded(run_id=r, state=CANCELLED)",
+    ]
+    assert not any("StartAttempts" in effect for effect in effects(turn))
+
+
+# -- silence --------------------------------------------------------------------------------------
+def test_a_worker_that_falls_silent_gets_nothing_new_and_keeps_what_it_has():
+    w = placed()
+    assert events(w.advance(9_999)) == []
+    assert events(w.advance(1)) == ["WorkerSilent(worker_id=w1)"]
+    assert kinds(w.submit(run("s", job("a")))) == ["RunAccepted"]
+    assert w.job_state("r/a") is JobState.RUNNING
+
+
+def test_a_silent_worker_that_is_heard_again_goes_on_and_gets_work():
+    w = placed()
+    w.advance(10_000)
+    w.submit(run("s", job("a")))
+    turn = w.heartbeat("w1")
+    assert kinds(turn) == ["WorkerReturned", "AttemptPlaced"]
+
+
+def test_heartbeats_keep_a_worker_online_and_are_no_events():
+    w = World({"w1": 1})
+    for _ in range(20):
+        w.advance(5_000)
+        turn = w.heartbeat("w1")
+        assert (events(turn), effects(turn)) == ([], [])
+
+
+def test_reports_are_signs_of_life_too():
+    w = placed(start=False)
+    w.advance(9_000)
+    w.running("r/a")
+    assert events(w.advance(9_999)) == []
+
+
+def test_a_lost_worker_frees_its_jobs_once():
+    w = placed({"w1": 1, "w2": 1})
+    w.advance(9_000)
+    w.heartbeat("w2")
+    w.advance(9_000)
+    w.heartbeat("w2")
+    w.advance(9_000)
+    w.heartbeat("w2")
+    turn = w.advance(3_000)
+    assert kinds(turn) == ["WorkerLost", "AttemptEnded", "JobsQueued", "AttemptPlaced"]
+    assert turn.events[1].message == "worker host:8080 was silent for 30 s"
+    assert turn.events[-1].worker_id == "w2"
+    assert effects(turn)[0] == (
+        "HangUp(link_id=101, code=UNAVAILABLE, reason='nothing was heard for 30 s: join again')"
+    )
+
+
+def test_nothing_from_the_link_of_a_lost_worker_is_heard_any_more():
+    w = placed()
+    w.advance(30_000)
+    link_id = w.links["w1"]
+    turn = w.turn(
+        WorkerHeard(link_id=link_id, status=WorkerStatus(running=1)),
+        ReportsArrived(link_id=link_id, reports=(w.ended_report("r/a"),)),
+    )
+    assert (events(turn), effects(turn)) == ([], [])
+
+
+def test_a_lost_worker_that_returns_is_told_to_stop_what_was_given_away():
+    w = placed()
+    w.advance(30_000)
+    turn = w.join("w1", held=[("r/a.1", "RUNNING")])
+    assert kinds(turn) == ["WorkerReturned", "AttemptPlaced"]
+    assert effects(turn)[0] == (
+        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000, stop=[r/a.1]))"
+    )
+    turn = w.report("w1", w.ended_report("r/a.1"))
+    assert events(turn) == []
+    assert w.job_state("r/a") is JobState.PLACED
+
+
+def test_a_long_pause_of_the_master_is_no_shortcut_past_silence():
+    w = placed()
+    w.now_ms += 3_600_000
+    assert kinds(w.turn())[:2] == ["WorkerSilent", "WorkerLost"]
+
+
+def test_a_lost_worker_is_forgotten_after_a_day():
+    w = World({"w1": 1}, CoreConfig(forget_after_ms=100_000))
+    w.advance(30_000)
+    assert w.state.workers["w1"].state is WorkerState.LOST
+    assert events(w.advance(99_999)) == []
+    assert events(w.advance(1)) == ["WorkerRetired(worker_id=w1)"]
+    assert w.core.next_deadline_ms() is None
+
+
+# -- links and leaving ----------------------------------------------------------------------------
+def test_a_cut_link_is_no_change_of_state_but_nothing_is_placed_without_one():
+    w = World({"w1": 1})
+    turn = w.cut("w1")
+    assert (events(turn), effects(turn)) == ([], [])
+    assert kinds(w.submit(run("r", job("a")))) == ["RunAccepted"]
+    assert w.answer(GetJob(job="a", run="r")).message == (
+        "waits for a worker with GENERAL: 1 known, none connected"
+    )
+    assert kinds(w.join("w1")) == ["AttemptPlaced"]
+
+
+def test_a_worker_that_leaves_is_forgotten_and_what_it_did_not_report_is_lost():
+    w = placed({"w1": 1, "w2": 1})
+    turn = w.leave("w1")
+    assert kinds(turn) == ["AttemptEnded", "JobsQueued", "WorkerRetired", "AttemptPlaced"]
+    assert list(w.state.workers) == ["w2"]
+
+
+def test_a_worker_that_has_left_may_come_again():
+    w = World({"w1": 1})
+    w.leave("w1")
+    assert kinds(w.join("w1", incarnation=2)) == ["WorkerJoined"]
+
+
+def test_what_comes_on_a_link_without_a_worker_is_not_heard():
+    w = placed()
+    turn = w.turn(
+        WorkerHeard(link_id=7, status=WorkerStatus(running=0)),
+        ReportsArrived(link_id=7, reports=(w.ended_report("r/a"),)),
+    )
+    assert (events(turn), effects(turn)) == ([], [])
+
+
+def test_a_second_worker_on_one_link_takes_the_link():
+    w = World({"w1": 1, "w2": 1})
+    w.turn(WorkerArrived(link_id=w.links["w1"], join=w.joins["w2"]))
+    turn = w.submit(run("r", job("a"), job("b")))
+    assert [event.worker_id for event in turn.events[1:]] == ["w2"]
+
+
+def test_every_worker_gets_a_fresh_lease_when_a_master_starts():
+    w = placed()
+    w.advance(20_000)
+    w.restart()
+    assert events(w.advance(9_999)) == []
+    turn = w.join("w1", held=[("r/a", "RUNNING")])
+    assert kinds(turn) == ["WorkerReturned"]
+
+
+def test_a_silent_worker_is_lost_after_a_restart_only_when_the_new_lease_ends():
+    w = placed()
+    w.advance(29_999)
+    w.restart()
+    assert events(w.advance(29_999)) == []
+    assert kinds(w.advance(1))[0] == "WorkerLost"

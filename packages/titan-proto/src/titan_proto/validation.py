@@ -1,0 +1,490 @@
+"""What a valid RunSpec is, said once: the SDK refuses offline exactly what the master would refuse.
+
+Finds everything wrong at once, in time linear in jobs and edges and without recursion, so that a
+thread can check the largest run while others go on. It looks at the spec alone: whether files,
+skills or workers exist is for others to say. Called by the SDK before anything is sent and by the
+master before anything is admitted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from titan_proto.errors import Problem
+from titan_proto.ids import JOB_ID_RULE, is_digest, is_job_id
+from titan_proto.limits import (
+    ARGS_BYTES,
+    ARTIFACT_BYTES,
+    DELAY_MS,
+    DEPENDENCIES_PER_JOB,
+    ENV_BYTES,
+    JOB_SPEC_BYTES,
+    JOBS_PER_RUN,
+    NAME_CHARS,
+    PRIORITY_MAX,
+    SKILL_CHARS,
+    SKILLS_PER_JOB,
+    STOP_GRACE_MS,
+)
+from titan_proto.specs import (
+    ArtifactFormat,
+    ArtifactRef,
+    JobKind,
+    JobSpec,
+    Launch,
+    LaunchKind,
+    Needs,
+    RunSpec,
+    ServiceSection,
+)
+
+PROBLEMS_MAX: Final = 200
+"""How many are listed; a last one says how many more there are."""
+
+UNKNOWN_PARENT: Final = "Y201"
+BAD_JOB_ID: Final = "Y202"
+DUPLICATE_ID: Final = "Y203"
+CYCLE: Final = "Y204"
+REPEATED_PARENT: Final = "Y205"
+BAD_RUN_NAME: Final = "Y206"
+JOB_COUNT: Final = "Y207"
+BAD_LAUNCH: Final = "Y208"
+BAD_PATH: Final = "Y209"
+BAD_TEXT: Final = "Y210"
+BAD_ENV_NAME: Final = "Y211"
+TOO_LARGE: Final = "Y212"
+OUT_OF_RANGE: Final = "Y213"
+BAD_SKILL: Final = "Y214"
+BAD_SERVICE: Final = "Y215"
+UNKNOWN_KIND: Final = "Y216"
+BAD_ARTIFACT: Final = "Y217"
+MORE: Final = "Y299"
+
+_SKILL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:+-]{{0,{SKILL_CHARS - 1}}}\Z")
+_SKILL_RULE: Final = (
+    f"letters, digits, '_', '.', ':', '+', '-'; starts with a letter, a digit or '_'; "
+    f"at most {SKILL_CHARS} characters"
+)
+_USUAL_SKILLS: Final = Needs().skills
+_HINTS_MAX: Final = 20
+"""Near names are looked for so often at most: each search reads many names."""
+_NEAR_NAMES: Final = 2_000
+_CYCLE_SHOWN: Final = 12
+_QUOTED_CHARS: Final = 60
+_PATH_CHARS: Final = 4_096
+_PATH_PART_BYTES: Final = 255
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+def problems(spec: RunSpec) -> tuple[Problem, ...]:
+    """Everything wrong with `spec`, in its order; empty if the master would take it."""
+    found: list[Problem] = []
+    more = 0
+    for problem in _all(spec):
+        if len(found) < PROBLEMS_MAX:
+            found.append(problem)
+        else:
+            more += 1
+    if more:
+        found.append(Problem(where="", message=f"and {more} more problems", code=MORE))
+    return tuple(found)
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path with forward slashes stays where it starts, and can be a file."""
+    if not path or len(path) > _PATH_CHARS or "\0" in path or "\\" in path:
+        return False
+    return all(
+        part not in {"", ".", ".."} and len(part.encode("utf-8", "replace")) <= _PATH_PART_BYTES
+        for part in path.split("/")
+    )
+
+
+def _all(spec: RunSpec) -> Iterator[Problem]:
+    yield from _run_problems(spec)
+    index: dict[str, int] = {}
+    for number, job in enumerate(spec.jobs):
+        where = f"jobs[{number}]"
+        if not is_job_id(job.id):
+            yield Problem(
+                where=f"{where}.id",
+                message=f"{_quoted(job.id)} cannot be a job's id",
+                hint=JOB_ID_RULE,
+                code=BAD_JOB_ID,
+            )
+        first = index.setdefault(job.id, number)
+        if first != number:
+            yield Problem(
+                where=f"{where}.id",
+                message=f"job {_named(job.id)} is there twice; the first is jobs[{first}]",
+                code=DUPLICATE_ID,
+            )
+        yield from _job_problems(where, job)
+    yield from _graph_problems(spec.jobs, index)
+
+
+# -- the run and each job -------------------------------------------------------------------------
+
+
+def _run_problems(spec: RunSpec) -> Iterator[Problem]:
+    if not spec.name.strip():
+        yield Problem(where="name", message="the run has no name", code=BAD_RUN_NAME)
+    elif len(spec.name) > NAME_CHARS or not spec.name.isprintable():
+        yield Problem(
+            where="name",
+            message=f"{_quoted(spec.name)} cannot be a run's name",
+            hint=f"printable text of at most {NAME_CHARS} characters (NAME_CHARS)",
+            code=BAD_RUN_NAME,
+        )
+    if not spec.jobs:
+        yield Problem(where="jobs", message="the run has no jobs", code=JOB_COUNT)
+    elif len(spec.jobs) > JOBS_PER_RUN:
+        yield Problem(
+            where="jobs",
+            message=f"{len(spec.jobs)} jobs are more than JOBS_PER_RUN ({JOBS_PER_RUN})",
+            code=JOB_COUNT,
+        )
+    if spec.workspace is not None:
+        yield from _artifact_problems("workspace", spec.workspace)
+
+
+def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
+    if job.kind is JobKind.UNKNOWN:
+        yield Problem(
+            where=f"{where}.kind",
+            message=f"job {_named(job.id)} is of a kind that is not known here",
+            hint="TASK or SERVICE",
+            code=UNKNOWN_KIND,
+        )
+    for name, value, most, limit in (
+        ("priority", job.priority, PRIORITY_MAX, "PRIORITY_MAX"),
+        ("delay_ms", job.delay_ms, DELAY_MS, "DELAY_MS"),
+        ("stop_grace_ms", job.stop_grace_ms, STOP_GRACE_MS, "STOP_GRACE_MS"),
+    ):
+        if not 0 <= value <= most:
+            yield _out_of_range(f"{where}.{name}", name, value, most, limit)
+    if job.needs.skills != _USUAL_SKILLS:
+        yield from _skill_problems(f"{where}.needs.skills", job.needs.skills)
+    if job.service is not None:
+        yield from _service_problems(f"{where}.service", job, job.service)
+    yield from _launch_problems(f"{where}.launch", job.launch)
+    yield from _size_problems(where, job)
+
+
+def _out_of_range(where: str, what: str, value: int, most: int, limit: str) -> Problem:
+    return Problem(
+        where=where,
+        message=f"{what} is {value}; it must be from 0 to {most} ({limit})",
+        code=OUT_OF_RANGE,
+    )
+
+
+def _skill_problems(where: str, skills: tuple[str, ...]) -> Iterator[Problem]:
+    if len(skills) > SKILLS_PER_JOB:
+        yield Problem(
+            where=where,
+            message=f"{len(skills)} skills are more than SKILLS_PER_JOB ({SKILLS_PER_JOB})",
+            code=OUT_OF_RANGE,
+        )
+    for number, skill in enumerate(skills):
+        if _SKILL.match(skill) is None:
+            yield Problem(
+                where=f"{where}[{number}]",
+                message=f"{_quoted(skill)} cannot be a skill",
+                hint=_SKILL_RULE,
+                code=BAD_SKILL,
+            )
+
+
+def _service_problems(where: str, job: JobSpec, service: ServiceSection) -> Iterator[Problem]:
+    if job.kind is JobKind.TASK:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} is a TASK and has a port; only a SERVICE has one",
+            code=BAD_SERVICE,
+        )
+    if not 0 <= service.port <= 65_535:
+        yield Problem(
+            where=f"{where}.port",
+            message=f"port is {service.port}; it must be from 1 to 65535, or auto",
+            code=OUT_OF_RANGE,
+        )
+    elif service.port and service.port_auto:
+        yield Problem(
+            where=f"{where}.port",
+            message=f"port is both {service.port} and auto; it can be one of them",
+            code=BAD_SERVICE,
+        )
+
+
+def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
+    if launch.kind is LaunchKind.UNKNOWN:
+        yield Problem(
+            where=f"{where}.kind",
+            message="the way to start this job is not known here",
+            hint="SCRIPT, SHELL or COMMAND",
+            code=UNKNOWN_KIND,
+        )
+    else:
+        yield from _choice_problems(where, launch)
+    if launch.script and not is_inside(launch.script):
+        yield _bad_path(f"{where}.script", launch.script)
+    if launch.command and not launch.command[0]:
+        yield Problem(
+            where=f"{where}.command[0]", message="the program to run has no name", code=BAD_LAUNCH
+        )
+    if launch.artifact is not None:
+        yield from _artifact_problems(f"{where}.artifact", launch.artifact)
+    if launch.shell or launch.command or launch.args or launch.env:
+        yield from _text_problems(where, launch)
+
+
+def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
+    """Exactly one of script, shell, command is set: the one that `kind` names."""
+    wanted = launch.kind.lower()
+    for name, is_set in (
+        ("script", launch.script),
+        ("shell", launch.shell),
+        ("command", launch.command),
+    ):
+        if name == wanted and not is_set:
+            yield Problem(
+                where=f"{where}.{name}", message=f"the job's {name} is empty", code=BAD_LAUNCH
+            )
+        elif is_set and name != wanted:
+            yield Problem(
+                where=f"{where}.{name}",
+                message=f"{name} is set beside {wanted}; a job has one of script, shell, command",
+                code=BAD_LAUNCH,
+            )
+
+
+def _text_problems(where: str, launch: Launch) -> Iterator[Problem]:
+    """What the operating system could not pass on to a process."""
+    for name, texts in (
+        ("shell", (launch.shell,)),
+        ("command", launch.command),
+        ("args", launch.args),
+        ("env", launch.env.values()),
+    ):
+        if any("\0" in text for text in texts):
+            yield Problem(
+                where=f"{where}.{name}", message=f"{name} holds a NUL character", code=BAD_TEXT
+            )
+    for key in launch.env:
+        if not key or "=" in key or "\0" in key:
+            yield Problem(
+                where=f"{where}.env",
+                message=f"{_quoted(key)} cannot be the name of an environment variable",
+                hint="not empty, without '=' and NUL",
+                code=BAD_ENV_NAME,
+            )
+    arguments = _bytes_of((launch.shell, *launch.command, *launch.args))
+    if arguments > ARGS_BYTES:
+        yield Problem(
+            where=f"{where}.args",
+            message=f"arguments of {arguments} bytes are more than ARGS_BYTES ({ARGS_BYTES})",
+            hint="put them into a file of the workspace",
+            code=TOO_LARGE,
+        )
+    environment = _bytes_of((*launch.env, *launch.env.values()))
+    if environment > ENV_BYTES:
+        yield Problem(
+            where=f"{where}.env",
+            message=f"an environment of {environment} bytes is more than ENV_BYTES ({ENV_BYTES})",
+            hint="put it into a file of the workspace",
+            code=TOO_LARGE,
+        )
+
+
+def _artifact_problems(where: str, artifact: ArtifactRef) -> Iterator[Problem]:
+    if not is_digest(artifact.digest):
+        yield Problem(
+            where=f"{where}.digest",
+            message=f"{_quoted(artifact.digest)} is no SHA-256 in lower-case hexadecimal",
+            code=BAD_ARTIFACT,
+        )
+    size = artifact.size_bytes
+    if not 0 <= size <= ARTIFACT_BYTES:
+        yield _out_of_range(
+            f"{where}.size_bytes", "size_bytes", size, ARTIFACT_BYTES, "ARTIFACT_BYTES"
+        )
+    if artifact.format is ArtifactFormat.UNKNOWN:
+        yield Problem(
+            where=f"{where}.format",
+            message="the artifact's format is not known here",
+            hint="ZIP or FILE",
+            code=UNKNOWN_KIND,
+        )
+    if artifact.format is ArtifactFormat.FILE and not is_inside(artifact.name):
+        yield _bad_path(f"{where}.name", artifact.name)
+
+
+def _size_problems(where: str, job: JobSpec) -> Iterator[Problem]:
+    try:
+        size = len(_ENCODER.encode(job))
+    except UnicodeEncodeError:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} holds text that is not valid Unicode",
+            code=BAD_TEXT,
+        )
+        return
+    if size > JOB_SPEC_BYTES:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} takes {size} bytes, more than JOB_SPEC_BYTES "
+            f"({JOB_SPEC_BYTES})",
+            code=TOO_LARGE,
+        )
+
+
+# -- the graph ------------------------------------------------------------------------------------
+
+
+def _graph_problems(jobs: tuple[JobSpec, ...], index: dict[str, int]) -> Iterator[Problem]:
+    parents: list[list[int]] = []
+    near = _NearNames(index)
+    for number, job in enumerate(jobs):
+        known: list[int] = []
+        parents.append(known)
+        if not job.dependencies:
+            continue
+        where = f"jobs[{number}].dependencies"
+        if len(job.dependencies) > DEPENDENCIES_PER_JOB:
+            yield Problem(
+                where=where,
+                message=f"{len(job.dependencies)} dependencies are more than "
+                f"DEPENDENCIES_PER_JOB ({DEPENDENCIES_PER_JOB})",
+                code=OUT_OF_RANGE,
+            )
+        seen: set[str] = set()
+        for place, name in enumerate(job.dependencies):
+            if name in seen:
+                yield Problem(
+                    where=f"{where}[{place}]",
+                    message=f"job {_named(job.id)} names its dependency {_quoted(name)} twice",
+                    code=REPEATED_PARENT,
+                )
+                continue
+            seen.add(name)
+            parent = index.get(name)
+            if parent is None:
+                yield Problem(
+                    where=f"{where}[{place}]",
+                    message=f"job {_named(job.id)} depends on {_quoted(name)}, "
+                    "which is not in this pipeline",
+                    hint=near.hint(name),
+                    code=UNKNOWN_PARENT,
+                )
+            else:
+                known.append(parent)
+    yield from _cycle_problems(jobs, parents)
+
+
+def _cycle_problems(jobs: tuple[JobSpec, ...], parents: list[list[int]]) -> Iterator[Problem]:
+    stuck = _never_ready(parents)
+    # Every stuck job has a stuck parent: going from one to the next ends in a cycle.
+    step = {job: next(parent for parent in parents[job] if parent in stuck) for job in stuck}
+    walk_of: dict[int, int] = {}
+    for start in sorted(stuck):
+        walk: list[int] = []
+        here = start
+        while here not in walk_of:
+            walk_of[here] = start
+            walk.append(here)
+            here = step[here]
+        if walk_of[here] != start or not walk:
+            continue  # it leads to a cycle that is told already
+        cycle = walk[walk.index(here) :]
+        place = jobs[cycle[0]].dependencies.index(jobs[step[cycle[0]]].id)
+        yield Problem(
+            where=f"jobs[{cycle[0]}].dependencies[{place}]",
+            message=f"these jobs wait for each other: {_path([jobs[job].id for job in cycle])}",
+            hint="take one of these dependencies away",
+            code=CYCLE,
+        )
+
+
+def _never_ready(parents: list[list[int]]) -> set[int]:
+    """The jobs that would wait for ever: those of a cycle, and what comes after them."""
+    children: list[list[int]] = [[] for _ in parents]
+    waits = [0] * len(parents)
+    for job, known in enumerate(parents):
+        waits[job] = len(known)
+        for parent in known:
+            children[parent].append(job)
+    ready = [job for job, count in enumerate(waits) if not count]
+    while ready:
+        for child in children[ready.pop()]:
+            waits[child] -= 1
+            if not waits[child]:
+                ready.append(child)
+    return {job for job, count in enumerate(waits) if count}
+
+
+def _path(ids: list[str]) -> str:
+    shown = [_named(name) for name in ids]
+    if len(shown) > _CYCLE_SHOWN:
+        half = _CYCLE_SHOWN // 2
+        left_out = f"… {len(shown) - 2 * half} more …"
+        shown = [*shown[:half], left_out, *shown[-half:]]
+    return " → ".join([*shown, _named(ids[0])])
+
+
+class _NearNames:
+    """Did you mean …? For the first few unknown names, among names of about that length."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = names
+        self._folded: dict[str, str] | None = None
+        self._left = _HINTS_MAX
+
+    def hint(self, name: str) -> str:
+        if not self._left:
+            return ""
+        self._left -= 1
+        if self._folded is None:
+            self._folded = {known.casefold(): known for known in self._names}
+        same = self._folded.get(name.casefold())
+        if same is not None:
+            return f"{_named(same)}?"
+        candidates = [known for known in self._folded.values() if abs(len(known) - len(name)) <= 2][
+            :_NEAR_NAMES
+        ]
+        near = difflib.get_close_matches(name[: 2 * _QUOTED_CHARS], candidates, n=1, cutoff=0.7)
+        return f"{_named(near[0])}?" if near else ""
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def _bad_path(where: str, path: str) -> Problem:
+    return Problem(
+        where=where,
+        message=f"{_quoted(path)} is no path inside the workspace",
+        hint="relative, with '/', without '..'",
+        code=BAD_PATH,
+    )
+
+
+def _bytes_of(texts: Iterable[str]) -> int:
+    return sum(len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts)
+
+
+def _quoted(text: str) -> str:
+    return f'"{_named(text)}"'
+
+
+def _named(text: str) -> str:
+    """`text` so that it can be printed anywhere, and not all of it if it is long."""
+    short = text if len(text) <= _QUOTED_CHARS else text[: _QUOTED_CHARS - 1] + "…"
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in short
+    )

@@ -1,0 +1,404 @@
+"""The bytes of version 1, for every message, written down once.
+
+Each file in ``golden/v1`` is a whole frame. It was made when its message was new and is compared
+with the literal here in both directions. Nothing in a test run writes these files, and nobody edits
+them: if a test here fails, the wire has changed, and peers in the field would not understand it.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import msgspec
+import pytest
+
+from titan_proto.codec import decode, encode
+from titan_proto.errors import ErrorCode, Problem
+from titan_proto.frame import END, pack, unpack
+from titan_proto.ids import AttemptRef
+from titan_proto.limits import FRAME_PAYLOAD_BYTES
+from titan_proto.messages import (
+    REGISTRY,
+    ArtifactChunk,
+    ArtifactStored,
+    ArtifactWanted,
+    AttemptOrder,
+    AttemptReport,
+    AttemptReports,
+    Cancel,
+    CancelRun,
+    Challenge,
+    Done,
+    Error,
+    FetchArtifact,
+    FilesFound,
+    FindFiles,
+    GetJob,
+    GetRun,
+    GetStats,
+    Goodbye,
+    HeldAttempt,
+    Hello,
+    JobChange,
+    JobList,
+    JobMilestone,
+    JobView,
+    Join,
+    Joined,
+    Leave,
+    ListJobs,
+    ListRuns,
+    ListServices,
+    LogAck,
+    LogChunk,
+    LogData,
+    LogStream,
+    OfferArtifact,
+    Ping,
+    Pong,
+    Proof,
+    ReadLog,
+    Refused,
+    ReportAcks,
+    Role,
+    RunList,
+    RunReceipt,
+    RunView,
+    ServiceList,
+    ServiceView,
+    StartAttempts,
+    Stats,
+    StopAttempts,
+    StopService,
+    SubmitRun,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+    Welcome,
+    WorkerStatus,
+    WorkerView,
+)
+from titan_proto.opcodes import HANDSHAKE
+from titan_proto.specs import (
+    ArtifactFormat,
+    ArtifactRef,
+    JobKind,
+    JobSpec,
+    Launch,
+    LaunchKind,
+    Needs,
+    RunSpec,
+    ServiceSection,
+)
+from titan_proto.states import (
+    AttemptState,
+    ExitReason,
+    JobState,
+    RunState,
+    ServiceState,
+    WorkerState,
+)
+
+FOLDER = pathlib.Path(__file__).parent / "golden" / "v1"
+CORRELATION = 0x0102_0305
+
+RUN = "01jd8m4x7zq2k9vb"
+DIGEST = "0123456789abcdef" * 4
+AT_MS = 1_795_478_400_123
+REF = AttemptRef(RUN, "TRANSFORM", 2)
+WORKSPACE = ArtifactRef(digest=DIGEST, size_bytes=70_000)
+FILE = ArtifactRef(
+    digest="f" * 64, size_bytes=5_000_000_000, format=ArtifactFormat.FILE, name="lib/helper.py"
+)
+TASK = JobSpec(
+    id="TRANSFORM",
+    launch=Launch(
+        script="scripts/transform.py",
+        args=("--month", "Jänner"),
+        env={"LEVEL": "2"},
+        artifact=FILE,
+    ),
+    dependencies=("EXTRACT", "CLEAN"),
+    needs=Needs(skills=("GPU", "GENERAL")),
+    priority=9,
+    delay_ms=1_500,
+    affinity=True,
+    stop_grace_ms=3_000,
+)
+SERVICE = JobSpec(
+    id="DEPLOY_API",
+    kind=JobKind.SERVICE,
+    launch=Launch(kind=LaunchKind.SHELL, shell="exec python3 api.py"),
+    service=ServiceSection(port=8080),
+)
+GATEWAY = JobSpec(
+    id="GATEWAY",
+    kind=JobKind.SERVICE,
+    launch=Launch(kind=LaunchKind.COMMAND, command=("/bin/gateway", "-v")),
+    service=ServiceSection(port_auto=True),
+)
+RUN_VIEW = RunView(
+    run_id=RUN,
+    alias="nightly-7",
+    name="Nightly",
+    state=RunState.FAILED,
+    submitted_at_ms=AT_MS,
+    ended_at_ms=AT_MS + 5,
+    jobs=3,
+    counts={"FAILED": 1, "SUCCEEDED": 2},
+)
+JOB_VIEW = JobView(
+    run_id=RUN,
+    run_alias="nightly-7",
+    job_id="TRANSFORM",
+    kind=JobKind.SERVICE,
+    state=JobState.RUNNING,
+    attempt=2,
+    attempt_state=AttemptState.STOPPING,
+    worker="box:8080",
+    reason=ExitReason.SIGNALLED,
+    exit_code=3,
+    signal=9,
+    message="killed",
+    ready_at_ms=AT_MS,
+    placed_at_ms=AT_MS + 1,
+    started_at_ms=AT_MS + 2,
+    ended_at_ms=AT_MS + 3,
+    lost=1,
+    port=8081,
+    dependencies=("EXTRACT",),
+    waits_for=("CLEAN",),
+    stdout_bytes=100,
+    stderr_bytes=200,
+)
+SERVICE_VIEW = ServiceView(
+    name="Nightly/DEPLOY_API",
+    run_id=RUN,
+    run_alias="nightly-7",
+    job_id="DEPLOY_API",
+    attempt=1,
+    state=ServiceState.HEALTHY,
+    worker="box:8080",
+    port=8080,
+    healthy_at_ms=AT_MS,
+    ended_at_ms=AT_MS + 9,
+    reason=ExitReason.STOPPED,
+)
+
+# Every field differs from its default, so that none can be left out unseen.
+MESSAGES = (
+    Hello(
+        versions=(1, 2),
+        role=Role.WORKER,
+        software="titan-worker 0.2.0",
+        token_id="k7",
+        client_nonce=bytes(range(32)),
+        features=("log-zstd",),
+        last_term=12,
+    ),
+    Challenge(server_nonce=bytes(range(32, 64)), proof=b"\xaa" * 32),
+    Proof(proof=b"\x55" * 32),
+    Welcome(
+        version=1,
+        cluster_id="c0ffee",
+        software="titan-master 0.2.0",
+        term=13,
+        link_id=99,
+        features=("log-zstd",),
+        cluster_name="home",
+        limits={"JOBS_PER_RUN": 100_000},
+    ),
+    Refused(code=ErrorCode.UNAUTHENTICATED, reason="unknown token", supported=(1,)),
+    Ping(AT_MS),
+    Pong(AT_MS),
+    Goodbye(code=ErrorCode.SHUTTING_DOWN, reason="the master stops"),
+    Error(
+        code=ErrorCode.INVALID_SPEC,
+        message="2 problems",
+        details={"limit": "JOBS_PER_RUN"},
+        problems=(
+            Problem(where="jobs[3].id", message="bad id", hint="letters", code="Y202"),
+            Problem(where="name", message="no name"),
+        ),
+    ),
+    Cancel(),
+    Done(),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=4,
+        boot_id="b00t",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL", "GPU"),
+        held=(
+            HeldAttempt(ref=REF, state=AttemptState.RUNNING),
+            HeldAttempt(ref=AttemptRef(RUN, "EXTRACT", 1), state=AttemptState.ENDED),
+        ),
+        pid=4_194_304,
+    ),
+    Joined(term=13, heartbeat_ms=5_000, lost_after_ms=30_000, stop=(REF,), forget=(REF, REF)),
+    WorkerStatus(running=3, cpu_permille=875, memory_used_bytes=2**34, memory_total_bytes=2**36),
+    StartAttempts(
+        term=13,
+        orders=(
+            AttemptOrder(ref=REF, fence=70_000, spec=TASK, run_name="Nightly", workspace=WORKSPACE),
+            AttemptOrder(ref=REF, fence=70_001, spec=GATEWAY, run_name="Nightly"),
+        ),
+    ),
+    StopAttempts(term=13, refs=(REF,), reason=ExitReason.CANCELLED),
+    AttemptReports(
+        reports=(
+            AttemptReport(
+                ref=REF,
+                state=AttemptState.ENDED,
+                started_at_ms=AT_MS,
+                ended_at_ms=AT_MS + 4,
+                healthy=True,
+                port=8080,
+                reason=ExitReason.START_FAILED,
+                exit_code=127,
+                signal=15,
+                message="no such file",
+                stdout_bytes=1,
+                stderr_bytes=2,
+            ),
+            AttemptReport(ref=REF, state=AttemptState.RUNNING),
+        )
+    ),
+    ReportAcks(refs=(REF, AttemptRef(RUN, "B", 1))),
+    Leave(),
+    LogChunk(REF, 1, 65_536, AT_MS, b"line\n\x00\xff"),
+    LogAck(REF, 2, 70_000),
+    ReadLog(
+        run="nightly-7",
+        job="TRANSFORM",
+        attempt=2,
+        stream=LogStream.STDERR,
+        follow=True,
+        position=10,
+        tail_lines=100,
+    ),
+    LogData(2, 1, 2**40, b"\x1b[31mred\n"),
+    OfferArtifact(digest=DIGEST, size_bytes=70_000),
+    ArtifactWanted(offset=4_096),
+    ArtifactChunk(4_096, b"PK\x03\x04"),
+    ArtifactStored(digest=DIGEST),
+    FetchArtifact(digest=DIGEST, offset=4_096),
+    FindFiles(names=("hello.py", "scripts/größe.sh")),
+    FilesFound(files=(FILE, WORKSPACE)),
+    SubmitRun(
+        key="key-1",
+        spec=RunSpec(name="Nightly", jobs=(TASK, SERVICE, GATEWAY), workspace=WORKSPACE),
+        spec_digest=DIGEST,
+    ),
+    RunReceipt(run_id=RUN, alias="nightly-7", known=True),
+    CancelRun(run="nightly-7"),
+    GetRun(run="@last"),
+    RUN_VIEW,
+    ListRuns(ended=True, cursor="c2", limit=50),
+    RunList(runs=(RUN_VIEW,), cursor="c3"),
+    ListJobs(run="nightly-7", cursor="c2", limit=50),
+    JobList(jobs=(JOB_VIEW,), cursor="c3"),
+    GetJob(job="TRANSFORM", run="nightly-7"),
+    JOB_VIEW,
+    WaitRun(run="nightly-7"),
+    WaitJob(run="nightly-7", job="TRANSFORM", until=JobMilestone.STARTED),
+    WatchRun(run="nightly-7"),
+    JobChange(
+        run_id=RUN,
+        at_ms=AT_MS,
+        job_id="TRANSFORM",
+        state=JobState.CANCELLED,
+        attempt=2,
+        worker="box:8080",
+        reason=ExitReason.EXITED,
+        exit_code=3,
+        signal=9,
+        message="m",
+        port=8080,
+        run_state=RunState.CANCELLED,
+    ),
+    ListServices(),
+    ServiceList(services=(SERVICE_VIEW,)),
+    StopService(service="Nightly/DEPLOY_API"),
+    SERVICE_VIEW,
+    GetStats(),
+    Stats(
+        cluster_id="c0ffee",
+        cluster_name="home",
+        term=13,
+        at_ms=AT_MS,
+        started_at_ms=AT_MS - 5,
+        workers=(
+            WorkerView(
+                worker_id="w-1",
+                host="box",
+                port=8080,
+                state=WorkerState.SILENT,
+                slots=4,
+                used=3,
+                skills=("GENERAL",),
+                incarnation=4,
+                seen_ms_ago=120,
+                cpu_permille=875,
+                memory_used_bytes=2**34,
+                memory_total_bytes=2**36,
+                software="titan-worker 0.2.0",
+                services=("Nightly/DEPLOY_API",),
+            ),
+        ),
+        runs_active=1,
+        queued=2,
+        blocked=3,
+        delayed=4,
+        running=5,
+        services=6,
+        software="titan-master 0.2.0",
+    ),
+)
+
+
+def name_of(message):
+    return type(message).__name__
+
+
+def frame_of(message):
+    """Its whole frame, as it is in its file."""
+    shakes_hands = message.OPCODE in HANDSHAKE
+    flags, correlation = (0, 0) if shakes_hands else (END, CORRELATION)
+    return pack(1, message.OPCODE, flags, correlation, encode(message))
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=name_of)
+def test_it_is_written_as_it_ever_was(message):
+    assert frame_of(message) == (FOLDER / f"{name_of(message)}.bin").read_bytes()
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=name_of)
+def test_it_is_read_as_it_ever_was(message):
+    data = bytearray((FOLDER / f"{name_of(message)}.bin").read_bytes())
+
+    found = unpack(data, 0, FRAME_PAYLOAD_BYTES)
+
+    assert found is not None
+    frame, end = found
+    assert end == len(data)
+    assert decode(frame.opcode, frame.body) == message
+
+
+def test_every_message_has_its_bytes():
+    """And every file its message: a retired message keeps its file, and its literal."""
+    assert {type(message) for message in MESSAGES} == set(REGISTRY.values())
+    assert {path.name for path in FOLDER.iterdir()} == {f"{name_of(m)}.bin" for m in MESSAGES}
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=name_of)
+def test_no_field_hides_behind_its_default(message):
+    """With `omit_defaults`, a field at its default would leave no trace in the bytes."""
+    for field in msgspec.structs.fields(message):
+        if field.default is not msgspec.NODEFAULT:
+            assert getattr(message, field.name) != field.default, field.name
+        elif field.default_factory is not msgspec.NODEFAULT:
+            assert getattr(message, field.name) != field.default_factory(), field.name

@@ -1,0 +1,326 @@
+"""What a valid RunSpec is: everything wrong is found at once, with where, what and what to do."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from titan_proto import validation
+from titan_proto.limits import (
+    ARGS_BYTES,
+    ARTIFACT_BYTES,
+    DELAY_MS,
+    ENV_BYTES,
+    JOBS_PER_RUN,
+    NAME_CHARS,
+    SKILLS_PER_JOB,
+    STOP_GRACE_MS,
+)
+from titan_proto.specs import (
+    ArtifactFormat,
+    ArtifactRef,
+    JobKind,
+    JobSpec,
+    Launch,
+    LaunchKind,
+    Needs,
+    RunSpec,
+    ServiceSection,
+)
+from titan_proto.validation import is_inside, problems
+
+DIGEST = "ab" * 32
+
+
+def job(name="A", *parents, **changes):
+    launch = Launch(script="hello.py", **changes.pop("launch", {}))
+    return JobSpec(id=name, launch=launch, dependencies=parents, **changes)
+
+
+def run(*jobs, **changes):
+    return RunSpec(**{"name": "nightly", "jobs": jobs, **changes})
+
+
+def only(spec):
+    """The one problem of a spec that should have one."""
+    found = problems(spec)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_a_good_run_has_no_problems():
+    spec = run(
+        job("EXTRACT"),
+        job("TRANSFORM", "EXTRACT", priority=10, delay_ms=5, affinity=True),
+        job("_x.1-y", "EXTRACT", "TRANSFORM", needs=Needs(skills=("GPU", "cuda:12.4"))),
+        JobSpec(
+            id="API",
+            kind=JobKind.SERVICE,
+            launch=Launch(kind=LaunchKind.SHELL, shell="exec serve $PORT", env={"A": "ä\n"}),
+            service=ServiceSection(port_auto=True),
+        ),
+        JobSpec(id="C", launch=Launch(kind=LaunchKind.COMMAND, command=("true", ""))),
+        workspace=ArtifactRef(digest=DIGEST, size_bytes=0),
+    )
+
+    assert problems(spec) == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "a\\b", "a..b", "-a", ".a", "a b", "a\0", "ä", "a\n", "x" * 129, "/"],
+)
+def test_an_id_that_could_not_be_a_folder_is_refused_with_the_rule(name):
+    problem = only(run(job(name)))
+
+    assert (problem.code, problem.where) == ("Y202", "jobs[0].id")
+    assert "128 characters" in problem.hint
+    assert problem.message.isprintable()
+
+
+@pytest.mark.parametrize("name", ["a", "A" * 128, "_", "0", "a.b", "a-", "EXTRACT_1.v2"])
+def test_an_id_of_the_allowed_shape_is_fine(name):
+    assert problems(run(job(name))) == ()
+
+
+def test_an_id_that_is_there_twice():
+    problem = only(run(job("A"), job("B"), job("A")))
+
+    assert (problem.code, problem.where) == ("Y203", "jobs[2].id")
+    assert "jobs[0]" in problem.message
+
+
+@pytest.mark.parametrize("name", ["TRANSFROM", "transform", "TRANSFORM1"])
+def test_an_unknown_parent_with_what_was_meant(name):
+    problem = only(run(job("EXTRACT"), job("TRANSFORM", "EXTRACT"), job("DEPLOY", "EXTRACT", name)))
+
+    assert (problem.code, problem.where) == ("Y201", "jobs[2].dependencies[1]")
+    assert problem.message == f'job DEPLOY depends on "{name}", which is not in this pipeline'
+    assert problem.hint == "TRANSFORM?"
+
+
+def test_an_unknown_parent_that_resembles_nothing_has_no_hint():
+    assert only(run(job("A", "completely-else"))).hint == ""
+
+
+def test_a_parent_named_twice():
+    problem = only(run(job("A"), job("B", "A", "A")))
+
+    assert (problem.code, problem.where) == ("Y205", "jobs[1].dependencies[1]")
+
+
+def test_a_cycle_is_printed_as_a_path():
+    problem = only(run(job("a", "c"), job("b", "a"), job("c", "b"), job("after", "c")))
+
+    assert (problem.code, problem.where) == ("Y204", "jobs[0].dependencies[0]")
+    assert "a → c → b → a" in problem.message
+
+
+def test_each_cycle_is_told_once():
+    spec = run(
+        job("s", "s"), job("x", "y"), job("y", "x"), job("z", "x", "s"), job("ok"), job("k", "ok")
+    )
+
+    assert [problem.message.rpartition(": ")[2] for problem in problems(spec)] == [
+        "s → s",
+        "x → y → x",
+    ]
+
+
+def test_a_cycle_among_unknown_parents_is_found_too():
+    codes = [problem.code for problem in problems(run(job("a", "nope", "b"), job("b", "a")))]
+
+    assert codes == ["Y201", "Y204"]
+
+
+def test_a_long_cycle_is_shortened():
+    jobs = [job(f"j{n}", f"j{(n - 1) % 1000}") for n in range(1000)]
+
+    message = only(run(*jobs)).message
+
+    assert "988 more" in message
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"priority": 11}, "priority"),
+        ({"priority": -1}, "priority"),
+        ({"delay_ms": -1}, "delay_ms"),
+        ({"delay_ms": DELAY_MS + 1}, "delay_ms"),
+        ({"stop_grace_ms": -1}, "stop_grace_ms"),
+        ({"stop_grace_ms": STOP_GRACE_MS + 1}, "stop_grace_ms"),
+        ({"needs": Needs(skills=("a",) * (SKILLS_PER_JOB + 1))}, "needs.skills"),
+        ({"kind": JobKind.SERVICE, "service": ServiceSection(port=65_536)}, "service.port"),
+        ({"kind": JobKind.SERVICE, "service": ServiceSection(port=-1)}, "service.port"),
+    ],
+)
+def test_a_number_out_of_its_range(changes, where):
+    problem = only(run(job("A", **changes)))
+
+    assert (problem.code, problem.where) == ("Y213", f"jobs[0].{where}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "where"),
+    [
+        ({"kind": JobKind.UNKNOWN}, "Y216", "kind"),
+        ({"needs": Needs(skills=("GPU", "a b"))}, "Y214", "needs.skills[1]"),
+        ({"needs": Needs(skills=("",))}, "Y214", "needs.skills[0]"),
+        ({"service": ServiceSection(port=80)}, "Y215", "service"),
+        (
+            {"kind": JobKind.SERVICE, "service": ServiceSection(port=80, port_auto=True)},
+            "Y215",
+            "service.port",
+        ),
+    ],
+)
+def test_a_section_that_makes_no_sense(changes, code, where):
+    problem = only(run(job("A", **changes)))
+
+    assert (problem.code, problem.where) == (code, f"jobs[0].{where}")
+
+
+@pytest.mark.parametrize(
+    ("launch", "code", "where"),
+    [
+        (Launch(), "Y208", "script"),
+        (Launch(kind=LaunchKind.SHELL), "Y208", "shell"),
+        (Launch(kind=LaunchKind.COMMAND), "Y208", "command"),
+        (Launch(kind=LaunchKind.COMMAND, command=("",)), "Y208", "command[0]"),
+        (Launch(script="a", shell="b"), "Y208", "shell"),
+        (Launch(kind=LaunchKind.SHELL, script="a", shell="b"), "Y208", "script"),
+        (Launch(kind=LaunchKind.UNKNOWN, script="a"), "Y216", "kind"),
+        (Launch(script="../a.py"), "Y209", "script"),
+        (Launch(script="/a.py"), "Y209", "script"),
+        (Launch(script="a.py", args=("\0",)), "Y210", "args"),
+        (Launch(kind=LaunchKind.SHELL, shell="a\0"), "Y210", "shell"),
+        (Launch(script="a.py", env={"A": "\0"}), "Y210", "env"),
+        (Launch(script="a.py", env={"": "x"}), "Y211", "env"),
+        (Launch(script="a.py", env={"A=B": "x"}), "Y211", "env"),
+        (Launch(script="a.py", args=("x" * ARGS_BYTES,)), "Y212", "args"),
+        (Launch(script="a.py", env={"A": "x" * ENV_BYTES}), "Y212", "env"),
+        (
+            Launch(script="a.py", artifact=ArtifactRef(digest="AB", size_bytes=1)),
+            "Y217",
+            "artifact.digest",
+        ),
+        (
+            Launch(
+                script="a.py",
+                artifact=ArtifactRef(
+                    digest=DIGEST, size_bytes=1, format=ArtifactFormat.FILE, name="../x"
+                ),
+            ),
+            "Y209",
+            "artifact.name",
+        ),
+    ],
+)
+def test_a_launch_that_could_not_start(launch, code, where):
+    problem = only(run(JobSpec(id="A", launch=launch)))
+
+    assert (problem.code, problem.where) == (code, f"jobs[0].launch.{where}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "where"),
+    [
+        ({"name": ""}, "Y206", "name"),
+        ({"name": "x" * (NAME_CHARS + 1)}, "Y206", "name"),
+        ({"name": "a\x1b[31m"}, "Y206", "name"),
+        ({"jobs": ()}, "Y207", "jobs"),
+        (
+            {"workspace": ArtifactRef(digest=DIGEST, size_bytes=ARTIFACT_BYTES + 1)},
+            "Y213",
+            "workspace.size_bytes",
+        ),
+        (
+            {"workspace": ArtifactRef(digest=DIGEST, size_bytes=1, format=ArtifactFormat.UNKNOWN)},
+            "Y216",
+            "workspace.format",
+        ),
+    ],
+)
+def test_a_run_as_a_whole(changes, code, where):
+    problem = only(run(job("A"), **changes) if "jobs" not in changes else run(**changes))
+
+    assert (problem.code, problem.where) == (code, where)
+
+
+def test_text_that_is_no_unicode_is_refused_before_it_cannot_be_sent():
+    problem = only(run(job("A", launch={"args": ("\udcff",)})))
+
+    assert problem.code == "Y210"
+
+
+def test_a_job_above_its_size():
+    parents = [f"{n:0100d}" for n in range(12_000)]
+
+    problem = only(run(*map(job, parents), job("last", *parents)))
+
+    assert (problem.code, problem.where) == ("Y212", "jobs[12000]")
+
+
+def test_all_problems_come_at_once_but_not_without_end():
+    """And the last one says how many there are still."""
+    spec = run(*(job(f"j{n}", f"missing{n}") for n in range(1_000)), name="")
+
+    found = problems(spec)
+
+    assert len(found) == validation.PROBLEMS_MAX + 1
+    assert found[0].where == "name"
+    assert found[-1].message == "and 801 more problems"
+
+
+def test_every_code_means_one_thing():
+    codes = [
+        value
+        for name, value in vars(validation).items()
+        if name.isupper() and isinstance(value, str) and value.startswith("Y2")
+    ]
+
+    assert len(set(codes)) == len(codes) == 18
+
+
+def test_a_problem_can_travel():
+    """Names of any kind come out printable and encodable."""
+    for found in problems(run(job("\ud800\0" * 100, "\udfff" * 100), name="\ud800")):
+        assert found.message.isprintable()
+        msgspec.msgpack.encode(found)
+
+
+@pytest.mark.parametrize("shape", ["chain", "ring", "fan"])
+def test_the_largest_run_is_checked_without_recursion(shape):
+    """As many jobs as a run may have, as deep as they can lie."""
+    count = JOBS_PER_RUN
+    names = [f"j{n}" for n in range(count)]
+    parents = {
+        "chain": [(), *((name,) for name in names[:-1])],
+        "ring": [(names[-1],), *((name,) for name in names[:-1])],
+        "fan": [*((),) * (count - 1), tuple(names[:-1])],
+    }[shape]
+    launch = Launch(script="a.py")
+    jobs = tuple(
+        JobSpec(id=name, launch=launch, dependencies=above)
+        for name, above in zip(names, parents, strict=True)
+    )
+
+    found = problems(run(*jobs))
+
+    assert [problem.code for problem in found] == (["Y204"] if shape == "ring" else [])
+    one_more = run(*jobs, job("extra"))
+    assert "Y207" in [problem.code for problem in problems(one_more)] or shape != "fan"
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.py", "ä/ö", ".hidden", "a b", "..a", "a..b"])
+def test_paths_inside(path):
+    assert is_inside(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "./a", "a\0", "a\\b", "x" * 256]
+)
+def test_paths_that_are_not(path):
+    assert not is_inside(path)

@@ -1,0 +1,109 @@
+"""The only writer of the worker's state: one record in, the fact is part of the state.
+
+It never decides: no policy, no time, no configuration. It refuses only what cannot be, because a
+ledger that says it is damaged and a core that says it is wrong. Called by the core for every new
+record, and by the ledger to fold the old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from titan_proto.ids import AttemptRef
+from titan_proto.states import AttemptState
+from titan_worker.core.check import violated
+from titan_worker.core.records import (
+    AnyRecord,
+    AttemptClosed,
+    AttemptForgotten,
+    AttemptHeld,
+    AttemptSpawned,
+    AttemptStopping,
+    ClusterBound,
+)
+from titan_worker.core.state import Held, WorkerState
+from titan_worker.core.transitions import ATTEMPT
+
+
+def apply(state: WorkerState, record: AnyRecord) -> None:
+    """Make `record` true in `state`.
+
+    Raises:
+        InvariantViolation: the record cannot follow what is already true.
+    """
+    _WRITERS[type(record)](state, record)
+
+
+def _bind(state: WorkerState, record: ClusterBound) -> None:
+    if state.cluster_id == record.cluster_id and record.term < state.term:
+        raise violated(state, f"term {record.term} is older than the known {state.term}")
+    if state.cluster_id and state.cluster_id != record.cluster_id:
+        state.clusters_left += 1
+        for held in state.held.values():
+            held.foreign = True
+    state.cluster_id = record.cluster_id
+    state.term = record.term
+
+
+def _hold(state: WorkerState, record: AttemptHeld) -> None:
+    ref = record.order.ref
+    if ref in state.held:
+        raise violated(state, f"attempt {ref} was taken twice")
+    state.held[ref] = Held(order=record.order, held_at_ms=record.at_ms)
+
+
+def _spawn(state: WorkerState, record: AttemptSpawned) -> None:
+    held = _held(state, record.ref)
+    if held.pid:
+        raise violated(state, f"attempt {record.ref} was started twice")
+    held.pid = record.pid
+    held.start_ticks = record.start_ticks
+    held.port = record.port
+    held.started_at_ms = record.at_ms
+    # One that was told to stop while it was being started stays STOPPING; now it has a process.
+    if held.state is not AttemptState.STOPPING:
+        _move(state, held, AttemptState.RUNNING)
+
+
+def _stop(state: WorkerState, record: AttemptStopping) -> None:
+    held = _held(state, record.ref)
+    _move(state, held, AttemptState.STOPPING)
+    held.stop_reason = record.reason
+    held.stopping_at_ms = record.at_ms
+
+
+def _close(state: WorkerState, record: AttemptClosed) -> None:
+    held = _held(state, record.report.ref)
+    _move(state, held, AttemptState.ENDED)
+    held.report = record.report
+
+
+def _forget(state: WorkerState, record: AttemptForgotten) -> None:
+    held = _held(state, record.ref)
+    if held.state is not AttemptState.ENDED and not held.foreign:
+        raise violated(state, f"attempt {record.ref} is forgotten while it is {held.state}")
+    del state.held[record.ref]
+
+
+def _held(state: WorkerState, ref: AttemptRef) -> Held:
+    held = state.held.get(ref)
+    if held is None:
+        raise violated(state, f"attempt {ref} is not held")
+    return held
+
+
+def _move(state: WorkerState, held: Held, to: AttemptState) -> None:
+    if (held.state, to) not in ATTEMPT:
+        raise violated(state, f"attempt {held.order.ref} cannot go from {held.state} to {to}")
+    held.state = to
+
+
+_WRITERS: Final[dict[type, Callable[[WorkerState, Any], None]]] = {
+    ClusterBound: _bind,
+    AttemptHeld: _hold,
+    AttemptSpawned: _spawn,
+    AttemptStopping: _stop,
+    AttemptClosed: _close,
+    AttemptForgotten: _forget,
+}

@@ -1,0 +1,397 @@
+"""One machine per attempt: preparing → starting → running → stopping → ended.
+
+Decides when a workspace is asked for, a process started, signalled, declared over. It never sends
+anything itself: what the master should hear is gathered here and flushed by the core, which knows
+the link. Called by the core alone.
+
+What is kept in ``Progress`` dies with the process on purpose: after a restart nothing of it could
+still be true, because the processes of earlier incarnations are swept before the first input.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Final
+
+from msgspec import Struct
+
+from titan_proto.ids import AttemptRef
+from titan_proto.messages.worker import AttemptOrder, AttemptReport, HeldAttempt
+from titan_proto.specs import JobKind
+from titan_proto.states import AttemptState, ExitReason
+from titan_worker.core.check import violated
+from titan_worker.core.effects import AbandonPrepare, Forget, Prepare, Probe, Spawn, Terminate
+from titan_worker.core.inputs import Exited, Spawned
+from titan_worker.core.records import (
+    AttemptClosed,
+    AttemptForgotten,
+    AttemptHeld,
+    AttemptSpawned,
+    AttemptStopping,
+)
+from titan_worker.core.state import Held
+from titan_worker.core.turn import Draft
+
+RESTARTED: Final = "the worker's process ended while this attempt was under way"
+SHUT_DOWN: Final = "the worker was shut down"
+
+
+class Phase(IntEnum):
+    """How far this process has come with an attempt; from STARTING on it occupies a slot."""
+
+    PREPARING = 0
+    READY = 1
+    """Its workspace is there, a slot is not."""
+    STARTING = 2
+    SPAWNED = 3
+
+
+class Progress(Struct):
+    """What this process knows beyond the ledger about an attempt that has not ended."""
+
+    phase: Phase = Phase.PREPARING
+    healthy: bool = False
+
+
+class Attempts:
+    """Every attempt that this worker holds."""
+
+    def __init__(self, draft: Draft, slots: int) -> None:
+        self._draft = draft
+        self._held = draft.state.held
+        self._slots = slots
+        self._progress: dict[AttemptRef, Progress] = {}
+        self._occupied = 0
+        # Attempts in READY, first come first served. One that was stopped meanwhile stays in the
+        # queue and is passed over when its turn comes.
+        self._ready: deque[AttemptRef] = deque()
+        # (when, attempt) of each SIGKILL that may become due. Entries of attempts that have ended
+        # stay until they come to the top.
+        self._kills: list[tuple[int, AttemptRef]] = []
+        self._reports: list[AttemptReport] = []
+
+    @property
+    def occupied(self) -> int:
+        """Slots taken: processes that are being started or have not ended."""
+        return self._occupied
+
+    # -- orders ---------------------------------------------------------------------------------
+    def take(self, order: AttemptOrder, now_ms: int) -> None:
+        """Begin an attempt; one that is held already is not begun again."""
+        held = self._held.get(order.ref)
+        if held is not None:
+            if held.report is not None and not held.foreign:
+                self._reports.append(held.report)
+            return
+        self._draft.emit(AttemptHeld(order=order, at_ms=now_ms))
+        self._progress[order.ref] = Progress()
+        self._draft.ask(Prepare(order=order))
+
+    def stop(self, ref: AttemptRef, reason: ExitReason, now_ms: int) -> None:
+        """End an attempt. The first stop's reason stays; one that is over is left alone.
+
+        An unknown one is left alone too: a master that believes it to be here learns the truth
+        from the next inventory.
+        """
+        progress = self._progress.get(ref)
+        if progress is None or self._held[ref].state is AttemptState.STOPPING:
+            return
+        # A newer master may give a reason that this worker cannot read; nobody may send UNKNOWN.
+        known = ExitReason.CANCELLED if reason is ExitReason.UNKNOWN else reason
+        if progress.phase is Phase.PREPARING:
+            self._draft.ask(AbandonPrepare(ref=ref))
+        if progress.phase < Phase.STARTING:
+            self._over(ref, known, now_ms)
+            return
+        self._draft.emit(AttemptStopping(ref=ref, reason=known, at_ms=now_ms))
+        # While it is being started there is nobody to signal; `spawned` does it then.
+        if progress.phase is Phase.SPAWNED:
+            self._terminate(ref, now_ms)
+
+    def stop_all(self, reason: ExitReason, now_ms: int) -> None:
+        """End everything that has not ended."""
+        for ref in list(self._progress):
+            self.stop(ref, reason, now_ms)
+
+    def forget(self, refs: Iterable[AttemptRef]) -> None:
+        """The master needs no more of these.
+
+        Unknown ones were forgotten before. One that has not ended stays: what the master
+        acknowledged was a report of another incarnation of its knowledge, and this end is still
+        to be told.
+        """
+        for ref in refs:
+            held = self._held.get(ref)
+            if held is not None and held.state is AttemptState.ENDED:
+                self._drop(ref)
+
+    def disown(self, now_ms: int) -> None:
+        """The worker went over to another cluster: end all of it, tell nobody."""
+        for ref in list(self._held):
+            progress = self._progress.get(ref)
+            if progress is None:
+                self._drop(ref)
+            else:
+                self.stop(ref, ExitReason.CANCELLED, now_ms)
+
+    def recover(self, now_ms: int) -> None:
+        """First thing in a process: what earlier ones left open ends as LOST.
+
+        Also where no AttemptSpawned is recorded. Between the commit of the order and the process's
+        first instruction lie a workspace, a fork and one more commit, and the crash may have come
+        after the fork: nobody can tell whether the job ran, so nobody may say that it did not.
+        """
+        for ref in list(self._held):
+            held = self._held[ref]
+            if held.foreign:
+                self._drop(ref)
+            elif held.state is not AttemptState.ENDED:
+                self._close(
+                    AttemptReport(
+                        ref=ref,
+                        state=AttemptState.ENDED,
+                        started_at_ms=held.started_at_ms,
+                        ended_at_ms=now_ms,
+                        port=held.port,
+                        reason=ExitReason.LOST,
+                        message=RESTARTED,
+                    )
+                )
+
+    # -- what became of the effects -------------------------------------------------------------
+    def workspace_ready(self, ref: AttemptRef) -> None:
+        """The attempt may start as soon as there is a slot."""
+        progress = self._progress.get(ref)
+        if progress is not None and progress.phase is Phase.PREPARING:
+            progress.phase = Phase.READY
+            self._ready.append(ref)
+
+    def workspace_failed(self, ref: AttemptRef, message: str, now_ms: int) -> None:
+        """It ends without a process."""
+        progress = self._progress.get(ref)
+        if progress is not None and progress.phase is Phase.PREPARING:
+            self._over(ref, ExitReason.PREPARE_FAILED, now_ms, message)
+
+    def spawned(self, item: Spawned, now_ms: int) -> None:
+        """Its process runs. Late words about one that is over already mean nothing."""
+        ref = item.ref
+        progress = self._progress.get(ref)
+        if progress is None or progress.phase is not Phase.STARTING:
+            return
+        progress.phase = Phase.SPAWNED
+        self._draft.emit(
+            AttemptSpawned(
+                ref=ref,
+                pid=item.pid,
+                start_ticks=item.start_ticks,
+                at_ms=item.at_ms or now_ms,
+                port=item.port,
+            )
+        )
+        held = self._held[ref]
+        if held.state is AttemptState.STOPPING:
+            self._terminate(ref, now_ms)
+            return
+        if held.order.spec.kind is JobKind.SERVICE:
+            self._watch_health(held, progress)
+        self._reports.append(_running(held, progress))
+
+    def spawn_failed(self, ref: AttemptRef, message: str, now_ms: int) -> None:
+        """There is no process and will be none."""
+        progress = self._progress.get(ref)
+        if progress is not None and progress.phase is Phase.STARTING:
+            self._over(ref, ExitReason.START_FAILED, now_ms, message)
+
+    def probe_answered(self, ref: AttemptRef) -> None:
+        """A service is healthy, unless it has been told to stop meanwhile."""
+        progress = self._progress.get(ref)
+        if progress is None or progress.healthy or progress.phase is not Phase.SPAWNED:
+            return
+        held = self._held[ref]
+        if held.state is AttemptState.RUNNING:
+            progress.healthy = True
+            self._reports.append(_running(held, progress))
+
+    def exited(self, item: Exited, now_ms: int) -> None:
+        """Its process is gone, perhaps before anybody said that it was there."""
+        progress = self._progress.get(item.ref)
+        if progress is None or progress.phase < Phase.STARTING:
+            return
+        held = self._held[item.ref]
+        own = ExitReason.SIGNALLED if item.signal else ExitReason.EXITED
+        self._end(
+            AttemptReport(
+                ref=item.ref,
+                state=AttemptState.ENDED,
+                started_at_ms=held.started_at_ms or now_ms,
+                ended_at_ms=now_ms,
+                port=held.port,
+                reason=held.stop_reason or own,
+                exit_code=0 if item.signal else item.exit_code,
+                signal=item.signal,
+                message=SHUT_DOWN if held.stop_reason is ExitReason.LOST else "",
+                stdout_bytes=item.stdout_bytes,
+                stderr_bytes=item.stderr_bytes,
+            )
+        )
+
+    # -- time and slots -------------------------------------------------------------------------
+    def kill_overdue(self, now_ms: int) -> None:
+        """SIGKILL for whatever has outlived its stop grace."""
+        while self._kills:
+            at_ms, ref = self._kills[0]
+            held = self._held.get(ref)
+            # Whoever has ended needs no signal, and its deadline is no reason to wake up.
+            stopping = held is not None and held.state is AttemptState.STOPPING
+            if stopping and at_ms > now_ms:
+                return
+            heapq.heappop(self._kills)
+            if stopping:
+                self._draft.ask(Terminate(ref=ref, force=True))
+
+    def next_kill_ms(self) -> int | None:
+        """When `kill_overdue` may next have something to do."""
+        return self._kills[0][0] if self._kills else None
+
+    def fill_slots(self) -> None:
+        """Start whatever is ready, in order, while there are slots."""
+        while self._ready and self._occupied < self._slots:
+            ref = self._ready.popleft()
+            progress = self._progress.get(ref)
+            if progress is None or progress.phase is not Phase.READY:
+                continue
+            progress.phase = Phase.STARTING
+            self._occupied += 1
+            self._draft.ask(Spawn(order=self._held[ref].order))
+
+    def stop_grace_ms(self) -> int:
+        """The longest time that something held may take to stop."""
+        return max((self._held[ref].order.spec.stop_grace_ms for ref in self._progress), default=0)
+
+    # -- what the master is told ----------------------------------------------------------------
+    def inventory(self) -> tuple[HeldAttempt, ...]:
+        """Everything that this worker answers for to its present cluster."""
+        return tuple(
+            HeldAttempt(ref=ref, state=self.shown(ref))
+            for ref, held in self._held.items()
+            if not held.foreign
+        )
+
+    def shown(self, ref: AttemptRef) -> AttemptState:
+        """An attempt's state as peers see it."""
+        state = self._held[ref].state
+        progress = self._progress.get(ref)
+        if (
+            state is AttemptState.PREPARING
+            and progress is not None
+            and progress.phase is Phase.STARTING
+        ):
+            return AttemptState.STARTING
+        return state
+
+    def report_everything(self) -> None:
+        """Say again what a master that has just come may have missed."""
+        self._reports = []
+        for ref, held in self._held.items():
+            if held.foreign:
+                continue
+            if held.report is not None:
+                self._reports.append(held.report)
+            elif held.state is AttemptState.RUNNING:
+                self._reports.append(_running(held, self._progress[ref]))
+
+    def take_reports(self) -> tuple[AttemptReport, ...]:
+        """The reports since the last call, in the order in which things happened."""
+        reports = self._reports
+        if not reports:
+            return ()
+        self._reports = []
+        ended = {report.ref for report in reports if report.state is AttemptState.ENDED}
+        # The end of a short attempt tells its start too. That a service was healthy is news of its
+        # own: its job has succeeded by that, whatever came after.
+        return tuple(
+            report
+            for report in reports
+            if report.state is AttemptState.ENDED or report.healthy or report.ref not in ended
+        )
+
+    # -- invariants -----------------------------------------------------------------------------
+    def check(self) -> None:
+        """Raise InvariantViolation if what this process remembers contradicts the state."""
+        state = self._draft.state
+        live = {ref for ref, held in self._held.items() if held.state is not AttemptState.ENDED}
+        if live != set(self._progress):
+            raise violated(state, "live attempts and those worked on are not the same")
+        phases = [progress.phase for progress in self._progress.values()]
+        occupied = sum(phase >= Phase.STARTING for phase in phases)
+        if occupied != self._occupied or occupied > self._slots:
+            raise violated(state, f"{occupied} slots taken, {self._occupied} counted")
+        if Phase.READY in phases and occupied < self._slots:
+            raise violated(state, "something waits beside a free slot")
+        waiting = set(self._ready)
+        for ref, progress in self._progress.items():
+            held = self._held[ref]
+            if (held.pid > 0) != (progress.phase is Phase.SPAWNED):
+                raise violated(state, f"attempt {ref} has pid {held.pid} in {progress.phase.name}")
+            if progress.phase is Phase.READY and ref not in waiting:
+                raise violated(state, f"attempt {ref} is ready and not in the queue")
+            if held.foreign and held.state is not AttemptState.STOPPING:
+                raise violated(state, f"attempt {ref} is another cluster's and {held.state}")
+
+    # -- the last steps -------------------------------------------------------------------------
+    def _watch_health(self, held: Held, progress: Progress) -> None:
+        service = held.order.spec.service
+        port = held.port or (service.port if service is not None else 0)
+        if port:
+            self._draft.ask(Probe(ref=held.order.ref, port=port))
+        else:
+            progress.healthy = True
+
+    def _terminate(self, ref: AttemptRef, now_ms: int) -> None:
+        self._draft.ask(Terminate(ref=ref, force=False))
+        heapq.heappush(self._kills, (now_ms + self._held[ref].order.spec.stop_grace_ms, ref))
+
+    def _over(self, ref: AttemptRef, reason: ExitReason, now_ms: int, message: str = "") -> None:
+        """End an attempt that never had a process."""
+        held = self._held[ref]
+        reason = held.stop_reason or reason
+        self._end(
+            AttemptReport(
+                ref=ref,
+                state=AttemptState.ENDED,
+                ended_at_ms=now_ms,
+                reason=reason,
+                message=message or (SHUT_DOWN if reason is ExitReason.LOST else ""),
+            )
+        )
+
+    def _end(self, report: AttemptReport) -> None:
+        """One that this process worked on is over; its slot is free."""
+        progress = self._progress.pop(report.ref)
+        if progress.phase >= Phase.STARTING:
+            self._occupied -= 1
+        if self._held[report.ref].foreign:
+            self._drop(report.ref)
+        else:
+            self._close(report)
+
+    def _close(self, report: AttemptReport) -> None:
+        self._draft.emit(AttemptClosed(report=report))
+        self._reports.append(report)
+
+    def _drop(self, ref: AttemptRef) -> None:
+        self._draft.emit(AttemptForgotten(ref=ref))
+        self._draft.ask(Forget(ref=ref))
+
+
+def _running(held: Held, progress: Progress) -> AttemptReport:
+    return AttemptReport(
+        ref=held.order.ref,
+        state=AttemptState.RUNNING,
+        started_at_ms=held.started_at_ms,
+        healthy=progress.healthy,
+        port=held.port,
+    )

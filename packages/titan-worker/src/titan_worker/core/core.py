@@ -1,0 +1,287 @@
+"""WorkerCore: routes inputs, keeps the link's and the heartbeat's time, and nothing else.
+
+What happens to attempts is decided in ``attempts``, whom to believe in ``reconcile``. Between
+LinkUp and Joined only Join is sent. Called by the engine (and by the simulator): ``handle`` for
+each input, ``settle`` once, ``drain``; commit the records, then release the effects in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final
+
+from msgspec import Struct
+
+from titan_proto.messages import (
+    AttemptReports,
+    Join,
+    Joined,
+    Leave,
+    ReportAcks,
+    StartAttempts,
+    StopAttempts,
+    WorkerStatus,
+)
+from titan_proto.states import ExitReason
+from titan_worker.core.attempts import Attempts
+from titan_worker.core.check import check
+from titan_worker.core.effects import Exit, HangUp, Send
+from titan_worker.core.inputs import (
+    Exited,
+    FromMaster,
+    Input,
+    LinkDown,
+    LinkUp,
+    ProbeAnswered,
+    Spawned,
+    SpawnFailed,
+    Started,
+    StopRequested,
+    UsageSampled,
+    WorkspaceFailed,
+    WorkspaceReady,
+)
+from titan_worker.core.reconcile import Standing, standing
+from titan_worker.core.records import ClusterBound
+from titan_worker.core.state import WorkerState
+from titan_worker.core.turn import Draft, Turn
+
+__all__ = ["Turn", "WorkerConfig", "WorkerCore"]
+
+HEARTBEAT_MIN_MS: Final = 100
+"""However impatient a master is: with 0 the worker would never sleep."""
+
+
+class WorkerConfig(Struct, frozen=True, kw_only=True):
+    """Who this worker is and what it offers. The boot id comes with ``Started``."""
+
+    worker_id: str
+    incarnation: int
+    host: str
+    port: int
+    slots: int
+    skills: tuple[str, ...]
+    software: str = ""
+    pid: int = 0
+    leave_after_ms: int = 15_000
+    """How long, beyond the longest stop grace, an ending worker waits for its ends to be heard."""
+
+
+class Link(Enum):
+    """The one link to a master."""
+
+    DOWN = "DOWN"
+    JOINING = "JOINING"
+    UP = "UP"
+
+
+class WorkerCore:
+    """The worker's mind. One per process, fed by one engine."""
+
+    def __init__(self, state: WorkerState, config: WorkerConfig) -> None:
+        self.state = state
+        self._config = config
+        self._draft = Draft(state)
+        self._attempts = Attempts(self._draft, config.slots)
+        self._boot_id = ""
+        self._link = Link.DOWN
+        self._heartbeat_ms = 0
+        self._next_beat_ms = 0
+        self._usage = UsageSampled(cpu_permille=0, memory_used_bytes=0, memory_total_bytes=0)
+        self._leave_by_ms: int | None = None
+        self._gone = False
+        self._routes: dict[type, Callable[[Any, int], None]] = {
+            Started: self._started,
+            LinkUp: self._link_up,
+            LinkDown: self._link_down,
+            FromMaster: self._from_master,
+            WorkspaceReady: lambda item, _: self._attempts.workspace_ready(item.ref),
+            WorkspaceFailed: lambda item, now_ms: self._attempts.workspace_failed(
+                item.ref, item.message, now_ms
+            ),
+            Spawned: self._attempts.spawned,
+            SpawnFailed: lambda item, now_ms: self._attempts.spawn_failed(
+                item.ref, item.message, now_ms
+            ),
+            Exited: self._attempts.exited,
+            ProbeAnswered: lambda item, _: self._attempts.probe_answered(item.ref),
+            UsageSampled: self._sampled,
+            StopRequested: self._stop_requested,
+            # the master's messages
+            Joined: self._joined,
+            StartAttempts: self._start,
+            StopAttempts: self._stop,
+            ReportAcks: self._acked,
+        }
+
+    # -- the turn -------------------------------------------------------------------------------
+    def handle(self, item: Input, now_ms: int) -> None:
+        """Take in one input."""
+        self._routes[type(item)](item, now_ms)
+
+    def settle(self, now_ms: int) -> None:
+        """Once per turn, after its inputs: due timers, free slots, then everything to be said."""
+        if self._gone:
+            return
+        self._attempts.kill_overdue(now_ms)
+        self._attempts.fill_slots()
+        if self._link is Link.UP:
+            reports = self._attempts.take_reports()
+            if reports:
+                self._send(AttemptReports(reports=reports))
+            if now_ms >= self._next_beat_ms:
+                self._beat(now_ms)
+        if self._leave_by_ms is not None:
+            self._leave_if_done(self._leave_by_ms, now_ms)
+
+    def drain(self) -> Turn:
+        """What the inputs since the last drain came to."""
+        return self._draft.finish()
+
+    def next_deadline_ms(self) -> int | None:
+        """When `settle` must be called even if nothing comes in."""
+        if self._gone:
+            return None
+        due = [self._attempts.next_kill_ms(), self._leave_by_ms]
+        if self._link is Link.UP:
+            due.append(self._next_beat_ms)
+        return min((at_ms for at_ms in due if at_ms is not None), default=None)
+
+    def check(self) -> None:
+        """Raise InvariantViolation if anything here contradicts itself. Between turns only."""
+        check(self.state)
+        self._attempts.check()
+
+    # -- the process and its link ---------------------------------------------------------------
+    def _started(self, item: Started, now_ms: int) -> None:
+        self._boot_id = item.boot_id
+        self._attempts.recover(now_ms)
+
+    def _link_up(self, item: LinkUp, now_ms: int) -> None:
+        self._link = Link.JOINING
+        if not self._accept(item.cluster_id, item.term, now_ms):
+            return
+        config = self._config
+        self._send(
+            Join(
+                worker_id=self._worker_id(),
+                host=config.host,
+                port=config.port,
+                incarnation=config.incarnation,
+                boot_id=self._boot_id,
+                software=config.software,
+                slots=config.slots,
+                skills=config.skills,
+                held=self._attempts.inventory(),
+                pid=config.pid,
+            )
+        )
+
+    def _worker_id(self) -> str:
+        """Another one in each cluster that it goes over to, and in one that it comes back to.
+
+        What was held for a cluster is dropped, reported or not, when the worker leaves it. Under
+        its old id the worker would seem never to have taken it, and be told to run it again under
+        the same number.
+        """
+        left = self.state.clusters_left
+        return f"{self._config.worker_id}-{left}" if left else self._config.worker_id
+
+    def _link_down(self, item: LinkDown, now_ms: int) -> None:
+        del item, now_ms
+        self._link = Link.DOWN
+
+    def _sampled(self, item: UsageSampled, now_ms: int) -> None:
+        del now_ms
+        self._usage = item
+
+    def _stop_requested(self, item: StopRequested, now_ms: int) -> None:
+        del item
+        if self._leave_by_ms is not None:
+            return
+        grace_ms = self._attempts.stop_grace_ms()
+        self._leave_by_ms = now_ms + grace_ms + self._config.leave_after_ms
+        self._attempts.stop_all(ExitReason.LOST, now_ms)
+
+    # -- what the master says -------------------------------------------------------------------
+    def _from_master(self, item: FromMaster, now_ms: int) -> None:
+        # After a hang-up a link may still deliver what it had received before.
+        if self._link is not Link.DOWN:
+            self._routes[type(item.message)](item.message, now_ms)
+
+    def _joined(self, message: Joined, now_ms: int) -> None:
+        if not self._accept(self.state.cluster_id, message.term, now_ms):
+            return
+        self._link = Link.UP
+        self._heartbeat_ms = max(message.heartbeat_ms, HEARTBEAT_MIN_MS)
+        self._next_beat_ms = now_ms + self._heartbeat_ms
+        for ref in message.stop:
+            self._attempts.stop(ref, ExitReason.CANCELLED, now_ms)
+        self._attempts.forget(message.forget)
+        self._attempts.report_everything()
+
+    def _start(self, message: StartAttempts, now_ms: int) -> None:
+        if not self._accept(self.state.cluster_id, message.term, now_ms):
+            return
+        # Whoever is leaving takes nothing new; the master gives these away when it hears Leave.
+        if self._leave_by_ms is not None:
+            return
+        for order in message.orders:
+            self._attempts.take(order, now_ms)
+
+    def _stop(self, message: StopAttempts, now_ms: int) -> None:
+        if not self._accept(self.state.cluster_id, message.term, now_ms):
+            return
+        for ref in message.refs:
+            self._attempts.stop(ref, message.reason, now_ms)
+
+    def _acked(self, message: ReportAcks, now_ms: int) -> None:
+        del now_ms
+        self._attempts.forget(message.refs)
+
+    def _accept(self, cluster_id: str, term: int, now_ms: int) -> bool:
+        """Whether this master may be obeyed; remembers it if it is news, hangs up if it is old."""
+        known = standing(self.state, cluster_id, term)
+        if known is Standing.KNOWN:
+            return True
+        if known is Standing.OLDER:
+            self._hang_up(
+                f"this master leads under term {term}, but term {self.state.term} has begun"
+            )
+            return False
+        self._draft.emit(ClusterBound(cluster_id=cluster_id, term=term))
+        if known is Standing.STRANGER:
+            self._attempts.disown(now_ms)
+        return True
+
+    # -- what the master is told ----------------------------------------------------------------
+    def _send(self, message: AttemptReports | Join | Leave | WorkerStatus) -> None:
+        self._draft.ask(Send(message=message))
+
+    def _hang_up(self, reason: str) -> None:
+        # At once, not only when the shell says LinkDown: nothing more may go out or be believed.
+        self._link = Link.DOWN
+        self._draft.ask(HangUp(reason=reason))
+
+    def _beat(self, now_ms: int) -> None:
+        # From now, not from when it was due: after a pause one heartbeat says it all.
+        self._next_beat_ms = now_ms + self._heartbeat_ms
+        self._send(
+            WorkerStatus(
+                running=self._attempts.occupied,
+                cpu_permille=self._usage.cpu_permille,
+                memory_used_bytes=self._usage.memory_used_bytes,
+                memory_total_bytes=self._usage.memory_total_bytes,
+            )
+        )
+
+    def _leave_if_done(self, leave_by_ms: int, now_ms: int) -> None:
+        """End once everything has ended and been heard, or the time for that is over."""
+        done = not self.state.held and self._link is not Link.JOINING
+        if not done and now_ms < leave_by_ms:
+            return
+        if self._link is Link.UP:
+            self._send(Leave())
+        self._draft.ask(Exit())
+        self._gone = True

@@ -1,0 +1,1 @@
+"""What spans packages: the simulator, real processes, the tree's own rules."""

@@ -1,0 +1,449 @@
+"""The auditor: an independent set of books about what the cluster promised, did and said.
+
+It reads the journal as events become durable, watches every process on every machine and every
+answer a client gets, and raises `Violation` at the first broken promise. It shares no code with the
+cores on purpose: what both got wrong, nobody would notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tests.sim.coverage import Coverage, Fault
+from tests.sim.driver import CrashPoint
+from tests.sim.world import Violation, World
+from titan_master.core import events as e
+from titan_master.core.state import State
+from titan_master.core.state import digest as master_digest_of
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import JobChange, ReportAcks, RunReceipt, RunView, StartAttempts
+from titan_proto.messages.worker import AttemptOrder
+from titan_proto.specs import JobKind, JobSpec, RunSpec
+from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
+
+_SPEC: msgspec.msgpack.Decoder[RunSpec] = msgspec.msgpack.Decoder(RunSpec)
+
+LOST_MAX = 3
+"""The crash limit: after so many lost attempts a job is not tried again."""
+
+CRASH_FAULTS = {
+    CrashPoint.BEFORE_COMMIT: Fault.MASTER_CRASH_BEFORE_COMMIT,
+    CrashPoint.LOST_TAIL: Fault.MASTER_CRASH_LOST_TAIL,
+    CrashPoint.KEPT_TAIL: Fault.MASTER_CRASH_KEPT_TAIL,
+    CrashPoint.RELEASING: Fault.MASTER_CRASH_RELEASING,
+}
+
+
+class JobBook:
+    """What the journal has said of one job."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.end: JobState | None = None
+        self.numbers = 0
+        self.live: int | None = None
+        """The attempt that is placed and has not ended."""
+        self.last: e.AttemptEnded | None = None
+        self.lost = 0
+
+
+class RunBook:
+    """What the journal has said of one run."""
+
+    def __init__(self, event: e.RunAccepted) -> None:
+        self.run_id = event.run_id
+        self.key = event.key
+        self.alias = f"{event.slug}-{event.number}"
+        self.jobs = {job.id: JobBook(job) for job in _SPEC.decode(event.spec).jobs}
+        self.state = RunState.ACTIVE
+        self.cancelled = False
+
+
+class WorkerBook:
+    """What the journal has said of one worker."""
+
+    def __init__(self, event: e.WorkerJoined) -> None:
+        self.slots = event.slots
+        self.skills = event.skills
+        self.state = "ONLINE"
+        self.holds: dict[AttemptRef, None] = {}
+
+
+class Auditor:
+    """Everything that must hold, whoever is to blame if it does not."""
+
+    def __init__(self, world: World, coverage: Coverage) -> None:
+        self._world = world
+        self._coverage = coverage
+        self.runs: dict[str, RunBook] = {}
+        self.workers: dict[str, WorkerBook] = {}
+        self.services: dict[tuple[str, str], str] = {}
+        self._keys: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}
+        self._fence = 0
+        self._term = 0
+        self._slots: dict[str, int] = {}
+        self._spawned: dict[AttemptRef, str] = {}
+        self._outcomes: dict[AttemptRef, tuple[int, int]] = {}
+        self._incarnations: dict[str, int] = {}
+        self.receipts: dict[str, str] = {}
+        """What clients were told: key → run."""
+        self.learned: dict[str, RunState] = {}
+        """What clients were told: run → how it ended."""
+        self.master_digest = ""
+        self._durable_digest = ""
+        self._keepers: dict[type, Callable[[Any], None]] = {
+            e.MasterStarted: self._on_master_started,
+            e.RunAccepted: self._on_run_accepted,
+            e.RunCancelRequested: self._on_run_cancel_requested,
+            e.RunEnded: self._on_run_ended,
+            e.JobsQueued: self._on_jobs_queued,
+            e.JobsScheduled: self._on_jobs_scheduled,
+            e.AttemptPlaced: self._on_attempt_placed,
+            e.AttemptStarted: self._on_attempt_started,
+            e.AttemptEnded: self._on_attempt_ended,
+            e.JobEnded: self._on_job_ended,
+            e.JobsDropped: self._on_jobs_dropped,
+            e.ServiceUp: self._on_service_up,
+            e.ServiceStopping: self._on_service_stopping,
+            e.ServiceEnded: self._on_service_ended,
+            e.WorkerJoined: self._on_worker_joined,
+            e.WorkerSilent: self._on_worker_silent,
+            e.WorkerReturned: self._on_worker_returned,
+            e.WorkerLost: self._on_worker_lost,
+            e.WorkerRetired: self._on_worker_retired,
+        }
+
+    def check(self, holds: object, promise: str) -> None:
+        """Raise Violation where a promise does not hold."""
+        if not holds:
+            raise Violation(promise)
+
+    # -- what is durable --------------------------------------------------------------------------
+
+    def journalled(self, event: Any) -> None:
+        """An event of the master is durable."""
+        self._durable_digest = self.master_digest
+        keep = self._keepers.get(type(event))
+        if keep is not None:
+            keep(event)
+
+    def recovered(self, state: State) -> None:
+        """A master has started and folded its journal."""
+        if self._durable_digest:
+            self.check(
+                master_digest_of(state) == self._durable_digest,
+                "recovery comes to another state than the process before had made durable",
+            )
+        self.master_digest = master_digest_of(state)
+
+    def _on_master_started(self, event: e.MasterStarted) -> None:
+        self.check(event.term > self._term, f"term {event.term} follows term {self._term}")
+        self._term = event.term
+
+    def _on_run_accepted(self, event: e.RunAccepted) -> None:
+        book = RunBook(event)
+        self.check(event.run_id not in self.runs, f"run {event.run_id} is accepted twice")
+        self.check(event.key not in self._keys, f"key {event.key} is accepted twice")
+        self.check(book.alias not in self._aliases, f"alias {book.alias} is given twice")
+        self.runs[event.run_id] = book
+        self._keys[event.key] = event.run_id
+        self._aliases[book.alias] = event.run_id
+
+    def _on_run_cancel_requested(self, event: e.RunCancelRequested) -> None:
+        self.runs[event.run_id].cancelled = True
+
+    def _on_run_ended(self, event: e.RunEnded) -> None:
+        run = self.runs[event.run_id]
+        self.check(run.state is RunState.ACTIVE, f"run {event.run_id} ends twice")
+        ends = [job.end for job in run.jobs.values()]
+        self.check(None not in ends, f"run {event.run_id} ends before its jobs")
+        expected = RunState.SUCCEEDED
+        if JobState.FAILED in ends:
+            expected = RunState.FAILED
+        elif JobState.CANCELLED in ends:
+            expected = RunState.CANCELLED
+        self.check(event.state is expected, f"run {event.run_id} is {event.state}, not {expected}")
+        run.state = event.state
+
+    def _on_jobs_queued(self, event: e.JobsQueued) -> None:
+        for job_id in event.job_ids:
+            self._ready(event.run_id, job_id)
+
+    def _on_jobs_scheduled(self, event: e.JobsScheduled) -> None:
+        for job_id in event.job_ids:
+            self._ready(event.run_id, job_id)
+
+    def _ready(self, run_id: str, job_id: str) -> None:
+        run = self.runs[run_id]
+        job = run.jobs[job_id]
+        self.check(job.end is None, f"{run_id}/{job_id} is ready after its end")
+        self.check(job.live is None, f"{run_id}/{job_id} is ready while an attempt lives")
+        self._check_parents(run, job)
+
+    def _check_parents(self, run: RunBook, job: JobBook) -> None:
+        for parent in job.spec.dependencies:
+            self.check(
+                run.jobs[parent].end is JobState.SUCCEEDED,
+                f"{run.run_id}/{job.spec.id} goes on before its parent {parent} has succeeded",
+            )
+
+    def _on_attempt_placed(self, event: e.AttemptPlaced) -> None:
+        run = self.runs[event.run_id]
+        job = run.jobs[event.job_id]
+        ref = AttemptRef(event.run_id, event.job_id, event.number)
+        worker = self.workers[event.worker_id]
+        self.check(job.end is None, f"{ref} is placed after its job's end")
+        self.check(not run.cancelled, f"{ref} is placed after its run's cancellation")
+        self.check(job.lost < LOST_MAX, f"{ref} is placed after {job.lost} lost attempts")
+        self.check(job.live is None, f"{ref} is placed beside attempt {job.live}")
+        self.check(event.number == job.numbers + 1, f"{ref} follows attempt {job.numbers}")
+        self.check(event.fence > self._fence, f"{ref} has fence {event.fence} after {self._fence}")
+        self.check(worker.state == "ONLINE", f"{ref} is placed on a worker that is {worker.state}")
+        self.check(
+            set(job.spec.needs.skills) <= set(worker.skills), f"{ref} is placed where skills lack"
+        )
+        self._check_parents(run, job)
+        self._fence = event.fence
+        job.numbers = event.number
+        job.live = event.number
+        worker.holds[ref] = None
+        self.check(len(worker.holds) <= worker.slots, f"{ref} is one too many on {event.worker_id}")
+
+    def _on_attempt_started(self, event: e.AttemptStarted) -> None:
+        ref = AttemptRef(event.run_id, event.job_id, event.number)
+        self.check(self._job(ref).live == ref.number, f"{ref} starts and is not the live attempt")
+        self.check(ref in self._spawned, f"{ref} started, says the journal, but no process did")
+
+    def _on_attempt_ended(self, event: e.AttemptEnded) -> None:
+        ref = AttemptRef(event.run_id, event.job_id, event.number)
+        job = self._job(ref)
+        worker = self.workers.get(event.worker_id)
+        self.check(job.live == ref.number, f"{ref} ends and is not the live attempt")
+        job.live = None
+        job.last = event
+        if event.reason is ExitReason.LOST:
+            job.lost += 1
+        if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED}:
+            self.check(
+                self._outcomes.get(ref) == (event.exit_code, event.signal),
+                f"{ref} ended otherwise than its process: {event} {self._outcomes.get(ref)}",
+            )
+        if worker is not None:
+            self.check(ref in worker.holds, f"{ref} ends on a worker that never had it")
+            del worker.holds[ref]
+
+    def _on_job_ended(self, event: e.JobEnded) -> None:
+        ref = AttemptRef(event.run_id, event.job_id, event.number)
+        job = self._job(ref)
+        self._end_job(event.run_id, job, event.state)
+        last = job.last
+        if event.state is JobState.SUCCEEDED and job.spec.kind is JobKind.TASK:
+            self.check(
+                last is not None and last.number == event.number and self._succeeded(last),
+                f"{ref} succeeded by {last}",
+            )
+        if event.state is JobState.SUCCEEDED and job.spec.kind is JobKind.SERVICE:
+            self.check((ref.run_id, ref.job_id) in self.services, f"{ref} settles and is not up")
+        if event.state is JobState.CANCELLED:
+            self.check(self.runs[ref.run_id].cancelled, f"{ref} is cancelled by nobody")
+        if event.state is JobState.FAILED and event.reason is ExitReason.CRASH_LIMIT:
+            self.check(job.lost >= LOST_MAX, f"{ref} failed for {job.lost} lost attempts")
+
+    def _succeeded(self, event: e.AttemptEnded) -> bool:
+        return (event.reason, event.exit_code, event.signal) == (ExitReason.EXITED, 0, 0)
+
+    def _on_jobs_dropped(self, event: e.JobsDropped) -> None:
+        run = self.runs[event.run_id]
+        for job_id in event.job_ids:
+            job = run.jobs[job_id]
+            self._end_job(event.run_id, job, event.state)
+            parents = {run.jobs[parent].end for parent in job.spec.dependencies}
+            if event.state is JobState.SKIPPED:
+                self.check(
+                    parents & {JobState.FAILED, JobState.SKIPPED},
+                    f"{event.run_id}/{job_id} is skipped and no parent failed",
+                )
+            else:
+                self.check(
+                    run.cancelled or JobState.CANCELLED in parents,
+                    f"{event.run_id}/{job_id} is {event.state} and nobody cancelled",
+                )
+
+    def _end_job(self, run_id: str, job: JobBook, state: JobState) -> None:
+        name = f"{run_id}/{job.spec.id}"
+        self.check(job.end is None, f"{name} ends as {state} and had ended as {job.end}")
+        self.check(state in JOB_TERMINAL, f"{name} ends as {state}")
+        service = job.spec.kind is JobKind.SERVICE
+        self.check(
+            job.live is None or (service and state is JobState.SUCCEEDED),
+            f"{name} ends as {state} while attempt {job.live} lives",
+        )
+        job.end = state
+
+    def _on_service_up(self, event: e.ServiceUp) -> None:
+        key = (event.run_id, event.job_id)
+        self.check(key not in self.services, f"service {key} comes up twice")
+        self.services[key] = "HEALTHY"
+
+    def _on_service_stopping(self, event: e.ServiceStopping) -> None:
+        key = (event.run_id, event.job_id)
+        self.check(self.services[key] == "HEALTHY", f"service {key} is stopped twice")
+        self.services[key] = "STOPPING"
+
+    def _on_service_ended(self, event: e.ServiceEnded) -> None:
+        key = (event.run_id, event.job_id)
+        self.check(self.services[key] in {"HEALTHY", "STOPPING"}, f"service {key} ends twice")
+        self.check(
+            event.stopped == (self.services[key] == "STOPPING"),
+            f"service {key} was {self.services[key]} and ended as stopped={event.stopped}",
+        )
+        self.services[key] = "ENDED"
+
+    def _on_worker_joined(self, event: e.WorkerJoined) -> None:
+        holds = self.workers[event.worker_id].holds if event.worker_id in self.workers else {}
+        book = WorkerBook(event)
+        book.holds = holds
+        self.workers[event.worker_id] = book
+
+    def _on_worker_silent(self, event: e.WorkerSilent) -> None:
+        self.workers[event.worker_id].state = "SILENT"
+
+    def _on_worker_returned(self, event: e.WorkerReturned) -> None:
+        self.workers[event.worker_id].state = "ONLINE"
+
+    def _on_worker_lost(self, event: e.WorkerLost) -> None:
+        self.workers[event.worker_id].state = "LOST"
+
+    def _on_worker_retired(self, event: e.WorkerRetired) -> None:
+        worker = self.workers[event.worker_id]
+        self.check(not worker.holds, f"{event.worker_id} retires and holds {list(worker.holds)}")
+        worker.state = "RETIRED"
+
+    def _job(self, ref: AttemptRef) -> JobBook:
+        return self.runs[ref.run_id].jobs[ref.job_id]
+
+    # -- what the master says ---------------------------------------------------------------------
+
+    def ordered(self, worker_id: str, message: StartAttempts) -> None:
+        """A worker was told to start these."""
+        for order in message.orders:
+            ref = order.ref
+            run = self.runs.get(ref.run_id)
+            self.check(
+                run is not None and ref.number <= run.jobs[ref.job_id].numbers,
+                f"{worker_id} is told to start {ref}, which is not in the journal",
+            )
+
+    def acked(self, message: ReportAcks) -> None:
+        """A worker was told that it may forget these."""
+        for ref in message.refs:
+            run = self.runs.get(ref.run_id)
+            live = run.jobs[ref.job_id].live if run is not None else None
+            self.check(live != ref.number, f"{ref} is acknowledged before its end is durable")
+
+    def received(self, key: str, receipt: RunReceipt) -> None:
+        """A client was told that its run is accepted."""
+        run = self.runs.get(receipt.run_id)
+        self.check(run is not None, f"run {receipt.run_id} is acknowledged and not durable")
+        assert run is not None
+        self.check(run.key == key, f"key {key} was answered with the run of {run.key}")
+        self.check(run.alias == receipt.alias, f"{receipt.alias} is the alias of {run.alias}")
+        known = self.receipts.setdefault(key, receipt.run_id)
+        self.check(known == receipt.run_id, f"key {key} is run {known} and {receipt.run_id}")
+
+    def told(self, view: RunView) -> None:
+        """A client was told how a run stands."""
+        run = self.runs.get(view.run_id)
+        self.check(run is not None, f"a client hears of run {view.run_id}, which is not durable")
+        assert run is not None
+        self.check(sum(view.counts.values()) == len(run.jobs), f"the counts of {view} are wrong")
+        if view.state is not RunState.ACTIVE:
+            self._told_end(view.run_id, view.state)
+
+    def watched(self, change: JobChange) -> None:
+        """A client was told of a change."""
+        run = self.runs.get(change.run_id)
+        self.check(run is not None, f"a client hears of run {change.run_id}, not durable")
+        assert run is not None
+        if change.job_id and change.state in JOB_TERMINAL:
+            end = run.jobs[change.job_id].end
+            self.check(end is change.state, f"{change} was told, the journal says {end}")
+        if change.run_state is not RunState.ACTIVE:
+            self._told_end(change.run_id, change.run_state)
+
+    def _told_end(self, run_id: str, state: RunState) -> None:
+        known = self.runs[run_id].state
+        self.check(known is state, f"a client is told {state} of run {run_id}, which is {known}")
+        self.learned[run_id] = state
+
+    # -- what really happens ----------------------------------------------------------------------
+
+    def machine(self, host: str, slots: int) -> None:
+        """There is a machine."""
+        self._slots[host] = slots
+
+    def worker_started(self, worker_id: str, incarnation: int) -> None:
+        """A worker's process has started."""
+        known = self._incarnations.get(worker_id, 0)
+        self.check(incarnation > known, f"{worker_id} has incarnation {incarnation} after {known}")
+        self._incarnations[worker_id] = incarnation
+
+    def spawned(self, host: str, order: AttemptOrder, live: int) -> None:
+        """A process started on a machine that now has so many."""
+        ref = order.ref
+        self.check(
+            ref not in self._spawned, f"{ref} runs on {host}, ran on {self._spawned.get(ref)}"
+        )
+        self._spawned[ref] = host
+        self.check(live <= self._slots[host], f"{live} processes on {host}")
+        run = self.runs[ref.run_id]
+        self._check_parents(run, run.jobs[ref.job_id])
+
+    def exited(self, ref: AttemptRef, exit_code: int, signal: int) -> None:
+        """A process ended."""
+        self._outcomes[ref] = (exit_code, signal)
+
+    def forgotten(self, worker_id: str, ref: AttemptRef) -> None:
+        """A worker has let go of an attempt of this cluster."""
+        live = self.runs[ref.run_id].jobs[ref.job_id].live
+        self.check(
+            live != ref.number, f"{worker_id} forgets {ref}, whose end the master does not know"
+        )
+
+    # -- faults that the drivers carry out --------------------------------------------------------
+
+    def master_crashed(self, point: CrashPoint) -> None:
+        """An armed crash took effect."""
+        self._coverage.fault(CRASH_FAULTS[point])
+
+    def worker_crashed(self, point: CrashPoint) -> None:
+        """Likewise."""
+        del point
+        self._coverage.fault(Fault.WORKER_CRASH_IN_TURN)
+
+    # -- at the end -------------------------------------------------------------------------------
+
+    def unfinished(self) -> list[str]:
+        """What has been accepted and has not come to its end."""
+        return [
+            f"{run.run_id}/{job_id} attempts={job.numbers} live={job.live}"
+            for run in self.runs.values()
+            if run.state is RunState.ACTIVE
+            for job_id, job in run.jobs.items()
+            if job.end is None
+        ] + [
+            f"service {key} is {state}" for key, state in self.services.items() if state != "ENDED"
+        ]
+
+    def finish(self) -> None:
+        """Nothing that was acknowledged is lost, and everybody knows how it ended."""
+        for key, run_id in self.receipts.items():
+            run = self.runs.get(run_id)
+            self.check(run is not None, f"run {run_id} of key {key} was acknowledged and is lost")
+            assert run is not None
+            self.check(run.state is not RunState.ACTIVE, f"run {run_id} never ended")
+            self.check(run_id in self.learned, f"the client of {run_id} never learned its end")

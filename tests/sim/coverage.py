@@ -1,0 +1,174 @@
+"""What the seeds have exercised, and what they must.
+
+A campaign is worth as much as what it went through: a fault that never struck, a message that
+never crossed the wire, a transition that never happened were not tested, whatever the colour of
+the result. Counts of many seeds are added up; `missing` names what has none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+from typing import Any, get_args
+
+from titan_master.core import effects as master_effects
+from titan_master.core import events as master_events
+from titan_master.core import inputs as master_inputs
+from titan_master.core.transitions import TABLES
+from titan_proto.errors import ErrorCode
+from titan_proto.messages import REGISTRY
+from titan_proto.states import OpenEnum
+from titan_worker.core import effects as worker_effects
+from titan_worker.core import inputs as worker_inputs
+from titan_worker.core import records as worker_records
+from titan_worker.core.transitions import ATTEMPT as WORKER_ATTEMPT
+
+
+class Fault(Enum):
+    """What can go wrong. Every kind must strike somewhere in a suite."""
+
+    DELAY = "messages delayed"
+    CUT = "link cut"
+    HALF_OPEN = "link half-open"
+    WORKER_CRASH = "worker crash, ledger kept"
+    WORKER_CRASH_IN_TURN = "worker crash inside a turn"
+    MACHINE_REBOOT = "worker machine reboot, ledger lost"
+    MACHINE_REBOOT_TAIL = "worker machine reboot, ledger's tail lost"
+    WORKER_LEAVES = "worker shut down in good order"
+    WORKER_PAUSE_SHORT = "worker paused below the lease"
+    WORKER_PAUSE_LONG = "worker paused beyond the lease"
+    MASTER_CRASH_BEFORE_COMMIT = "master crash before commit"
+    MASTER_CRASH_LOST_TAIL = "master crash in the commit, unsynced tail lost"
+    MASTER_CRASH_KEPT_TAIL = "master crash in the commit, tail kept, nothing released"
+    MASTER_CRASH_RELEASING = "master crash between commit and release"
+    MASTER_CRASH_IDLE = "master crash between turns"
+    STALE_MASTER = "a master of an older term answers"
+    FOREIGN_MASTER = "another cluster's master answers"
+    MASTER_PAUSE_SHORT = "master paused below the lease"
+    MASTER_PAUSE_LONG = "master paused beyond the lease"
+
+
+MESSAGES_LEFT_OUT = {
+    "LogChunk": "bulk: the data plane's, passes no core",
+    "LogAck": "bulk's other half, passes no core",
+    "LogData": "bulk: the data plane's, passes no core",
+    "OfferArtifact": "the data plane's, passes no core",
+    "ArtifactWanted": "the data plane's, passes no core",
+    "ArtifactChunk": "bulk: the data plane's, passes no core",
+    "ArtifactStored": "the data plane's, passes no core",
+    "FetchArtifact": "the data plane's, passes no core",
+    "FindFiles": "a look into a folder, passes no core",
+    "FilesFound": "its answer",
+    "Hello": "the handshake, inside Connection; every link that opens has had it",
+    "Challenge": "likewise",
+    "Proof": "likewise",
+    "Welcome": "likewise",
+    "Ping": "answered inside Connection",
+    "Pong": "likewise",
+    "Refused": "ends a handshake; counted below as a closing code",
+    "Goodbye": "ends a link; counted below as a closing code",
+}
+"""Messages that no seed need carry, each with its reason."""
+
+CLOSINGS = (
+    ErrorCode.UNAUTHENTICATED,
+    ErrorCode.SUPERSEDED,
+    ErrorCode.DUPLICATE_WORKER,
+)
+"""Last words that the master must have had reason to say."""
+
+FACTS_LEFT_OUT = {
+    "PoisonRemembered": "written by the engine's way out after a bug, not by a healthy core",
+}
+
+
+class Coverage:
+    """Counts, by what they count."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Counter[str]] = {
+            group: Counter()
+            for group in ("fault", "message", "closing", "transition", "fact", "input", "effect")
+        }
+
+    def fault(self, kind: Fault) -> None:
+        """It struck."""
+        self.counts["fault"][kind.value] += 1
+
+    def message(self, message: Any) -> None:
+        """It arrived."""
+        self.counts["message"][type(message).__name__] += 1
+
+    def closed(self, code: ErrorCode) -> None:
+        """A link ended with these last words."""
+        self.counts["closing"][code.value] += 1
+
+    def transition(self, table: str, before: OpenEnum, after: OpenEnum) -> None:
+        """A state machine moved."""
+        self.counts["transition"][_arrow(table, before, after)] += 1
+
+    def fact(self, side: str, fact: Any) -> None:
+        """An event or record became durable."""
+        self.counts["fact"][f"{side} {type(fact).__name__}"] += 1
+
+    def input(self, side: str, item: Any) -> None:
+        """A core was handed it."""
+        self.counts["input"][f"{side} {type(item).__name__}"] += 1
+
+    def effect(self, side: str, effect: Any) -> None:
+        """A host did it."""
+        self.counts["effect"][f"{side} {type(effect).__name__}"] += 1
+
+    def add(self, other: dict[str, Counter[str]]) -> None:
+        """Take in another seed's counts."""
+        for group, counts in other.items():
+            self.counts[group].update(counts)
+
+    def missing(self) -> list[str]:
+        """What has never been exercised."""
+        return [
+            f"{group}: {name}"
+            for group, names in required().items()
+            for name in names
+            if not self.counts[group][name]
+        ]
+
+    def report(self) -> str:
+        """All counts, one line each, in the order of what is required."""
+        lines = []
+        for group, names in required().items():
+            counts = self.counts[group]
+            lines.append(f"{group}: {len(names)} kinds, {sum(counts.values())} in all")
+            others = sorted(set(counts) - set(names))
+            lines += [f"  {counts[name]:9d}  {name}" for name in [*names, *others]]
+        return "\n".join(lines)
+
+
+def required() -> dict[str, list[str]]:
+    """What a suite must have exercised, by group."""
+    transitions = [
+        _arrow(name, before, after)
+        for name, table in TABLES.items()
+        for before, after in sorted(table)
+    ]
+    transitions += [_arrow("WORKER'S", *move) for move in sorted(WORKER_ATTEMPT)]
+    facts = _names("master", master_events.AnyEvent) + _names("worker", worker_records.AnyRecord)
+    return {
+        "fault": [kind.value for kind in Fault],
+        "message": [
+            kind.__name__ for kind in REGISTRY.values() if kind.__name__ not in MESSAGES_LEFT_OUT
+        ],
+        "closing": [code.value for code in CLOSINGS],
+        "transition": transitions,
+        "fact": [name for name in facts if name.split()[1] not in FACTS_LEFT_OUT],
+        "input": _names("master", master_inputs.Input) + _names("worker", worker_inputs.Input),
+        "effect": _names("master", master_effects.Effect) + _names("worker", worker_effects.Effect),
+    }
+
+
+def _names(side: str, union: Any) -> list[str]:
+    return [f"{side} {kind.__name__}" for kind in get_args(union)]
+
+
+def _arrow(table: str, before: OpenEnum, after: OpenEnum) -> str:
+    return f"{table} {before} -> {after}"

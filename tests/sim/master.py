@@ -1,0 +1,325 @@
+"""The master's host: a disk, and one process after another around the real core.
+
+It does what the master's shells do, and nothing more: parse, draw ids, look into the store, send.
+Every decision is the core's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from typing import Any, get_args
+
+import msgspec
+
+from tests.sim import history, wire
+from tests.sim.checkers import Auditor
+from tests.sim.coverage import Coverage
+from tests.sim.driver import CrashPoint, Driver
+from tests.sim.network import End, Network
+from tests.sim.wire import Wire
+from tests.sim.world import Life, Violation, World
+from titan_master.core.apply import apply
+from titan_master.core.check import check
+from titan_master.core.core import Core, CoreConfig
+from titan_master.core.effects import (
+    AskHistory,
+    CloseLog,
+    HangUp,
+    OpenLog,
+    Reply,
+    ServeLog,
+    Tell,
+)
+from titan_master.core.inputs import (
+    Ask,
+    Asked,
+    ExchangeDropped,
+    LinkClosed,
+    Origin,
+    ReportsArrived,
+    RunSubmitted,
+    WorkerArrived,
+    WorkerHeard,
+    WorkerLeft,
+)
+from titan_master.core.state import State, digest
+from titan_master.store import codec
+from titan_master.store.memory import MemoryStore
+from titan_proto.connection import Opened, Received
+from titan_proto.errors import ErrorCode
+from titan_proto.messages import (
+    AttemptReports,
+    Cancel,
+    Done,
+    Hello,
+    Join,
+    Leave,
+    Role,
+    SubmitRun,
+    Welcome,
+    WorkerStatus,
+)
+
+CLUSTER_ID = "simcluster"
+BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+ASKS = frozenset(get_args(Ask))
+COMMIT_MS = 12
+HISTORY_MS = 20
+DOWN_MS = 4_000
+
+
+class Master:
+    """The master's machine."""
+
+    def __init__(
+        self, world: World, network: Network, auditor: Auditor, coverage: Coverage
+    ) -> None:
+        self.world = world
+        self.network = network
+        self.auditor = auditor
+        self.coverage = coverage
+        self.store = MemoryStore()
+        self.process: MasterProcess | None = None
+        self._ids_drawn = 0
+
+    @property
+    def life(self) -> Life | None:
+        """Of the present process."""
+        return self.process.life if self.process is not None else None
+
+    def start(self) -> None:
+        """Start a process; it recovers from the store."""
+        if self.process is None:
+            self.process = MasterProcess(self)
+
+    def crashed(self) -> None:
+        """Its process is gone; somebody starts it again a little later."""
+        self.process = None
+        self.world.after(self.world.between(20, DOWN_MS), self.start)
+
+    def draw_run_id(self) -> str:
+        """16 characters, ordered by time, never twice."""
+        self._ids_drawn += 1
+        number = (self.world.now_ms << 24) | self._ids_drawn
+        return "".join(BASE32[(number >> shift) & 31] for shift in range(75, -5, -5))
+
+
+class MasterProcess:
+    """One start of the master, until it dies."""
+
+    def __init__(self, machine: Master) -> None:
+        self.machine = machine
+        self.world = machine.world
+        self.life = Life(machine.world, "master")
+        self._auditor = machine.auditor
+        self._coverage = machine.coverage
+        self._store = machine.store
+        self._links: dict[int, MasterLink] = {}
+        self._link_ids = 0
+        self._dirty: dict[int, None] = {}
+        self.last_ms = 0
+        found = self._store.open()
+        self._term = found.term
+        self._auditor.recovered(found.state)
+        self.core = Core(found.state, CoreConfig())
+        self.shadow = State()
+        self._fold_shadow()
+        self.shadow.observer = self._coverage.transition
+        self.driver = Driver(
+            self.world, self, self.core, commit_ms=lambda: self.world.between(0, COMMIT_MS)
+        )
+        self.driver.on_crash = self._crashed_at
+        self.core.start(
+            self.clock_ms(),
+            term=found.term,
+            software=wire.SOFTWARE,
+            cluster_id=CLUSTER_ID,
+            cluster_name="sim",
+        )
+        self.driver.finish()
+        machine.network.listening = self.life
+        machine.network.accept = self._accept
+
+    # -- the shell of the driver ------------------------------------------------------------------
+
+    def clock_ms(self) -> int:
+        """Never goes back."""
+        self.last_ms = max(self.last_ms, self.world.now_ms)
+        return self.last_ms
+
+    def drain(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """One turn of the core, with every invariant checked and the shadow beside it."""
+        turn = self.core.drain()
+        check(self.core.state)
+        if turn.events:
+            for event in turn.events:
+                apply(self.shadow, codec.decode(codec.encode(event)))
+            if digest(self.shadow) != digest(self.core.state):
+                raise Violation("the master's state is not the fold of its events")
+        elif digest(self.core.state) != self._auditor.master_digest:
+            raise Violation("a turn without events changed the master's state")
+        self._auditor.master_digest = digest(self.core.state)
+        return turn.events, turn.effects
+
+    def write(self, facts: tuple[Any, ...]) -> None:
+        """Begin the transaction."""
+        self._store.write(facts, self._term)
+
+    def sync(self, facts: tuple[Any, ...]) -> None:
+        """It is durable: from here on it happened."""
+        self._store.sync()
+        for fact in facts:
+            body = codec.encode(fact)
+            self.world.remember(body)
+            self._coverage.fact("master", fact)
+            self._auditor.journalled(codec.decode(body))
+
+    def lose_unsynced(self) -> None:
+        """It never happened."""
+        self._store.lose_unsynced()
+
+    def release(self, effect: Any) -> None:
+        """Do what the core asked for."""
+        self._coverage.effect("master", effect)
+        if isinstance(effect, Reply):
+            self._send(effect.origin.link_id, effect.message, effect.origin.correlation, effect.end)
+        elif isinstance(effect, Tell):
+            self._send(effect.link_id, effect.message, 0, False)
+        elif isinstance(effect, HangUp):
+            link = self._links.get(effect.link_id)
+            self._coverage.closed(effect.code)
+            if link is not None:
+                self._dirty.pop(effect.link_id, None)
+                link.wire.hang_up(effect.code, effect.reason)
+        elif isinstance(effect, AskHistory):
+            self.life.after(self.world.between(0, HISTORY_MS), partial(self._answer, effect))
+        elif isinstance(effect, ServeLog):
+            self._send(effect.origin.link_id, Done(), effect.origin.correlation, True)
+        elif isinstance(effect, (OpenLog, CloseLog)):
+            # The data plane's own: nothing of it passes a core.
+            pass
+        else:
+            raise Violation(f"an effect that no engine knows: {effect}")
+
+    def released(self) -> None:
+        """One write per link and turn."""
+        dirty, self._dirty = self._dirty, {}
+        for link_id in dirty:
+            link = self._links.get(link_id)
+            if link is not None:
+                link.wire.flush()
+
+    def die(self) -> None:
+        """Killed: the kernel closes its sockets."""
+        self.life.end()
+        self.machine.network.listening = None
+        self.machine.network.drop_process(self.life)
+        self._store.lose_unsynced()
+        self.machine.crashed()
+
+    # -- links ------------------------------------------------------------------------------------
+
+    def forward(self, item: Any) -> None:
+        """Into the inbox."""
+        self._coverage.input("master", item)
+        self.driver.put(item)
+
+    def closed(self, link_id: int) -> None:
+        """A link is gone."""
+        del self._links[link_id]
+        self.forward(LinkClosed(link_id=link_id))
+
+    def _accept(self, end: End) -> None:
+        self._link_ids += 1
+        self._links[self._link_ids] = MasterLink(self, self._link_ids, end)
+
+    def welcome(self, link_id: int, hello: Hello) -> Welcome:
+        """What a dialler hears at last."""
+        del hello
+        return Welcome(
+            version=1,
+            cluster_id=self.core.state.cluster_id,
+            software=wire.SOFTWARE,
+            term=self._term,
+            link_id=link_id,
+        )
+
+    def _send(self, link_id: int, message: Any, correlation: int, end: bool) -> None:
+        link = self._links.get(link_id)
+        if link is not None:
+            link.wire.send(message, correlation, end=end)
+            self._dirty[link_id] = None
+
+    def _answer(self, effect: AskHistory) -> None:
+        answer = history.answer(self._store, effect)
+        if isinstance(answer, Asked):
+            self.forward(answer)
+            return
+        origin = effect.origin
+        for message in answer[:-1]:
+            self._send(origin.link_id, message, origin.correlation, False)
+        self._send(origin.link_id, answer[-1], origin.correlation, True)
+        self.released()
+
+    def _fold_shadow(self) -> None:
+        for record in self._store.records():
+            apply(self.shadow, codec.decode(record.body))
+
+    def _crashed_at(self, point: CrashPoint) -> None:
+        self.machine.auditor.master_crashed(point)
+
+
+class MasterLink:
+    """One link, as the master's net sees it."""
+
+    def __init__(self, process: MasterProcess, link_id: int, end: End) -> None:
+        self._process = process
+        self._link_id = link_id
+        self._role = Role.UNKNOWN
+        connection = wire.listener(process.world, partial(process.welcome, link_id))
+        self.wire = Wire(process.world, end, connection, process.machine.coverage)
+        self.wire.on_open = self._opened
+        self.wire.on_message = self._message
+        self.wire.on_close = lambda _code: process.closed(link_id)
+
+    def _opened(self, opened: Opened) -> None:
+        self._role = opened.hello.role
+
+    def _message(self, received: Received) -> None:
+        item = self._input(received)
+        if item is None:
+            self.wire.hang_up(ErrorCode.PROTOCOL, "that is not for this role to say")
+            raise Violation(f"a {self._role} sent {received.message}")
+        self._process.forward(item)
+
+    def _input(self, received: Received) -> Any:
+        message = received.message
+        link_id = self._link_id
+        if self._role is Role.WORKER:
+            if isinstance(message, Join):
+                return WorkerArrived(link_id=link_id, join=message)
+            if isinstance(message, WorkerStatus):
+                return WorkerHeard(link_id=link_id, status=message)
+            if isinstance(message, AttemptReports):
+                return ReportsArrived(link_id=link_id, reports=message.reports)
+            if isinstance(message, Leave):
+                return WorkerLeft(link_id=link_id)
+            return None
+        origin = Origin(link_id, received.correlation)
+        if isinstance(message, SubmitRun) and message.spec is not None:
+            body = msgspec.msgpack.encode(message.spec)
+            return RunSubmitted(
+                origin=origin,
+                run_id=self._process.machine.draw_run_id(),
+                key=message.key,
+                digest=hashlib.sha256(body).hexdigest(),
+                spec=message.spec,
+                spec_bytes=body,
+                owner="sim",
+            )
+        if isinstance(message, Cancel):
+            return ExchangeDropped(origin=origin)
+        if type(message) in ASKS:
+            return Asked(origin=origin, request=message)
+        return None

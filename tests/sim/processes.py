@@ -1,0 +1,117 @@
+"""Virtual processes of one machine: they take time, end somehow, and may not care for SIGTERM.
+
+They belong to the machine, not to the worker: a crash of the worker leaves them running until the
+next start sweeps them. What each attempt really did is told to the auditor, who compares it with
+what the cluster believes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from tests.sim.checkers import Auditor
+from tests.sim.world import Timer, World
+from titan_proto.ids import AttemptRef
+from titan_proto.messages.worker import AttemptOrder
+from titan_proto.specs import JobKind
+
+SIGKILL = 9
+SIGTERM = 15
+
+
+class Outcome(Struct, frozen=True):
+    """How a process ended."""
+
+    exit_code: int
+    signal: int
+
+
+class Process:
+    """One attempt's process."""
+
+    def __init__(self, order: AttemptOrder, pid: int, start_ticks: int) -> None:
+        self.order = order
+        self.pid = pid
+        self.start_ticks = start_ticks
+        self.ignores_term = False
+        self.end: Timer | None = None
+        self.report: Callable[[Outcome], None] = lambda _outcome: None
+        """Whom the kernel tells; nobody, once its worker has died."""
+
+
+class Processes:
+    """The process table of a machine."""
+
+    def __init__(self, world: World, auditor: Auditor, host: str) -> None:
+        self._world = world
+        self._auditor = auditor
+        self._host = host
+        self._pid = 1000
+        self.live: dict[AttemptRef, Process] = {}
+
+    def start(self, order: AttemptOrder, report: Callable[[Outcome], None]) -> Process:
+        """Fork; how long it will take is drawn here."""
+        world = self._world
+        self._pid += world.between(1, 5)
+        process = Process(order, self._pid, world.now_ms // 10)
+        process.report = report
+        process.ignores_term = world.chance(15)
+        self.live[order.ref] = process
+        self._auditor.spawned(self._host, order, len(self.live))
+        lasts_ms = self._lifetime_ms(order)
+        if lasts_ms is not None:
+            process.end = world.after(lasts_ms, lambda: self._end(process, self._own_outcome()))
+        return process
+
+    def signal(self, ref: AttemptRef, *, force: bool) -> None:
+        """SIGTERM or SIGKILL to its group; nothing where there is none."""
+        process = self.live.get(ref)
+        if process is None or (process.ignores_term and not force):
+            return
+        outcome = Outcome(0, SIGKILL if force else SIGTERM)
+        if not force and self._world.chance(30):
+            # It cleans up and exits by itself.
+            outcome = Outcome(self._world.random.choice((0, 1, 143)), 0)
+        delay_ms = self._world.between(0, 20 if force else 800)
+        self._world.after(delay_ms, lambda: self._end(process, outcome))
+
+    def sweep(self) -> None:
+        """Kill everything that earlier processes of the worker left behind."""
+        for process in list(self.live.values()):
+            process.report = lambda _outcome: None
+            self._end(process, Outcome(0, SIGKILL))
+
+    def orphan(self) -> None:
+        """The worker died: nobody waits for its children any more."""
+        for process in self.live.values():
+            process.report = lambda _outcome: None
+
+    def _end(self, process: Process, outcome: Outcome) -> None:
+        ref = process.order.ref
+        if self.live.get(ref) is not process:
+            return
+        del self.live[ref]
+        if process.end is not None:
+            process.end.cancel()
+        self._auditor.exited(ref, outcome.exit_code, outcome.signal)
+        process.report(outcome)
+
+    def _lifetime_ms(self, order: AttemptOrder) -> int | None:
+        world = self._world
+        if order.spec.kind is JobKind.SERVICE and world.chance(75):
+            return None
+        if world.chance(50):
+            return world.between(0, 200)
+        if world.chance(85):
+            return world.between(200, 4_000)
+        return world.between(4_000, 40_000)
+
+    def _own_outcome(self) -> Outcome:
+        world = self._world
+        if world.chance(90):
+            return Outcome(0, 0)
+        if world.chance(70):
+            return Outcome(world.between(1, 255), 0)
+        return Outcome(0, world.random.choice((6, 9, 11, 15)))

@@ -1,0 +1,220 @@
+"""The simulator bites: bugs planted on purpose are found within a few seeds.
+
+Each mutant breaks one rule that the design rests on. One that survives shows a hole in the
+checkers or in the workload, not in the cores.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.driver import Driver
+from tests.sim.simulation import Failure, simulate
+from titan_master.core import admission, graph, lifecycle, placement, workers
+from titan_master.core.presence import Roster
+from titan_master.store.memory import MemoryStore
+from titan_proto.states import JobState
+from titan_worker.core import core as worker_core
+from titan_worker.core.attempts import Attempts
+from titan_worker.core.reconcile import Standing, standing
+
+SEEDS_MAX = 60
+
+
+def drop_the_number_fence(patch):
+    """A report about any attempt of a job counts as news of its newest one."""
+
+    def is_held_by(state, ref, worker_id):
+        return (ref.run_id, ref.job_id) in state.workers[worker_id].held
+
+    patch.setattr(workers, "_is_held_by", is_held_by)
+
+
+def drop_the_boot_fence(patch):
+    """A ledger is believed to be whole after its machine has gone down."""
+    reconcile = workers._reconcile
+
+    def trusting(draft, link_id, join, *, is_ledger_trusted):
+        del is_ledger_trusted
+        reconcile(draft, link_id, join, is_ledger_trusted=True)
+
+    patch.setattr(workers, "_reconcile", trusting)
+
+
+def drop_the_term_fence(patch):
+    """A worker obeys a master whose time is over."""
+
+    def gullible(state, cluster_id, term):
+        found = standing(state, cluster_id, term)
+        return Standing.KNOWN if found is Standing.OLDER else found
+
+    patch.setattr(worker_core, "standing", gullible)
+
+
+def keep_the_worker_id_in_another_cluster(patch):
+    """A worker comes back to a cluster as the one that left it."""
+    patch.setattr(
+        worker_core.WorkerCore, "_worker_id", lambda self: self._config.worker_id
+    )
+
+
+def release_before_commit(patch):
+    """Effects leave before the facts that they depend on are durable."""
+    finish = Driver.finish
+
+    def hasty(self):
+        shell = self._shell
+        facts, effects = shell.drain()
+        for effect in effects:
+            shell.release(effect)
+        shell.released()
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(shell, "drain", lambda: (facts, ()), raising=False)
+            finish(self)
+
+    patch.setattr(Driver, "finish", hasty)
+
+
+def never_sync(patch):
+    """What the disk was given is not on the disk."""
+    patch.setattr(MemoryStore, "sync", lambda self: None)
+
+
+def place_again_under_the_same_number(patch):
+    """A lost attempt's successor has its number."""
+    placed = placement.AttemptPlaced
+
+    def same(**fields):
+        fields["number"] = max(1, fields["number"] - 1)
+        return placed(**fields)
+
+    patch.setattr(placement, "AttemptPlaced", same)
+
+
+def begin_before_the_last_parent(patch):
+    """One succeeded parent is taken for all of them."""
+
+    def opened_by(run, jobs):
+        found = [run.order[c] for job in jobs for c in run.children.get(job.index, ())]
+        return [job for job in found if job.state is JobState.BLOCKED]
+
+    patch.setattr(graph, "opened_by", opened_by)
+
+
+def place_on_silent_workers(patch):
+    """A worker that nobody has heard of lately is as good as any."""
+    refresh = Roster.refresh
+
+    def hopeful(self, worker_id):
+        worker = self._state.workers.get(worker_id)
+        state = worker.state if worker is not None else None
+        if worker is not None:
+            worker.state = type(state).ONLINE
+        refresh(self, worker_id)
+        if worker is not None:
+            worker.state = state
+
+    patch.setattr(Roster, "refresh", hopeful)
+
+
+def fill_one_slot_too_many(patch):
+    """An off-by-one in the count of free slots."""
+    refresh = Roster.refresh
+
+    def greedy(self, worker_id):
+        worker = self._state.workers.get(worker_id)
+        if worker is None:
+            refresh(self, worker_id)
+            return
+        worker.slots += 1
+        refresh(self, worker_id)
+        worker.slots -= 1
+
+    patch.setattr(Roster, "refresh", greedy)
+
+
+def forget_submit_keys(patch):
+    """A retried submission is a new run."""
+    patch.setattr(admission, "_remembered", lambda draft, key: None)
+
+
+def forget_the_crash_limit(patch):
+    """A job that kills its workers is tried for ever."""
+
+    def again(draft, run, job):
+        draft.emit(
+            lifecycle.JobsQueued(at_ms=draft.now_ms, run_id=run.run_id, job_ids=(job.spec.id,))
+        )
+
+    patch.setattr(lifecycle, "_try_again", again)
+
+
+def forget_lost_orders(patch):
+    """An order that was lost with its link is never sent again."""
+    patch.setattr(workers, "_not_held", lambda draft, worker, ref, attempt: None)
+
+
+def forget_unheard_reports(patch):
+    """A report that was lost with its link is never sent again."""
+    patch.setattr(Attempts, "report_everything", lambda self: None)
+
+
+def acknowledge_what_was_not_taken(patch):
+    """The master acknowledges reports and does nothing about some of them."""
+    ended = workers._attempt_ended
+
+    def careless(draft, report):
+        if report.exit_code == 0 and report.ref.job_id != "j2":
+            ended(draft, report)
+
+    patch.setattr(workers, "_attempt_ended", careless)
+
+
+def write_state_beside_apply(patch):
+    """A handler changes state without an event."""
+    heard = workers.heard
+
+    def scribble(draft, item):
+        heard(draft, item)
+        worker_id = draft.roster.worker_on(item.link_id)
+        if worker_id is not None:
+            draft.state.workers[worker_id].since_ms = draft.now_ms
+
+    from titan_master.core import core
+    from titan_master.core.inputs import WorkerHeard
+
+    patch.setitem(core._HANDLERS, WorkerHeard, scribble)
+
+
+MUTANTS = [
+    drop_the_number_fence,
+    drop_the_boot_fence,
+    drop_the_term_fence,
+    keep_the_worker_id_in_another_cluster,
+    release_before_commit,
+    never_sync,
+    place_again_under_the_same_number,
+    begin_before_the_last_parent,
+    place_on_silent_workers,
+    fill_one_slot_too_many,
+    forget_submit_keys,
+    forget_the_crash_limit,
+    forget_lost_orders,
+    forget_unheard_reports,
+    acknowledge_what_was_not_taken,
+    write_state_beside_apply,
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_planted_bug_is_found(mutant, monkeypatch):
+    """Within a bounded number of seeds, and the message says how to see it again."""
+    mutant(monkeypatch)
+    for seed in range(1, SEEDS_MAX + 1):
+        try:
+            simulate(seed)
+        except Failure as failure:
+            assert f"--seed {seed} --trace" in str(failure)
+            print(f"{mutant.__name__}: seed {seed}: {str(failure).splitlines()[0]}")
+            return
+    pytest.fail(f"{mutant.__name__} survived {SEEDS_MAX} seeds")

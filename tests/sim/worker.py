@@ -1,0 +1,383 @@
+"""A worker's machine: a ledger, processes, and one worker process after another round the real core.
+
+It does what the worker's shells do, and nothing more. Every decision is the core's.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from tests.sim import wire
+from tests.sim.checkers import Auditor
+from tests.sim.coverage import Coverage
+from tests.sim.disk import Ledger, decode, encode
+from tests.sim.driver import Driver
+from tests.sim.network import End, Network
+from tests.sim.processes import Outcome, Processes
+from tests.sim.wire import Wire
+from tests.sim.world import Life, Violation, World
+from titan_proto.connection import Opened, Received
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import (
+    Joined,
+    Leave,
+    ReportAcks,
+    Role,
+    StartAttempts,
+    StopAttempts,
+)
+from titan_proto.messages.worker import AttemptOrder
+from titan_worker.core.apply import apply
+from titan_worker.core.check import check
+from titan_worker.core.core import WorkerConfig, WorkerCore
+from titan_worker.core.effects import (
+    AbandonPrepare,
+    Exit,
+    Forget,
+    HangUp,
+    Prepare,
+    Probe,
+    Send,
+    Spawn,
+    Terminate,
+)
+from titan_worker.core.inputs import (
+    Exited,
+    FromMaster,
+    LinkDown,
+    LinkUp,
+    ProbeAnswered,
+    Spawned,
+    SpawnFailed,
+    Started,
+    StopRequested,
+    UsageSampled,
+    WorkspaceFailed,
+    WorkspaceReady,
+)
+from titan_worker.core.records import AttemptForgotten
+from titan_worker.core.state import digest
+
+CRASHED_MS = 6_000
+"""A process that crashed is started again within so long, one that left within so long:"""
+LEFT_MS = 45_000
+COMMIT_MS = 5
+BACKOFF_MS = 100
+BACKOFF_MAX_MS = 4_000
+USAGE_EVERY_MS = 7_000
+
+
+class Machine:
+    """A worker's host. What is on it survives the worker's process, or not even a reboot."""
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        auditor: Auditor,
+        coverage: Coverage,
+        *,
+        number: int,
+        slots: int,
+        skills: tuple[str, ...],
+    ) -> None:
+        self.world = world
+        self.network = network
+        self.auditor = auditor
+        self.coverage = coverage
+        self.name = f"worker{number}"
+        self.port = 8080 + number
+        self.slots = slots
+        self.skills = skills
+        # Clocks of machines differ; only durations may be compared between them.
+        self.clock_skew_ms = world.between(-5_000, 5_000)
+        self.boots = 1
+        self.processes = Processes(world, auditor, self.name)
+        self.ledger = self._fresh_ledger()
+        self.process: WorkerProcess | None = None
+
+    @property
+    def life(self) -> Life | None:
+        """Of the present process."""
+        return self.process.life if self.process is not None else None
+
+    def start(self) -> None:
+        """Start the worker; it sweeps first."""
+        if self.process is None:
+            self.processes.sweep()
+            self.process = WorkerProcess(self)
+
+    def process_gone(self, down_ms: int) -> None:
+        """Crashed, or ended in good order; somebody starts it again after a while."""
+        self.process = None
+        self.processes.orphan()
+        self.world.after(self.world.between(20, down_ms), self.start)
+
+    def crash(self) -> None:
+        """kill -9 of the worker's process, between two turns."""
+        if self.process is not None:
+            self.process.die()
+
+    def reboot(self, *, keep_ledger: bool) -> None:
+        """The machine goes down: its processes with it, and what was not on the disk."""
+        self.boots += 1
+        self.processes.sweep()
+        if self.process is not None:
+            self.network.drop_machine(self.process.life)
+            self.process.life.end()
+            self.process_gone(CRASHED_MS)
+        if keep_ledger:
+            self.ledger.lose_tail(self.world.between(0, min(4, len(self.ledger))))
+        else:
+            self.ledger = self._fresh_ledger()
+
+    def shut_down(self, *, goodbye_ms: int) -> None:
+        """SIGTERM to the worker: stop everything, report, leave; its last word may take long."""
+        if self.process is not None:
+            self.process.goodbye_ms = goodbye_ms
+            self.process.put(StopRequested())
+
+    def _fresh_ledger(self) -> Ledger:
+        return Ledger(f"w{self.port}x{self.boots}")
+
+
+class WorkerProcess:
+    """One start of the worker, until it dies or exits."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.world = machine.world
+        self.life = Life(machine.world, machine.name)
+        self._auditor = machine.auditor
+        self._coverage = machine.coverage
+        self._wire: Wire | None = None
+        self._backoff_ms = BACKOFF_MS
+        self._last_ms = 0
+        self._exit_wanted = False
+        self.goodbye_ms = 0
+        self.joined = False
+        self._abandoned: dict[AttemptRef, None] = {}
+        self._foreign: dict[AttemptRef, None] = {}
+        ledger = machine.ledger
+        state = ledger.open()
+        self.shadow = ledger.fold()
+        self.core = WorkerCore(
+            state,
+            WorkerConfig(
+                worker_id=ledger.worker_id,
+                incarnation=ledger.incarnation,
+                host="sim",
+                port=machine.port,
+                slots=machine.slots,
+                skills=machine.skills,
+                software=wire.SOFTWARE,
+                pid=self.world.between(2, 30_000),
+            ),
+        )
+        self._auditor.worker_started(ledger.worker_id, ledger.incarnation)
+        self.driver = Driver(
+            self.world, self, self.core, commit_ms=lambda: self.world.between(0, COMMIT_MS)
+        )
+        self.driver.on_crash = self._auditor.worker_crashed
+        self.put(Started(boot_id=f"{machine.name}-boot{machine.boots}"))
+        self._dial()
+        self._sample_usage()
+
+    # -- the shell of the driver ------------------------------------------------------------------
+
+    def clock_ms(self) -> int:
+        """This machine's own idea of the time."""
+        self._last_ms = max(self._last_ms, self.world.now_ms + self.machine.clock_skew_ms)
+        return self._last_ms
+
+    def drain(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """One turn, with every invariant checked and the shadow beside it."""
+        turn = self.core.drain()
+        check(self.core.state)
+        self.core.check()
+        for record in turn.records:
+            copy = decode(encode(record))
+            self._move(copy)
+        if digest(self.shadow) != digest(self.core.state):
+            raise Violation(f"the state of {self.machine.name} is not the fold of its ledger")
+        return turn.records, turn.effects
+
+    def write(self, facts: tuple[Any, ...]) -> None:
+        """Nothing to see of it before `sync`: the process survives or the transaction is whole."""
+
+    def sync(self, facts: tuple[Any, ...]) -> None:
+        """One transaction into the ledger."""
+        for body in self.machine.ledger.commit(facts):
+            self.world.remember(body)
+        for fact in facts:
+            self._coverage.fact("worker", fact)
+            if isinstance(fact, AttemptForgotten) and fact.ref not in self._foreign:
+                self._auditor.forgotten(self.machine.ledger.worker_id, fact.ref)
+
+    def lose_unsynced(self) -> None:
+        """Nothing was written."""
+
+    def release(self, effect: Any) -> None:
+        """Do what the core asked for."""
+        self._coverage.effect("worker", effect)
+        if isinstance(effect, Send):
+            if self._wire is not None and self._wire.is_open:
+                if isinstance(effect.message, Leave):
+                    self._wire.flush()
+                    self._wire.hold(self.goodbye_ms)
+                self._wire.send(effect.message)
+        elif isinstance(effect, Prepare):
+            self._prepare(effect.order)
+        elif isinstance(effect, AbandonPrepare):
+            self._abandoned[effect.ref] = None
+        elif isinstance(effect, Spawn):
+            self._spawn(effect.order)
+        elif isinstance(effect, Terminate):
+            self.machine.processes.signal(effect.ref, force=effect.force)
+        elif isinstance(effect, Probe):
+            self.life.after(self.world.between(5, 3_000), partial(self._probe, effect.ref))
+        elif isinstance(effect, HangUp):
+            if self._wire is not None:
+                self._wire.hang_up(ErrorCode.PROTOCOL, effect.reason)
+        elif isinstance(effect, Exit):
+            self._exit_wanted = True
+        elif not isinstance(effect, Forget):
+            raise Violation(f"an effect that no engine knows: {effect}")
+
+    def released(self) -> None:
+        """One write per turn; then perhaps the end."""
+        if self._wire is not None:
+            self._wire.flush()
+        if self._exit_wanted:
+            if self.machine.processes.live:
+                raise Violation(f"{self.machine.name} exits and leaves processes behind")
+            self._go(LEFT_MS)
+
+    def die(self) -> None:
+        """Killed."""
+        self._go(CRASHED_MS)
+
+    def _go(self, down_ms: int) -> None:
+        """The process is gone; the kernel closes its socket."""
+        self.life.end()
+        self.machine.network.drop_process(self.life)
+        self.machine.process_gone(down_ms)
+
+    def put(self, item: Any) -> None:
+        """Into the inbox."""
+        self._coverage.input("worker", item)
+        self.driver.put(item)
+
+    # -- the link ---------------------------------------------------------------------------------
+
+    def _dial(self) -> None:
+        self.machine.network.dial(self.life, connected=self._connected, refused=self._again)
+
+    def _connected(self, end: End) -> None:
+        connection = wire.dialler(self.world, Role.WORKER, last_term=self.core.state.term)
+        link = Wire(self.world, end, connection, self._coverage)
+        link.on_open = self._opened
+        link.on_message = self._message
+        link.on_close = self._closed
+        self._wire = link
+        link.flush()
+
+    def _opened(self, opened: Opened) -> None:
+        welcome = opened.welcome
+        self.put(LinkUp(cluster_id=welcome.cluster_id, term=welcome.term))
+
+    def _message(self, received: Received) -> None:
+        message = received.message
+        if isinstance(message, StartAttempts):
+            self._auditor.ordered(self.machine.ledger.worker_id, message)
+        elif isinstance(message, ReportAcks):
+            self._auditor.acked(message)
+        elif not isinstance(message, (Joined, StopAttempts)):
+            raise Violation(f"the master told a worker {message}")
+        if isinstance(message, Joined):
+            self.joined = True
+            self._backoff_ms = BACKOFF_MS
+        self.put(FromMaster(message=message))
+
+    def _closed(self, code: ErrorCode | None) -> None:
+        del code
+        self._wire = None
+        self.joined = False
+        self.put(LinkDown())
+        self._again()
+
+    def _again(self) -> None:
+        delay_ms = self.world.between(self._backoff_ms // 2, self._backoff_ms)
+        self._backoff_ms = min(BACKOFF_MAX_MS, self._backoff_ms * 2)
+        self.life.after(delay_ms, self._dial)
+
+    # -- the process host -------------------------------------------------------------------------
+
+    def _prepare(self, order: AttemptOrder) -> None:
+        self.life.after(self.world.between(0, 150), partial(self._prepared, order.ref))
+
+    def _prepared(self, ref: AttemptRef) -> None:
+        if ref in self._abandoned and self.world.chance(50):
+            return
+        if self.world.chance(3):
+            self.put(WorkspaceFailed(ref=ref, message="no space left on device"))
+        else:
+            self.put(WorkspaceReady(ref=ref))
+
+    def _spawn(self, order: AttemptOrder) -> None:
+        ref = order.ref
+        if self.world.chance(3):
+            self.life.after(
+                self.world.between(0, 5),
+                lambda: self.put(SpawnFailed(ref=ref, message="exec format error")),
+            )
+            return
+        process = self.machine.processes.start(order, partial(self._exited, ref))
+        service = order.spec.service
+        port = 0
+        if service is not None:
+            port = service.port or (self.world.between(20_000, 60_000) if service.port_auto else 0)
+        spawned = Spawned(ref=ref, pid=process.pid, start_ticks=process.start_ticks, port=port)
+        if self.world.chance(70):
+            self.put(spawned)
+        else:
+            # Forking takes its time on a busy host; the process may even be over before.
+            self.life.after(self.world.between(0, 250), lambda: self.put(spawned))
+
+    def _exited(self, ref: AttemptRef, outcome: Outcome) -> None:
+        item = Exited(
+            ref=ref,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            stdout_bytes=self.world.between(0, 5_000),
+            stderr_bytes=self.world.between(0, 50),
+        )
+        self.life.do(lambda: self.put(item))
+
+    def _probe(self, ref: AttemptRef) -> None:
+        if ref in self.machine.processes.live:
+            self.put(ProbeAnswered(ref=ref))
+
+    def _sample_usage(self) -> None:
+        self.put(
+            UsageSampled(
+                cpu_permille=self.world.between(0, 1000),
+                memory_used_bytes=self.world.between(1, 1 << 33),
+                memory_total_bytes=1 << 34,
+            )
+        )
+        self.life.after(USAGE_EVERY_MS, self._sample_usage)
+
+    def _move(self, record: Any) -> None:
+        """Fold a record into the shadow, and count the transition it is."""
+        ref = getattr(record, "ref", None) or getattr(getattr(record, "report", None), "ref", None)
+        held = self.shadow.held.get(ref) if ref is not None else None
+        before = held.state if held is not None else None
+        if held is not None and held.foreign:
+            self._foreign[ref] = None
+        apply(self.shadow, record)
+        after = self.shadow.held.get(ref) if ref is not None else None
+        if before is not None and after is not None and before is not after.state:
+            self._coverage.transition("WORKER'S", before, after.state)

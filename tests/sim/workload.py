@@ -1,0 +1,264 @@
+"""What is asked of the cluster: graphs of jobs, and errands of clients about them.
+
+Everything is drawn from the world's dice. Every feature that exists is drawn sometimes: what is not
+in here is not simulated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.sim.checkers import Auditor
+from tests.sim.clients import Call, Errand, HangUp, Pause, Stream, is_error
+from tests.sim.world import Violation, World
+from titan_proto.errors import ErrorCode
+from titan_proto.messages import (
+    CancelRun,
+    GetJob,
+    GetRun,
+    GetStats,
+    JobMilestone,
+    JobView,
+    ListJobs,
+    ListRuns,
+    ListServices,
+    ReadLog,
+    RunReceipt,
+    RunView,
+    ServiceList,
+    Stats,
+    StopService,
+    SubmitRun,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+)
+from titan_proto.specs import JobKind, JobSpec, Launch, LaunchKind, Needs, RunSpec, ServiceSection
+from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, ServiceState
+
+SKILLS = ("GENERAL", "GPU")
+NAMES = ("nightly", "Nightly!", "etl", "a")
+LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
+IMPATIENT_MS = 300
+
+
+# -- graphs ---------------------------------------------------------------------------------------
+
+
+def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
+    """A graph of so many jobs, in one of a few shapes."""
+    shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
+    specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
+    return RunSpec(name=world.random.choice(NAMES), jobs=specs)
+
+
+def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...]) -> JobSpec:
+    service = world.chance(8)
+    return JobSpec(
+        id=f"j{place}",
+        launch=LAUNCH,
+        kind=JobKind.SERVICE if service else JobKind.TASK,
+        dependencies=_parents(world, place, jobs, shape),
+        needs=Needs(skills=(world.random.choice(skills),) if world.chance(30) else ("GENERAL",)),
+        priority=world.random.choice((0, 5, 5, 5, 10)),
+        delay_ms=world.between(1, 8_000) if world.chance(12) else 0,
+        affinity=world.chance(25),
+        stop_grace_ms=world.random.choice((0, 200, 2_000)),
+        service=_service(world) if service else None,
+    )
+
+
+def _service(world: World) -> ServiceSection:
+    return world.random.choice(
+        (
+            ServiceSection(),
+            ServiceSection(port=8000),
+            ServiceSection(port_auto=True),
+        )
+    )
+
+
+def _parents(world: World, place: int, jobs: int, shape: str) -> tuple[str, ...]:
+    if place == 0 or shape == "alone":
+        return ()
+    if shape == "chain":
+        return (f"j{place - 1}",)
+    if shape == "fan":
+        if place < jobs - 1:
+            return ("j0",)
+        return tuple(f"j{parent}" for parent in range(max(1, jobs - 4), place)) or ("j0",)
+    count = min(place, world.between(0, 3))
+    return tuple(f"j{parent}" for parent in sorted(world.random.sample(range(place), count)))
+
+
+# -- errands --------------------------------------------------------------------------------------
+
+
+def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
+    """Submit until there is a receipt, then stay until the run's end is known."""
+    request = SubmitRun(key=key, spec=spec)
+    receipt: Any = None
+    while not isinstance(receipt, RunReceipt):
+        impatient = world.chance(25)
+        receipt = yield Call(request, give_up_ms=IMPATIENT_MS if impatient else 0)
+        if receipt is None and world.chance(50):
+            # A client that is killed and started again knows its key and nothing else.
+            yield HangUp()
+        elif is_error(receipt):
+            raise Violation(f"a valid submission was refused: {receipt}")
+    auditor.received(key, receipt)
+    if world.chance(20):
+        again = yield Call(request)
+        auditor.received(key, again)
+        if not again.known:
+            raise Violation(f"key {key} was accepted as news for the second time")
+    if world.chance(10):
+        other = RunSpec(name=f"{spec.name}-other", jobs=spec.jobs)
+        refusal = yield Call(SubmitRun(key=key, spec=other))
+        if not is_error(refusal, ErrorCode.CONFLICT):
+            raise Violation(f"key {key} was taken for two runs: {refusal}")
+    if world.chance(35):
+        yield from _watch(auditor, receipt)
+    yield from _await_end(world, auditor, receipt, spec)
+    if world.chance(30):
+        again = yield Call(request)
+        auditor.received(key, again)
+
+
+def _watch(auditor: Auditor, receipt: RunReceipt) -> Errand:
+    changes = yield Stream(WatchRun(run=receipt.run_id))
+    if not isinstance(changes, list):
+        raise Violation(f"watching {receipt.run_id} came to {changes}")
+    for change in changes:
+        auditor.watched(change)
+    if not changes or changes[-1].run_state not in RUN_TERMINAL:
+        raise Violation(f"the stream of {receipt.run_id} ended before its run: {changes[-1:]}")
+
+
+def _await_end(world: World, auditor: Auditor, receipt: RunReceipt, spec: RunSpec) -> Errand:
+    view: Any = None
+    while not isinstance(view, RunView):
+        name = receipt.run_id if world.chance(70) else receipt.alias
+        patience_ms = world.between(200, 5_000) if world.chance(30) else 0
+        view = yield Call(WaitRun(run=name), give_up_ms=patience_ms)
+        if is_error(view):
+            raise Violation(f"waiting for {name}, which was acknowledged, came to {view}")
+    if view.state not in RUN_TERMINAL:
+        raise Violation(f"waiting for {receipt.run_id} ended with {view}")
+    auditor.told(view)
+    job = yield Call(GetJob(run=receipt.run_id, job=world.random.choice(spec.jobs).id))
+    if not isinstance(job, JobView) or job.state not in JOB_TERMINAL:
+        raise Violation(f"a job of ended run {receipt.run_id} is {job}")
+
+
+def cancel(world: World, auditor: Auditor, key: str) -> Errand:
+    """Cancel a run once somebody knows it; twice is once."""
+    while key not in auditor.receipts:
+        yield Pause(500)
+    yield Pause(world.between(0, 12_000))
+    run_id = auditor.receipts[key]
+    for _ in range(world.between(1, 2)):
+        view = yield Call(CancelRun(run=run_id))
+        if isinstance(view, RunView):
+            auditor.told(view)
+        elif not is_error(view, ErrorCode.ALREADY_DONE):
+            raise Violation(f"cancelling {run_id} came to {view}")
+
+
+def look(world: World, auditor: Auditor, rounds: int) -> Errand:
+    """Ask about this and that, as a dashboard or a curious person would."""
+    for _ in range(rounds):
+        yield Pause(world.between(100, 4_000))
+        run_ids = list(auditor.runs)
+        run = world.random.choice(run_ids) if run_ids else "none"
+        job = f"j{world.between(0, 6)}"
+        question = world.between(0, 9)
+        if question == 0:
+            _check_stats((yield Call(GetStats())))
+        elif question == 1:
+            yield from _list_runs(world, auditor)
+        elif question == 2:
+            yield from _list_jobs(world, run)
+        elif question == 3:
+            yield Call(GetJob(run=run if world.chance(50) else "", job=job))
+        elif question == 4:
+            answer = yield Call(GetRun(run=_selector(world, auditor, run)))
+            if isinstance(answer, RunView):
+                auditor.told(answer)
+        elif question == 5:
+            until = world.random.choice((JobMilestone.STARTED, JobMilestone.ENDED))
+            yield Call(WaitJob(run=run, job=job, until=until), give_up_ms=3_000)
+        elif question == 6:
+            yield Stream(ReadLog(run=run, job=job, follow=world.chance(50)))
+        elif question == 7:
+            yield Call(WatchRun(run=run), give_up_ms=1_000)
+        elif question == 8:
+            yield Call(StopService(service=f"nobody/{job}"))
+        else:
+            yield Call(ListServices())
+
+
+def _selector(world: World, auditor: Auditor, run: str) -> str:
+    book = auditor.runs.get(run)
+    if book is None or world.chance(20):
+        return "@last"
+    name = world.random.choice((run, book.alias))
+    return name if world.chance(60) else name[: world.between(1, len(name))]
+
+
+def _check_stats(stats: Any) -> None:
+    if not isinstance(stats, Stats):
+        raise Violation(f"stats came to {stats}")
+    for worker in stats.workers:
+        if not 0 <= worker.used <= worker.slots:
+            raise Violation(f"{worker.used} of {worker.slots} slots are used: {worker}")
+
+
+def _list_runs(world: World, auditor: Auditor) -> Errand:
+    cursor = ""
+    ended = world.chance(60)
+    for _ in range(10):
+        page = yield Call(ListRuns(ended=ended, cursor=cursor, limit=world.between(1, 5)))
+        if is_error(page):
+            raise Violation(f"a list of runs came to {page}")
+        for view in page.runs:
+            auditor.told(view)
+        cursor = page.cursor
+        if not cursor:
+            return
+
+
+def _list_jobs(world: World, run: str) -> Errand:
+    cursor = ""
+    for _ in range(10):
+        page = yield Call(ListJobs(run=run, cursor=cursor, limit=world.between(1, 12)))
+        if is_error(page):
+            return
+        cursor = page.cursor
+        if not cursor:
+            return
+
+
+def keep_house(world: World, is_over: Any) -> Errand:
+    """Stop services after a while, or they would hold their slots for ever."""
+    while not is_over():
+        yield Pause(world.between(4_000, 12_000))
+        answer = yield Call(ListServices())
+        if not isinstance(answer, ServiceList):
+            raise Violation(f"a list of services came to {answer}")
+        for service in answer.services:
+            if service.state is not ServiceState.HEALTHY:
+                continue
+            names = (
+                service.name,
+                f"{service.run_alias}/{service.job_id}",
+                f"{service.run_id}/{service.job_id}",
+                service.job_id,
+            )
+            yield Call(StopService(service=world.random.choice(names)))
+
+
+def knock() -> Errand:
+    """A stranger: asks until it is refused, and never gets further."""
+    answer = yield Call(GetStats())
+    raise Violation(f"a stranger was answered: {answer}")
