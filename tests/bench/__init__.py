@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.bench`. Never part of the default tests."""

@@ -1,0 +1,66 @@
+"""The floor: what a plain Python loop needs for the same processes on the same file system.
+
+For each process it makes a folder and a log file and spawns the command there with `subprocess`,
+under the same number of slots. It keeps nothing, survives nothing and talks to nobody; what Titan
+takes beyond it is the price of all that Titan does.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+
+def _spawn(folder: Path, command: list[str]) -> subprocess.Popen[bytes]:
+    folder.mkdir()
+    with (folder / "stdout.log").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _reap(running: dict[int, subprocess.Popen[bytes]]) -> None:
+    pid, status = os.wait()
+    running.pop(pid).returncode = os.waitstatus_to_exitcode(status)
+
+
+def makespan(root: Path, jobs: int, slots: int, command: list[str]) -> float:
+    """Seconds for `jobs` processes, at most `slots` at a time."""
+    root.mkdir()
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    begin = time.perf_counter()
+    for number in range(jobs):
+        if len(running) == slots:
+            _reap(running)
+        process = _spawn(root / str(number), command)
+        running[process.pid] = process
+    while running:
+        _reap(running)
+    return time.perf_counter() - begin
+
+
+def hop(root: Path, jobs: int, command: list[str]) -> float:
+    """Seconds per process when each waits for the one before."""
+    return makespan(root, jobs, 1, command) / jobs
+
+
+def start_latencies(root: Path, tries: int) -> list[float]:
+    """Seconds from the decision to the process's own first time stamp, once per try."""
+    root.mkdir()
+    found = []
+    for number in range(tries):
+        folder = root / str(number)
+        begin = time.time()
+        _spawn(folder, STAMP).wait()
+        found.append(float((folder / "stdout.log").read_text()) - begin)
+    return found
+
+
+STAMP = ["date", "+%s.%N"]
+"""A process whose first act is to print the time; all it costs, the floor pays too."""

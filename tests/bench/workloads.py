@@ -1,0 +1,417 @@
+"""W1 to W8: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from titan_proto.io.address import Address
+from titan_proto.io.blocking import BlockingLink
+from titan_proto.messages import GetStats, Role, WaitJob
+from titan_sdk import TitanClient, TitanJob
+
+from tests.bench import floor
+from tests.harness.cluster import Cluster
+
+
+class Figure(NamedTuple):
+    """One line of the report."""
+
+    name: str
+    what: str
+    floor: str
+    titan: str
+    measured: float
+    bar: float
+    unit: str
+
+    @property
+    def reached(self) -> bool:
+        """Whether the figure is within its bar."""
+        return self.measured <= self.bar
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which `share` of `values` lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def true_job(name: str, parents: tuple[str, ...] = ()) -> TitanJob:
+    """The smallest job there is."""
+    return TitanJob(id=name, command=["true"], dependencies=list(parents))
+
+
+def _run(client: TitanClient, name: str, jobs: list[TitanJob]) -> float:
+    begin = time.perf_counter()
+    run = client.submit(name, jobs)
+    state = run.wait(timeout=300)
+    took = time.perf_counter() - begin
+    if state != "SUCCEEDED":
+        raise AssertionError(f"{name}: {state}")
+    return took
+
+
+def _compare(
+    root: Path, repeats: int, titan: list[TitanJob], floor_jobs: int, slots: int
+) -> tuple[float, float, float]:
+    """Median floor, median Titan, median of the ratios pair by pair, in turn."""
+    floors, titans = [], []
+    for turn in range(repeats):
+        folder = root / str(turn)
+        folder.mkdir(parents=True)
+        floors.append(floor.makespan(folder / "floor", floor_jobs, slots, ["true"]))
+        with Cluster(folder / "titan") as cluster:
+            cluster.start_master()
+            cluster.start_worker(8080)
+            client = cluster.client()
+            _run(client, "warm-up", [true_job("a")])
+            titans.append(_run(client, "measured", titan))
+            client.close()
+    ratios = [t / f for t, f in zip(titans, floors, strict=True)]
+    return statistics.median(floors), statistics.median(titans), statistics.median(ratios)
+
+
+def w1(root: Path, repeats: int) -> list[Figure]:
+    """One run of 1,000 independent jobs."""
+    jobs = [true_job(f"j{n}") for n in range(1000)]
+    base, titan, ratio = _compare(root, repeats, jobs, 1000, 4)
+    return [
+        Figure(
+            "W1",
+            "1,000 × `true`, 4 slots: submit → last end known",
+            f"{base * 1000:.0f} ms",
+            f"{titan * 1000:.0f} ms ({1000 / titan:.0f} jobs/s)",
+            ratio,
+            2.3,
+            "× floor",
+        )
+    ]
+
+
+def w2(root: Path, repeats: int) -> list[Figure]:
+    """Submit → the process's own first time stamp, on an idle cluster."""
+    root.mkdir(parents=True)
+    floors, titans = [], []
+    with Cluster(root / "titan") as cluster:
+        cluster.start_master()
+        cluster.start_worker(8080)
+        client = cluster.client()
+        for turn in range(repeats):
+            floors += floor.start_latencies(root / f"floor{turn}", 40)
+            for number in range(40):
+                job = TitanJob(id="stamp", command=floor.STAMP)
+                begin = time.time()
+                run = client.submit(f"w2-{turn}-{number}", [job])
+                run.wait(timeout=60)
+                titans.append(float(client.fetch_logs("stamp", run=run)) - begin)
+        client.close()
+    p50, p99 = statistics.median(titans), quantile(titans, 0.99)
+    base = statistics.median(floors)
+    return [
+        Figure(
+            "W2 p50",
+            "one job, idle: submit → process start",
+            f"{base * 1000:.2f} ms",
+            f"{p50 * 1000:.2f} ms",
+            p50 / base,
+            2.8,
+            "× floor",
+        ),
+        Figure(
+            "W2 p99",
+            "the slowest of a hundred",
+            f"{quantile(floors, 0.99) * 1000:.2f} ms",
+            f"{p99 * 1000:.2f} ms",
+            p99 / p50,
+            6.0,
+            "× its p50",
+        ),
+    ]
+
+
+def w3(root: Path, repeats: int) -> list[Figure]:
+    """A chain of 200."""
+    jobs = [true_job(f"j{n}", (f"j{n - 1}",) if n else ()) for n in range(200)]
+    base, titan, ratio = _compare(root, repeats, jobs, 200, 1)
+    return [
+        Figure(
+            "W3",
+            "chain of 200: one hop",
+            f"{base / 200 * 1000:.2f} ms",
+            f"{titan / 200 * 1000:.2f} ms",
+            ratio,
+            2.8,
+            "× floor",
+        )
+    ]
+
+
+def _diamond() -> list[TitanJob]:
+    middle = [f"m{n}" for n in range(500)]
+    return [
+        true_job("first"),
+        *(true_job(name, ("first",)) for name in middle),
+        true_job("last", tuple(middle)),
+    ]
+
+
+def w4(root: Path, repeats: int) -> list[Figure]:
+    """1 → 500 → 1: speed, and that it is complete a hundred times of a hundred."""
+    base, titan, ratio = _compare(root, repeats, _diamond(), 502, 4)
+    complete = 0
+    with Cluster(root / "complete") as cluster:
+        cluster.start_master()
+        cluster.start_worker(8080)
+        client = cluster.client()
+        for number in range(100):
+            run = client.submit(f"diamond-{number}", _diamond())
+            if run.wait(timeout=300) == "SUCCEEDED" and all(
+                job.attempt == 1 and job.state == "SUCCEEDED" for job in run.jobs()
+            ):
+                complete += 1
+        client.close()
+    return [
+        Figure(
+            "W4",
+            "1 → 500 → 1",
+            f"{base * 1000:.0f} ms",
+            f"{titan * 1000:.0f} ms",
+            ratio,
+            2.3,
+            "× floor",
+        ),
+        Figure(
+            "W4 complete",
+            "every job once, of 100 runs",
+            "–",
+            f"{complete} of 100",
+            100 - complete,
+            0,
+            "incomplete",
+        ),
+    ]
+
+
+_PROBER = """
+import sys, time
+from titan_proto.io.address import Address
+from titan_proto.io.blocking import BlockingLink
+from titan_proto.messages import GetStats, Role
+link = BlockingLink.connect(Address("127.0.0.1", int(sys.argv[1])), sys.argv[2], role=Role.VIEWER,
+                            software="bench", timeout_s=10)
+print("ready", flush=True)
+limit = float(sys.argv[3])
+end = time.perf_counter() + limit
+while time.perf_counter() < end:
+    begin = time.perf_counter()
+    link.call(GetStats(), timeout_s=30)
+    took = time.perf_counter() - begin
+    print(f"{time.time():.4f} {took:.6f}", flush=True)
+    time.sleep(0.01)
+link.close()
+"""
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process, as the kernel counts it."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(pid)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def w6(root: Path, repeats: int) -> list[Figure]:
+    """100,000 queued jobs in one submission."""
+    accepts, memories, during, waiting = [], [], [], []
+    for turn in range(max(1, min(repeats, 3))):
+        with Cluster(root / str(turn)) as cluster:
+            master = cluster.start_master()
+            client = cluster.client()
+            client.stats()
+            jobs = [true_job(f"j{n}") for n in range(100_000)]
+            with subprocess.Popen(
+                [sys.executable, "-c", _PROBER, str(cluster.port), cluster.token, "12"],
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as prober:
+                assert prober.stdout is not None
+                prober.stdout.readline()
+                began = time.time()
+                begin = time.perf_counter()
+                client.submit("big", jobs)
+                accepts.append(time.perf_counter() - begin)
+                ended = time.time()
+                samples = [tuple(map(float, line.split())) for line in prober.stdout]
+            during += [took for at, took in samples if began <= at <= ended + 0.1]
+            waiting += [took for at, took in samples if at > ended + 0.5]
+            memories.append(rss_bytes(master.pid))
+            client.close()
+    return [
+        Figure(
+            "W6 accepted",
+            "100,000 jobs in one submission: durable, run id known",
+            "–",
+            f"{statistics.median(accepts):.2f} s",
+            statistics.median(accepts),
+            3.0,
+            "s",
+        ),
+        Figure(
+            "W6 memory",
+            "the master's RSS while they wait",
+            "–",
+            f"{statistics.median(memories) / 1e6:.0f} MB",
+            statistics.median(memories) / 1e6,
+            300,
+            "MB",
+        ),
+        Figure(
+            "W6 stats, waiting",
+            "a stats query, p99, while they wait",
+            "–",
+            f"{quantile(waiting, 0.99) * 1000:.1f} ms",
+            quantile(waiting, 0.99) * 1000,
+            50,
+            "ms",
+        ),
+        Figure(
+            "W6 stats, accepting",
+            "a stats query, p99, during the acceptance",
+            "–",
+            f"{quantile(during, 0.99) * 1000:.1f} ms",
+            quantile(during, 0.99) * 1000,
+            250,
+            "ms",
+        ),
+    ]
+
+
+def w7(root: Path, repeats: int) -> list[Figure]:
+    """Idle: two workers connected, one ended run of 1,000 jobs in history."""
+    del repeats
+    with Cluster(root) as cluster:
+        master = cluster.start_master()
+        workers = [cluster.start_worker(8080), cluster.start_worker(8081)]
+        client = cluster.client()
+        _run(client, "history", [true_job(f"j{n}") for n in range(1000)])
+        client.close()
+        daemons = {"master": [master.pid], "worker": [worker.pid for worker in workers]}
+        before = {pid: cpu_seconds(pid) for pids in daemons.values() for pid in pids}
+        begin = time.perf_counter()
+        time.sleep(20)  # the measured idleness itself
+        span = time.perf_counter() - begin
+        figures = []
+        for name, bar in (("master", 45), ("worker", 40)):
+            memory = max(rss_bytes(pid) for pid in daemons[name]) / 1e6
+            cpu = max((cpu_seconds(pid) - before[pid]) / span * 100 for pid in daemons[name])
+            figures += [
+                Figure(
+                    f"W7 {name} RSS",
+                    "idle, two workers, 1,000 ended jobs",
+                    "–",
+                    f"{memory:.1f} MB",
+                    memory,
+                    bar,
+                    "MB",
+                ),
+                Figure(
+                    f"W7 {name} CPU",
+                    "of one core, over 20 s",
+                    "–",
+                    f"{cpu:.2f} %",
+                    cpu,
+                    0.3,
+                    "%",
+                ),
+            ]
+        return figures
+
+
+def w8(root: Path, repeats: int) -> list[Figure]:
+    """A job that prints 100 MB: complete at the master, and byte for byte at the client."""
+    script = (
+        "import os,sys\n"
+        "block = b''.join(b'%07d line of a rather long log\\n' % n for n in range(2560))\n"
+        "left = 100_000_000\n"
+        "while left:\n"
+        "    left -= os.write(1, block[:left])\n"
+    )
+    lags = []
+    same = True
+    for turn in range(max(1, min(repeats, 3))):
+        folder = root / str(turn)
+        with Cluster(folder) as cluster:
+            cluster.start_master()
+            cluster.start_worker(8080)
+            client = cluster.client()
+            job = TitanJob(id="print", command=[sys.executable, "-c", script])
+            run = client.submit("w8", [job])
+            link = BlockingLink.connect(
+                Address("127.0.0.1", cluster.port),
+                cluster.token,
+                role=Role.VIEWER,
+                software="bench",
+                timeout_s=10,
+            )
+            view = link.call(WaitJob(run=run.id, job="print"), timeout_s=120)
+            stored = cluster.data / "logs" / run.id / "print.1" / "stdout.log"
+            deadline = time.time() + 60
+            while stored.stat().st_size < 100_000_000 and time.time() < deadline:
+                time.sleep(0.002)  # the sampling interval of the figure
+            lags.append(time.time() - view.ended_at_ms / 1000)
+            link.call(GetStats())
+            link.close()
+            target = folder / "copy.log"
+            with target.open("wb") as out:
+                subprocess.run(
+                    [sys.executable, "-m", "titan_sdk", "logs", f"{run.id}/print"],
+                    stdout=out,
+                    env=cluster.client_env(),
+                    check=True,
+                )
+            printed = (
+                cluster.home
+                / "titan_workspace"
+                / "jobs"
+                / run.id
+                / "print.1"
+                / "stdout.log"
+            )
+            same = same and target.read_bytes() == printed.read_bytes()
+            client.close()
+    lag = statistics.median(lags)
+    return [
+        Figure(
+            "W8",
+            "100 MB printed: process's end → all of it at the master",
+            "–",
+            f"{lag:.2f} s",
+            lag,
+            1.0,
+            "s",
+        ),
+        Figure(
+            "W8 bytes",
+            "`titan logs JOB > file` against what the process wrote",
+            "–",
+            "identical" if same else "different",
+            0 if same else 1,
+            0,
+            "differences",
+        ),
+    ]
+
+
+ALL = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w6": w6, "w7": w7, "w8": w8}

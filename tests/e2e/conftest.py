@@ -1,0 +1,46 @@
+"""What the end-to-end tests share: a cluster per test, and the commands of the environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.cluster import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+Titan = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A master that runs; workers are the test's to start. Ends without a survivor."""
+    with Cluster(tmp_path / "cluster") as made:
+        made.start_master()
+        yield made
+
+
+@pytest.fixture
+def titan(cluster: Cluster, tmp_path: Path) -> Titan:
+    """Run `titan` against the cluster, in a folder of its own, and give back what it said."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+
+    def run(*words: str, code: int = 0, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "titan_sdk", *words],
+            cwd=cwd,
+            env=cluster.client_env(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, f"titan {words}: {done}\n{cluster.logs()}"
+        return done
+
+    return run

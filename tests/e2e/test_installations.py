@@ -1,0 +1,93 @@
+"""Installed as users install it: one wheel per environment, and still one cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT
+from tests.harness.cluster import Cluster
+
+DIST = os.environ.get("TITAN_DIST", "")
+OLDEST = os.environ.get("TITAN_OLDEST_PYTHON", sys.executable)
+
+
+def _environment(folder: Path, package: str, python: str) -> str:
+    """A virtual environment with this wheel and only what it declares; its interpreter's path."""
+    subprocess.run([python, "-m", "venv", str(folder)], check=True, timeout=120)
+    program = str(folder / "bin" / "python")
+    wheels = sorted(Path(DIST).glob(f"titan_{package}-*.whl"))
+    assert len(wheels) == 1
+    subprocess.run(
+        [program, "-m", "pip", "install", "-q", "-c", f"{DIST}/ours.txt", str(wheels[0])],
+        check=True,
+        timeout=240,
+    )
+    return program
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not DIST, reason="needs wheels: run it with nox -s e2e")
+def test_four_environments_make_one_cluster(tmp_path: Path) -> None:
+    """Master, worker, dashboard and, on the oldest Python, the SDK: the snippet runs across them."""
+    master = _environment(tmp_path / "env-master", "master", sys.executable)
+    worker = _environment(tmp_path / "env-worker", "worker", sys.executable)
+    dashboard = _environment(tmp_path / "env-dashboard", "dashboard", sys.executable)
+    agent = _environment(tmp_path / "env-sdk", "sdk", OLDEST)
+    for program, module in ((master, "master"), (worker, "worker"), (dashboard, "dashboard")):
+        foreign = {"master", "worker", "sdk", "dashboard"} - {module}
+        for name in foreign:
+            probe = subprocess.run(
+                [program, "-c", f"import titan_{name}"], capture_output=True, check=False
+            )
+            assert probe.returncode != 0, f"{module}'s environment has {name}"
+    with Cluster(
+        tmp_path / "cluster", master_python=master, worker_python=worker
+    ) as cluster:
+        cluster.start_master()
+        cluster.start_worker(8080)
+        cluster.start_worker(8081)
+        folder = ROOT / "examples" / "agent_loop"
+        done = subprocess.run(
+            [agent, "agent.py"],
+            cwd=folder,
+            env=cluster.client_env(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout.strip() == "[ERR] Failure detected. Deploying Fix...", done.stderr
+        page = subprocess.run(
+            [
+                dashboard,
+                "-c",
+                "from titan_dashboard import create_app\n"
+                "print(create_app().test_client().get('/').status_code)",
+            ],
+            env=cluster.client_env(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert page.stdout.strip() == "200", page.stderr
+
+
+@pytest.mark.parametrize("module", ["titan_master", "titan_worker", "titan_sdk", "titan_dashboard"])
+def test_modules_run_from_an_ide(module: str) -> None:
+    """`python -m` with each package shows the command's help."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout

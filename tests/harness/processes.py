@@ -1,0 +1,23 @@
+"""Which processes belong to something: by what their command line, folder or program names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def processes_of(place: Path) -> list[str]:
+    """The command lines of all processes that run in, from, or with a mention of `place`."""
+    wanted = os.fsencode(place)
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        try:
+            line = (process / "cmdline").read_bytes()
+            links = [os.fsencode(os.readlink(process / name)) for name in ("cwd", "exe")]
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue  # it has ended meanwhile, or is somebody else's
+        if wanted in line or any(link.startswith(wanted) for link in links):
+            found.append(line.replace(b"\0", b" ").decode("utf-8", "replace").strip())
+    return sorted(found)
