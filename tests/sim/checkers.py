@@ -19,7 +19,7 @@ from titan_master.core import events as e
 from titan_master.core.state import State
 from titan_master.core.state import digest as master_digest_of
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import JobChange, ReportAcks, RunReceipt, RunView, StartAttempts
+from titan_proto.messages import JobChange, JobView, ReportAcks, RunReceipt, RunView, StartAttempts
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import JobKind, JobSpec, RunSpec
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
@@ -48,6 +48,8 @@ class JobBook:
         """The attempt that is placed and has not ended."""
         self.last: e.AttemptEnded | None = None
         self.lost = 0
+        self.fence = 0
+        self.not_before_ms = 0
 
 
 class RunBook:
@@ -58,6 +60,8 @@ class RunBook:
         self.key = event.key
         self.alias = f"{event.slug}-{event.number}"
         self.jobs = {job.id: JobBook(job) for job in _SPEC.decode(event.spec).jobs}
+        for job in self.jobs.values():
+            job.not_before_ms = event.at_ms + job.spec.delay_ms
         self.state = RunState.ACTIVE
         self.cancelled = False
 
@@ -174,8 +178,11 @@ class Auditor:
             self._ready(event.run_id, job_id)
 
     def _on_jobs_scheduled(self, event: e.JobsScheduled) -> None:
-        for job_id in event.job_ids:
+        for job_id, until_ms in zip(event.job_ids, event.until_ms, strict=True):
             self._ready(event.run_id, job_id)
+            job = self.runs[event.run_id].jobs[job_id]
+            job.not_before_ms = event.at_ms + job.spec.delay_ms
+            self.check(until_ms == job.not_before_ms, f"{job_id} waits until {until_ms}: {event}")
 
     def _ready(self, run_id: str, job_id: str) -> None:
         run = self.runs[run_id]
@@ -206,8 +213,9 @@ class Auditor:
         self.check(
             set(job.spec.needs.skills) <= set(worker.skills), f"{ref} is placed where skills lack"
         )
+        self.check(event.at_ms >= job.not_before_ms, f"{ref} is placed before its delay is over")
         self._check_parents(run, job)
-        self._fence = event.fence
+        self._fence = job.fence = event.fence
         job.numbers = event.number
         job.live = event.number
         worker.holds[ref] = None
@@ -225,13 +233,19 @@ class Auditor:
         self.check(job.live == ref.number, f"{ref} ends and is not the live attempt")
         job.live = None
         job.last = event
-        if event.reason is ExitReason.LOST:
+        if event.reason is ExitReason.LOST and job.end is None:
             job.lost += 1
         if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED}:
             self.check(
                 self._outcomes.get(ref) == (event.exit_code, event.signal),
                 f"{ref} ended otherwise than its process: {event} {self._outcomes.get(ref)}",
             )
+        if event.reason is ExitReason.CANCELLED:
+            self.check(self.runs[ref.run_id].cancelled, f"{ref} is stopped, and nobody cancelled")
+        if event.reason is ExitReason.STOPPED:
+            service = self.services.get((ref.run_id, ref.job_id))
+            self.check(service == "STOPPING", f"{ref} is stopped, and its service is {service}")
+        self._coverage.reason(event.reason)
         if worker is not None:
             self.check(ref in worker.holds, f"{ref} ends on a worker that never had it")
             del worker.holds[ref]
@@ -239,7 +253,7 @@ class Auditor:
     def _on_job_ended(self, event: e.JobEnded) -> None:
         ref = AttemptRef(event.run_id, event.job_id, event.number)
         job = self._job(ref)
-        self._end_job(event.run_id, job, event.state)
+        self._end_job(event.run_id, job, event.state, event.reason)
         last = job.last
         if event.state is JobState.SUCCEEDED and job.spec.kind is JobKind.TASK:
             self.check(
@@ -260,7 +274,7 @@ class Auditor:
         run = self.runs[event.run_id]
         for job_id in event.job_ids:
             job = run.jobs[job_id]
-            self._end_job(event.run_id, job, event.state)
+            self._end_job(event.run_id, job, event.state, event.reason)
             parents = {run.jobs[parent].end for parent in job.spec.dependencies}
             if event.state is JobState.SKIPPED:
                 self.check(
@@ -273,7 +287,7 @@ class Auditor:
                     f"{event.run_id}/{job_id} is {event.state} and nobody cancelled",
                 )
 
-    def _end_job(self, run_id: str, job: JobBook, state: JobState) -> None:
+    def _end_job(self, run_id: str, job: JobBook, state: JobState, reason: ExitReason) -> None:
         name = f"{run_id}/{job.spec.id}"
         self.check(job.end is None, f"{name} ends as {state} and had ended as {job.end}")
         self.check(state in JOB_TERMINAL, f"{name} ends as {state}")
@@ -283,6 +297,7 @@ class Auditor:
             f"{name} ends as {state} while attempt {job.live} lives",
         )
         job.end = state
+        self._coverage.reason(reason)
 
     def _on_service_up(self, event: e.ServiceUp) -> None:
         key = (event.run_id, event.job_id)
@@ -337,6 +352,10 @@ class Auditor:
                 run is not None and ref.number <= run.jobs[ref.job_id].numbers,
                 f"{worker_id} is told to start {ref}, which is not in the journal",
             )
+            job = self._job(ref)
+            if ref.number == job.numbers:
+                self.check(order.fence == job.fence, f"{ref} is sent with fence {order.fence}")
+                self.check(order.spec == job.spec, f"{ref} is sent as another job: {order.spec}")
 
     def acked(self, message: ReportAcks) -> None:
         """A worker was told that it may forget these."""
@@ -364,6 +383,18 @@ class Auditor:
         if view.state is not RunState.ACTIVE:
             self._told_end(view.run_id, view.state)
 
+    def told_job(self, view: JobView) -> None:
+        """A client was told how a job stands."""
+        run = self.runs.get(view.run_id)
+        self.check(run is not None, f"a client hears of {view}, which is not durable")
+        assert run is not None
+        job = run.jobs[view.job_id]
+        if view.state in JOB_TERMINAL:
+            self.check(job.end is view.state, f"{view} was told, the journal says {job.end}")
+            self.check(view.attempt == job.numbers, f"{view} was told of attempt {job.numbers}")
+            if job.spec.kind is JobKind.TASK:
+                self.check(view.lost in {0, job.lost}, f"{view} was told, {job.lost} were lost")
+
     def watched(self, change: JobChange) -> None:
         """A client was told of a change."""
         run = self.runs.get(change.run_id)
@@ -387,7 +418,7 @@ class Auditor:
         self._slots[host] = slots
 
     def worker_started(self, worker_id: str, incarnation: int) -> None:
-        """A worker's process has started."""
+        """A worker's process has started, under an incarnation that it never had."""
         known = self._incarnations.get(worker_id, 0)
         self.check(incarnation > known, f"{worker_id} has incarnation {incarnation} after {known}")
         self._incarnations[worker_id] = incarnation
@@ -406,6 +437,11 @@ class Auditor:
     def exited(self, ref: AttemptRef, exit_code: int, signal: int) -> None:
         """A process ended."""
         self._outcomes[ref] = (exit_code, signal)
+
+    def is_live_on(self, ref: AttemptRef, worker_id: str) -> bool:
+        """Whether the journal has this attempt as live on that worker."""
+        worker = self.workers.get(worker_id)
+        return worker is not None and ref in worker.holds
 
     def forgotten(self, worker_id: str, ref: AttemptRef) -> None:
         """A worker has let go of an attempt of this cluster."""

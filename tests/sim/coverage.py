@@ -17,7 +17,7 @@ from titan_master.core import inputs as master_inputs
 from titan_master.core.transitions import TABLES
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import REGISTRY
-from titan_proto.states import OpenEnum
+from titan_proto.states import ExitReason, OpenEnum
 from titan_worker.core import effects as worker_effects
 from titan_worker.core import inputs as worker_inputs
 from titan_worker.core import records as worker_records
@@ -88,7 +88,16 @@ class Coverage:
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = {
             group: Counter()
-            for group in ("fault", "message", "closing", "transition", "fact", "input", "effect")
+            for group in (
+                "fault",
+                "message",
+                "closing",
+                "reason",
+                "transition",
+                "fact",
+                "input",
+                "effect",
+            )
         }
 
     def fault(self, kind: Fault) -> None:
@@ -102,6 +111,10 @@ class Coverage:
     def closed(self, code: ErrorCode) -> None:
         """A link ended with these last words."""
         self.counts["closing"][code.value] += 1
+
+    def reason(self, reason: ExitReason) -> None:
+        """An attempt or a job ended for it."""
+        self.counts["reason"][reason.value] += 1
 
     def transition(self, table: str, before: OpenEnum, after: OpenEnum) -> None:
         """A state machine moved."""
@@ -159,6 +172,7 @@ def required() -> dict[str, list[str]]:
             kind.__name__ for kind in REGISTRY.values() if kind.__name__ not in MESSAGES_LEFT_OUT
         ],
         "closing": [code.value for code in CLOSINGS],
+        "reason": [reason.value for reason in ExitReason if reason is not ExitReason.UNKNOWN],
         "transition": transitions,
         "fact": [name for name in facts if name.split()[1] not in FACTS_LEFT_OUT],
         "input": _names("master", master_inputs.Input) + _names("worker", worker_inputs.Input),

@@ -8,6 +8,7 @@ A fault that finds no victim at its moment looks again a little later.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 from tests.sim.coverage import Coverage, Fault
@@ -56,7 +57,7 @@ class Faults:
             for place in range(count)
         )
         for at_ms, _place, kind in self.plan:
-            world.after(at_ms, lambda kind=kind: self._strike(kind))
+            world.after(at_ms, partial(self._strike, kind))
         world.after(LAST_MS + 1_000, self._stop)
 
     def _stop(self) -> None:
@@ -65,6 +66,7 @@ class Faults:
         if self._master.process is not None:
             self._master.process.driver.armed = None
         for machine in self._machines:
+            machine.on_start = None
             if machine.process is not None:
                 machine.process.driver.armed = None
 
@@ -129,7 +131,12 @@ class Faults:
 
     def _reboot(self, kind: Fault) -> bool:
         machine = self._world.random.choice(self._machines)
-        machine.reboot(keep_ledger=kind is Fault.MACHINE_REBOOT_TAIL)
+        keep_ledger = kind is Fault.MACHINE_REBOOT_TAIL
+        if keep_ledger and self._world.chance(60):
+            # The worst moment: a process has begun, and the ledger says so only in its last lines.
+            machine.on_start = partial(machine.reboot, keep_ledger=True)
+        else:
+            machine.reboot(keep_ledger=keep_ledger)
         return self._struck(kind, machine.name)
 
     def _shut_down(self, kind: Fault) -> bool:
@@ -146,13 +153,18 @@ class Faults:
         machine = self._machine()
         if machine is None or machine.life is None:
             return False
-        self._pause(machine.life, long=kind is Fault.WORKER_PAUSE_LONG)
+        for_ms = self._pause(machine.life, long=kind is Fault.WORKER_PAUSE_LONG)
+        if self._world.chance(60):
+            # Not the worker's process alone but its machine, and so its jobs with it.
+            machine.processes.freeze(for_ms)
         return self._struck(kind, machine.name)
 
-    def _pause(self, life: Life, *, long: bool) -> None:
+    def _pause(self, life: Life, *, long: bool) -> int:
         low, high = (LEASE_MS + 1_000, LEASE_MS + 15_000) if long else (100, LEASE_MS - 5_000)
+        for_ms = self._world.between(low, high)
         life.pause()
-        self._world.after(self._world.between(low, high), life.resume)
+        self._world.after(for_ms, life.resume)
+        return for_ms
 
     # -- the master -------------------------------------------------------------------------------
 
@@ -172,19 +184,30 @@ class Faults:
 
     def _impostor(self, kind: Fault) -> bool:
         """The master is down, and something else answers at its address for a while."""
+        if self._master.process is None:
+            return False
+        machine = self._machine()
+        if machine is not None and self._world.chance(60):
+            # The worst moment: the worker has begun an attempt, and nobody has heard of it.
+            machine.on_start = partial(self._usurp, kind)
+            return True
+        self._usurp(kind)
+        return True
+
+    def _usurp(self, kind: Fault) -> None:
         process = self._master.process
         if process is None:
-            return False
+            return
         stale = kind is Fault.STALE_MASTER
         Impostor(
             self._world,
             self._network,
             cluster_id=CLUSTER_ID if stale else "another",
-            term=process.core.state.term - 1 if stale else 1_000,
+            term=0 if stale else 1_000,
             for_ms=self._world.between(500, 3_000),
         )
         process.die()
-        return self._struck(kind, "master")
+        self._struck(kind, "master")
 
     def _pause_master(self, kind: Fault) -> bool:
         life = self._master.life

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from tests.sim import history, wire
+from tests.sim import wire
 from tests.sim.checkers import Auditor
 from tests.sim.coverage import Coverage
 from tests.sim.driver import CrashPoint, Driver
@@ -44,6 +44,7 @@ from titan_master.core.inputs import (
     WorkerLeft,
 )
 from titan_master.core.state import State, digest
+from titan_master.history import Answers
 from titan_master.store import codec
 from titan_master.store.memory import MemoryStore
 from titan_proto.connection import Opened, Received
@@ -81,6 +82,13 @@ class Master:
         self.coverage = coverage
         self.store = MemoryStore()
         self.process: MasterProcess | None = None
+        draw = world.random.choice
+        # Small bounds, so that work is left over for the next turn.
+        self.config = CoreConfig(
+            placements_max=draw((1, 2, 500)),
+            deadlines_max=draw((1, 2, 1_000)),
+            live_runs_max=draw((2, 10_000, 10_000)),
+        )
         self._ids_drawn = 0
 
     @property
@@ -117,12 +125,16 @@ class MasterProcess:
         self._store = machine.store
         self._links: dict[int, MasterLink] = {}
         self._link_ids = 0
+        self.newest_links: dict[str, int] = {}
+        """The link on which each worker has joined last."""
         self._dirty: dict[int, None] = {}
-        self.last_ms = 0
         found = self._store.open()
+        # The wall clock may have been set back while no master ran, or forward.
+        jump_ms = self.world.between(-20_000, 20_000) if self.world.chance(20) else 0
+        self._ahead_ms = max(jump_ms, found.last_at_ms - self.world.now_ms)
         self._term = found.term
         self._auditor.recovered(found.state)
-        self.core = Core(found.state, CoreConfig())
+        self.core = Core(found.state, machine.config)
         self.shadow = State()
         self._fold_shadow()
         self.shadow.observer = self._coverage.transition
@@ -144,9 +156,8 @@ class MasterProcess:
     # -- the shell of the driver ------------------------------------------------------------------
 
     def clock_ms(self) -> int:
-        """Never goes back."""
-        self.last_ms = max(self.last_ms, self.world.now_ms)
-        return self.last_ms
+        """Ticks with the world's, and never stands before what the journal knows."""
+        return self.world.now_ms + self._ahead_ms
 
     def drain(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """One turn of the core, with every invariant checked and the shadow beside it."""
@@ -252,14 +263,12 @@ class MasterProcess:
             self._dirty[link_id] = None
 
     def _answer(self, effect: AskHistory) -> None:
-        answer = history.answer(self._store, effect)
+        answer = Answers(self._store).answer(effect)
         if isinstance(answer, Asked):
             self.forward(answer)
             return
-        origin = effect.origin
-        for message in answer[:-1]:
-            self._send(origin.link_id, message, origin.correlation, False)
-        self._send(origin.link_id, answer[-1], origin.correlation, True)
+        for asked in answer:
+            self.release(asked)
         self.released()
 
     def _fold_shadow(self) -> None:
@@ -277,6 +286,7 @@ class MasterLink:
         self._process = process
         self._link_id = link_id
         self._role = Role.UNKNOWN
+        self._worker_id = ""
         connection = wire.listener(process.world, partial(process.welcome, link_id))
         self.wire = Wire(process.world, end, connection, process.machine.coverage)
         self.wire.on_open = self._opened
@@ -293,15 +303,29 @@ class MasterLink:
             raise Violation(f"a {self._role} sent {received.message}")
         self._process.forward(item)
 
+    def _check_logs(self, message: AttemptReports) -> None:
+        """Whoever runs the live attempt may ship its log, on the link that it joined on."""
+        process = self._process
+        worker_id = self._worker_id
+        if process.driver.is_busy or process.newest_links.get(worker_id) != self._link_id:
+            return
+        for report in message.reports:
+            is_its = process.machine.auditor.is_live_on(report.ref, worker_id)
+            if is_its and not process.core.may_log(self._link_id, report.ref):
+                raise Violation(f"{worker_id} may not log {report.ref}, which it runs")
+
     def _input(self, received: Received) -> Any:
         message = received.message
         link_id = self._link_id
         if self._role is Role.WORKER:
             if isinstance(message, Join):
+                self._worker_id = message.worker_id
+                self._process.newest_links[message.worker_id] = link_id
                 return WorkerArrived(link_id=link_id, join=message)
             if isinstance(message, WorkerStatus):
                 return WorkerHeard(link_id=link_id, status=message)
             if isinstance(message, AttemptReports):
+                self._check_logs(message)
                 return ReportsArrived(link_id=link_id, reports=message.reports)
             if isinstance(message, Leave):
                 return WorkerLeft(link_id=link_id)
@@ -321,5 +345,6 @@ class MasterLink:
         if isinstance(message, Cancel):
             return ExchangeDropped(origin=origin)
         if type(message) in ASKS:
-            return Asked(origin=origin, request=message)
+            request: Any = message
+            return Asked(origin=origin, request=request)
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 from tests.sim.world import Life, World
 
@@ -46,10 +47,7 @@ class End:
                 continue
             at_ms = max(self.arrives_ms, world.now_ms + self.pipe.latency_ms())
             self.arrives_ms = at_ms
-            end_offset = self.sent
-            world.after(
-                at_ms - world.now_ms, lambda piece=piece, end=end_offset: self._arrive(piece, end)
-            )
+            world.after(at_ms - world.now_ms, partial(self._arrive, piece, self.sent))
 
     def close(self) -> None:
         """Close: the peer gets what was sent, then the end."""

@@ -17,6 +17,8 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import JobKind
 
+KILLS_ITS_WORKER = "kill -9 $PPID"
+"""What a job runs that takes its worker with it."""
 SIGKILL = 9
 SIGTERM = 15
 
@@ -36,7 +38,10 @@ class Process:
         self.pid = pid
         self.start_ticks = start_ticks
         self.ignores_term = False
+        self.is_killed = False
+        """SIGKILL is on its way to it."""
         self.end: Timer | None = None
+        self.ends_at_ms = 0
         self.report: Callable[[Outcome], None] = lambda _outcome: None
         """Whom the kernel tells; nobody, once its worker has died."""
 
@@ -49,6 +54,8 @@ class Processes:
         self._auditor = auditor
         self._host = host
         self._pid = 1000
+        self.started: Callable[[AttemptOrder], None]
+        """Told of every process, for the faults that wait for one."""
         self.live: dict[AttemptRef, Process] = {}
 
     def start(self, order: AttemptOrder, report: Callable[[Outcome], None]) -> Process:
@@ -62,7 +69,8 @@ class Processes:
         self._auditor.spawned(self._host, order, len(self.live))
         lasts_ms = self._lifetime_ms(order)
         if lasts_ms is not None:
-            process.end = world.after(lasts_ms, lambda: self._end(process, self._own_outcome()))
+            self._end_after(process, lasts_ms)
+        self.started(order)
         return process
 
     def signal(self, ref: AttemptRef, *, force: bool) -> None:
@@ -70,6 +78,7 @@ class Processes:
         process = self.live.get(ref)
         if process is None or (process.ignores_term and not force):
             return
+        process.is_killed = process.is_killed or force
         outcome = Outcome(0, SIGKILL if force else SIGTERM)
         if not force and self._world.chance(30):
             # It cleans up and exits by itself.
@@ -88,6 +97,17 @@ class Processes:
         for process in self.live.values():
             process.report = lambda _outcome: None
 
+    def freeze(self, for_ms: int) -> None:
+        """The whole machine sleeps: what runs on it ends so much later."""
+        for process in self.live.values():
+            if process.end is not None:
+                process.end.cancel()
+                self._end_after(process, process.ends_at_ms - self._world.now_ms + for_ms)
+
+    def _end_after(self, process: Process, lasts_ms: int) -> None:
+        process.ends_at_ms = self._world.now_ms + lasts_ms
+        process.end = self._world.after(lasts_ms, lambda: self._end(process, self._own_outcome()))
+
     def _end(self, process: Process, outcome: Outcome) -> None:
         ref = process.order.ref
         if self.live.get(ref) is not process:
@@ -104,9 +124,10 @@ class Processes:
             return None
         if world.chance(50):
             return world.between(0, 200)
-        if world.chance(85):
+        if world.chance(76):
             return world.between(200, 4_000)
-        return world.between(4_000, 40_000)
+        # Long enough to outlive the lease of a worker that is paused.
+        return world.between(4_000, 60_000)
 
     def _own_outcome(self) -> Outcome:
         world = self._world

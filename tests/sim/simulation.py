@@ -29,7 +29,7 @@ LOOK_EVERY_MS = 500
 STEPS_MAX = 400_000
 
 
-class Failure(AssertionError):  # noqa: N818 - the word that people use
+class Failure(AssertionError):
     """A seed failed; the text says where, and how to see it again."""
 
 
@@ -97,7 +97,7 @@ class Simulation:
     def _machine(self, number: int) -> Machine:
         world = self.world
         # The first has every skill, so that every job can run somewhere.
-        skills = workload.SKILLS if number == 0 or world.chance(30) else workload.SKILLS[:1]
+        skills = workload.SKILLS if number == 0 or world.chance(20) else workload.SKILLS[:1]
         slots = world.between(1, 4)
         machine = Machine(
             world,
@@ -140,6 +140,9 @@ class Simulation:
             client = world.random.choice(self.clients)
             after_ms = world.between(0, SUBMITTED_WITHIN_MS)
             client.add(key, workload.submit(world, self.auditor, spec, key), after_ms)
+            if world.chance(15):
+                other = world.random.choice(self.clients)
+                other.add(f"rival {key}", workload.rival(world, self.auditor, spec, key), after_ms)
             if world.chance(25):
                 other = world.random.choice(self.clients)
                 other.add(f"cancel {key}", workload.cancel(world, self.auditor, key), after_ms)

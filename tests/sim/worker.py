@@ -5,6 +5,7 @@ It does what the worker's shells do, and nothing more. Every decision is the cor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.sim.coverage import Coverage
 from tests.sim.disk import Ledger, decode, encode
 from tests.sim.driver import Driver
 from tests.sim.network import End, Network
-from tests.sim.processes import Outcome, Processes
+from tests.sim.processes import KILLS_ITS_WORKER, Outcome, Processes
 from tests.sim.wire import Wire
 from tests.sim.world import Life, Violation, World
 from titan_proto.connection import Opened, Received
@@ -95,6 +96,9 @@ class Machine:
         self.clock_skew_ms = world.between(-5_000, 5_000)
         self.boots = 1
         self.processes = Processes(world, auditor, self.name)
+        self.processes.started = self._process_started
+        self.on_start: Callable[[], None] | None = None
+        """An armed fault: strikes as soon as the next process has begun."""
         self.ledger = self._fresh_ledger()
         self.process: WorkerProcess | None = None
 
@@ -107,6 +111,10 @@ class Machine:
         """Start the worker; it sweeps first."""
         if self.process is None:
             self.processes.sweep()
+            if self.world.chance(10):
+                # Started again by somebody with other ideas of what the machine can bear.
+                self.slots = self.world.between(1, 4)
+                self.auditor.machine(self.name, self.slots)
             self.process = WorkerProcess(self)
 
     def process_gone(self, down_ms: int) -> None:
@@ -132,6 +140,14 @@ class Machine:
             self.ledger.lose_tail(self.world.between(0, min(4, len(self.ledger))))
         else:
             self.ledger = self._fresh_ledger()
+
+    def _process_started(self, order: AttemptOrder) -> None:
+        world = self.world
+        if order.spec.launch.shell == KILLS_ITS_WORKER and world.chance(95):
+            world.after(world.between(0, 50), self.crash)
+        if self.on_start is not None:
+            world.after(world.between(0, 3), self.on_start)
+            self.on_start = None
 
     def shut_down(self, *, goodbye_ms: int) -> None:
         """SIGTERM to the worker: stop everything, report, leave; its last word may take long."""
@@ -251,7 +267,7 @@ class WorkerProcess:
         if self._wire is not None:
             self._wire.flush()
         if self._exit_wanted:
-            if self.machine.processes.live:
+            if not all(process.is_killed for process in self.machine.processes.live.values()):
                 raise Violation(f"{self.machine.name} exits and leaves processes behind")
             self._go(LEFT_MS)
 
@@ -372,12 +388,16 @@ class WorkerProcess:
 
     def _move(self, record: Any) -> None:
         """Fold a record into the shadow, and count the transition it is."""
-        ref = getattr(record, "ref", None) or getattr(getattr(record, "report", None), "ref", None)
+        report = getattr(record, "report", None)
+        ref: AttemptRef | None = report.ref if report is not None else getattr(record, "ref", None)
         held = self.shadow.held.get(ref) if ref is not None else None
-        before = held.state if held is not None else None
-        if held is not None and held.foreign:
+        if ref is None or held is None:
+            apply(self.shadow, record)
+            return
+        before = held.state
+        if held.foreign:
             self._foreign[ref] = None
         apply(self.shadow, record)
-        after = self.shadow.held.get(ref) if ref is not None else None
-        if before is not None and after is not None and before is not after.state:
+        after = self.shadow.held.get(ref)
+        if after is not None and before is not after.state:
             self._coverage.transition("WORKER'S", before, after.state)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.sim.checkers import Auditor
 from tests.sim.clients import Call, Errand, HangUp, Pause, Stream, is_error
+from tests.sim.processes import KILLS_ITS_WORKER
 from tests.sim.world import Violation, World
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
@@ -34,12 +35,14 @@ from titan_proto.messages import (
     WatchRun,
 )
 from titan_proto.specs import JobKind, JobSpec, Launch, LaunchKind, Needs, RunSpec, ServiceSection
-from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, ServiceState
+from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, RunState, ServiceState
 
 SKILLS = ("GENERAL", "GPU")
 NAMES = ("nightly", "Nightly!", "etl", "a")
 LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
+POISON = Launch(kind=LaunchKind.SHELL, shell=KILLS_ITS_WORKER)
 IMPATIENT_MS = 300
+NOT_STARTED = frozenset({JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED, JobState.PLACED})
 
 
 # -- graphs ---------------------------------------------------------------------------------------
@@ -56,10 +59,10 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
     service = world.chance(8)
     return JobSpec(
         id=f"j{place}",
-        launch=LAUNCH,
+        launch=POISON if world.chance(0.7) else LAUNCH,
         kind=JobKind.SERVICE if service else JobKind.TASK,
         dependencies=_parents(world, place, jobs, shape),
-        needs=Needs(skills=(world.random.choice(skills),) if world.chance(30) else ("GENERAL",)),
+        needs=Needs(skills=(world.random.choice(skills),) if world.chance(55) else ("GENERAL",)),
         priority=world.random.choice((0, 5, 5, 5, 10)),
         delay_ms=world.between(1, 8_000) if world.chance(12) else 0,
         affinity=world.chance(25),
@@ -104,6 +107,8 @@ def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
         if receipt is None and world.chance(50):
             # A client that is killed and started again knows its key and nothing else.
             yield HangUp()
+        elif is_error(receipt, ErrorCode.LIMIT_EXCEEDED):
+            yield Pause(world.between(1_000, 5_000))
         elif is_error(receipt):
             raise Violation(f"a valid submission was refused: {receipt}")
     auditor.received(key, receipt)
@@ -125,12 +130,27 @@ def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
         auditor.received(key, again)
 
 
+def rival(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
+    """A second try of the same submission, while the first may still be under way."""
+    receipt: Any = None
+    while not isinstance(receipt, RunReceipt):
+        receipt = yield Call(SubmitRun(key=key, spec=spec))
+        if is_error(receipt, ErrorCode.LIMIT_EXCEEDED):
+            yield Pause(world.between(1_000, 5_000))
+        elif is_error(receipt):
+            raise Violation(f"a valid submission was refused: {receipt}")
+    auditor.received(key, receipt)
+
+
 def _watch(auditor: Auditor, receipt: RunReceipt) -> Errand:
     changes = yield Stream(WatchRun(run=receipt.run_id))
     if not isinstance(changes, list):
         raise Violation(f"watching {receipt.run_id} came to {changes}")
     for change in changes:
         auditor.watched(change)
+    ended = {change.job_id for change in changes if change.state in JOB_TERMINAL}
+    if ended != set(auditor.runs[receipt.run_id].jobs):
+        raise Violation(f"the stream of {receipt.run_id} told the ends of {sorted(ended)} only")
     if not changes or changes[-1].run_state not in RUN_TERMINAL:
         raise Violation(f"the stream of {receipt.run_id} ended before its run: {changes[-1:]}")
 
@@ -149,6 +169,7 @@ def _await_end(world: World, auditor: Auditor, receipt: RunReceipt, spec: RunSpe
     job = yield Call(GetJob(run=receipt.run_id, job=world.random.choice(spec.jobs).id))
     if not isinstance(job, JobView) or job.state not in JOB_TERMINAL:
         raise Violation(f"a job of ended run {receipt.run_id} is {job}")
+    auditor.told_job(job)
 
 
 def cancel(world: World, auditor: Auditor, key: str) -> Errand:
@@ -178,16 +199,24 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
         elif question == 1:
             yield from _list_runs(world, auditor)
         elif question == 2:
-            yield from _list_jobs(world, run)
+            yield from _list_jobs(world, auditor, run)
         elif question == 3:
-            yield Call(GetJob(run=run if world.chance(50) else "", job=job))
+            view = yield Call(GetJob(run=run if world.chance(50) else "", job=job))
+            if isinstance(view, JobView):
+                auditor.told_job(view)
         elif question == 4:
             answer = yield Call(GetRun(run=_selector(world, auditor, run)))
             if isinstance(answer, RunView):
                 auditor.told(answer)
         elif question == 5:
             until = world.random.choice((JobMilestone.STARTED, JobMilestone.ENDED))
-            yield Call(WaitJob(run=run, job=job, until=until), give_up_ms=3_000)
+            view = yield Call(WaitJob(run=run, job=job, until=until), give_up_ms=3_000)
+            if isinstance(view, JobView):
+                auditor.told_job(view)
+                if view.state in NOT_STARTED or (until is JobMilestone.ENDED) > (
+                    view.state in JOB_TERMINAL
+                ):
+                    raise Violation(f"waiting until {until} ended with {view}")
         elif question == 6:
             yield Stream(ReadLog(run=run, job=job, follow=world.chance(50)))
         elif question == 7:
@@ -215,28 +244,45 @@ def _check_stats(stats: Any) -> None:
 
 
 def _list_runs(world: World, auditor: Auditor) -> Errand:
+    """Page through all runs: none that stays what it is may be missing."""
     cursor = ""
     ended = world.chance(60)
-    for _ in range(10):
+    before = {run_id: book.state for run_id, book in auditor.runs.items()}
+    listed: dict[str, None] = {}
+    while True:
         page = yield Call(ListRuns(ended=ended, cursor=cursor, limit=world.between(1, 5)))
         if is_error(page):
             raise Violation(f"a list of runs came to {page}")
         for view in page.runs:
             auditor.told(view)
+            listed[view.run_id] = None
         cursor = page.cursor
         if not cursor:
-            return
+            break
+    for run_id, state in before.items():
+        same = auditor.runs[run_id].state is state
+        if same and (ended or state is RunState.ACTIVE) and run_id not in listed:
+            raise Violation(f"run {run_id}, {state}, is in no page of the list")
 
 
-def _list_jobs(world: World, run: str) -> Errand:
+def _list_jobs(world: World, auditor: Auditor, run: str) -> Errand:
+    """Page through a run's jobs: all of them, in order, each as the journal has it."""
     cursor = ""
-    for _ in range(10):
+    listed: list[str] = []
+    while True:
         page = yield Call(ListJobs(run=run, cursor=cursor, limit=world.between(1, 12)))
-        if is_error(page):
+        if is_error(page, ErrorCode.NOT_FOUND) and run not in auditor.runs:
             return
+        if is_error(page):
+            raise Violation(f"the jobs of {run} came to {page}")
+        for view in page.jobs:
+            auditor.told_job(view)
+            listed.append(view.job_id)
         cursor = page.cursor
         if not cursor:
-            return
+            break
+    if listed != list(auditor.runs[run].jobs):
+        raise Violation(f"the jobs of {run} are listed as {listed}")
 
 
 def keep_house(world: World, is_over: Any) -> Errand:

@@ -17,7 +17,7 @@ EPOCH_MS = 1_700_000_000_000
 """Where the world's clock starts, so that no core can take a time for a duration."""
 
 
-class Violation(AssertionError):  # noqa: N818 - the word that people use
+class Violation(AssertionError):
     """A promise was broken. The text says which; seed and step say where."""
 
 

@@ -14,9 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent / "kit"))
 
 def pytest_addoption(parser):
     with contextlib.suppress(ValueError):  # another package's tests have it too
-        parser.addoption(
-            "--rewrite", action="store_true", help="accept what the scenarios do now"
-        )
+        parser.addoption("--rewrite", action="store_true", help="accept what the scenarios do now")
 
 
 @pytest.fixture

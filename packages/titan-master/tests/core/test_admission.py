@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core_world import World, effects, events, job, kinds, run
+
 from titan_master.core.apply import KEY_REMEMBERED_MS, apply
 from titan_master.core.core import CoreConfig
 from titan_master.core.events import PoisonRemembered
@@ -18,12 +19,12 @@ def test_a_run_is_accepted_in_one_event_and_answered_with_its_alias():
     w = World()
     turn = w.submit(run("My Pipeline!", job("a"), job("b", "a")), run_id="r")
     assert events(turn) == [
-        "RunAccepted(run_id=r, key=key-r, name='My Pipeline!', slug=my-pipeline, number=1,"
-        " owner=ann, jobs=2, spec=<bytes>)"
+        (
+            "RunAccepted(run_id=r, key=key-r, name='My Pipeline!', slug=my-pipeline, number=1,"
+            " owner=ann, jobs=2, spec=<bytes>)"
+        )
     ]
-    assert effects(turn) == [
-        "Reply(origin=1.1, message=RunReceipt(run_id=r, alias=my-pipeline-1))"
-    ]
+    assert effects(turn) == ["Reply(origin=1.1, message=RunReceipt(run_id=r, alias=my-pipeline-1))"]
 
 
 def test_the_same_key_with_the_same_content_is_the_same_run_and_no_event():

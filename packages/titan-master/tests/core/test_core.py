@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core_world import START_MS, World, effects, events, job, kinds, run
+
 from titan_master.core.core import Core, CoreConfig
 from titan_master.core.inputs import WorkerHeard
 from titan_master.core.state import State

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_world import World, effects, events, job, kinds, run
+
 from titan_master.core.core import CoreConfig
 from titan_master.core.inputs import Asked
 from titan_proto.messages import CancelRun
@@ -24,8 +25,10 @@ def test_a_job_that_can_run_is_placed_in_the_turn_that_accepts_it():
     assert effects(turn) == [
         "Reply(origin=1.1, message=RunReceipt(run_id=r, alias=r-1))",
         "OpenLog(ref=r/a.1, worker_id=w1)",
-        "Tell(link_id=101, message=StartAttempts("
-        "orders=[AttemptOrder(ref=r/a.1, fence=1, spec=a, run_name=r)]))",
+        (
+            "Tell(link_id=101, message=StartAttempts("
+            "orders=[AttemptOrder(ref=r/a.1, fence=1, spec=a, run_name=r)]))"
+        ),
     ]
     assert w.job_states("r") == {"a": "PLACED", "b": "BLOCKED"}
 
@@ -43,8 +46,10 @@ def test_a_success_opens_the_next_job_in_the_same_turn():
     w.submit(run("r", job("a"), job("b", "a")))
     turn = w.ended("r/a", stdout_bytes=10, stderr_bytes=2)
     assert events(turn) == [
-        "AttemptEnded(run_id=r, job_id=a, number=1, worker_id=w1, worker=host:8080,"
-        " reason=EXITED, placed_at_ms=1000000, stdout_bytes=10, stderr_bytes=2)",
+        (
+            "AttemptEnded(run_id=r, job_id=a, number=1, worker_id=w1, worker=host:8080,"
+            " reason=EXITED, placed_at_ms=1000000, stdout_bytes=10, stderr_bytes=2)"
+        ),
         "JobEnded(run_id=r, job_id=a, state=SUCCEEDED, reason=EXITED, number=1)",
         "JobsQueued(run_id=r, job_ids=[b])",
         "AttemptPlaced(run_id=r, job_id=b, number=1, worker_id=w1, incarnation=1, fence=2)",
@@ -53,8 +58,10 @@ def test_a_success_opens_the_next_job_in_the_same_turn():
         "CloseLog(ref=r/a.1, stdout_bytes=10, stderr_bytes=2, lost=False)",
         "OpenLog(ref=r/b.1, worker_id=w1)",
         "Tell(link_id=101, message=ReportAcks(refs=[r/a.1]))",
-        "Tell(link_id=101, message=StartAttempts("
-        "orders=[AttemptOrder(ref=r/b.1, fence=2, spec=b, run_name=r)]))",
+        (
+            "Tell(link_id=101, message=StartAttempts("
+            "orders=[AttemptOrder(ref=r/b.1, fence=2, spec=b, run_name=r)]))"
+        ),
     ]
 
 
@@ -79,8 +86,10 @@ def test_a_failure_skips_everything_below_it_in_one_event_and_spares_other_branc
     )
     turn = w.ended("r/a", 3, message="no such file")
     assert events(turn)[1:] == [
-        "JobEnded(run_id=r, job_id=a, state=FAILED, reason=EXITED, number=1, exit_code=3,"
-        " message='no such file')",
+        (
+            "JobEnded(run_id=r, job_id=a, state=FAILED, reason=EXITED, number=1, exit_code=3,"
+            " message='no such file')"
+        ),
         "JobsDropped(run_id=r, job_ids=[b, c, d], state=SKIPPED, reason=PARENT_FAILED)",
     ]
     assert w.job_states("r")["other"] == "PLACED"
@@ -131,8 +140,10 @@ def test_a_job_whose_attempts_keep_being_lost_fails_at_the_crash_limit():
     w.ended("r/a", reason=ExitReason.LOST)
     turn = w.ended("r/a", reason=ExitReason.LOST)
     assert events(turn)[1:] == [
-        "JobEnded(run_id=r, job_id=a, state=FAILED, reason=CRASH_LIMIT, number=2, lost=2,"
-        " message='2 attempts were lost with their workers: not tried again')",
+        (
+            "JobEnded(run_id=r, job_id=a, state=FAILED, reason=CRASH_LIMIT, number=2, lost=2,"
+            " message='2 attempts were lost with their workers: not tried again')"
+        ),
         "JobsDropped(run_id=r, job_ids=[b], state=SKIPPED, reason=PARENT_FAILED)",
         "RunEnded(run_id=r, state=FAILED)",
     ]
@@ -191,9 +202,11 @@ def test_acknowledgements_and_orders_of_a_turn_leave_as_one_message_each():
     turn = w.report("w1", w.ended_report("r/a"), w.ended_report("r/b"))
     assert effects(turn)[-2:] == [
         "Tell(link_id=101, message=ReportAcks(refs=[r/a.1, r/b.1]))",
-        "Tell(link_id=101, message=StartAttempts(orders=["
-        "AttemptOrder(ref=r/c.1, fence=3, spec=c, run_name=r),"
-        " AttemptOrder(ref=r/d.1, fence=4, spec=d, run_name=r)]))",
+        (
+            "Tell(link_id=101, message=StartAttempts(orders=["
+            "AttemptOrder(ref=r/c.1, fence=3, spec=c, run_name=r),"
+            " AttemptOrder(ref=r/d.1, fence=4, spec=d, run_name=r)]))"
+        ),
     ]
 
 
@@ -256,8 +269,10 @@ def test_cancelling_drops_what_has_not_started_and_stops_what_has():
         "JobCancelling(run_id=r, job_id=a)",
     ]
     assert effects(turn) == [
-        "Reply(origin=1.2, message=RunView(run_id=r, alias=r-1, name=r, state=ACTIVE,"
-        " submitted_at_ms=1000000, jobs=4, counts={CANCELLED: 3, CANCELLING: 1}))",
+        (
+            "Reply(origin=1.2, message=RunView(run_id=r, alias=r-1, name=r, state=ACTIVE,"
+            " submitted_at_ms=1000000, jobs=4, counts={CANCELLED: 3, CANCELLING: 1}))"
+        ),
         "Tell(link_id=101, message=StopAttempts(refs=[r/a.1], reason=CANCELLED))",
     ]
     turn = w.ended("r/a", reason=ExitReason.CANCELLED)

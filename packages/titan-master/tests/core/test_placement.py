@@ -6,6 +6,7 @@ import pytest
 from core_world import World, job, kinds, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from titan_master.core.core import CoreConfig
 from titan_proto.messages import CancelRun
 from titan_proto.states import JobState
@@ -109,6 +110,14 @@ def test_the_least_loaded_by_share_is_preferred_then_the_name():
         ("e", "w2"),
         ("f", "w2"),
     ]
+
+
+def test_the_least_loaded_is_found_among_workers_of_different_skills():
+    w = World()
+    for name, skills in (("w1", ["A"]), ("w2", ["A", "B"]), ("w3", ["A", "C"])):
+        w.join(name, slots=2, skills=skills)
+    turn = w.submit(run("r", *(job(f"j{n}", skills=["A"]) for n in range(6))))
+    assert [worker for _, worker in placements(turn)] == ["w1", "w2", "w3"] * 2
 
 
 def test_affinity_prefers_the_parents_worker_even_if_it_is_busier():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_world import World, effects, events, job, kinds, run
+
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import CancelRun, ListServices, StopService
 from titan_proto.states import ExitReason, ServiceState
@@ -61,8 +62,10 @@ def test_a_stopped_service_ends_as_ordered_and_frees_its_slot():
     turn = w.ask(StopService(service="r/api"))
     assert events(turn) == ["ServiceStopping(run_id=r, job_id=api)"]
     assert effects(turn) == [
-        "Reply(origin=1.2, message=ServiceView(name=r/api, run_id=r, run_alias=r-1, job_id=api,"
-        " attempt=1, state=STOPPING, worker=host:8080, port=4000, healthy_at_ms=1000000))",
+        (
+            "Reply(origin=1.2, message=ServiceView(name=r/api, run_id=r, run_alias=r-1, job_id=api,"
+            " attempt=1, state=STOPPING, worker=host:8080, port=4000, healthy_at_ms=1000000))"
+        ),
         "Tell(link_id=101, message=StopAttempts(refs=[r/api.1], reason=STOPPED))",
     ]
     turn = w.ended("r/api", reason=ExitReason.STOPPED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core_world import START_MS
+
 from titan_master.core.core import CoreConfig
 from titan_master.core.events import ClusterFounded
 from titan_master.core.inputs import Origin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_world import World, effects, events, job, run
+
 from titan_master.core.effects import Reply, ServeLog
 from titan_master.core.waiters import CHANGES_AT_ONCE
 from titan_proto.errors import ErrorCode
@@ -28,9 +29,7 @@ def replies(turn, *, link_id=None):
 
 
 def news(turn):
-    return [
-        (one.message.job_id, str(one.message.state)) for one in replies(turn) if not one.end
-    ]
+    return [(one.message.job_id, str(one.message.state)) for one in replies(turn) if not one.end]
 
 
 def nobody_waits(w):

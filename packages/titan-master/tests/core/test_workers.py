@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_world import World, effects, events, job, kinds, run
+
 from titan_master.core.core import CoreConfig
 from titan_master.core.inputs import LinkClosed, ReportsArrived, WorkerArrived, WorkerHeard
 from titan_proto.errors import ErrorCode
@@ -25,8 +26,10 @@ def test_a_new_worker_is_let_in_and_told_its_lease():
     w = World()
     turn = w.join("w1", slots=4, skills=("GENERAL", "GPU"))
     assert events(turn) == [
-        "WorkerJoined(worker_id=w1, host=host, port=8080, incarnation=1, boot_id=boot, slots=4,"
-        " skills=[GENERAL, GPU], software=test)"
+        (
+            "WorkerJoined(worker_id=w1, host=host, port=8080, incarnation=1, boot_id=boot, slots=4,"
+            " skills=[GENERAL, GPU], software=test)"
+        )
     ]
     assert effects(turn) == [
         "Tell(link_id=101, message=Joined(heartbeat_ms=5000, lost_after_ms=30000))"
@@ -68,8 +71,10 @@ def test_a_second_worker_under_a_live_name_is_refused_with_a_free_port():
     turn = w.join("w3", port=8080)
     assert events(turn) == []
     assert effects(turn) == [
-        "HangUp(link_id=103, code=DUPLICATE_WORKER, reason='worker host:8080 is here already;"
-        " start this one under another port, such as 8082')"
+        (
+            "HangUp(link_id=103, code=DUPLICATE_WORKER, reason='worker host:8080 is here already;"
+            " start this one under another port, such as 8082')"
+        )
     ]
 
 
@@ -174,8 +179,10 @@ def test_an_attempt_cancelled_before_its_worker_heard_of_it_is_cancelled_and_nev
     w.ask(CancelRun(run="r"))
     turn = w.join("w1")
     assert events(turn)[1:] == [
-        "JobEnded(run_id=r, job_id=a, state=CANCELLED, reason=CANCELLED, number=1,"
-        " message='cancelled before its worker had heard of it')",
+        (
+            "JobEnded(run_id=r, job_id=a, state=CANCELLED, reason=CANCELLED, number=1,"
+            " message='cancelled before its worker had heard of it')"
+        ),
         "RunEnded(run_id=r, state=CANCELLED)",
     ]
     assert not any("StartAttempts" in effect for effect in effects(turn))

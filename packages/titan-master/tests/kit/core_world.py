@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 import msgspec
+
 from titan_master.core.apply import apply
 from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig, Turn

@@ -268,6 +268,8 @@ def _jobs_queued(state: State, event: JobsQueued) -> None:
     run = _run_of(state, event.run_id)
     for job_id in event.job_ids:
         job = run.jobs[job_id]
+        if job.attempt is not None and job.attempt.is_live:
+            raise InvariantViolation(f"{run.run_id}/{job_id}: queued while an attempt is live")
         _move_job(state, run, job, JobState.QUEUED)
         _enqueue(state, job, event.at_ms)
 

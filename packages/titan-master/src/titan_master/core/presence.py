@@ -62,10 +62,8 @@ class Roster:
         return None if presence is None else presence.link_id
 
     def bind(self, worker_id: str, link_id: int, now_ms: int) -> None:
-        """It has joined on this link, and on no other any more."""
+        """It has joined on this link; both have been unbound from whatever they had before."""
         presence = self.of(worker_id)
-        if presence.link_id is not None:
-            self._links.pop(presence.link_id, None)
         presence.link_id = link_id
         presence.seen_ms = now_ms
         self._links[link_id] = worker_id

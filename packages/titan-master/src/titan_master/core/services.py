@@ -74,7 +74,10 @@ def stop_service(draft: Draft, origin: Origin, request: StopService) -> None:
         draft.refuse(
             origin,
             ErrorCode.NOT_FOUND,
-            f"no service is called {request.service!r}; `titan ps` lists those that are up",
+            (
+                f"no service is called {request.service!r}; `titan ps` lists those that are up, "
+                "and one that is still starting ends when its run is cancelled"
+            ),
         )
         return
     if len(meant) > 1:

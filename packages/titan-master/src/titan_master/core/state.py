@@ -29,7 +29,7 @@ from titan_proto.states import (
 )
 
 
-class InvariantViolation(Exception):  # noqa: N818 - it is no error of anybody outside
+class InvariantViolation(Exception):
     """A bug here: the process ends and recovers. Nobody catches it but the engine's way out."""
 
 

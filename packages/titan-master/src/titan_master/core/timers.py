@@ -30,10 +30,13 @@ class Timers:
     """The deadlines of one process."""
 
     def __init__(self) -> None:
-        # The number keeps the order of equal deadlines, and keeps the heap from comparing further.
-        self._heap: list[tuple[int, int, JobsDue | WorkerDue]] = []
+        # (when, in which order set, ("run" or "worker", id)): the number keeps equal deadlines in
+        # their order, and the heap from comparing further.
+        self._heap: list[tuple[int, int, tuple[str, str]]] = []
         self._pushed = 0
         self._workers: dict[str, int] = {}
+        self._delayed: dict[str, dict[int, list[str]]] = {}
+        """Delayed jobs: run → moment → job ids. Beside the heap, so that a run can be forgotten."""
 
     def next_ms(self) -> int | None:
         """The earliest deadline."""
@@ -41,11 +44,14 @@ class Timers:
 
     def delay_jobs(self, run_id: str, job_ids: tuple[str, ...], until_ms: tuple[int, ...]) -> None:
         """Jobs that were scheduled together; those of one moment share an entry."""
-        moments: dict[int, list[str]] = {}
+        moments = self._delayed.setdefault(run_id, {})
         for job_id, moment in zip(job_ids, until_ms, strict=True):
-            moments.setdefault(moment, []).append(job_id)
-        for moment, ids in moments.items():
-            self._push(moment, JobsDue(run_id, tuple(ids)))
+            ids = moments.get(moment)
+            if ids is None:
+                moments[moment] = [job_id]
+                self._push(moment, ("run", run_id))
+            else:
+                ids.append(job_id)
 
     def delay_run(self, run: Run) -> None:
         """All jobs of a run that are SCHEDULED: after its acceptance, or after a restart."""
@@ -58,27 +64,40 @@ class Timers:
             tuple(job.ready_at_ms for job in jobs),
         )
 
+    def forget_run(self, run_id: str) -> None:
+        """It has ended: what it had delayed may be a year away, and is of no interest any more."""
+        self._delayed.pop(run_id, None)
+
     def watch_worker(self, worker_id: str, at_ms: int) -> None:
         """Look at this worker at `at_ms`. One entry a worker counts: the earliest."""
         pending = self._workers.get(worker_id)
         if pending is None or at_ms < pending:
             self._workers[worker_id] = at_ms
-            self._push(at_ms, WorkerDue(worker_id))
+            self._push(at_ms, ("worker", worker_id))
 
     def pop_due(self, now_ms: int) -> JobsDue | WorkerDue | None:
         """The next thing to look at, if any deadline has passed."""
         while self._heap and self._heap[0][0] <= now_ms:
-            at_ms, _, due = heapq.heappop(self._heap)
-            if isinstance(due, JobsDue):
-                return due
-            if self._workers.get(due.worker_id) == at_ms:
-                del self._workers[due.worker_id]
-                return due
+            at_ms, _, (kind, name) = heapq.heappop(self._heap)
+            if kind == "run":
+                job_ids = self._take(name, at_ms)
+                if job_ids:
+                    return JobsDue(name, tuple(job_ids))
+            elif self._workers.get(name) == at_ms:
+                del self._workers[name]
+                return WorkerDue(name)
         return None
 
-    def _push(self, at_ms: int, due: JobsDue | WorkerDue) -> None:
+    def _take(self, run_id: str, moment: int) -> list[str]:
+        moments = self._delayed.get(run_id, {})
+        job_ids = moments.pop(moment, [])
+        if not moments:
+            self._delayed.pop(run_id, None)
+        return job_ids
+
+    def _push(self, at_ms: int, what: tuple[str, str]) -> None:
         self._pushed += 1
-        heapq.heappush(self._heap, (at_ms, self._pushed, due))
+        heapq.heappush(self._heap, (at_ms, self._pushed, what))
 
 
 def still_due(state: State, due: JobsDue, now_ms: int) -> tuple[str, ...]:

@@ -124,6 +124,7 @@ class Draft:
     def end_run(self, run: Run, event: RunEnded) -> None:
         """Emit the end of a run and answer who waits for it: afterwards the run is gone."""
         self.emit(event)
+        self.timers.forget_run(run.run_id)
         if self.waiters.concerns(run.run_id):
             self._effects.extend(self.waiters.run_ended(run, event.state, event.at_ms))
 

@@ -12,7 +12,7 @@ from titan_proto.states import AttemptState
 from titan_worker.core.state import Held, WorkerState, digest
 
 
-class InvariantViolation(Exception):  # noqa: N818 -- says what is the case, as all our errors do
+class InvariantViolation(Exception):
     """Something that cannot be, is. `state_digest` says in which state."""
 
     def __init__(self, message: str, state_digest: str) -> None:

@@ -1,0 +1,36 @@
+"""`titan-dashboard`: serve the pages with waitress, on loopback."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import waitress
+
+from titan_dashboard import __version__, create_app
+from titan_dashboard.config import DEFAULT_PORT, DashboardConfig
+
+
+@click.command()
+@click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1; 0: any.")
+@click.option("--master", metavar="HOST:PORT", help="The master; found as by `titan` if not given.")
+@click.version_option(__version__, prog_name="titan-dashboard")
+def main(port: int, master: str | None) -> None:
+    """Serve Titan's dashboard on http://127.0.0.1:PORT.
+
+    \b
+    Example:
+      titan-dashboard --port 5000
+    """
+    app = create_app(DashboardConfig.from_environment(master))
+    try:
+        server = waitress.create_server(app, host="127.0.0.1", port=port, threads=8)
+    except OSError as error:
+        click.echo(f"error: cannot listen on 127.0.0.1:{port}: {error.strerror}", err=True)
+        click.echo("  try:  titan-dashboard --port 0", err=True)
+        sys.exit(75)
+    click.echo(f"titan-dashboard ready on http://127.0.0.1:{server.effective_port}", err=True)
+    try:
+        server.run()
+    finally:
+        server.close()

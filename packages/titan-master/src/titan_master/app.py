@@ -1,0 +1,455 @@
+"""The composition root: the only module that names concrete things and joins them.
+
+It also owns what a process has just one of: the data folder's files, the signals, the order of
+starting (lock, journal, first turn, and only then the door) and of ending. It decides nothing about
+runs. Called by ``cli.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from titan_master.__about__ import __version__
+from titan_master.clock import SystemClock
+from titan_master.config import BadConfig, MasterConfig, check_listen
+from titan_master.core.check import check
+from titan_master.core.core import Core, CoreConfig
+from titan_master.core.inputs import Origin
+from titan_master.core.state import InvariantViolation
+from titan_master.data.artifacts import Artifacts, PermFiles
+from titan_master.data.blobs import BlobStore
+from titan_master.data.feed import LogFeed, LogPatience, Streams
+from titan_master.data.logs import LogFiles
+from titan_master.engine import Engine, EngineConfig
+from titan_master.history import Answers
+from titan_master.leadership.base import NotLeading
+from titan_master.leadership.solo import SoloLeadership
+from titan_master.net.access import ANY_ROLE, Gatekeeper, Grant
+from titan_master.net.link import Desks, LogRights
+from titan_master.net.listener import LinkTable, Listener, ListenerConfig
+from titan_master.net.submission import Submissions
+from titan_master.store.base import JournalDamaged, JournalTooNew, Recovered, StoreError
+from titan_master.store.sqlite import SqliteStore
+from titan_proto.errors import ErrorCode, LinkError, TitanError
+from titan_proto.handshake import BadToken, Token, format_token, parse_token
+from titan_proto.ids import AttemptRef
+from titan_proto.io.address import Address, read_token_file, token_link
+from titan_proto.io.entropy import new_id, new_key
+from titan_proto.limits import FRAME_PAYLOAD_BYTES, INLINE_SPEC_BYTES, LOG_BYTES_PER_ATTEMPT
+from titan_proto.messages import ReadLog, Welcome
+
+_log = logging.getLogger("titan.master")
+
+SOFTWARE: Final = f"titan-master/{__version__}"
+_LOOPBACK: Final = "127.0.0.1"
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})
+_FILES_MAX: Final = 65_536
+
+
+class Ended(TitanError):
+    """The process cannot start, or go on; `code` is its exit code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run(config: MasterConfig) -> int:
+    """Run a master until it is told to stop; its exit code."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    _say(
+        f"titan-master {__version__}: data {config.data}, perm_files {config.perm_files}, "
+        f"listen {config.listen}"
+    )
+    try:
+        return _run(config)
+    except Ended as error:
+        _say(f"titan-master: {error}")
+        return error.code
+    except InvariantViolation as error:
+        _log.critical("the state breaks a promise error=%s", error)
+        return os.EX_SOFTWARE
+
+
+def _run(config: MasterConfig) -> int:
+    try:
+        check_listen(config)
+    except BadConfig as error:
+        raise Ended(os.EX_CONFIG, str(error)) from error
+    _raise_file_limit()
+    try:
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Ended(os.EX_IOERR, f"{config.data} cannot be made: {error.strerror}") from error
+    leadership = SoloLeadership(config.data / "lock")
+    try:
+        leadership.acquire()
+    except NotLeading as error:
+        message = f"{config.data} belongs to a master that is running already ({error.holder})"
+        raise Ended(os.EX_TEMPFAIL, message) from error
+    try:
+        token = _own_token(config.data / "token")
+        return _with_store(config, token)
+    finally:
+        leadership.resign()
+
+
+def _with_store(config: MasterConfig, token: Token) -> int:
+    store = SqliteStore(config.data / "titan.sqlite")
+    # Everything that writes, from opening to closing, happens on this one thread.
+    with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
+        try:
+            recovered = writer.submit(store.open).result()
+        except JournalDamaged as error:
+            message = (
+                f"{error}\n  the last good record is {error.last_good_seq}; nothing was changed"
+            )
+            raise Ended(os.EX_DATAERR, message) from error
+        except JournalTooNew as error:
+            raise Ended(os.EX_CONFIG, str(error)) from error
+        except StoreError as error:
+            raise Ended(os.EX_IOERR, str(error)) from error
+        check(recovered.state)
+        try:
+            return asyncio.run(_serve(config, token, store, recovered, writer))
+        finally:
+            _close(store, writer)
+
+
+def _close(store: SqliteStore, writer: ThreadPoolExecutor) -> None:
+    try:
+        writer.submit(store.close).result()
+    except StoreError as error:
+        # Everything acknowledged is in the journal all the same; the next start tidies up.
+        _log.error("closing failed error=%s", error)
+
+
+async def _serve(
+    config: MasterConfig,
+    token: Token,
+    store: SqliteStore,
+    recovered: Recovered,
+    writer: ThreadPoolExecutor,
+) -> int:
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as threads:
+        pools = Pools(
+            writer=writer,
+            reader=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="reader")),
+            disk=threads.enter_context(ThreadPoolExecutor(2, thread_name_prefix="disk")),
+            submissions=threads.enter_context(
+                ThreadPoolExecutor(1, thread_name_prefix="submissions")
+            ),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            streams = Streams(tasks.create_task)
+            master = Master(config, token, store, recovered, pools, streams)
+            loop.set_exception_handler(master.engine.broken)
+            told = _when_told(loop)
+            try:
+                port = await master.open_door()
+            except Ended as error:
+                _say(f"titan-master: {error}")
+                return error.code
+            address = config.listen._replace(port=port)
+            with _found_by_others(config, address):
+                _tune_collector()
+                _say(f"titan-master ready on {address}")
+                code = await _first_of(told, master.engine.failure)
+                if code == os.EX_OK:
+                    await master.close()
+                streams.drop_all()
+        master.logs.close()
+        return code
+
+
+def _when_told(loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
+    """Done, with 0, once a signal tells the process to stop."""
+    told: asyncio.Future[int] = loop.create_future()
+
+    def tell(number: int) -> None:
+        if not told.done():
+            _log.info("stopping signal=%s", signal.Signals(number).name)
+            told.set_result(os.EX_OK)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell, number)
+    return told
+
+
+async def _first_of(told: asyncio.Future[int], failure: asyncio.Future[int]) -> int:
+    # No deadline: this is how long a master runs.
+    done, _ = await asyncio.wait({told, failure}, return_when=asyncio.FIRST_COMPLETED)
+    return failure.result() if failure in done else told.result()
+
+
+class Pools(Struct, frozen=True):
+    """The threads beside the loop, by what they are for."""
+
+    writer: ThreadPoolExecutor
+    """One: the store's only writer."""
+    reader: ThreadPoolExecutor
+    """One: questions about history."""
+    disk: ThreadPoolExecutor
+    """Artifacts and logs in bulk."""
+    submissions: ThreadPoolExecutor
+    """One: large submissions, one after the other, so that their memory does not add up."""
+
+
+class Master:
+    """A master put together."""
+
+    def __init__(
+        self,
+        config: MasterConfig,
+        token: Token,
+        store: SqliteStore,
+        recovered: Recovered,
+        pools: Pools,
+        streams: Streams,
+    ) -> None:
+        self._config = config
+        self._links = LinkTable()
+        self._clock = SystemClock()
+        self._clock.not_before(recovered.last_at_ms)
+        self._term = recovered.term
+        self.core = Core(recovered.state, CoreConfig(lost_after_ms=config.lost_after_ms))
+        blobs = BlobStore(config.data / "artifacts")
+        perm_files = PermFiles(config.perm_files, blobs)
+        self.logs = LogFiles(config.data / "logs", LOG_BYTES_PER_ATTEMPT)
+        patience = LogPatience(
+            slow_reader_s=config.slow_reader_ms / 1000,
+            missing_bytes_s=config.log_patience_ms / 1000,
+            followers_max=config.followers_max,
+        )
+        loop = asyncio.get_running_loop()
+
+        def held_before(worker_id: str, ref: AttemptRef) -> asyncio.Future[bool]:
+            def look() -> bool:
+                rows = store.attempts(ref.run_id, ref.job_id)
+                return any((r.number, r.worker_id) == (ref.number, worker_id) for r in rows)
+
+            # On the writer's thread, so behind the commit that may just be ending this attempt.
+            return loop.run_in_executor(pools.writer, look)
+
+        rights = LogRights(self.core.may_log, held_before)
+        feed = LogFeed(self.logs, streams, pools.disk, patience)
+        self.engine = Engine(
+            core=self.core,
+            poison=recovered.state.poison,
+            store=store,
+            term=recovered.term,
+            writer=pools.writer,
+            answer=Answers(store).answer,
+            reader=pools.reader,
+            clock=self._clock,
+            links=self._links,
+            logs=LogDesk(self._links, feed, self.logs, rights),
+            config=EngineConfig(inbox_max=config.inbox_max, turn_inputs_max=config.turn_inputs_max),
+        )
+        desks = Desks(
+            inbox=self.engine,
+            submissions=Submissions(
+                blobs=blobs,
+                perm_files=perm_files,
+                streams=streams,
+                worker=pools.submissions,
+                is_known_key=self.core.state.keys.__contains__,
+                put=self.engine.put,
+            ),
+            artifacts=Artifacts(blobs, perm_files, streams, pools.disk),
+            logs=self.logs,
+            rights=rights,
+            streams=streams,
+        )
+        self._listener = Listener(
+            links=self._links,
+            desks=desks,
+            gatekeeper=Gatekeeper([Grant(token=token, roles=ANY_ROLE)]),
+            welcome=self._welcome,
+            config=ListenerConfig(
+                links_max=config.links_max,
+                strangers_max=config.strangers_max,
+                handshake_timeout_s=config.handshake_timeout_ms / 1000,
+            ),
+        )
+        state = recovered.state
+        _log.info(
+            "recovered records=%d term=%d runs=%d workers=%d services=%d",
+            recovered.last_seq, recovered.term, len(state.runs), len(state.workers),
+            len(state.services),
+        )  # fmt: skip
+
+    async def open_door(self) -> int:
+        """Take the lead durably, then listen; the port."""
+        self.core.start(
+            self._clock.now_ms(),
+            term=self._term,
+            software=SOFTWARE,
+            cluster_id=new_id(),
+            cluster_name=self._config.name,
+        )
+        await self.engine.begin(self.core.drain())
+        listen = self._config.listen
+        try:
+            return await self._listener.start(listen.host, listen.port)
+        except OSError as error:
+            raise _cannot_listen(listen, error) from error
+
+    async def close(self) -> None:
+        """End in good order: what is under way becomes durable, everybody hears goodbye."""
+        await self.engine.stop()
+        await self._listener.close(ErrorCode.SHUTTING_DOWN, "the master is being stopped")
+
+    def _welcome(self, link_id: int) -> Welcome:
+        state = self.core.state
+        return Welcome(
+            version=1,  # the connection puts in what was agreed on
+            cluster_id=state.cluster_id,
+            cluster_name=state.cluster_name,
+            software=SOFTWARE,
+            term=self._term,
+            link_id=link_id,
+            limits={
+                "frame_payload_bytes": FRAME_PAYLOAD_BYTES,
+                "inline_spec_bytes": INLINE_SPEC_BYTES,
+                "log_bytes_per_attempt": LOG_BYTES_PER_ATTEMPT,
+            },
+        )
+
+
+class LogDesk:
+    """The data plane's face to the engine."""
+
+    def __init__(self, links: LinkTable, feed: LogFeed, files: LogFiles, rights: LogRights) -> None:
+        self._links = links
+        self._feed = feed
+        self._files = files
+        self._rights = rights
+
+    def open(self, ref: AttemptRef, worker_id: str) -> None:
+        """This worker may write that log from now on."""
+        self._rights.open(ref, worker_id)
+
+    def finish(self, ref: AttemptRef, stdout_bytes: int, stderr_bytes: int) -> None:
+        """The attempt has ended, having written so much."""
+        self._files.finish(ref, stdout_bytes, stderr_bytes)
+
+    def serve(
+        self,
+        origin: Origin,
+        ref: AttemptRef,
+        request: ReadLog,
+        final_bytes: tuple[int, int] | None,
+    ) -> None:
+        """Stream a log to whoever asked, if they are still there."""
+        link = self._links.get(origin.link_id)
+        if link is not None:
+            self._feed.serve(link, origin.correlation, ref, request, final_bytes)
+
+
+# -- the process and its files ------------------------------------------------------------------
+
+
+def _own_token(path: Path) -> Token:
+    """The local token: made at the first start, refused where others may read it."""
+    try:
+        if not path.exists():
+            _write_private(path, format_token("local", new_id(), new_key()) + "\n")
+        text = read_token_file(path)
+        if text is None:
+            raise Ended(os.EX_CONFIG, f"{path} cannot be read")
+        return parse_token(text)
+    except (LinkError, BadToken) as error:
+        raise Ended(os.EX_CONFIG, str(error)) from error
+    except OSError as error:
+        raise Ended(os.EX_IOERR, f"{path}: {error.strerror}") from error
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+@contextlib.contextmanager
+def _found_by_others(config: MasterConfig, address: Address) -> Iterator[None]:
+    """While this lasts, clients of this account find the master by its files."""
+    local = address._replace(host=_LOOPBACK) if address.host in _EVERYWHERE else address
+    note = config.data / "address"
+    _write_private(note, f"{local}\n")
+    link = token_link(local, os.environ) if config.token_link else None
+    target = config.data / "token"
+    if link is not None:
+        _leave_link(link, target)
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        # Another master may have put its own there since.
+        if link is not None and link.is_symlink() and link.readlink() == target:
+            link.unlink(missing_ok=True)
+
+
+def _leave_link(link: Path, target: Path) -> None:
+    draft = link.with_name(f"{link.name}.{os.getpid()}.new")
+    try:
+        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(target)
+        draft.replace(link)
+    except OSError as error:
+        # A home that cannot be written to is no reason not to run: TITAN_TOKEN_FILE still works.
+        _log.warning("no token link path=%s error=%s", link, error.strerror)
+
+
+def _cannot_listen(listen: Address, error: OSError) -> Ended:
+    if error.errno == errno.EADDRINUSE:
+        return Ended(
+            os.EX_TEMPFAIL,
+            f"{listen} is in use: another master, or another program, listens there; "
+            "choose another port with --listen",
+        )
+    return Ended(os.EX_CONFIG, f"cannot listen on {listen}: {error.strerror or error}")
+
+
+def _raise_file_limit() -> None:
+    """Room for every link and log: the usual soft limit is below what a master may hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, _FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _tune_collector() -> None:
+    """State holds no cycles: let the collector look rarely, and never at what is here already."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - for whoever started the process

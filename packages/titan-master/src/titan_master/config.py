@@ -1,0 +1,97 @@
+"""What an operator may choose, in one frozen struct; flags win over environment over defaults.
+
+It reads no clock and opens no socket; ``cli.py`` makes it from flags, ``app.py`` acts on it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from titan_proto.errors import TitanError
+from titan_proto.io.address import Address, BadAddress, parse_address
+from titan_proto.limits import DEFAULT_PORT, HANDSHAKE_TIMEOUT_MS, WORKER_LOST_AFTER_MS
+
+DEFAULT_LISTEN: Final = f"127.0.0.1:{DEFAULT_PORT}"
+DEFAULT_DATA: Final = ".titan"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
+_UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_LOST_AFTER_MS: Final = (100, 24 * 3_600_000)
+
+
+class BadConfig(TitanError):
+    """A setting that cannot be followed; the message says what to write instead."""
+
+
+class MasterConfig(Struct, frozen=True, kw_only=True):
+    """How one master is run."""
+
+    data: Path
+    perm_files: Path
+    listen: Address
+    name: str
+    insecure: bool = False
+    """The operator accepts that traffic off this host can be read and changed on its way."""
+    token_link: bool = True
+    """Leave a link to the token where this account's clients look for it."""
+    lost_after_ms: int = WORKER_LOST_AFTER_MS
+    links_max: int = 2_000
+    strangers_max: int = 256
+    handshake_timeout_ms: int = HANDSHAKE_TIMEOUT_MS
+    inbox_max: int = 10_000
+    turn_inputs_max: int = 256
+    slow_reader_ms: int = 60_000
+    log_patience_ms: int = 30_000
+    followers_max: int = 50
+
+
+def parse_duration(text: str) -> int:
+    """Milliseconds in ``30s``, ``500ms``, ``2m`` or ``1.5h``."""
+    match = _DURATION.match(text.strip())
+    if match is None:
+        raise BadConfig(f"{text!r} is no duration: write a number and ms, s, m or h, such as 30s")
+    return int(float(match.group(1)) * _UNITS[match.group(2)])
+
+
+def parse_lost_after(text: str) -> int:
+    """Milliseconds after which a silent worker is lost, within what makes sense."""
+    least, most = _LOST_AFTER_MS
+    value = parse_duration(text)
+    if not least <= value <= most:
+        raise BadConfig(f"lost-after is {text}: it must be between {least} ms and 24 h")
+    return value
+
+
+def parse_listen(text: str) -> Address:
+    """Where to listen: ``host:port``, ``:port`` for loopback, port 0 for any free one."""
+    host, colon, port = text.strip().rpartition(":")
+    if colon and port == "0":
+        return parse_address(f"{host or '127.0.0.1'}:1")._replace(port=0)
+    try:
+        return parse_address(f"127.0.0.1{text}" if text.startswith(":") else text)
+    except BadAddress as error:
+        raise BadConfig(str(error)) from error
+
+
+def default_perm_files(data: Path, cwd: Path) -> Path:
+    """``perm_files`` where the master is started, else in its data folder."""
+    beside = cwd / "perm_files"
+    return beside if beside.is_dir() else data / "perm_files"
+
+
+def check_listen(config: MasterConfig) -> None:
+    """Refuse an address that others can reach, unless that is spelled out."""
+    if config.listen.is_loopback or config.insecure:
+        return
+    raise BadConfig(
+        f"{config.listen.host} can be reached from other machines, and this version has no "
+        "encryption: tokens stay secret, but everything else on the wire can be read and changed.\n"
+        "  only this machine:          titan-master start "
+        f"--listen 127.0.0.1:{config.listen.port}\n"
+        "  a network that you trust:   titan-master start "
+        f"--listen {config.listen} --insecure"
+    )

@@ -1,0 +1,1 @@
+"""The data plane: bytes, offsets, files. Nothing here decides what runs where."""

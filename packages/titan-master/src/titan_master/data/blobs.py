@@ -1,0 +1,184 @@
+"""Bytes by the SHA-256 of their content, as files.
+
+A blob appears under its name only when it is whole, verified and synced: written to a part file,
+hashed on the way, then renamed. Part files are named by digest, so a broken upload goes on where
+it stopped. Nothing here is deleted while it may be named by a run. Called by ``artifacts.py`` and
+by submissions; every method that reads or syncs a whole file says so and belongs off the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+from titan_proto.errors import TitanError
+from titan_proto.ids import is_digest
+
+_COPY_BYTES: Final = 1024 * 1024
+
+
+class BadBlob(TitanError):
+    """Bytes that are not what was announced; nothing was stored."""
+
+
+class BlobStore:
+    """A folder of blobs: ``<aa>/<digest>``, and ``parts/`` for what is on its way."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._parts = root / "parts"
+        self._parts.mkdir(parents=True, exist_ok=True)
+        self._active: set[Path] = set()
+        self._serial = 0
+
+    def path(self, digest: str) -> Path:
+        """Where the blob lies, if it does."""
+        if not is_digest(digest):
+            raise BadBlob(f"not a SHA-256 in lower-case hexadecimal: {digest[:80]!r}")
+        return self._root / digest[:2] / digest
+
+    def size(self, digest: str) -> int | None:
+        """How long the blob is; None when it is not here."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is here, whole."""
+        return is_digest(digest) and self.path(digest).exists()
+
+    def read(self, digest: str) -> bytes:
+        """The whole blob. Off the loop."""
+        return self.path(digest).read_bytes()
+
+    def receive(self, digest: str, size_bytes: int) -> Incoming:
+        """Begin, or take up again, the receipt of a blob."""
+        self.path(digest)
+        part = self._parts / digest
+        if part in self._active:
+            # Two uploads of one thing at once: the second goes its own way, from the start.
+            part = self._fresh_part()
+        self._active.add(part)
+        return Incoming(self, part, digest, size_bytes)
+
+    def store_stream(self, source: int, limit_bytes: int) -> tuple[str, int]:
+        """Copy an open file in; its digest and size. Off the loop. Raises BadBlob."""
+        part = self._fresh_part()
+        digest = hashlib.sha256()
+        size = 0
+        target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with contextlib.closing(_Descriptor(target)):
+                while piece := os.read(source, _COPY_BYTES):
+                    size += len(piece)
+                    if size > limit_bytes:
+                        raise BadBlob(f"more than {limit_bytes} bytes")
+                    digest.update(piece)
+                    _write_all(target, piece)
+                self.keep(part, target, digest.hexdigest())
+        finally:
+            part.unlink(missing_ok=True)
+        return digest.hexdigest(), size
+
+    def keep(self, part: Path, descriptor: int, digest: str) -> None:
+        """Sync a verified part file and give it its name. Off the loop."""
+        place = self.path(digest)
+        if place.exists():
+            part.unlink(missing_ok=True)
+            return
+        os.fsync(descriptor)
+        if not place.parent.exists():
+            place.parent.mkdir(exist_ok=True)
+            _sync_folder(self._root)
+        part.replace(place)
+        _sync_folder(place.parent)
+
+    def released(self, part: Path) -> None:
+        """Nobody writes this part file any more."""
+        self._active.discard(part)
+
+    def _fresh_part(self) -> Path:
+        self._serial += 1
+        return self._parts / f"{os.getpid()}-{self._serial}"
+
+
+class Incoming:
+    """One blob on its way in. `begin`, `write`…, `finish`; or `abandon` at any point."""
+
+    def __init__(self, store: BlobStore, part: Path, digest: str, size_bytes: int) -> None:
+        self._store = store
+        self._part = part
+        self.digest = digest
+        self._size = size_bytes
+        self._hash = hashlib.sha256()
+        self._descriptor = -1
+        self.offset = 0
+        """Where the next byte belongs."""
+
+    def begin(self) -> int:
+        """Open the part file and hash what it holds already; the offset to send from. Off the loop."""
+        self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.fstat(self._descriptor).st_size > self._size:
+            os.ftruncate(self._descriptor, 0)
+        while piece := os.read(self._descriptor, _COPY_BYTES):
+            self._hash.update(piece)
+            self.offset += len(piece)
+        return self.offset
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Add a piece (at most a chunk: this may run on the loop). Raises BadBlob."""
+        if offset != self.offset:
+            raise BadBlob(f"a piece for offset {offset} came where {self.offset} was expected")
+        if offset + len(data) > self._size:
+            raise BadBlob(f"more than the {self._size} bytes that were announced")
+        _write_all(self._descriptor, data)
+        self._hash.update(data)
+        self.offset += len(data)
+
+    def finish(self) -> None:
+        """Verify and keep. Off the loop. Raises BadBlob."""
+        try:
+            if self.offset != self._size:
+                raise BadBlob(f"{self.offset} bytes came, {self._size} were announced")
+            found = self._hash.hexdigest()
+            if found != self.digest:
+                self._part.unlink(missing_ok=True)
+                raise BadBlob(f"the bytes have digest {found}, {self.digest} was announced")
+            self._store.keep(self._part, self._descriptor, self.digest)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Stop here. What came so far stays, for a later try."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._store.released(self._part)
+
+
+class _Descriptor:
+    """So that a bare descriptor can be closed by a ``with``."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def close(self) -> None:
+        os.close(self._number)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

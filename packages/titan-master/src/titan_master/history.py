@@ -1,0 +1,232 @@
+"""What the core cannot answer alone: ended runs, prefixes of names, names that nobody has.
+
+Decides which run a selector means where live and ended ones both fit. It reads the store's history,
+writes nothing, and runs in a thread beside the loop. Called by the engine for each AskHistory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from titan_master.core.effects import AskHistory, Effect, Reply, ServeLog
+from titan_master.core.inputs import Asked, Origin
+from titan_master.store.base import AttemptRow, History
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
+from titan_proto.limits import PAGE_ITEMS
+from titan_proto.messages import (
+    AnyMessage,
+    CancelRun,
+    Error,
+    GetJob,
+    GetRun,
+    JobChange,
+    JobView,
+    ListJobs,
+    ListRuns,
+    ReadLog,
+    RunList,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+)
+from titan_proto.states import ExitReason, RunState
+
+_SHOWN: Final = 5
+"""So many of the runs that an ambiguous name fits are named in the refusal."""
+
+
+class Answers:
+    """Answers from history."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def answer(self, ask: AskHistory) -> Sequence[Effect] | Asked:
+        """What to do for `ask`: effects, or the question back to the core with the exact run."""
+        request = ask.request
+        if isinstance(request, ListRuns):
+            return (Reply(origin=ask.origin, message=self._list_runs(ask, request)),)
+        if isinstance(request, ReadLog) and request.attempt:
+            # Of a live run the core knows the newest attempts only, and names the run exactly.
+            rows = self._history.attempts(request.run, request.job)
+            if _wanted(rows, request.attempt) is not None:
+                return self._read_log(ask.origin, request, request.run)
+        found = self._run_id(ask)
+        if isinstance(found, Error):
+            return (Reply(origin=ask.origin, message=found),)
+        if found in ask.live_ids:
+            exact: Any = msgspec.structs.replace(request, run=found)
+            return Asked(origin=ask.origin, request=exact)
+        return self._HANDLERS[type(request)](self, ask.origin, request, found)
+
+    # -- which run --------------------------------------------------------------------------------
+
+    def _run_id(self, ask: AskHistory) -> str | Error:
+        request = ask.request
+        if isinstance(request, GetJob) and not request.run:
+            return self._run_with_job(request.job, ask.live_ids)
+        assert not isinstance(request, ListRuns)
+        selector = request.run
+        ended = self._history.resolve(selector)
+        if len(ended) == 1 and self._is_exact(ended[0], selector):
+            return ended[0]
+        fits = (*ask.live_ids, *ended)
+        if len(fits) == 1:
+            return fits[0]
+        if not fits:
+            return _not_found(f"no run is called {selector!r}")
+        shown = ", ".join(fits[:_SHOWN])
+        more = " and more" if len(fits) > _SHOWN else ""
+        return Error(
+            code=ErrorCode.CONFLICT,
+            message=f"{selector!r} fits several runs: {shown}{more}; give more of the name",
+        )
+
+    def _is_exact(self, run_id: str, selector: str) -> bool:
+        if selector in {"@last", run_id}:
+            return True
+        view = self._history.run(run_id)
+        return view is not None and view.alias == selector
+
+    def _run_with_job(self, job_id: str, live_ids: tuple[str, ...]) -> str | Error:
+        # Ids are drawn in the order of time: the greatest is the newest, live or ended.
+        ended = self._history.newest_with_job(job_id)
+        among = (*live_ids, ended) if ended is not None else live_ids
+        return max(among) if among else _not_found(f"no run has a job {job_id!r}")
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def _list_runs(self, ask: AskHistory, request: ListRuns) -> AnyMessage:
+        limit = max(1, min(request.limit, PAGE_ITEMS))
+        live = ask.live_runs[:limit]
+        if len(live) == limit:
+            # Nothing of history on a page that the living fill; it begins on the next one.
+            return RunList(runs=live, cursor="" if not self._any_ended() else _HISTORY)
+        cursor = request.cursor.removeprefix(_HISTORY)
+        ended = self._history.runs(cursor, limit - len(live))
+        following = _HISTORY + ended.cursor if ended.cursor else ""
+        return RunList(runs=(*live, *ended.runs), cursor=following)
+
+    def _any_ended(self) -> bool:
+        return bool(self._history.runs("", 1).runs)
+
+    def _run(self, origin: Origin, _request: GetRun | WaitRun, run_id: str) -> Sequence[Effect]:
+        view = self._history.run(run_id)
+        return _reply(origin, view or _not_found(f"no run {run_id}"))
+
+    def _cancel(self, origin: Origin, _request: CancelRun, run_id: str) -> Sequence[Effect]:
+        view = self._history.run(run_id)
+        if view is not None and view.state is not RunState.CANCELLED:
+            refusal = f"run {view.alias} has ended already: {view.state}"
+            return _reply(origin, Error(code=ErrorCode.ALREADY_DONE, message=refusal))
+        return _reply(origin, view or _not_found(f"no run {run_id}"))
+
+    def _jobs(self, origin: Origin, request: ListJobs, run_id: str) -> Sequence[Effect]:
+        limit = max(1, min(request.limit, PAGE_ITEMS))
+        page = self._history.jobs(run_id, request.cursor, limit)
+        return _reply(origin, page or _not_found(f"no run {run_id}"))
+
+    def _job(self, origin: Origin, request: GetJob | WaitJob, run_id: str) -> Sequence[Effect]:
+        view = self._history.job(run_id, request.job)
+        return _reply(origin, view or _no_job(run_id, request.job))
+
+    def _watch(self, origin: Origin, _request: WatchRun, run_id: str) -> Sequence[Effect]:
+        run = self._history.run(run_id)
+        if run is None:
+            return _reply(origin, _not_found(f"no run {run_id}"))
+        effects: list[Effect] = []
+        cursor = ""
+        while True:
+            page = self._history.jobs(run_id, cursor, PAGE_ITEMS)
+            jobs = page.jobs if page is not None else ()
+            effects += (Reply(origin=origin, message=_change(job), end=False) for job in jobs)
+            cursor = page.cursor if page is not None else ""
+            if not cursor:
+                break
+        last = JobChange(run_id=run_id, at_ms=run.ended_at_ms, run_state=run.state)
+        effects.append(Reply(origin=origin, message=last))
+        return effects
+
+    def _read_log(self, origin: Origin, request: ReadLog, run_id: str) -> Sequence[Effect]:
+        rows = self._history.attempts(run_id, request.job)
+        row = _wanted(rows, request.attempt)
+        if row is None:
+            return _reply(origin, self._no_log(run_id, request))
+        return (
+            ServeLog(
+                origin=origin,
+                ref=AttemptRef(run_id, request.job, row.number),
+                request=request,
+                ended=row.ended,
+                stdout_bytes=row.stdout_bytes,
+                stderr_bytes=row.stderr_bytes,
+                lost=row.reason is ExitReason.LOST,
+            ),
+        )
+
+    def _no_log(self, run_id: str, request: ReadLog) -> Error:
+        view = self._history.job(run_id, request.job)
+        if view is None:
+            return _no_job(run_id, request.job)
+        if request.attempt and view.attempt:
+            return _not_found(
+                f"job {request.job} of run {view.run_alias} has no attempt {request.attempt}; "
+                f"its newest is {view.attempt}"
+            )
+        return _not_found(
+            f"job {request.job} of run {view.run_alias} has no log: it never started "
+            f"({view.state}, {view.reason})"
+        )
+
+    _HANDLERS: ClassVar[dict[type, Callable[[Answers, Origin, Any, str], Sequence[Effect]]]] = {
+        GetRun: _run,
+        WaitRun: _run,
+        CancelRun: _cancel,
+        ListJobs: _jobs,
+        GetJob: _job,
+        WaitJob: _job,
+        WatchRun: _watch,
+        ReadLog: _read_log,
+    }
+
+
+_HISTORY: Final = "h"
+"""Begins the cursors of pages that hold ended runs."""
+
+
+def _wanted(rows: Sequence[AttemptRow], number: int) -> AttemptRow | None:
+    if not number:
+        return rows[-1] if rows else None
+    return next((row for row in rows if row.number == number), None)
+
+
+def _reply(origin: Origin, message: AnyMessage) -> Sequence[Effect]:
+    return (Reply(origin=origin, message=message),)
+
+
+def _not_found(text: str) -> Error:
+    return Error(code=ErrorCode.NOT_FOUND, message=text)
+
+
+def _no_job(run_id: str, job_id: str) -> Error:
+    return _not_found(f"run {run_id} has no job {job_id!r}")
+
+
+def _change(job: JobView) -> JobChange:
+    return JobChange(
+        run_id=job.run_id,
+        at_ms=job.ended_at_ms,
+        job_id=job.job_id,
+        state=job.state,
+        attempt=job.attempt,
+        worker=job.worker,
+        reason=job.reason,
+        exit_code=job.exit_code,
+        signal=job.signal,
+        message=job.message,
+        port=job.port,
+    )

@@ -1,0 +1,1 @@
+"""Who may be the master: exactly one process at a time, decided outside the core."""

@@ -1,0 +1,140 @@
+"""Who is this, and may they? Tokens → Identity; Identity and opcode → yes or no.
+
+One table for the whole protocol, default deny: what has no row is refused, and a test fails for an
+opcode without one. It looks at the opcode alone; whose attempt or run a message is about is for the
+core to say. Called by ``link.py`` for every message, and in the handshake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec import Struct
+
+from titan_proto.errors import ErrorCode
+from titan_proto.handshake import Token
+from titan_proto.messages import Hello, OpCode, Refused, Role
+
+JOB: Final = "job"
+"""A running job that speaks through its worker; never a role of a token."""
+VIEWER, CLIENT, ADMIN, WORKER = (
+    role.value for role in (Role.VIEWER, Role.CLIENT, Role.ADMIN, Role.WORKER)
+)
+ROLES: Final = (VIEWER, CLIENT, ADMIN, WORKER, JOB)
+ANY_ROLE: Final = frozenset({Role.VIEWER, Role.CLIENT, Role.ADMIN, Role.WORKER})
+"""What the local token may be."""
+
+_EVERYBODY: Final = frozenset(ROLES)
+_READERS: Final = frozenset({VIEWER, CLIENT, ADMIN})
+_ACTORS: Final = frozenset({CLIENT, ADMIN})
+_WORKERS: Final = frozenset({WORKER})
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+TABLE: Final[dict[OpCode, frozenset[str]]] = {
+    # The handshake is over before anybody is asked; on an open link these break the protocol.
+    OpCode.HELLO: _NOBODY,
+    OpCode.CHALLENGE: _NOBODY,
+    OpCode.PROOF: _NOBODY,
+    OpCode.WELCOME: _NOBODY,
+    OpCode.REFUSED: _NOBODY,
+    OpCode.PING: _EVERYBODY,
+    OpCode.PONG: _EVERYBODY,
+    OpCode.GOODBYE: _EVERYBODY,
+    OpCode.ERROR: _EVERYBODY,
+    OpCode.CANCEL: _EVERYBODY,
+    OpCode.DONE: _NOBODY,
+    # worker: its own block, and the artifacts that its attempts need
+    OpCode.JOIN: _WORKERS,
+    OpCode.JOINED: _NOBODY,
+    OpCode.WORKER_STATUS: _WORKERS,
+    OpCode.START_ATTEMPTS: _NOBODY,
+    OpCode.STOP_ATTEMPTS: _NOBODY,
+    OpCode.ATTEMPT_REPORTS: _WORKERS,
+    OpCode.REPORT_ACKS: _NOBODY,
+    OpCode.LEAVE: _WORKERS,
+    # logs
+    OpCode.LOG_CHUNK: _WORKERS,
+    OpCode.LOG_ACK: _NOBODY,
+    OpCode.READ_LOG: _READERS,
+    OpCode.LOG_DATA: _NOBODY,
+    # artifacts
+    OpCode.OFFER_ARTIFACT: _ACTORS,
+    OpCode.ARTIFACT_WANTED: _NOBODY,
+    OpCode.ARTIFACT_CHUNK: _ACTORS,
+    OpCode.ARTIFACT_STORED: _NOBODY,
+    OpCode.FETCH_ARTIFACT: _ACTORS | _WORKERS,
+    OpCode.FIND_FILES: _ACTORS,
+    OpCode.FILES_FOUND: _NOBODY,
+    # runs
+    OpCode.SUBMIT_RUN: _ACTORS,
+    OpCode.RUN_RECEIPT: _NOBODY,
+    OpCode.CANCEL_RUN: _ACTORS,
+    OpCode.GET_RUN: _READERS,
+    OpCode.RUN_VIEW: _NOBODY,
+    OpCode.LIST_RUNS: _READERS,
+    OpCode.RUN_LIST: _NOBODY,
+    OpCode.LIST_JOBS: _READERS,
+    OpCode.JOB_LIST: _NOBODY,
+    OpCode.GET_JOB: _READERS,
+    OpCode.JOB_VIEW: _NOBODY,
+    OpCode.WAIT_RUN: _READERS,
+    OpCode.WAIT_JOB: _READERS,
+    OpCode.WATCH_RUN: _READERS,
+    OpCode.JOB_CHANGE: _NOBODY,
+    # services
+    OpCode.LIST_SERVICES: _READERS,
+    OpCode.SERVICE_LIST: _NOBODY,
+    OpCode.STOP_SERVICE: _ACTORS,
+    OpCode.SERVICE_VIEW: _NOBODY,
+    # cluster
+    OpCode.GET_STATS: _READERS,
+    OpCode.STATS: _NOBODY,
+}
+"""Who may send what to the master."""
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """Who is at the other end."""
+
+    role: str
+    name: str
+    """The token's public id; runs keep it as their owner."""
+
+
+def is_allowed(role: str, opcode: OpCode) -> bool:
+    """Whether this role may send this to the master."""
+    return role in TABLE.get(opcode, _NOBODY)
+
+
+class Grant(Struct, frozen=True, kw_only=True):
+    """A token, as the master keeps it: never the secret itself."""
+
+    token: Token
+    roles: frozenset[Role]
+
+
+class Gatekeeper:
+    """The tokens of this master."""
+
+    def __init__(self, grants: Iterable[Grant]) -> None:
+        self._grants = {grant.token.token_id: grant for grant in grants}
+
+    def authenticate(self, hello: Hello) -> bytes | Refused:
+        """K of the token that a Hello names, or why it is not let in."""
+        grant = self._grants.get(hello.token_id)
+        if grant is None:
+            return Refused(
+                code=ErrorCode.UNAUTHENTICATED,
+                reason="this master does not know that token; its own lies in its data folder",
+            )
+        if hello.role not in grant.roles:
+            return Refused(
+                code=ErrorCode.PERMISSION_DENIED,
+                reason=f"that token may not take the role {hello.role.value}",
+            )
+        return grant.token.key
+
+    def identify(self, hello: Hello) -> Identity:
+        """Who it is, once the proof has been given."""
+        return Identity(role=hello.role.value, name=hello.token_id)

@@ -1,0 +1,386 @@
+"""One link: messages in, checked against the access table and sent where they belong.
+
+Questions and reports go to the core by the inbox; bytes go to the data plane and never through the
+core. Nothing is decided here but whether this peer may say this. When the inbox is full the link is
+not read until there is room. Made by ``listener.py``, one per connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, Protocol
+
+from msgspec import Struct
+
+from titan_master.core.inputs import (
+    Asked,
+    ExchangeDropped,
+    Input,
+    LinkClosed,
+    Origin,
+    ReportsArrived,
+    WorkerArrived,
+    WorkerHeard,
+    WorkerLeft,
+)
+from titan_master.data.artifacts import Artifacts
+from titan_master.data.feed import Streams
+from titan_master.data.logs import LogFiles
+from titan_master.net.access import Identity, is_allowed
+from titan_master.net.submission import Submissions
+from titan_proto.connection import Received
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
+from titan_proto.io.aio import AioLink
+from titan_proto.limits import BULK_CHUNK_BYTES, SKILL_CHARS, SKILLS_PER_JOB, WORKER_SLOTS
+from titan_proto.messages import (
+    STDERR,
+    STDOUT,
+    AnyMessage,
+    ArtifactChunk,
+    AttemptReports,
+    Cancel,
+    CancelRun,
+    Error,
+    FetchArtifact,
+    FindFiles,
+    GetJob,
+    GetRun,
+    GetStats,
+    Join,
+    Leave,
+    ListJobs,
+    ListRuns,
+    ListServices,
+    LogAck,
+    LogChunk,
+    OfferArtifact,
+    Pong,
+    ReadLog,
+    Request,
+    StopService,
+    SubmitRun,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+    WorkerStatus,
+)
+
+_log = logging.getLogger("titan.link")
+
+_HOST_CHARS: Final = 253
+_ID_CHARS: Final = 128
+_SKILLS_MAX: Final = 4 * SKILLS_PER_JOB
+_LOGS_REMEMBERED: Final = 4_096
+"""Of so many attempts, ended or not, it is remembered who may write their logs."""
+_CHUNKS_HELD: Final = 64
+
+
+class Inbox(Protocol):
+    """The engine, as a link sees it."""
+
+    def put(self, item: Input) -> None:
+        """Take an input in."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether to hold back until `when_room`."""
+        ...
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Call this once when there is room."""
+        ...
+
+
+class LogRights:
+    """Which worker may write which log.
+
+    The core knows of what is live. What has just ended is remembered here, for its last bytes come
+    after its report; of what ended long ago, or before a restart, history is asked.
+    """
+
+    def __init__(
+        self,
+        may_log: Callable[[int, AttemptRef], bool],
+        held_before: Callable[[str, AttemptRef], asyncio.Future[bool]],
+    ) -> None:
+        self._may_log = may_log
+        self.held_before = held_before
+        self._opened: OrderedDict[AttemptRef, str] = OrderedDict()
+
+    def open(self, ref: AttemptRef, worker_id: str) -> None:
+        """The attempt has been placed on this worker."""
+        self._opened[ref] = worker_id
+        if len(self._opened) > _LOGS_REMEMBERED:
+            self._opened.popitem(last=False)
+
+    def may_write(self, link_id: int, worker_id: str, ref: AttemptRef) -> bool:
+        """Whether this is known without looking into history."""
+        return self._opened.get(ref) == worker_id or self._may_log(link_id, ref)
+
+
+class Desks(Struct, frozen=True, kw_only=True):
+    """Where messages go."""
+
+    inbox: Inbox
+    submissions: Submissions
+    artifacts: Artifacts
+    logs: LogFiles
+    rights: LogRights
+    streams: Streams
+
+
+class MasterLink:
+    """The master's side of one open link."""
+
+    def __init__(self, wire: AioLink, link_id: int, identity: Identity, desks: Desks) -> None:
+        self._wire = wire
+        self._link_id = link_id
+        self.identity = identity
+        self._desks = desks
+        self._worker_id = ""
+        self._acks: dict[tuple[AttemptRef, int], int] = {}
+        self._held: list[LogChunk] = []
+        """Pieces of logs that wait for an answer from history."""
+
+    # -- out: what the engine and the data plane call ---------------------------------------------
+
+    @property
+    def link_id(self) -> int:
+        """Its number; never used twice."""
+        return self._link_id
+
+    @property
+    def peer(self) -> str:
+        """The peer's network address."""
+        return self._wire.peer
+
+    def send(self, message: AnyMessage, correlation: int = 0, *, end: bool = False) -> None:
+        """Queue a message."""
+        self._wire.send(message, correlation, end=end)
+
+    def has_bulk_room(self, wanted_bytes: int) -> bool:
+        """Whether so many bytes of bulk may be queued at once."""
+        connection = self._wire.connection
+        return connection.is_open and connection.bulk_room >= wanted_bytes
+
+    async def bulk_room(self, wanted_bytes: int) -> None:
+        """Wait until they may. Raises LinkLost."""
+        await self._wire.bulk_room(wanted_bytes)
+
+    def close(self, code: ErrorCode, reason: str) -> None:
+        """Say goodbye and hang up."""
+        self._wire.close(code, reason)
+
+    def abort(self) -> None:
+        """Hang up without a word."""
+        self._wire.abort()
+
+    # -- in ---------------------------------------------------------------------------------------
+
+    def receive(self, received: Received) -> None:
+        """Take one message; whatever goes wrong with it ends this link alone."""
+        try:
+            self._dispatch(received)
+        except Exception:  # outermost  # noqa: BLE001
+            _log.exception("link failed link=%d peer=%s", self._link_id, self.peer)
+            self.close(ErrorCode.INTERNAL, "the master failed over a message of this link")
+
+    def closed(self) -> None:
+        """The link is gone."""
+        self._held.clear()
+        self._desks.streams.drop_link(self._link_id)
+        self._desks.artifacts.drop_link(self._link_id)
+        self._desks.inbox.put(LinkClosed(link_id=self._link_id))
+
+    def _dispatch(self, received: Received) -> None:
+        message = received.message
+        if not is_allowed(self.identity.role, message.OPCODE):
+            self._deny(message, received.correlation)
+            return
+        kind = type(message)
+        if isinstance(message, Request) and not received.correlation:
+            self._break_off(f"{kind.__name__} outside an exchange cannot be answered")
+            return
+        if kind in _ASKS:
+            origin = Origin(self._link_id, received.correlation)
+            self._put(Asked(origin=origin, request=message))  # type: ignore[arg-type]
+            return
+        handler = self._HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, message, received)
+
+    def _deny(self, message: AnyMessage, correlation: int) -> None:
+        what = f"role {self.identity.role} may not send {type(message).__name__}"
+        _log.warning("denied link=%d peer=%s %s", self._link_id, self.peer, what)
+        if correlation:
+            error = Error(code=ErrorCode.PERMISSION_DENIED, message=what)
+            self.send(error, correlation, end=True)
+        else:
+            self.close(ErrorCode.PERMISSION_DENIED, what)
+
+    def _break_off(self, what: str) -> None:
+        _log.warning("protocol broken link=%d peer=%s %s", self._link_id, self.peer, what)
+        self.close(ErrorCode.PROTOCOL, what)
+
+    def _put(self, item: Input) -> None:
+        inbox = self._desks.inbox
+        inbox.put(item)
+        if inbox.is_full:
+            self._wire.pause_reading(inbox)
+            inbox.when_room(lambda: self._wire.resume_reading(inbox))
+
+    # -- exchanges of clients ---------------------------------------------------------------------
+
+    def _submit(self, message: SubmitRun, received: Received) -> None:
+        owner = self.identity.name
+        self._desks.submissions.submit(self, received.correlation, owner, message)
+
+    def _cancelled(self, _message: Cancel, received: Received) -> None:
+        self._desks.streams.drop(self._link_id, received.correlation)
+        self._desks.artifacts.drop(self._link_id, received.correlation)
+        self._put(ExchangeDropped(origin=Origin(self._link_id, received.correlation)))
+
+    def _offer(self, message: OfferArtifact, received: Received) -> None:
+        self._desks.artifacts.offer(self, received.correlation, message)
+
+    def _artifact_chunk(self, message: ArtifactChunk, received: Received) -> None:
+        artifacts = self._desks.artifacts
+        artifacts.chunk(self, received.correlation, message, is_last=received.end)
+
+    def _fetch(self, message: FetchArtifact, received: Received) -> None:
+        self._desks.artifacts.fetch(self, received.correlation, message)
+
+    def _find_files(self, message: FindFiles, received: Received) -> None:
+        self._desks.artifacts.find_files(self, received.correlation, message)
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    def _join(self, message: Join, _received: Received) -> None:
+        complaint = join_complaint(message)
+        if complaint:
+            self.close(ErrorCode.MALFORMED, complaint)
+            return
+        self._worker_id = message.worker_id
+        self._put(WorkerArrived(link_id=self._link_id, join=message))
+
+    def _status(self, message: WorkerStatus, _received: Received) -> None:
+        self._put(WorkerHeard(link_id=self._link_id, status=message))
+
+    def _reports(self, message: AttemptReports, _received: Received) -> None:
+        self._put(ReportsArrived(link_id=self._link_id, reports=message.reports))
+
+    def _leave(self, _message: Leave, _received: Received) -> None:
+        self._put(WorkerLeft(link_id=self._link_id))
+
+    # -- logs -------------------------------------------------------------------------------------
+
+    def _log_chunk(self, chunk: LogChunk, _received: Received) -> None:
+        if chunk.stream not in {STDOUT, STDERR} or chunk.offset < 0:
+            self._break_off(f"a log has no stream {chunk.stream} with offset {chunk.offset}")
+            return
+        if len(chunk.data) > BULK_CHUNK_BYTES:
+            self._break_off(f"a piece of log has at most {BULK_CHUNK_BYTES} bytes")
+            return
+        rights = self._desks.rights
+        if self._held:
+            # Behind one that is being looked up: what belongs together stays in order.
+            self._hold(chunk)
+        elif rights.may_write(self._link_id, self._worker_id, chunk.ref):
+            self._store(chunk)
+        else:
+            self._hold(chunk)
+            self._look_up(chunk.ref)
+
+    def _store(self, chunk: LogChunk) -> None:
+        settled = self._desks.logs.get(chunk.ref).append(chunk.stream, chunk.offset, chunk.data)
+        if not self._acks:
+            # One acknowledgement for all the pieces that came in one read.
+            asyncio.get_running_loop().call_soon(self._send_acks)
+        self._acks[chunk.ref, chunk.stream] = settled
+
+    def _send_acks(self) -> None:
+        acks, self._acks = self._acks, {}
+        for (ref, stream), offset in acks.items():
+            self.send(LogAck(ref, stream, offset))
+
+    def _hold(self, chunk: LogChunk) -> None:
+        self._held.append(chunk)
+        if len(self._held) >= _CHUNKS_HELD:
+            self._wire.pause_reading(self)
+
+    def _look_up(self, ref: AttemptRef) -> None:
+        answer = self._desks.rights.held_before(self._worker_id, ref)
+        answer.add_done_callback(lambda done: self._looked_up(ref, done))
+
+    def _looked_up(self, ref: AttemptRef, answer: asyncio.Future[bool]) -> None:
+        if answer.cancelled() or answer.exception() is not None or not answer.result():
+            self._held.clear()
+            self._break_off(f"this worker does not hold attempt {ref}: its log is not taken")
+            return
+        rights = self._desks.rights
+        rights.open(ref, self._worker_id)
+        held, self._held = self._held, []
+        self._wire.resume_reading(self)
+        for chunk in held:
+            self._log_chunk(chunk, Received(chunk, 0, end=False))
+
+    def _ignore(self, _message: AnyMessage, _received: Received) -> None:
+        """Allowed, and of no consequence: a Pong, or an Error about something we sent."""
+
+    _HANDLERS: ClassVar[dict[type, Callable[[MasterLink, Any, Received], None]]] = {
+        SubmitRun: _submit,
+        Cancel: _cancelled,
+        OfferArtifact: _offer,
+        ArtifactChunk: _artifact_chunk,
+        FetchArtifact: _fetch,
+        FindFiles: _find_files,
+        Join: _join,
+        WorkerStatus: _status,
+        AttemptReports: _reports,
+        Leave: _leave,
+        LogChunk: _log_chunk,
+        Pong: _ignore,
+        Error: _ignore,
+    }
+
+
+def join_complaint(join: Join) -> str:
+    """What is wrong with a worker's introduction; empty if nothing is."""
+    if not 0 < len(join.worker_id) <= _ID_CHARS or not join.worker_id.isprintable():
+        return f"a worker's id has 1 to {_ID_CHARS} printable characters"
+    if not 0 < len(join.host) <= _HOST_CHARS or not join.host.isprintable():
+        return f"a worker's host has 1 to {_HOST_CHARS} printable characters"
+    if not 0 <= join.port <= 65_535:
+        return f"port {join.port} does not exist"
+    if not 0 < join.slots <= WORKER_SLOTS:
+        return f"a worker has 1 to {WORKER_SLOTS} (WORKER_SLOTS) slots, not {join.slots}"
+    if len(join.skills) > _SKILLS_MAX:
+        return f"a worker has at most {_SKILLS_MAX} skills"
+    for skill in join.skills:
+        if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
+            return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"
+    return ""
+
+
+_ASKS: Final[frozenset[type]] = frozenset(
+    {
+        CancelRun,
+        GetJob,
+        GetRun,
+        GetStats,
+        ListJobs,
+        ListRuns,
+        ListServices,
+        ReadLog,
+        StopService,
+        WaitJob,
+        WaitRun,
+        WatchRun,
+    }
+)
+"""What goes to the core as it is."""

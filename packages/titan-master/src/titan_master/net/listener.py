@@ -1,0 +1,219 @@
+"""The door: accepts connections, lets in who can prove a token, and keeps count.
+
+Before the handshake is over a peer has 4 KiB a frame and a deadline; beyond the number of links a
+master holds, peers are told so and sent away. The links by number, for the engine, are here too.
+Called by ``app.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from titan_master.core.inputs import Origin
+from titan_master.net.access import Gatekeeper
+from titan_master.net.link import Desks, MasterLink
+from titan_proto.connection import Closed, Connection, Opened, Received
+from titan_proto.errors import ErrorCode
+from titan_proto.io.aio import AioLink
+from titan_proto.io.entropy import nonce
+from titan_proto.messages import AnyMessage, Hello, Refused, Welcome
+
+_log = logging.getLogger("titan.listener")
+
+GOODBYE_S: Final = 2.0
+"""How long links may take to hear that the master goes."""
+
+
+class ListenerConfig(Struct, frozen=True, kw_only=True):
+    """Policy of the door."""
+
+    links_max: int
+    strangers_max: int
+    """Connections whose handshake is not over."""
+    handshake_timeout_s: float
+
+
+class LinkTable:
+    """The open links by number. What is sent to one that is gone is dropped: it will ask again."""
+
+    def __init__(self) -> None:
+        self._links: dict[int, MasterLink] = {}
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def add(self, link: MasterLink) -> None:
+        """A link is open."""
+        self._links[link.link_id] = link
+
+    def discard(self, link_id: int) -> MasterLink | None:
+        """A link is gone; it, if it had been open."""
+        return self._links.pop(link_id, None)
+
+    def get(self, link_id: int) -> MasterLink | None:
+        """The link of that number."""
+        return self._links.get(link_id)
+
+    def reply(self, origin: Origin, message: AnyMessage, *, end: bool) -> None:
+        """Answer an exchange."""
+        link = self._links.get(origin.link_id)
+        if link is not None:
+            link.send(message, origin.correlation, end=end)
+
+    def tell(self, link_id: int, message: AnyMessage) -> None:
+        """Send something outside any exchange."""
+        link = self._links.get(link_id)
+        if link is not None:
+            link.send(message)
+
+    def hang_up(self, link_id: int, code: ErrorCode, reason: str) -> None:
+        """Close a link after what was sent."""
+        link = self._links.get(link_id)
+        if link is not None:
+            _log.info(
+                "hanging up link=%d peer=%s code=%s reason=%s", link_id, link.peer, code, reason
+            )
+            link.close(code, reason)
+
+    def all(self) -> tuple[MasterLink, ...]:
+        """Every open link."""
+        return tuple(self._links.values())
+
+
+class Listener:
+    """A listening socket and the connections that came by it."""
+
+    def __init__(
+        self,
+        *,
+        links: LinkTable,
+        desks: Desks,
+        gatekeeper: Gatekeeper,
+        welcome: Callable[[int], Welcome],
+        config: ListenerConfig,
+    ) -> None:
+        self._links = links
+        self._desks = desks
+        self._gatekeeper = gatekeeper
+        self._welcome = welcome
+        self._config = config
+        self._server: asyncio.Server | None = None
+        self._next_link_id = 1
+        self._wires: set[AioLink] = set()
+        self._all_gone: asyncio.Future[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port, which the system has chosen where 0 was asked for."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, host, port, backlog=1024)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self, code: ErrorCode, reason: str) -> None:
+        """Accept nobody any more, say goodbye to everybody, and wait until they are gone."""
+        if self._server is not None:
+            self._server.close()
+        if not self._wires:
+            return
+        self._all_gone = asyncio.get_running_loop().create_future()
+        for wire in tuple(self._wires):
+            wire.close(code, reason)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._all_gone), GOODBYE_S)
+        except asyncio.TimeoutError:
+            for wire in tuple(self._wires):
+                wire.abort()
+            # They are told in the next pass of the loop: nothing can hold that up.
+            await self._all_gone
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def _accept(self) -> asyncio.Protocol:
+        if len(self._wires) - len(self._links) >= self._config.strangers_max:
+            return _Closed()
+        entry = _Entry(self, self._next_link_id)
+        self._next_link_id += 1
+        return entry.wire
+
+    def make_wire(self, entry: _Entry) -> AioLink:
+        """The protocol machine of a new connection."""
+        connection = Connection.listener(
+            server_nonce=nonce(),
+            authenticate=self._authenticate,
+            welcome=lambda _hello: self._welcome(entry.link_id),
+        )
+        wire = AioLink(
+            connection,
+            on_open=entry.opened,
+            on_message=entry.received,
+            on_close=entry.closed,
+            handshake_timeout_s=self._config.handshake_timeout_s,
+        )
+        self._wires.add(wire)
+        return wire
+
+    def _authenticate(self, hello: Hello) -> bytes | Refused:
+        if len(self._links) >= self._config.links_max:
+            most = self._config.links_max
+            reason = f"this master holds {most} links (links_max) and takes no more for now"
+            return Refused(code=ErrorCode.LIMIT_EXCEEDED, reason=reason)
+        return self._gatekeeper.authenticate(hello)
+
+    def let_in(self, entry: _Entry, opened: Opened) -> MasterLink:
+        """The handshake is over: a link is born."""
+        identity = self._gatekeeper.identify(opened.hello)
+        link = MasterLink(entry.wire, entry.link_id, identity, self._desks)
+        self._links.add(link)
+        _log.debug(
+            "open link=%d peer=%s role=%s token=%s software=%s",
+            entry.link_id, link.peer, identity.role, identity.name, opened.hello.software,
+        )  # fmt: skip
+        return link
+
+    def gone(self, entry: _Entry, closed: Closed) -> None:
+        """A connection has ended, open or not."""
+        self._wires.discard(entry.wire)
+        link = self._links.discard(entry.link_id)
+        if link is not None:
+            _log.debug(
+                "closed link=%d code=%s reason=%s", entry.link_id, closed.code, closed.reason
+            )
+            link.closed()
+        else:
+            _log.info(
+                "refused peer=%s code=%s reason=%s", entry.wire.peer, closed.code, closed.reason
+            )
+        if self._all_gone is not None and not self._wires and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+
+class _Entry:
+    """One connection on its way to being a link."""
+
+    def __init__(self, listener: Listener, link_id: int) -> None:
+        self._listener = listener
+        self._link: MasterLink | None = None
+        self.link_id = link_id
+        self.wire = listener.make_wire(self)
+
+    def opened(self, _wire: AioLink, opened: Opened) -> None:
+        self._link = self._listener.let_in(self, opened)
+
+    def received(self, _wire: AioLink, received: Received) -> None:
+        if self._link is not None:
+            self._link.receive(received)
+
+    def closed(self, _wire: AioLink, closed: Closed) -> None:
+        self._listener.gone(self, closed)
+
+
+class _Closed(asyncio.Protocol):
+    """What a connection gets when too many others have not said yet who they are."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()

@@ -1,0 +1,188 @@
+"""Events → rows of history. Pure: it decides what is written, not where or when.
+
+It remembers the little that rows of live things need of earlier events (the place of each live run,
+the placement of each live attempt, the workers' names), which is bounded by what is live and is
+rebuilt by running the journal through it again. Called by ``sqlite.py`` in every commit, and by
+``recovery.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct, field
+
+from titan_master.core.events import (
+    AnyEvent,
+    AttemptEnded,
+    AttemptPlaced,
+    AttemptStarted,
+    JobEnded,
+    JobsDropped,
+    JobsQueued,
+    JobsScheduled,
+    RunAccepted,
+    RunEnded,
+    ServiceUp,
+    WorkerJoined,
+)
+from titan_proto.states import ExitReason, RunState
+
+Row = tuple[object, ...]
+
+
+class Rows(Struct):
+    """What one commit adds to history, in the order in which the tables must be written."""
+
+    accepted: list[Row] = field(default_factory=list)
+    ready: list[Row] = field(default_factory=list)
+    attempts: list[Row] = field(default_factory=list)
+    jobs: list[Row] = field(default_factory=list)
+    ended: list[Row] = field(default_factory=list)
+    """Last: a run's counts are taken from the rows of its jobs."""
+
+
+class _Live(Struct):
+    """An attempt that has not ended."""
+
+    run_seq: int
+    worker_id: str
+    placed_at_ms: int
+    started_at_ms: int = 0
+    port: int = 0
+
+
+class Projection:
+    """The fold behind history."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, int] = {}
+        self._attempts: dict[tuple[str, str, int], _Live] = {}
+        self._workers: dict[str, str] = {}
+
+    def project(self, seq: int, event: AnyEvent, rows: Rows) -> None:
+        """Add to `rows` what record `seq` of the journal means for history."""
+        handler = self._HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, seq, event, rows)
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def _run_accepted(self, seq: int, event: RunAccepted, rows: Rows) -> None:
+        self._runs[event.run_id] = seq
+        alias = f"{event.slug}-{event.number}"
+        rows.accepted.append(
+            (seq, event.run_id, alias, event.name, RunState.ACTIVE.value, event.jobs, event.at_ms)
+        )
+
+    def _run_ended(self, _seq: int, event: RunEnded, rows: Rows) -> None:
+        run_seq = self._runs.pop(event.run_id)
+        rows.ended.append((event.state.value, event.at_ms, run_seq, run_seq))
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    def _jobs_ready(self, seq: int, event: JobsQueued | JobsScheduled, rows: Rows) -> None:
+        run_seq = self._runs[event.run_id]
+        rows.ready.append((run_seq, seq, event.at_ms, msgspec.msgpack.encode(event.job_ids)))
+
+    def _jobs_dropped(self, _seq: int, event: JobsDropped, rows: Rows) -> None:
+        run_seq = self._runs[event.run_id]
+        state, reason = event.state.value, event.reason.value
+        rows.jobs.extend(
+            (run_seq, job_id, state, reason, 0, 0, "", 0, event.at_ms) for job_id in event.job_ids
+        )
+
+    def _job_ended(self, _seq: int, event: JobEnded, rows: Rows) -> None:
+        rows.jobs.append(
+            (
+                self._runs[event.run_id],
+                event.job_id,
+                event.state.value,
+                event.reason.value,
+                event.exit_code,
+                event.signal,
+                event.message,
+                event.lost,
+                event.at_ms,
+            )
+        )
+
+    # -- attempts ---------------------------------------------------------------------------------
+
+    def _attempt_placed(self, _seq: int, event: AttemptPlaced, _rows: Rows) -> None:
+        self._attempts[event.run_id, event.job_id, event.number] = _Live(
+            self._runs[event.run_id], event.worker_id, event.at_ms
+        )
+
+    def _attempt_started(self, _seq: int, event: AttemptStarted, _rows: Rows) -> None:
+        live = self._attempts[event.run_id, event.job_id, event.number]
+        live.started_at_ms = event.at_ms
+        live.port = event.port
+
+    def _attempt_ended(self, _seq: int, event: AttemptEnded, rows: Rows) -> None:
+        live = self._attempts.pop((event.run_id, event.job_id, event.number))
+        rows.attempts.append(
+            (
+                live.run_seq,
+                event.job_id,
+                event.number,
+                event.worker,
+                event.worker_id,
+                1,
+                event.reason.value,
+                event.exit_code,
+                event.signal,
+                event.message,
+                live.placed_at_ms,
+                event.started_at_ms or live.started_at_ms,
+                event.at_ms,
+                event.stdout_bytes,
+                event.stderr_bytes,
+                live.port,
+            )
+        )
+
+    def _service_up(self, _seq: int, event: ServiceUp, rows: Rows) -> None:
+        live = self._attempts[event.run_id, event.job_id, event.number]
+        rows.attempts.append(
+            (
+                live.run_seq,
+                event.job_id,
+                event.number,
+                self._workers.get(live.worker_id, ""),
+                live.worker_id,
+                0,
+                ExitReason.UNKNOWN.value,
+                0,
+                0,
+                "",
+                live.placed_at_ms,
+                live.started_at_ms,
+                0,
+                0,
+                0,
+                live.port,
+            )
+        )
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    def _worker_joined(self, _seq: int, event: WorkerJoined, _rows: Rows) -> None:
+        self._workers[event.worker_id] = f"{event.host}:{event.port}"
+
+    _HANDLERS: ClassVar[dict[type, Callable[[Projection, int, Any, Rows], None]]] = {
+        RunAccepted: _run_accepted,
+        RunEnded: _run_ended,
+        JobsQueued: _jobs_ready,
+        JobsScheduled: _jobs_ready,
+        JobsDropped: _jobs_dropped,
+        JobEnded: _job_ended,
+        AttemptPlaced: _attempt_placed,
+        AttemptStarted: _attempt_started,
+        AttemptEnded: _attempt_ended,
+        ServiceUp: _service_up,
+        WorkerJoined: _worker_joined,
+    }
+    """Events without a row here leave no trace in history."""

@@ -1,0 +1,90 @@
+"""Every legal move happens in some story of the pure core, and no other ever does."""
+
+from __future__ import annotations
+
+from core_world import World, job, run
+
+from titan_master.core.core import CoreConfig
+from titan_master.core.transitions import TABLES
+from titan_proto.messages import CancelRun, StopService
+from titan_proto.states import ExitReason, JobState
+
+
+def ends():
+    w = World({"w1": 9})
+    w.submit(run("r", *(job(name) for name in "abcdef"), job("z", "a"), job("y", "b")))
+    w.ended("r/a")
+    w.ended("r/b", 1)
+    for name in "cd":
+        w.running(f"r/{name}")
+    w.ended("r/c")
+    w.ended("r/d", 1)
+    w.ended("r/e", reason=ExitReason.LOST)
+    w.running("r/f")
+    w.ended("r/f", reason=ExitReason.LOST)
+    for name in "efz":
+        w.ended(f"r/{name}")
+    w.submit(run("s", job("a"), job("b", "a", delay_ms=5)))
+    w.ended("s/a")
+    w.advance(5)
+    w.ended("s/b")
+    return w
+
+
+def cancels():
+    w = World({"w1": 3})
+    jobs = [job(name) for name in "abcd"]
+    w.submit(run("r", *jobs, job("e", "a"), job("f", delay_ms=9_000)))
+    w.running("r/a")
+    w.ask(CancelRun(run="r"))
+    w.ended("r/a", reason=ExitReason.CANCELLED)
+    w.ended("r/b")
+    w.ended("r/c", 1)
+    return w
+
+
+def workers():
+    w = World({"w1": 1, "w2": 1, "w3": 1, "w4": 1}, CoreConfig(forget_after_ms=100_000))
+    w.leave("w4")
+    w.advance(10_000)
+    w.leave("w3")
+    w.heartbeat("w1")
+    w.advance(20_000)
+    w.join("w2")
+    w.advance(300_000)
+    return w
+
+
+def services():
+    w = World({"w1": 2})
+    for name in ("r1", "r2"):
+        w.submit(run(name, job("api", service=True)))
+        w.running(f"{name}/api", healthy=True)
+    w.ended("r1/api", 1)
+    w.ask(StopService(service="r2/api"))
+    w.ended("r2/api", reason=ExitReason.STOPPED)
+    return w
+
+
+def test_every_legal_move_is_made_and_no_other():
+    made = set().union(*(story().moves for story in (ends, cancels, workers, services)))
+    legal = {(table, str(frm), str(to)) for table, moves in TABLES.items() for frm, to in moves}
+    assert sorted(made) == sorted(legal)
+
+
+def test_nothing_leaves_a_terminal_state():
+    terminal = {
+        "JOB": {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED"},
+        "ATTEMPT": {"ENDED"},
+        "RUN": {"SUCCEEDED", "FAILED", "CANCELLED"},
+        "WORKER": {"RETIRED"},
+        "SERVICE": {"STOPPED", "FAILED"},
+    }
+    for table, moves in TABLES.items():
+        assert not {str(frm) for frm, _ in moves} & terminal[table]
+
+
+def test_every_job_state_can_be_reached_and_left_unless_it_is_an_end():
+    states = set(JobState) - {JobState.UNKNOWN}
+    moves = TABLES["JOB"]
+    assert {to for _, to in moves} | {JobState.BLOCKED} == states

@@ -1,0 +1,373 @@
+"""The turn on a real core and a store in memory: what leaves when, and what ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+
+from titan_master.core.core import Core, CoreConfig
+from titan_master.core.inputs import Asked, Origin, RunSubmitted, WorkerArrived
+from titan_master.core.state import InvariantViolation, digest
+from titan_master.engine import Engine, EngineConfig, poison_digest
+from titan_master.history import Answers
+from titan_master.store.base import StoreError
+from titan_master.store.memory import MemoryStore
+from titan_proto.errors import ErrorCode
+from titan_proto.messages import Error, GetRun, GetStats, Join, RunReceipt, RunView, Stats
+from titan_proto.specs import JobSpec, Launch, LaunchKind, RunSpec
+
+
+class Clock:
+    def __init__(self):
+        self.ms = 1_000
+
+    def now_ms(self):
+        return self.ms
+
+    def not_before(self, floor_ms):
+        self.ms = max(self.ms, floor_ms)
+
+
+class Links:
+    """What left, in order; and somebody to wait for it."""
+
+    def __init__(self):
+        self.out = []
+        self._changed = asyncio.Event()
+
+    def reply(self, origin, message, *, end):
+        self._note(("reply", origin, message, end))
+
+    def tell(self, link_id, message):
+        self._note(("tell", link_id, message))
+
+    def hang_up(self, link_id, code, reason):
+        self._note(("hang up", link_id, code, reason))
+
+    def _note(self, item):
+        self.out.append(item)
+        self._changed.set()
+
+    async def count(self, number):
+        async def wait():
+            while len(self.out) < number:
+                self._changed.clear()
+                await self._changed.wait()
+
+        await asyncio.wait_for(wait(), 10)
+        return self.out
+
+
+class Logs:
+    def open(self, ref, worker_id): ...
+
+    def finish(self, ref, stdout_bytes, stderr_bytes): ...
+
+    def serve(self, origin, ref, request, final_bytes): ...
+
+
+class HeldStore(MemoryStore):
+    """A disk that takes its time: commits wait until they are let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.commits = []
+        self.error = None
+        self.began = threading.Event()
+        self.tidied = threading.Event()
+
+    def commit(self, events, term):
+        self.began.set()
+        assert self.gate.wait(10)
+        if self.error is not None:
+            raise self.error
+        self.commits.append(len(events))
+        return super().commit(events, term)
+
+    def tidy(self):
+        self.tidied.set()
+
+
+class Rig:
+    def __init__(self, store, writer, reader, **config):
+        found = store.open()
+        self.store = store
+        self.clock = Clock()
+        self.clock.not_before(found.last_at_ms)
+        self.links = Links()
+        self.core = Core(found.state, CoreConfig())
+        self.term = found.term
+        self.engine = Engine(
+            core=self.core,
+            poison=found.state.poison,
+            store=store,
+            term=found.term,
+            writer=writer,
+            answer=Answers(store).answer,
+            reader=reader,
+            clock=self.clock,
+            links=self.links,
+            logs=Logs(),
+            config=EngineConfig(**{"inbox_max": 100, "turn_inputs_max": 8, **config}),
+        )
+
+    async def begin(self):
+        self.core.start(
+            self.clock.now_ms(), term=self.term, software="t", cluster_id="c", cluster_name="n"
+        )
+        await self.engine.begin(self.core.drain())
+        return self
+
+    def submit(self, number, name="job"):
+        self.engine.put(submission(number, name))
+
+
+def submission(number, name="job"):
+    launch = Launch(kind=LaunchKind.SHELL, shell="true")
+    spec = RunSpec(name=name, jobs=(JobSpec(id="a", launch=launch),))
+    body = msgspec.msgpack.encode(spec)
+    return RunSubmitted(
+        origin=Origin(1, number),
+        run_id=f"{number:016d}",
+        key=f"key-{number}",
+        digest=hashlib.sha256(body).hexdigest(),
+        spec=spec,
+        spec_bytes=body,
+        owner="me",
+    )
+
+
+def stats(number):
+    return Asked(origin=Origin(1, number), request=GetStats())
+
+
+@pytest.fixture
+async def pools():
+    with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as reader:
+        yield writer, reader
+
+
+@pytest.fixture
+async def rig(pools):
+    made = await Rig(HeldStore(), *pools).begin()
+    yield made
+    made.store.gate.set()
+    await made.engine.stop()
+
+
+async def off_loop(wait):
+    assert await asyncio.get_running_loop().run_in_executor(None, wait, 10)
+
+
+async def test_nothing_leaves_before_it_is_durable(rig):
+    """The receipt of a run waits for the disk."""
+    rig.store.began.clear()
+    rig.store.gate.clear()
+    rig.submit(1)
+    await off_loop(rig.store.began.wait)
+    assert rig.links.out == []
+    rig.store.gate.set()
+    ((_, _, receipt, end),) = await rig.links.count(1)
+    assert isinstance(receipt, RunReceipt)
+    assert end
+
+
+async def test_what_comes_during_a_commit_gathers_into_one(rig):
+    """One input is one commit; those that came while it was written are the next one, together."""
+    rig.store.commits.clear()
+    rig.store.began.clear()
+    rig.store.gate.clear()
+    rig.submit(1)
+    await off_loop(rig.store.began.wait)
+    for number in range(2, 8):
+        rig.submit(number)
+    rig.store.gate.set()
+    await rig.links.count(7)
+    assert rig.store.commits == [1, 6]
+    assert [origin.correlation for _, origin, _, _ in rig.links.out] == list(range(1, 8))
+
+
+async def test_a_turn_takes_only_so_many_inputs(rig):
+    """The rest is the next turn's."""
+    rig.store.commits.clear()
+    for number in range(1, 21):
+        rig.submit(number)
+    await rig.links.count(20)
+    assert rig.store.commits == [8, 8, 4]
+
+
+async def test_a_question_needs_no_disk(rig):
+    """A turn without events is answered at once."""
+    rig.store.commits.clear()
+    rig.engine.put(stats(1))
+    ((_, _, answer, _),) = await rig.links.count(1)
+    assert isinstance(answer, Stats)
+    assert rig.store.commits == []
+
+
+async def test_no_question_sees_what_is_not_durable(rig):
+    """Asked while a run is being written, it is answered after, or not at all."""
+    rig.store.began.clear()
+    rig.store.gate.clear()
+    rig.submit(1)
+    await off_loop(rig.store.began.wait)
+    rig.engine.put(stats(2))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert rig.links.out == []
+    rig.store.error = StoreError("no disk")
+    rig.store.gate.set()
+    assert await asyncio.wait_for(rig.engine.failure, 10) == os.EX_IOERR
+    assert rig.links.out == []
+
+
+async def test_a_full_inbox_says_so_until_there_is_room(rig):
+    """Who waits is called once."""
+    calls = []
+    rig.store.gate.clear()
+    for number in range(1, 102):
+        rig.submit(number)
+    assert rig.engine.is_full
+    rig.engine.when_room(lambda: calls.append(rig.engine.is_full))
+    rig.store.gate.set()
+    await rig.links.count(101)
+    assert calls == [False]
+
+
+async def test_history_answers_what_the_core_cannot(rig):
+    """A name nobody has; and a prefix of a live run goes back to the core."""
+    rig.submit(1, "Nightly Load")
+    await rig.links.count(1)
+    rig.engine.put(Asked(origin=Origin(1, 2), request=GetRun(run="nobody")))
+    refused = (await rig.links.count(2))[-1][2]
+    assert isinstance(refused, Error)
+    assert refused.code is ErrorCode.NOT_FOUND
+    rig.engine.put(Asked(origin=Origin(1, 3), request=GetRun(run="nightly")))
+    found = (await rig.links.count(3))[-1][2]
+    assert isinstance(found, RunView)
+    assert found.alias == "nightly-load-1"
+
+
+async def test_the_store_tidies_up_once_it_is_quiet(rig, monkeypatch):
+    """A while after the last commit, and not again without one."""
+    monkeypatch.setattr("titan_master.engine.QUIET_S", 0.01)
+    rig.submit(1)
+    await off_loop(rig.store.tidied.wait)
+    rig.store.tidied.clear()
+    rig.engine.put(stats(2))
+    await rig.links.count(2)
+    assert not rig.store.tidied.is_set()
+
+
+async def test_deadlines_are_kept_without_any_input(rig):
+    """A worker that says nothing becomes SILENT when its time has come."""
+    join = Join(
+        worker_id="w", host="h", port=1, incarnation=1, boot_id="b", software="t", slots=1,
+        skills=("GENERAL",),
+    )  # fmt: skip
+    rig.engine.put(WorkerArrived(link_id=9, join=join))
+    await rig.links.count(1)
+    deadline = rig.core.next_deadline_ms()
+    assert deadline is not None
+    rig.clock.ms = deadline
+    rig.store.began.clear()
+    rig.engine._timer_fired()
+    await off_loop(rig.store.began.wait)
+    assert str(rig.core.state.workers["w"].state) == "SILENT"
+
+
+async def test_stopping_finishes_the_commit_under_way(rig):
+    """Its effects are still released; what came later is not begun."""
+    rig.store.began.clear()
+    rig.store.gate.clear()
+    rig.submit(1)
+    await off_loop(rig.store.began.wait)
+    rig.submit(2)
+    stopping = asyncio.ensure_future(rig.engine.stop())
+    await asyncio.sleep(0)
+    rig.store.gate.set()
+    await asyncio.wait_for(stopping, 10)
+    assert [origin.correlation for _, origin, _, _ in rig.links.out] == [1]
+    assert list(rig.core.state.runs) == [f"{1:016d}"]
+
+
+class Broken(Core):
+    """A core with a bug: one request breaks it."""
+
+    def handle(self, item, now_ms):
+        super().handle(item, now_ms)
+        if isinstance(item, RunSubmitted) and item.spec.name == "poison":
+            raise InvariantViolation("broken by this input")
+
+
+async def test_poison_ends_the_process_and_is_refused_after_the_restart(pools):
+    """Nothing of that turn is true; the same content under another key is refused, too."""
+    store = HeldStore()
+    loop = asyncio.get_running_loop()
+    rig = Rig(store, *pools)
+    rig.core = Broken(rig.core.state, CoreConfig())
+    rig.engine._core = rig.core
+    await rig.begin()
+    before = len(store.records())
+    caught = []
+    loop.set_exception_handler(lambda _loop, context: caught.append(context))
+    try:
+        rig.submit(1, "fine")
+        rig.submit(2, "poison")
+        assert await asyncio.wait_for(rig.engine.failure, 10) == os.EX_SOFTWARE
+        await asyncio.sleep(0)
+    finally:
+        loop.set_exception_handler(None)
+    assert isinstance(caught[0]["exception"], InvariantViolation)
+    assert rig.links.out == []
+    assert len(store.records()) == before + 1, "only that it was poison is remembered"
+
+    again = Rig(store, *pools)
+    again.core = Broken(again.core.state, CoreConfig())
+    again.engine._core = again.core
+    await again.begin()
+    again.submit(7, "poison")
+    again.submit(8, "fine")
+    out = await again.links.count(2)
+    refused, accepted = out[0][2], out[1][2]
+    assert refused.code is ErrorCode.INTERNAL
+    assert isinstance(accepted, RunReceipt)
+    await again.engine.stop()
+
+
+async def test_a_restart_knows_what_was_acknowledged(pools):
+    """The state after opening is the state before the end."""
+    store = HeldStore()
+    rig = await Rig(store, *pools).begin()
+    rig.submit(1)
+    rig.submit(2)
+    await rig.links.count(2)
+    await rig.engine.stop()
+    assert digest(store.open().state) == digest(rig.core.state)
+
+
+def test_the_digest_of_poison_is_of_the_request_not_of_where_it_came_from():
+    """Another link, another drawn id: the same poison; another request: another one."""
+    assert poison_digest(submission(1)) == poison_digest(submission(2))
+    assert poison_digest(submission(1)) != poison_digest(submission(1, "other"))
+    one = Asked(origin=Origin(1, 1), request=GetRun(run="x"))
+    other = Asked(origin=Origin(2, 5), request=GetRun(run="x"))
+    assert poison_digest(one) == poison_digest(other) != ""
+
+
+async def test_an_exception_nobody_caught_ends_the_process(rig):
+    """But one on a transport has ended that transport, and that is enough."""
+    loop = asyncio.get_running_loop()
+    quiet = {"message": "x", "exception": ValueError("x")}
+    rig.engine.broken(loop, {**quiet, "transport": object()})
+    assert not rig.engine.failure.done()
+    rig.engine.broken(loop, quiet)
+    assert rig.engine.failure.result() == os.EX_SOFTWARE

@@ -1,0 +1,48 @@
+"""Events as the core makes them, for those who only keep them."""
+
+from __future__ import annotations
+
+from core_world import EVENTS, World, job, run
+
+from titan_master.core.events import AnyEvent
+from titan_proto.states import ExitReason
+
+
+def a_day() -> World:
+    """Three runs that have ended, each in its own way, and one that has not.
+
+    ``etl-1``: all well, one attempt lost on the way; its service is still up.
+    ``etl-2``: the first job fails, the second is skipped.
+    ``nightly-1``: cancelled before it began.
+    ``open-1``: still running.
+    """
+    world = World({"w1": 2, "w2": 2})
+    world.submit(run("ETL", job("PULL"), job("API", "PULL", service=True)), run_id="run1")
+    world.advance(1_000)
+    world.running("run1/PULL")
+    first = world.worker_of("run1/PULL")
+    world.ended("run1/PULL", reason=ExitReason.LOST)
+    world.running("run1/PULL")
+    world.advance(500)
+    world.ended("run1/PULL", stdout_bytes=7, stderr_bytes=3)
+    world.running("run1/API", healthy=True, port=8123)
+    assert first in {"w1", "w2"}
+    world.submit(run("ETL", job("PULL"), job("CLEAN", "PULL")), run_id="run2")
+    world.running("run2/PULL")
+    world.ended("run2/PULL", 3, message="no such file", stderr_bytes=12)
+    world.submit(run("Nightly", job("ONE", skills=("GPU",)), job("TWO", "ONE")), run_id="run3")
+    world.ask(_cancel("run3"))
+    world.submit(run("Open", job("PULL")), run_id="run4")
+    world.running("run4/PULL")
+    return world
+
+
+def events(world: World) -> list[AnyEvent]:
+    """Everything that became true in it."""
+    return [EVENTS.decode(body) for body in world.journal]
+
+
+def _cancel(run_id: str):
+    from titan_proto.messages import CancelRun
+
+    return CancelRun(run=run_id)

@@ -1,0 +1,390 @@
+"""Runs, logs and files over real sockets, with a worker played by the test."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+
+import msgspec
+import pytest
+from raw_link import RawLink
+from running_master import RunningMaster
+
+from titan_master.net.submission import RawRun, decode_spec
+from titan_proto.errors import Conflict, ErrorCode, InvalidSpec, Malformed, NotFound
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import (
+    STDERR,
+    STDOUT,
+    AttemptReport,
+    AttemptReports,
+    FindFiles,
+    GetJob,
+    GetRun,
+    Joined,
+    ListJobs,
+    ListRuns,
+    LogAck,
+    LogChunk,
+    LogStream,
+    ReadLog,
+    ReportAcks,
+    Role,
+    RunReceipt,
+    StartAttempts,
+    SubmitRun,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+)
+from titan_proto.specs import ArtifactFormat, ArtifactRef, JobSpec, Launch, LaunchKind, RunSpec
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+
+TRUE = Launch(kind=LaunchKind.COMMAND, command=("true",))
+
+
+def job(name, *after, launch=TRUE):
+    return JobSpec(id=name, launch=launch, dependencies=after)
+
+
+def script(name, artifact=None):
+    return Launch(kind=LaunchKind.SCRIPT, script=name, artifact=artifact)
+
+
+def run(*jobs, name="test run", workspace=None):
+    return RunSpec(name=name, jobs=jobs, workspace=workspace)
+
+
+def upload(link, data):
+    """Store `data`; its digest."""
+    digest = hashlib.sha256(data).hexdigest()
+    link.upload(digest, len(data), lambda offset: iter([data[offset:]]), timeout_s=10)
+    return digest
+
+
+def ended(ref, code=0, **fields):
+    return AttemptReport(
+        ref=ref, state=AttemptState.ENDED, reason=ExitReason.EXITED, exit_code=code, **fields
+    )
+
+
+def report(worker, *reports):
+    """Report, and wait until the ends are durable."""
+    worker.send(AttemptReports(reports=reports))
+    if any(one.state is AttemptState.ENDED for one in reports):
+        worker.next_of(ReportAcks)
+
+
+@pytest.fixture
+def master(tmp_path):
+    with RunningMaster(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def link(master):
+    with master.link() as made:
+        yield made
+
+
+@pytest.fixture
+def worker(master):
+    with RawLink(master.address, role=Role.WORKER) as made:
+        made.join()
+        made.next_of(Joined)
+        yield made
+
+
+def one_running(link, worker, key="k"):
+    """A run of one job, placed and running: its receipt and its attempt."""
+    receipt = link.call(SubmitRun(key=key, spec=run(job("A"))), timeout_s=10)
+    (order,) = worker.next_of(StartAttempts).orders
+    report(worker, AttemptReport(ref=order.ref, state=AttemptState.RUNNING, started_at_ms=1))
+    return receipt, order.ref
+
+
+def text(link, **request):
+    """A log as it is read."""
+    pieces = link.stream(ReadLog(**request), timeout_s=10)
+    return b"".join(piece.data for piece in pieces)
+
+
+def test_a_run_from_its_submission_to_its_end(link, worker):
+    """Receipt, placement, report, acknowledgement, result; and then from history."""
+    receipt = link.call(SubmitRun(key="k", spec=run(job("A"), job("B", "A"))), timeout_s=10)
+    for name in ("A", "B"):
+        (order,) = worker.next_of(StartAttempts).orders
+        assert (order.spec.id, order.run_name) == (name, "test run")
+        report(worker, ended(order.ref))
+    over = link.call(WaitRun(run=receipt.run_id), timeout_s=10)
+    assert over.state is RunState.SUCCEEDED
+    assert link.call(GetRun(run="test-run-1"), timeout_s=10) == over
+    listed = link.call(ListRuns(ended=True), timeout_s=10)
+    assert listed.runs == (over,)
+    assert link.call(GetJob(job="B"), timeout_s=10).state is JobState.SUCCEEDED
+    assert link.call(WaitJob(run="test", job="A"), timeout_s=10).attempt == 1
+    changes = list(link.stream(WatchRun(run=receipt.run_id), timeout_s=10))
+    assert [change.job_id for change in changes] == ["A", "B", ""]
+    assert changes[-1].run_state is RunState.SUCCEEDED
+
+
+def test_the_same_key_is_the_same_run(link):
+    """Also on another link; other content under it is a conflict."""
+    first = link.call(SubmitRun(key="k", spec=run(job("A"))), timeout_s=10)
+    again = link.call(SubmitRun(key="k", spec=run(job("A"))), timeout_s=10)
+    assert again == RunReceipt(run_id=first.run_id, alias=first.alias, known=True)
+    with pytest.raises(Conflict):
+        link.call(SubmitRun(key="k", spec=run(job("B"))), timeout_s=10)
+
+
+def test_what_was_accepted_is_there_after_a_restart(tmp_path):
+    """Under the next term, with its key still known."""
+    with RunningMaster(tmp_path) as running, running.link() as link:
+        first = link.call(SubmitRun(key="k", spec=run(job("A"))), timeout_s=10)
+    with RunningMaster(tmp_path) as running, running.link() as link:
+        assert link.welcome.term == 2
+        assert link.call(SubmitRun(key="k", spec=run(job("A"))), timeout_s=10).known
+        assert link.call(GetRun(run=first.alias), timeout_s=10).state is RunState.ACTIVE
+
+
+def test_everything_wrong_with_a_spec_is_said_at_once(link):
+    """And nothing is stored."""
+    with pytest.raises(InvalidSpec) as caught:
+        link.call(SubmitRun(key="k", spec=run(job("A", "X"), job("a/b"))), timeout_s=10)
+    assert {problem.code for problem in caught.value.problems} >= {"Y201", "Y202"}
+    assert link.call(ListRuns(ended=True), timeout_s=10).runs == ()
+
+
+@pytest.mark.parametrize("count", [1, 2_000])
+def test_a_large_spec_travels_as_an_artifact(link, count):
+    """Decoded job by job, it is the same run as one sent at once."""
+    spec = run(*(job(f"J{number}") for number in range(count)))
+    body = msgspec.msgpack.encode(spec)
+    request = SubmitRun(key="k", spec_digest=upload(link, body))
+    receipt = link.call(request, timeout_s=10)
+    assert link.call(GetRun(run=receipt.run_id), timeout_s=10).jobs == count
+    if count == 1:
+        assert link.call(SubmitRun(key="k", spec=spec), timeout_s=10).known
+
+
+def test_a_spec_decoded_in_steps_is_the_spec():
+    """Every field of a RunSpec is taken over."""
+    assert RawRun.__struct_fields__ == RunSpec.__struct_fields__
+    artifact = ArtifactRef(digest="0" * 64, size_bytes=1)
+    spec = run(job("A"), job("B", "A"), workspace=artifact)
+    assert decode_spec(msgspec.msgpack.encode(spec)) == spec
+
+
+def test_a_spec_that_cannot_be_read_is_refused_with_its_place(link):
+    """The job that is wrong, by number."""
+    body = msgspec.msgpack.encode({"name": "x", "jobs": [{"id": "A", "launch": {}}, {"id": 7}]})
+    with pytest.raises(Malformed, match=r"jobs\[1\]"):
+        link.call(SubmitRun(key="k", spec_digest=upload(link, body)), timeout_s=10)
+    with pytest.raises(NotFound):
+        link.call(SubmitRun(key="k", spec_digest="0" * 64), timeout_s=10)
+    with pytest.raises(Malformed):
+        link.call(SubmitRun(key="k"), timeout_s=10)
+    with pytest.raises(InvalidSpec):
+        link.call(SubmitRun(key="k" * 500, spec=run(job("A"))), timeout_s=10)
+
+
+# -- scripts by name ------------------------------------------------------------------------------
+
+
+def test_a_script_by_name_is_pinned_to_what_it_is_now(master, link, worker):
+    """The file may change after the submission; the run does not."""
+    master.config.perm_files.mkdir()
+    place = master.config.perm_files / "hello.py"
+    place.write_text("print('old')")
+    link.call(SubmitRun(key="k", spec=run(job("A", launch=script("hello.py")))), timeout_s=10)
+    place.write_text("print('new')")
+    (order,) = worker.next_of(StartAttempts).orders
+    artifact = order.spec.launch.artifact
+    assert artifact is not None
+    assert (artifact.format, artifact.name) == (ArtifactFormat.FILE, "hello.py")
+    assert artifact.digest == hashlib.sha256(b"print('old')").hexdigest()
+    # The retry of a submission is the same run, whatever has become of the file.
+    place.unlink()
+    again = SubmitRun(key="k", spec=run(job("A", launch=script("hello.py"))))
+    assert link.call(again, timeout_s=10).known
+
+
+def test_a_script_that_nobody_has_is_refused_by_its_place(link):
+    """All of them at once, with what to do."""
+    spec = run(job("A"), job("B", launch=script("no.py")), job("C", launch=script("sub/no.py")))
+    with pytest.raises(InvalidSpec) as caught:
+        link.call(SubmitRun(key="k", spec=spec), timeout_s=10)
+    assert [problem.where for problem in caught.value.problems] == [
+        "jobs[1].launch.script",
+        "jobs[2].launch.script",
+    ]
+    assert "no.py" in caught.value.problems[0].message
+    assert "perm_files" in caught.value.problems[0].hint
+
+
+def test_a_script_of_the_workspace_comes_before_one_of_that_name(master, link, worker, tmp_path):
+    """What is sent along wins; small or large, known workspace or new."""
+    master.config.perm_files.mkdir()
+    (master.config.perm_files / "a.py").write_text("the other")
+    place = tmp_path / "w.zip"
+    with zipfile.ZipFile(place, "w") as archive:
+        archive.writestr("a.py", "mine")
+        archive.writestr("sub/b.sh", "mine")
+    data = place.read_bytes()
+    ref = ArtifactRef(digest=upload(link, data), size_bytes=len(data))
+    jobs = (job("A", launch=script("a.py")), job("B", launch=script("sub/b.sh")))
+    for key in ("new", "known"):
+        link.call(SubmitRun(key=key, spec=run(*jobs, workspace=ref)), timeout_s=10)
+    orders = []
+    while len(orders) < 2:
+        orders += worker.next_of(StartAttempts).orders
+    assert [order.spec.launch.artifact for order in orders] == [None, None]
+    assert orders[0].workspace == ref
+
+
+def test_artifacts_that_were_not_uploaded_are_missed(link):
+    """Before the run is accepted, not when a worker wants them."""
+    ref = ArtifactRef(digest="1" * 64, size_bytes=1)
+    own = ArtifactRef(digest="2" * 64, size_bytes=1, format=ArtifactFormat.FILE, name="x.py")
+    spec = run(job("A", launch=script("x.py", own)), workspace=ref)
+    with pytest.raises(InvalidSpec) as caught:
+        link.call(SubmitRun(key="k", spec=spec), timeout_s=10)
+    assert [problem.where for problem in caught.value.problems] == [
+        "workspace",
+        "jobs[0].launch.artifact",
+    ]
+
+
+def test_a_workspace_that_is_no_archive_is_refused(link):
+    """Where its files must be known."""
+    ref = ArtifactRef(digest=upload(link, b"no zip at all"), size_bytes=13)
+    spec = run(job("A", launch=script("a.py")), workspace=ref)
+    with pytest.raises(InvalidSpec, match="not a zip"):
+        link.call(SubmitRun(key="k", spec=spec), timeout_s=10)
+
+
+def test_files_are_found_by_name(master, link):
+    """Those that exist, in the order asked."""
+    master.config.perm_files.mkdir()
+    (master.config.perm_files / "a.py").write_text("a")
+    found = link.call(FindFiles(names=("b.py", "a.py", "../a.py")), timeout_s=10)
+    assert [ref.name for ref in found.files] == ["a.py"]
+
+
+# -- logs -----------------------------------------------------------------------------------------
+
+
+def test_a_log_is_acknowledged_by_offset_and_read_back(link, worker):
+    """Both outputs, a piece sent twice, a gap."""
+    receipt, ref = one_running(link, worker)
+    for chunk, settled in (
+        (LogChunk(ref, STDOUT, 0, 1, b"one\n"), 4),
+        (LogChunk(ref, STDERR, 0, 2, b"bad\n"), 4),
+        (LogChunk(ref, STDOUT, 0, 3, b"one\n"), 4),
+        (LogChunk(ref, STDOUT, 9, 4, b"far"), 4),
+        (LogChunk(ref, STDOUT, 4, 5, b"two\n"), 8),
+    ):
+        worker.send(chunk)
+        assert worker.next_of(LogAck) == LogAck(ref, chunk.stream, settled)
+    assert text(link, run=receipt.run_id, job="A") == b"one\nbad\ntwo\n"
+    assert text(link, run="@last", job="A", stream=LogStream.STDERR) == b"bad\n"
+    assert text(link, run="test", job="A", tail_lines=1) == b"two\n"
+
+
+def test_a_follower_gets_the_rest_and_the_end(master, link, worker):
+    """Bytes that come behind the report of the end belong to it."""
+    receipt, ref = one_running(link, worker)
+    with master.link() as reader:
+        stream = reader.stream(ReadLog(run=receipt.run_id, job="A", follow=True), timeout_s=10)
+        worker.send(LogChunk(ref, STDOUT, 0, 1, b"first "))
+        assert next(stream).data == b"first "
+        report(worker, ended(ref, stdout_bytes=11))
+        assert link.call(WaitRun(run=receipt.run_id), timeout_s=10).state is RunState.SUCCEEDED
+        worker.send(LogChunk(ref, STDOUT, 6, 2, b"last!"))
+        assert [piece.data for piece in stream] == [b"last!"]
+
+
+def test_a_log_is_taken_after_the_end_and_after_a_restart(tmp_path):
+    """History knows who held the attempt; the worker goes on where it was acknowledged."""
+    with (
+        RunningMaster(tmp_path) as running,
+        running.link() as link,
+        RawLink(running.address, role=Role.WORKER) as worker,
+    ):
+        worker.join()
+        receipt, ref = one_running(link, worker)
+        report(worker, ended(ref, stdout_bytes=6))
+    with (
+        RunningMaster(tmp_path) as running,
+        running.link() as link,
+        RawLink(running.address, role=Role.WORKER) as worker,
+    ):
+        worker.join()
+        worker.next_of(Joined)
+        worker.send(LogChunk(ref, STDOUT, 0, 1, b"abc"))
+        worker.send(LogChunk(ref, STDOUT, 3, 1, b"def"))
+        while worker.next_of(LogAck).offset < 6:
+            pass
+        assert text(link, run=receipt.run_id, job="A") == b"abcdef"
+
+
+def test_a_log_of_somebody_elses_attempt_closes_the_link(master, link, worker):
+    """Live or ended, known or made up: and nothing of it is stored."""
+    receipt, ref = one_running(link, worker)
+    for wrong in (ref, AttemptRef(ref.run_id, "A", 2), AttemptRef("z" * 16, "A", 1)):
+        with RawLink(master.address, role=Role.WORKER) as thief:
+            thief.join("w2", port=8081)
+            thief.next_of(Joined)
+            thief.send(LogChunk(wrong, STDOUT, 0, 1, b"lies"))
+            assert thief.until_closed().code is ErrorCode.PROTOCOL
+    assert text(link, run=receipt.run_id, job="A") == b""
+
+
+@pytest.mark.parametrize("chunk", [(3, 0, b"x"), (STDOUT, -1, b"x"), (STDOUT, 0, b"x" * 70_000)])
+def test_a_piece_of_log_that_cannot_be_closes_the_link(link, worker, chunk):
+    """No such stream, no such offset, too large."""
+    _, ref = one_running(link, worker)
+    stream, offset, data = chunk
+    worker.send(LogChunk(ref, stream, offset, 1, data))
+    assert worker.until_closed().code is ErrorCode.PROTOCOL
+
+
+def test_the_log_of_an_earlier_attempt_can_be_read_while_the_run_goes_on(master, link):
+    """By its number; the newest is what is meant without one."""
+    with RawLink(master.address, role=Role.WORKER) as first:
+        first.join()
+        receipt, ref = one_running(link, first)
+        first.send(LogChunk(ref, STDOUT, 0, 1, b"first try"))
+        first.next_of(LogAck)
+        report(first, AttemptReport(ref=ref, state=AttemptState.ENDED, reason=ExitReason.LOST))
+        (order,) = first.next_of(StartAttempts).orders
+        assert order.ref.number == 2
+        report(first, AttemptReport(ref=order.ref, state=AttemptState.RUNNING))
+        first.send(LogChunk(order.ref, STDOUT, 0, 1, b"second"))
+        first.next_of(LogAck)
+        assert text(link, run=receipt.run_id, job="A", attempt=1) == b"first try"
+        assert text(link, run=receipt.run_id, job="A") == b"second"
+
+
+def test_a_job_that_never_started_has_no_log(link, worker):
+    """In history as in life, and the answer says why."""
+    receipt = link.call(SubmitRun(key="k", spec=run(job("A"), job("B", "A"))), timeout_s=10)
+    (order,) = worker.next_of(StartAttempts).orders
+    report(worker, ended(order.ref, 1))
+    link.call(WaitRun(run=receipt.run_id), timeout_s=10)
+    with pytest.raises(NotFound, match="SKIPPED"):
+        text(link, run=receipt.run_id, job="B")
+    with pytest.raises(NotFound, match="no attempt 7"):
+        text(link, run=receipt.run_id, job="A", attempt=7)
+    with pytest.raises(NotFound, match="no job"):
+        text(link, run=receipt.run_id, job="X")
+    jobs = link.call(ListJobs(run=receipt.run_id), timeout_s=10).jobs
+    assert [view.state for view in jobs] == [JobState.FAILED, JobState.SKIPPED]
+
+
+def test_a_name_that_fits_several_runs_is_refused_with_them(link):
+    """Nothing is guessed."""
+    made = [link.call(SubmitRun(key=str(n), spec=run(job("A"))), timeout_s=10) for n in range(2)]
+    with pytest.raises(Conflict) as caught:
+        link.call(GetRun(run="test-run"), timeout_s=10)
+    assert all(receipt.run_id in str(caught.value) for receipt in made)

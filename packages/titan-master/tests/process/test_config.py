@@ -1,0 +1,65 @@
+"""What an operator may write."""
+
+from __future__ import annotations
+
+import pytest
+
+from titan_master.clock import SystemClock
+from titan_master.config import BadConfig, parse_duration, parse_listen, parse_lost_after
+from titan_proto.io.address import Address
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"), [("30s", 30_000), ("500ms", 500), ("2m", 120_000), ("1.5h", 5_400_000)]
+)
+def test_durations(text, ms):
+    """A number and a unit."""
+    assert parse_duration(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", "30", "s", "-1s", "1d", "1 s", "1e3s"])
+def test_what_is_no_duration(text):
+    """Is refused with an example."""
+    with pytest.raises(BadConfig, match="30s"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["50ms", "25h"])
+def test_a_lease_within_reason(text):
+    """Neither so short that everybody is always lost, nor so long that nobody ever is."""
+    with pytest.raises(BadConfig):
+        parse_lost_after(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9090", ("127.0.0.1", 9090)),
+        ("localhost", ("localhost", 9090)),
+        (":8000", ("127.0.0.1", 8000)),
+        (":0", ("127.0.0.1", 0)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("[::1]:0", ("::1", 0)),
+        ("[::1]:9090", ("::1", 9090)),
+    ],
+)
+def test_where_to_listen(text, address):
+    """Host, port, or both; 0 is any free port."""
+    assert parse_listen(text) == Address(*address)
+
+
+@pytest.mark.parametrize("text", ["x:y", "", "a b:1", "h:70000"])
+def test_what_is_no_address(text):
+    """Is refused in words."""
+    with pytest.raises(BadConfig):
+        parse_listen(text)
+
+
+def test_the_clock_never_goes_back():
+    """Not below a floor either: there it stands still."""
+    clock = SystemClock()
+    first = clock.now_ms()
+    clock.not_before(first + 60_000)
+    assert clock.now_ms() == first + 60_000
+    clock.not_before(first)
+    assert clock.now_ms() == first + 60_000

@@ -1,0 +1,226 @@
+"""What every store promises, asked of each of them."""
+
+from __future__ import annotations
+
+import pytest
+import stories
+from core_world import World, job, run
+
+from titan_master.core.state import digest
+from titan_master.store.base import TermLost
+from titan_master.store.memory import MemoryStore
+from titan_master.store.sqlite import SqliteStore
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request, tmp_path):
+    made = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "t.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def day(store):
+    """A store that has seen `stories.a_day`, one event a commit."""
+    term = store.open().term
+    world = stories.a_day()
+    for event in stories.events(world):
+        store.commit((event,), term)
+    return store
+
+
+def test_a_fresh_store_is_empty(store):
+    """Nothing is known, and the first term is 1."""
+    found = store.open()
+    assert (found.term, found.last_seq, found.last_at_ms) == (1, 0, 0)
+    assert found.state.runs == {}
+    assert store.runs("", 10).runs == ()
+    assert store.resolve("@last") == ()
+
+
+def test_what_was_committed_is_there_after_opening_again(day):
+    """The fold of the journal is the state that the events made."""
+    world = stories.a_day()
+    day.close()
+    found = day.open()
+    assert digest(found.state) == digest(world.state)
+    assert found.last_seq == len(world.journal)
+    assert found.last_at_ms == world.now_ms
+    assert list(found.state.runs) == ["run4"], "runs that have ended do not come back to memory"
+
+
+def test_a_commit_is_all_or_nothing_and_counts_on(store):
+    """Many events are one commit; its answer is the last one's place."""
+    term = store.open().term
+    events = stories.events(stories.a_day())
+    assert store.commit(events[:3], term) == 3
+    assert store.commit(events[3:], term) == len(events)
+
+
+def test_each_opening_takes_a_new_term_and_ends_the_one_before(store):
+    """A master that was superseded can commit nothing more."""
+    old = store.open().term
+    events = stories.events(stories.a_day())
+    store.commit(events[:2], old)
+    store.close()
+    new = store.open().term
+    assert new == old + 1
+    with pytest.raises(TermLost):
+        store.commit(events[2:4], old)
+    store.commit(events[2:4], new)
+    store.close()
+    assert store.open().last_seq == 4
+
+
+def test_history_shows_runs_that_ended_newest_first(day):
+    """State, times and the count of jobs by state; live runs are the core's to show."""
+    shown = day.runs("", 10)
+    assert [view.alias for view in shown.runs] == ["nightly-1", "etl-2", "etl-1"]
+    assert shown.cursor == ""
+    view = day.run("run2")
+    assert view is not None
+    assert (view.name, view.state, view.jobs) == ("ETL", RunState.FAILED, 2)
+    assert view.counts == {"FAILED": 1, "SKIPPED": 1}
+    assert 0 < view.submitted_at_ms <= view.ended_at_ms
+    assert day.run("run4") is None
+
+
+def test_runs_come_in_pages(day):
+    """A cursor goes on where the page ended."""
+    first = day.runs("", 2)
+    rest = day.runs(first.cursor, 2)
+    assert [view.run_id for view in (*first.runs, *rest.runs)] == ["run3", "run2", "run1"]
+    assert rest.cursor == ""
+
+
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        ("run1", ("run1",)),
+        ("etl-2", ("run2",)),
+        ("etl", ("run2", "run1")),
+        ("ru", ("run3", "run2", "run1")),
+        ("night", ("run3",)),
+        ("@last", ("run3",)),
+        ("run4", ()),
+        ("open", ()),
+        ("nobody", ()),
+        ("", ()),
+    ],
+)
+def test_a_selector_is_an_id_an_alias_or_the_beginning_of_either(day, selector, fits):
+    """An exact name comes alone; else all that begin so, newest first."""
+    assert day.resolve(selector) == fits
+
+
+def test_a_job_is_shown_as_it_ended(day):
+    """With its newest attempt, how often it was lost, and when it became ready."""
+    pull = day.job("run1", "PULL")
+    assert pull is not None
+    assert (pull.state, pull.attempt, pull.lost) == (JobState.SUCCEEDED, 2, 1)
+    assert (pull.attempt_state, pull.reason) == (AttemptState.ENDED, ExitReason.EXITED)
+    assert (pull.stdout_bytes, pull.stderr_bytes) == (7, 3)
+    assert pull.worker in {"host:8080", "host:8081"}
+    assert 0 < pull.ready_at_ms <= pull.placed_at_ms <= pull.started_at_ms <= pull.ended_at_ms
+    api = day.job("run1", "API")
+    assert api is not None
+    assert (api.dependencies, api.port) == (("PULL",), 8123)
+    assert api.ready_at_ms == pull.ended_at_ms
+    skipped = day.job("run2", "CLEAN")
+    assert skipped is not None
+    assert (skipped.state, skipped.reason) == (JobState.SKIPPED, ExitReason.PARENT_FAILED)
+    assert skipped.attempt == 0
+    failed = day.job("run2", "PULL")
+    assert failed is not None
+    assert (failed.exit_code, failed.message) == (3, "no such file")
+
+
+@pytest.mark.parametrize(("run_id", "job_id"), [("run1", "NO"), ("no", "PULL"), ("run4", "PULL")])
+def test_a_job_that_is_not_in_history_is_none(day, run_id, job_id):
+    """Live ones included."""
+    assert day.job(run_id, job_id) is None
+
+
+def test_jobs_come_in_the_order_of_the_submission_page_by_page(day):
+    """However they ended."""
+    first = day.jobs("run1", "", 1)
+    assert first is not None
+    rest = day.jobs("run1", first.cursor, 1)
+    assert rest is not None
+    assert [view.job_id for view in (*first.jobs, *rest.jobs)] == ["PULL", "API"]
+    assert rest.cursor == ""
+    assert day.jobs("run4", "", 10) is None
+
+
+def test_the_newest_run_with_a_job(day):
+    """Among those that have ended."""
+    assert day.newest_with_job("PULL") == "run2"
+    assert day.newest_with_job("ONE") == "run3"
+    assert day.newest_with_job("NO") is None
+
+
+def test_every_attempt_is_kept(day):
+    """Lost ones too, each with the worker that had it."""
+    lost, good = day.attempts("run1", "PULL")
+    assert (lost.number, lost.ended, lost.reason) == (1, True, ExitReason.LOST)
+    assert (good.number, good.ended, good.reason) == (2, True, ExitReason.EXITED)
+    assert {lost.worker_id, good.worker_id} <= {"w1", "w2"}
+    assert (good.stdout_bytes, good.stderr_bytes) == (7, 3)
+
+
+def test_a_service_outlives_its_run(store):
+    """Its attempt is in history before it has ended, and is completed when it ends."""
+    term = store.open().term
+    world = stories.a_day()
+    store.commit(stories.events(world), term)
+    (up,) = store.attempts("run1", "API")
+    assert (up.ended, up.worker_id) == (False, world.worker_of("run1/API"))
+    view = store.job("run1", "API")
+    assert view is not None
+    assert (view.state, view.attempt_state) == (JobState.SUCCEEDED, AttemptState.RUNNING)
+    seen = len(world.journal)
+    world.ended("run1/API", 1)
+    store.commit(stories.events(world)[seen:], term)
+    (down,) = store.attempts("run1", "API")
+    assert (down.ended, down.exit_code) == (True, 1)
+
+
+def test_history_after_a_restart_goes_on(store):
+    """A run that was live when the store was closed has its place in history when it ends."""
+    term = store.open().term
+    world = World({"w1": 1})
+    world.submit(run("long", job("a"), job("b", "a")), run_id="long")
+    world.running("long/a")
+    seen = len(world.journal)
+    store.commit(stories.events(world), term)
+    store.close()
+    term = store.open().term
+    world.ended("long/a")
+    world.running("long/b")
+    world.ended("long/b", 1)
+    store.commit(stories.events(world)[seen:], term)
+    view = store.run("long")
+    assert view is not None
+    assert view.counts == {"SUCCEEDED": 1, "FAILED": 1}
+    (attempt,) = store.attempts("long", "a")
+    assert attempt.placed_at_ms > 0
+    assert attempt.worker_id == "w1"
+
+
+def test_both_stores_give_the_same_history(tmp_path):
+    """Every view of every run, field by field."""
+    memory, sqlite = MemoryStore(), SqliteStore(tmp_path / "t.sqlite")
+    events = stories.events(stories.a_day())
+    for store in (memory, sqlite):
+        store.commit(events, store.open().term)
+    assert memory.runs("", 10).runs == sqlite.runs("", 10).runs
+    for run_id in ("run1", "run2", "run3"):
+        assert memory.run(run_id) == sqlite.run(run_id)
+        one, other = memory.jobs(run_id, "", 10), sqlite.jobs(run_id, "", 10)
+        assert one is not None
+        assert one == other
+        for view in one.jobs:
+            attempts = memory.attempts(run_id, view.job_id)
+            assert attempts == sqlite.attempts(run_id, view.job_id)
+    sqlite.close()

@@ -1,0 +1,109 @@
+"""`titan validate`: everything that is wrong with a pipeline, before anything is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from titan_proto.errors import LinkError
+from titan_sdk.cli.context import Settings, emit, output_option, say, write
+from titan_sdk.cli.failures import USAGE
+from titan_sdk.findings import errors, in_order, report
+from titan_sdk.packaging import PackagingError, select
+from titan_sdk.pipeline import Pipeline, load
+from titan_sdk.staging import file_findings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from titan_proto.specs import ArtifactRef
+    from titan_sdk.findings import Finding
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@output_option
+@click.pass_obj
+def validate(settings: Settings, files: tuple[str, ...], *, output: str) -> None:
+    """Check pipeline files: keys, values, graph, scripts. All problems at once.
+
+    Needs no master. If one answers, scripts that are not here are looked for in its perm_files.
+    Exit code 2 if a file has an error.
+
+    \b
+    Examples:
+      titan validate daily_etl.yaml
+      titan validate pipelines/*.yaml -o json
+    """  # noqa: D301 - click reads the backspace
+    results: list[dict[str, Any]] = []
+    worst = 0
+    for name in files:
+        try:
+            pipeline = load(name)
+        except OSError as error:
+            say(f"error: {name}: {error.strerror}")
+            worst = USAGE
+            continue
+        found = in_order([*pipeline.findings, *file_findings(pipeline, _away(settings, pipeline))])
+        said = "" if errors(found) else _what_is_packed(pipeline)
+        if errors(found):
+            worst = USAGE
+        results.append(_as_json(pipeline, found))
+        if output != "json":
+            write(report(pipeline.source, found) + said)
+    if output == "json":
+        emit("ValidationList", {"items": results})
+    if worst:
+        raise click.exceptions.Exit(worst)
+
+
+def _away(settings: Settings, pipeline: Pipeline) -> Mapping[str, ArtifactRef] | None:
+    """What the master has of the scripts that are not here; None if no master answers."""
+    absent = sorted({use.name for use in pipeline.absent()})
+    if not absent:
+        return {}
+    try:
+        with settings.client() as client:
+            return client.find_files(absent)
+    except LinkError:
+        return None
+
+
+def _what_is_packed(pipeline: Pipeline) -> str:
+    wish = pipeline.workspace
+    if wish.alone or not pipeline.jobs:
+        return ""
+    try:
+        entries = select(wish.root, include=wish.include, exclude=wish.exclude)
+    except PackagingError as error:
+        return f" (but its folder cannot be packed: {error})"
+    size = sum(entry.size for entry in entries) / 1024
+    root = Path(wish.root)
+    jobs, files = _count(len(pipeline.jobs), "job"), _count(len(entries), "file")
+    return f"; {jobs}, packs {files} of {root} ({size:,.0f} KiB)"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def _as_json(pipeline: Pipeline, found: list[Finding]) -> dict[str, Any]:
+    return {
+        "file": pipeline.source.path,
+        "valid": not errors(found),
+        "name": pipeline.name,
+        "jobs": [job.id for job in pipeline.jobs],
+        "findings": [
+            {
+                "severity": finding.severity,
+                "code": finding.code,
+                "message": finding.message,
+                "hint": finding.hint or None,
+                "line": finding.place.line,
+                "column": finding.place.column,
+            }
+            for finding in found
+        ],
+    }

@@ -1,0 +1,272 @@
+"""`titan up`, `titan down`, `titan demo`: clusters on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from titan_proto.limits import DEFAULT_PORT
+from titan_sdk.cli.context import Settings, has_color, is_unicode, say, write
+from titan_sdk.cli.failures import CONFLICT, FAILED, USAGE, Failure
+from titan_sdk.cli.sanitize import clean
+from titan_sdk.local import MASTER, WORKER, LocalCluster, LocalError, Plan
+
+if TYPE_CHECKING:
+    from titan_sdk.local import Member
+
+_COLORS: Final = ("cyan", "green", "magenta", "blue", "yellow")
+_TAIL_S: Final = 0.1
+
+
+@click.command()
+@click.option("-d", "--detach", is_flag=True, help="Return when it is ready; it goes on.")
+@click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True)
+@click.option("--skill", "skills", multiple=True, help="A skill of the workers; may be repeated.")
+@click.option("--slots", type=click.IntRange(1, 4096), help="Jobs at once per worker. [default: 4]")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".titan"),
+    show_default=True,
+    help="Everything it writes lies here.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="Where the master listens on 127.0.0.1; 0: any free port.",
+)
+@click.option("--no-dashboard", is_flag=True, help="Start no dashboard.")
+@click.pass_obj
+def up(
+    settings: Settings,
+    *,
+    detach: bool,
+    workers: int,
+    skills: tuple[str, ...],
+    slots: int | None,
+    data: Path,
+    port: int,
+    no_dashboard: bool,
+) -> None:
+    """Start a master, workers and the dashboard on this machine.
+
+    Stays in the foreground with everybody's log; Ctrl-C stops it. What is up already stays as it is.
+
+    \b
+    Examples:
+      titan up
+      titan up -d --workers 2
+      titan up -d --skill GPU --skill GENERAL --port 9191
+    """  # noqa: D301 - click reads the backspace
+    plan = Plan(port=port, workers=workers, slots=slots, skills=skills, dashboard=not no_dashboard)
+    cluster = LocalCluster(data)
+    with _explained(), _terminable():
+        started = cluster.start(plan)
+        _say_up(cluster, started, wants_dashboard=not no_dashboard)
+        if detach or not started:
+            return
+        _stay(cluster, started, settings)
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The data folder. Default: the nearest .titan with a cluster that is up.",
+)
+@click.option("--purge", is_flag=True, help="Delete the data folder too, after asking.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def down(data: Path | None, *, purge: bool, yes: bool) -> None:
+    """Stop what `titan up` started here, workers first.
+
+    \b
+    Examples:
+      titan down
+      titan down --purge
+    """  # noqa: D301 - click reads the backspace
+    folder = data if data is not None else _nearest()
+    with _explained():
+        cluster = LocalCluster(folder)
+        if purge and not yes and folder.exists():
+            if not sys.stdin.isatty():
+                raise Failure(
+                    "--purge asks first, and this is no terminal", USAGE, hint="add --yes"
+                )
+            click.confirm(
+                f"Delete {cluster.data} with all runs, logs and workspaces?", abort=True, err=True
+            )
+        stopped = cluster.stop()
+        if stopped:
+            say(f"Stopped {', '.join(member.name for member in stopped)}.")
+        else:
+            say(f"Nothing is up in {cluster.data}.")
+        if purge and folder.exists():
+            cluster.purge()
+            say(f"Deleted {cluster.data}.")
+
+
+@click.command()
+@click.option("--exit", "leave", is_flag=True, help="Do not stay until Ctrl-C on a terminal.")
+@click.option(
+    "--example",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Run the copy of the sample pipeline in this folder instead.",
+)
+@click.pass_obj
+def demo(settings: Settings, *, leave: bool, example: Path | None) -> None:
+    """Start a cluster for a minute, run a pipeline on it, ask its service, and clean up.
+
+    The service's answer is printed on stdout. On a terminal it stays until Ctrl-C; elsewhere it
+    exits by itself: 0 if all went well, else 1. Nothing is left behind, no process and no file.
+
+    \b
+    Examples:
+      titan demo
+      titan demo --exit > months.json
+    """  # noqa: D301 - click reads the backspace
+    from titan_sdk.cli.demo import run_demo
+
+    stay = not leave and sys.stdin.isatty() and sys.stdout.isatty()
+    with _explained(), _terminable():
+        answer = run_demo(example, stay=stay, color=settings.color, show=write)
+    if not answer:
+        raise click.exceptions.Exit(FAILED)
+
+
+def _say_up(cluster: LocalCluster, started: list[Member], *, wants_dashboard: bool) -> None:
+    address = cluster.address
+    if not started:
+        names = ", ".join(member.name for member in cluster.alive())
+        say(f"Already up: {names}, master {address}, data in {cluster.data}")
+        return
+    workers = [member.name.removeprefix(f"{WORKER}-") for member in cluster.alive(WORKER)]
+    ports = ", ".join(f"[{port}]" for port in workers) or "no worker"
+    say(f"Up: master {address}, {f'worker {ports}' if workers else ports}, data in {cluster.data}")
+    if url := cluster.dashboard_url():
+        say(f"Dashboard: {url}")
+    elif wants_dashboard:
+        say("No dashboard: titan-dashboard is not installed in this Python.")
+    say("Try:  titan stats     Stop it:  titan down")
+
+
+def _stay(cluster: LocalCluster, started: list[Member], settings: Settings) -> None:
+    """In the foreground: show the logs until Ctrl-C, or until the master has gone."""
+    ended = threading.Event()
+    width = max(len(member.name) for member in started)
+    color = has_color(settings.color, terminal=sys.stderr.isatty())
+    threads = [
+        threading.Thread(
+            target=_tail,
+            args=(
+                cluster.log(member.name),
+                f"{member.name:<{width}}",
+                _COLORS[n % len(_COLORS)] if color else None,
+                ended,
+            ),
+            daemon=True,
+        )
+        for n, member in enumerate(started)
+    ]
+    for thread in threads:
+        thread.start()
+    gone: set[str] = set()
+    try:
+        while cluster.alive(MASTER):
+            running = {member.name for member in cluster.alive()}
+            for member in started:
+                if member.name not in running | gone:
+                    gone.add(member.name)
+                    say(f"{member.name} has ended.")
+            if not running:
+                break
+            ended.wait(_TAIL_S)
+        # Not by Ctrl-C: `titan down` elsewhere, or the master died.
+        others = cluster.alive()
+        code = FAILED if others else 0
+    except KeyboardInterrupt:
+        say("\nStopping ...")
+        code = 0
+    # A second Ctrl-C must not leave half a cluster behind.
+    with _unhurried():
+        cluster.stop()
+    ended.set()
+    for thread in threads:
+        thread.join(1)
+    say("Stopped.")
+    if code:
+        raise Failure("the master ended by itself", code, hint=f"its log:  {cluster.log(MASTER)}")
+
+
+def _tail(path: Path, name: str, color: str | None, ended: threading.Event) -> None:
+    bar = "│" if is_unicode(sys.stderr.encoding) else "|"
+    head = f"{name} {bar} "
+    head = click.style(head, fg=color) if color else head
+    with path.open("rb") as file:
+        rest = b""
+        while True:
+            over = ended.is_set()
+            while piece := file.read(65536):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    say(head + clean(line.decode("utf-8", "replace")))
+            if over:
+                return
+            ended.wait(_TAIL_S)
+
+
+def _nearest() -> Path:
+    """The nearest folder up from here in which something is up, else ./.titan."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / ".titan" / "up.json").exists():
+            return folder / ".titan"
+    return here / ".titan"
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except LocalError as error:
+        code = CONFLICT if error.conflict else FAILED
+        raise Failure(str(error), code, hint=error.hint) from error
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: everything is taken down first."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _unhurried() -> Iterator[None]:
+    """While something is taken down, being told again to stop changes nothing."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,172 @@
+"""What every command shares: the global options, the client, the output's format.
+
+Decides where data goes (stdout) and where everything else goes (stderr). Loads the client only
+when a command asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from titan_sdk.client import TitanClient
+
+API_VERSION: Final = "titan/v1"
+_FORMATS: Final = ("table", "json")
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+class Settings:
+    """The options that stand before a command."""
+
+    def __init__(self, *, master: str | None, debug: bool, color: str) -> None:
+        self.master = master
+        self.debug = debug
+        self.color = color
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[TitanClient]:
+        """A client for the time of a command."""
+        from titan_sdk.client import TitanClient
+
+        with TitanClient(self.master) as client:
+            yield client
+
+
+class _Format(click.ParamType[str]):
+    """`table` or `json`, with the nearest one in the error."""
+
+    name = "format"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        del param, ctx
+        return "[table|json]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in _FORMATS:
+            return str(value)
+        from titan_sdk.keys import nearest
+
+        meant = nearest(str(value), _FORMATS)
+        hint = f" Did you mean '{meant}'?" if meant else ""
+        return self.fail(f"'{value}' is no format: table or json.{hint}", param, ctx)
+
+
+class Names(click.ParamType[str]):
+    """`KEY=VALUE`."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        key, equals, _ = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"'{value}' is not KEY=VALUE.", param, ctx)
+        return str(value)
+
+
+class Duration(click.ParamType[float]):
+    """`90s`, `5m`, `1h30m`, or seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        from titan_sdk.keys import BadValue, duration_ms
+
+        if isinstance(value, float):
+            return value
+        try:
+            return duration_ms(value) / 1000
+        except BadValue as error:
+            return self.fail(f"{error.message}: {error.hint}.", param, ctx)
+
+
+def output_option(function: FunctionT) -> FunctionT:
+    """Add `-o`, which $TITAN_FORMAT sets too."""
+    return click.option(
+        "-o",
+        "--output",
+        type=_Format(),
+        envvar="TITAN_FORMAT",
+        default="table",
+        help="table (for people) or json (for programs). [env: TITAN_FORMAT]",
+    )(function)
+
+
+def emit(kind: str, body: Mapping[str, Any]) -> None:
+    """One JSON value on stdout."""
+    write(json.dumps({"apiVersion": API_VERSION, "kind": kind, **body}, ensure_ascii=False))
+
+
+def emit_line(kind: str, body: Mapping[str, Any]) -> None:
+    """One JSON value of a stream, out at once."""
+    emit(kind, body)
+    sys.stdout.flush()
+
+
+def write(text: str) -> None:
+    """Data, on stdout. What its encoding lacks is replaced, not refused."""
+    with reader_may_leave():
+        click.echo(text.encode(stdout_encoding(), "replace").decode(stdout_encoding()))
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """`titan logs … | head` is no error: when the reader has seen enough, the command is done."""
+    try:
+        yield
+    except BrokenPipeError:
+        # What is still buffered must not fail again when the interpreter flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(0) from None
+
+
+def say(text: str) -> None:
+    """Everything that is not data, on stderr."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "replace").decode(encoding), err=True)
+
+
+def stdout_encoding() -> str:
+    """How stdout writes text."""
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def stdout_is_terminal() -> bool:
+    """Whether a person looks at stdout."""
+    return sys.stdout.isatty()
+
+
+def is_unicode(encoding: str | None = None) -> bool:
+    """Whether symbols beyond ASCII can be shown."""
+    return (encoding or stdout_encoding()).lower().replace("-", "").startswith("utf")
+
+
+def has_color(choice: str, *, terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether to colour: the option, then NO_COLOR and TERM, then FORCE_COLOR, then the terminal."""
+    env = os.environ if environ is None else environ
+    if choice != "auto":
+        return choice == "always"
+    if env.get("NO_COLOR") or env.get("TERM") == "dumb":
+        return False
+    if env.get("FORCE_COLOR") or env.get("CLICOLOR_FORCE", "0") not in {"", "0"}:
+        return True
+    return terminal
+
+
+def has_animation() -> bool:
+    """Whether progress may be redrawn in place."""
+    return (
+        sys.stderr.isatty()
+        and os.environ.get("TERM") != "dumb"
+        and not os.environ.get("TITAN_NO_ANIMATION")
+    )

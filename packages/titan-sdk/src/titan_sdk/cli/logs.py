@@ -1,0 +1,248 @@
+"""`titan logs`: bytes as the job wrote them, to a file or a pipe; cleaned for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from titan_proto.errors import NotFound
+from titan_proto.messages import STDERR, LogStream
+from titan_sdk.cli.context import (
+    Settings,
+    emit,
+    emit_line,
+    output_option,
+    reader_may_leave,
+    say,
+    stdout_is_terminal,
+)
+from titan_sdk.cli.look import find_job, suggesting_runs
+from titan_sdk.cli.sanitize import Cleaner
+from titan_sdk.following import follow_run
+
+if TYPE_CHECKING:
+    from titan_proto.messages import JobView, LogData
+    from titan_sdk.client import TitanClient
+
+
+@click.command()
+@click.argument("id")
+@click.option("-f", "--follow", is_flag=True, help="Go on as more is printed, to the end.")
+@click.option("-n", "--lines", type=click.IntRange(min=1), help="Only the last so many lines.")
+@click.option("--stderr", "only", flag_value="stderr", help="Only what went to stderr.")
+@click.option("--stdout", "only", flag_value="stdout", help="Only what went to stdout.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt, not the newest.")
+@output_option
+@click.pass_obj
+def logs(
+    settings: Settings,
+    id: str,  # noqa: A002 - what the user types
+    *,
+    follow: bool,
+    lines: int | None,
+    only: str | None,
+    attempt: int | None,
+    output: str,
+) -> None:
+    """Print what a job has printed.
+
+    ID is RUN/JOB, or a job's id alone (that job of the newest run that has it), or a run. To a file
+    or a pipe every byte comes as it was written; on a terminal control sequences are left out.
+
+    \b
+    Examples:
+      titan logs nightly-1/EXTRACT
+      titan logs -f @last
+      titan logs TRAIN -n 20 --stderr
+      titan logs nightly-1/EXTRACT > extract.log
+    """  # noqa: D301 - click reads the backspace
+    stream = LogStream(only) if only else LogStream.BOTH
+    with settings.client() as client:
+        found = _find(client, id)
+        if isinstance(found, str):
+            if attempt is not None or lines is not None:
+                raise click.UsageError(f"{id} has several jobs: name one, as {id}/JOB.")
+            try:
+                _whole_run(client, found, stream, follow=follow, as_json=output == "json")
+            except KeyboardInterrupt:
+                _detached(found)
+            return
+        if not found.attempt and not follow:
+            say(f"{found.run_alias}/{found.job_id} has not run: {found.state}")
+            return
+        if "/" not in id and not id.startswith("@"):
+            say(f"{found.run_alias}/{found.job_id}")
+        pieces = _pieces(client, found, stream, follow=follow, lines=lines, attempt=attempt)
+        try:
+            _one(
+                pieces,
+                found,
+                lines=None if follow else lines,
+                as_json=output == "json",
+                follow=follow,
+            )
+        except KeyboardInterrupt:
+            _detached(found.run_alias)
+
+
+def _find(client: TitanClient, name: str) -> JobView | str:
+    """The job that is meant, or the alias of a run with several."""
+    if "/" in name:
+        return find_job(client, name)
+    if not name.startswith("@"):
+        try:
+            return find_job(client, name)
+        except NotFound:
+            pass
+    with suggesting_runs(client, name):
+        run = client.view(name)
+    if run.jobs == 1:
+        return client.jobs(run.run_id)[0]
+    return run.alias
+
+
+def _pieces(
+    client: TitanClient,
+    job: JobView,
+    stream: LogStream,
+    *,
+    follow: bool,
+    lines: int | None,
+    attempt: int | None,
+) -> Iterator[LogData]:
+    return client.read_log(
+        job.run_id,
+        job.job_id,
+        attempt=attempt or 0,
+        stream=stream,
+        follow=follow,
+        tail_lines=lines or 0,
+    )
+
+
+def _one(
+    pieces: Iterator[LogData], job: JobView, *, lines: int | None, as_json: bool, follow: bool
+) -> None:
+    if as_json:
+        _as_json(pieces, job, lines, follow=follow)
+        return
+    data = (piece.data for piece in pieces)
+    put(data if lines is None else _last_lines(data, lines))
+
+
+def put(data: Iterator[bytes]) -> None:
+    """Bytes to stdout as they come: cleaned on a terminal, untouched anywhere else."""
+    if not stdout_is_terminal():
+        for piece in data:
+            _put_bytes(piece)
+        return
+    cleaner = Cleaner()
+    for piece in data:
+        sys.stdout.write(_shown(cleaner.feed(piece)))
+        sys.stdout.flush()
+    sys.stdout.write(_shown(cleaner.finish()))
+    sys.stdout.flush()
+
+
+def _put_bytes(data: bytes) -> None:
+    with reader_may_leave():
+        sys.stdout.flush()  # what was written as text before goes first
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def _shown(text: str) -> str:
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def _last_lines(data: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """The last `count` lines; the master already left out most of what comes before them."""
+    kept: deque[bytes] = deque(maxlen=count)
+    rest = b""
+    for piece in data:
+        *whole, rest = (rest + piece).split(b"\n")
+        kept.extend(line + b"\n" for line in whole)
+    if rest:
+        kept.append(rest)
+    return iter(kept)
+
+
+def _as_json(pieces: Iterator[LogData], job: JobView, lines: int | None, *, follow: bool) -> None:
+    about = {"run": job.run_id, "runAlias": job.run_alias, "job": job.job_id}
+    if not follow:
+        data = (piece.data for piece in pieces)
+        body = b"".join(data if lines is None else _last_lines(data, lines))
+        emit("Log", {**about, "text": body.decode("utf-8", "replace")})
+        return
+    rest: dict[int, bytes] = {}
+    for piece in pieces:
+        *whole, rest[piece.stream] = (rest.get(piece.stream, b"") + piece.data).split(b"\n")
+        for line in whole:
+            emit_line("LogLine", {**about, **_line(piece.number, piece.stream, line)})
+    for stream, line in rest.items():
+        if line:
+            emit_line("LogLine", {**about, **_line(job.attempt, stream, line)})
+
+
+def _line(attempt: int, stream: int, line: bytes) -> dict[str, object]:
+    name = "stderr" if stream == STDERR else "stdout"
+    return {"attempt": attempt, "stream": name, "text": line.decode("utf-8", "replace")}
+
+
+def _whole_run(
+    client: TitanClient, run: str, stream: LogStream, *, follow: bool, as_json: bool
+) -> None:
+    """Every job of a run, each line after the id of its job."""
+    if follow:
+        put_lines(client, run, stream, as_json=as_json)
+        return
+    for job in client.jobs(run):
+        if not job.attempt:
+            continue
+        if as_json:
+            _as_json(
+                _pieces(client, job, stream, follow=True, lines=None, attempt=None),
+                job,
+                None,
+                follow=True,
+            )
+        else:
+            data = b"".join(client.log_bytes(job, stream))
+            put(f"{job.job_id} | ".encode() + line for line in _ended_lines(data))
+
+
+def put_lines(
+    client: TitanClient, run: str, stream: LogStream = LogStream.BOTH, *, as_json: bool = False
+) -> None:
+    """The lines of a run's jobs as they come, to its end; ids before them if it has several."""
+    many = len(client.jobs(run)) > 1
+    terminal = stdout_is_terminal()
+    for line in follow_run(client, run, stream=stream):
+        if as_json:
+            text = line.data.decode("utf-8", "replace").rstrip("\r\n")
+            emit_line("LogLine", {"runAlias": run, "job": line.job, "text": text})
+            continue
+        data = line.data if line.data.endswith(b"\n") or not many else line.data + b"\n"
+        if terminal:
+            cleaner = Cleaner()
+            data = _shown(cleaner.feed(data) + cleaner.finish()).encode(
+                sys.stdout.encoding, "replace"
+            )
+        _put_bytes(f"{line.job} | ".encode() + data if many else data)
+
+
+def _ended_lines(data: bytes) -> Iterator[bytes]:
+    for line in data.splitlines(keepends=True):
+        yield line if line.endswith(b"\n") else line + b"\n"
+
+
+def _detached(run: str) -> None:
+    say(
+        f"\nDetached. Run {run} goes on if it has not ended.  titan logs -f {run}   titan cancel {run}"
+    )
+    raise click.exceptions.Exit(130)

@@ -1,0 +1,267 @@
+"""`titan ps`, `titan show`, `titan stats`: what there is and how it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from titan_proto.errors import NotFound
+from titan_sdk.cli import render
+from titan_sdk.cli.context import (
+    Settings,
+    emit,
+    has_color,
+    is_unicode,
+    output_option,
+    say,
+    stdout_is_terminal,
+    write,
+)
+from titan_sdk.keys import nearest
+
+if TYPE_CHECKING:
+    from titan_proto.messages import JobView, RunView, Stats
+    from titan_sdk.client import TitanClient
+
+_ENDED_SHOWN = 50
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("-a", "--all", "everything", is_flag=True, help="Ended runs too.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=_ENDED_SHOWN,
+    show_default=True,
+    help="With -a: at most so many runs, newest first.",
+)
+@output_option
+@click.pass_obj
+def ps(settings: Settings, run: str | None, *, everything: bool, limit: int, output: str) -> None:
+    """List active runs and services; with RUN, the jobs of that run.
+
+    \b
+    Examples:
+      titan ps
+      titan ps -a
+      titan ps nightly-1
+      titan ps @last -o json
+    """  # noqa: D301 - click reads the backspace
+    look = _look(settings)
+    now_ms = int(time.time() * 1000)
+    with settings.client() as client:
+        if run is not None:
+            with suggesting_runs(client, run):
+                jobs = client.jobs(run)
+            if output == "json":
+                emit("JobList", {"items": [render.job_json(job) for job in jobs]})
+                return
+            _print(render.jobs_table(jobs, look, now_ms), look)
+            return
+        runs = client.runs(ended=everything, limit=limit if everything else None)
+        services = client.services()
+    if output == "json":
+        body = {
+            "runs": [render.run_json(one) for one in runs],
+            "services": [render.service_json(one) for one in services],
+        }
+        emit("ProcessList", body)
+        return
+    if runs:
+        _print(render.runs_table(runs, look, now_ms), look)
+    if services:
+        if runs:
+            write("")
+        _print(render.services_table(services, look, now_ms), look)
+    if not runs and not services:
+        what = "Nothing has run yet." if everything else "Nothing runs."
+        say(
+            f"{what} Try:  titan run hello.py"
+            + ("" if everything else "   (ended ones: titan ps -a)")
+        )
+
+
+@click.command()
+@click.argument("id")
+@output_option
+@click.pass_obj
+def show(settings: Settings, id: str, *, output: str) -> None:  # noqa: A002 - what the user types
+    """Show all about one run, job (RUN/JOB), service or worker.
+
+    A bare job id means that job of the newest run that has it.
+
+    \b
+    Examples:
+      titan show nightly-1
+      titan show nightly-1/EXTRACT
+      titan show EXTRACT -o json
+    """  # noqa: D301 - click reads the backspace
+    with settings.client() as client:
+        kind, body, text = _describe(client, id, _look(settings))
+    if output == "json":
+        emit(kind, body)
+    else:
+        write(text)
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def stats(settings: Settings, *, output: str) -> None:
+    """Show the cluster at a glance: workers, their load, what waits.
+
+    \b
+    Examples:
+      titan stats
+      titan stats -o json
+    """  # noqa: D301 - click reads the backspace
+    with settings.client() as client:
+        view = client.stats()
+    if output == "json":
+        emit("Stats", render.stats_json(view))
+    else:
+        write(render.stats_screen(view, symbols=is_unicode()))
+
+
+def _look(settings: Settings) -> render.Look:
+    color = has_color(settings.color, terminal=stdout_is_terminal())
+    return render.Look(symbols=is_unicode(), color=color)
+
+
+def _print(table: render.Table, look: render.Look) -> None:
+    """A table; on a terminal it is narrowed to fit, and says so."""
+    width = shutil.get_terminal_size().columns if stdout_is_terminal() else None
+    text, dropped = table.text(look, width)
+    # Not through `write`: click must not take the colours out that were asked for.
+    click.echo(text, color=look.color or None)
+    if dropped:
+        say(f"(not shown for lack of width: {', '.join(dropped)}; -o json has them)")
+
+
+def find_job(client: TitanClient, name: str) -> JobView:
+    """`RUN/JOB`, or a bare job id: that job of the newest run that has it."""
+    run, slash, job = name.rpartition("/")
+    if not slash:
+        return client.job(name, run="")
+    try:
+        return client.job(job, run=run)
+    except NotFound as error:
+        with suggesting_runs(client, run):
+            known = client.view(run)
+        ids = [view.job_id for view in client.jobs(known.run_id)]
+        raise NotFound(f"run {known.alias} has no job {job}{did_you_mean(job, ids)}") from error
+
+
+@contextlib.contextmanager
+def suggesting_runs(client: TitanClient, name: str) -> Iterator[None]:
+    """Where no run is called `name`, the error names the one that may be meant."""
+    try:
+        yield
+    except NotFound as error:
+        known = [run.alias for run in client.runs(ended=True, limit=_ENDED_SHOWN)]
+        raise NotFound(f"no run is called {name}{did_you_mean(name, known)}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error's sentence; empty if nothing is near."""
+    meant = nearest(name, known)
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def _describe(client: TitanClient, name: str, look: render.Look) -> tuple[str, dict[str, Any], str]:
+    if "/" in name:
+        return _job(find_job(client, name), look)
+    try:
+        return _run(client, client.view(name), look)
+    except NotFound:
+        pass
+    try:
+        return _job(find_job(client, name), look)
+    except NotFound:
+        pass
+    stats = client.stats()
+    for service in client.services():
+        if name in {service.name, service.job_id}:
+            return "Service", render.service_json(service), _service(client, service.name, look)
+    for worker in stats.workers:
+        if name in {str(worker.port), f"{worker.host}:{worker.port}", worker.worker_id}:
+            return "Worker", render.worker_json(worker), _worker(stats, name, look)
+    known = [run.alias for run in client.runs(ended=True, limit=_ENDED_SHOWN)]
+    raise NotFound(f"no run, job, service or worker is called {name}{did_you_mean(name, known)}")
+
+
+def _run(client: TitanClient, run: RunView, look: render.Look) -> tuple[str, dict[str, Any], str]:
+    now_ms = int(time.time() * 1000)
+    jobs = client.jobs(run.run_id)
+    head = render.fields(
+        [
+            ("Run", run.alias),
+            ("Id", run.run_id),
+            ("Name", run.name),
+            ("State", look.state(run.state)),
+            ("Submitted", render.local_time(run.submitted_at_ms)),
+            ("Ended", render.local_time(run.ended_at_ms) if run.ended_at_ms else ""),
+            ("Time", render.took(run.submitted_at_ms, run.ended_at_ms, now_ms)),
+        ]
+    )
+    table, _ = render.jobs_table(jobs, look, now_ms).text(look, None)
+    body = {**render.run_json(run), "items": [render.job_json(job) for job in jobs]}
+    return "Run", body, f"{head}\n\n{table}\n\nLogs:  titan logs {run.alias}/JOB"
+
+
+def _job(job: JobView, look: render.Look) -> tuple[str, dict[str, Any], str]:
+    now_ms = int(time.time() * 1000)
+    text = render.fields(
+        [
+            ("Job", job.job_id),
+            ("Run", f"{job.run_alias} ({job.run_id})"),
+            ("Type", str(job.kind)),
+            ("State", look.state(job.state)),
+            ("Attempt", str(job.attempt) if job.attempt else ""),
+            ("Lost before", str(job.lost) if job.lost else ""),
+            ("Worker", job.worker),
+            ("Port", str(job.port) if job.port else ""),
+            ("Depends on", ", ".join(job.dependencies)),
+            ("Waits for", ", ".join(job.waits_for)),
+            ("Started", render.local_time(job.started_at_ms) if job.started_at_ms else ""),
+            ("Ended", render.local_time(job.ended_at_ms) if job.ended_at_ms else ""),
+            ("Time", render.took(job.started_at_ms, job.ended_at_ms, now_ms)),
+            ("Outcome", render.outcome(job)),
+            ("Printed", f"{job.stdout_bytes:,} bytes stdout, {job.stderr_bytes:,} bytes stderr"),
+        ]
+    )
+    return "Job", render.job_json(job), f"{text}\n\nLog:  titan logs {job.run_alias}/{job.job_id}"
+
+
+def _service(client: TitanClient, name: str, look: render.Look) -> str:
+    now_ms = int(time.time() * 1000)
+    found = [service for service in client.services() if service.name == name]
+    text, _ = render.services_table(found, look, now_ms).text(look, None)
+    return f"{text}\n\nStop it:  titan stop {name}"
+
+
+def _worker(stats: Stats, name: str, look: render.Look) -> str:
+    worker = next(
+        one
+        for one in stats.workers
+        if name in {str(one.port), f"{one.host}:{one.port}", one.worker_id}
+    )
+    return render.fields(
+        [
+            ("Worker", f"{worker.host}:{worker.port}"),
+            ("Id", worker.worker_id),
+            ("State", look.state(worker.state)),
+            ("Slots", f"{worker.used} of {worker.slots} taken"),
+            ("Skills", ", ".join(worker.skills)),
+            ("Heard of", f"{render.duration(worker.seen_ms_ago / 1000)} ago"),
+            ("Services", ", ".join(worker.services)),
+            ("Software", worker.software),
+        ]
+    )

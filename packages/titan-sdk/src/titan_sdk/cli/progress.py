@@ -1,0 +1,98 @@
+"""How a run goes, on stderr: one block that is redrawn on a terminal, else one line per change.
+
+Never both: what is piped or written to a file has no cursor to move.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+import click
+
+from titan_proto.messages import JobChange, JobView
+from titan_proto.states import JOB_TERMINAL, ExitReason, JobState
+from titan_sdk.cli.context import has_animation, has_color, is_unicode, say
+from titan_sdk.cli.render import Look, duration
+from titan_sdk.cli.sanitize import clean
+from titan_sdk.reasons import how_ended
+
+_LINES_MAX: Final = 24
+_WAITING: Final = frozenset({JobState.QUEUED, JobState.BLOCKED, JobState.SCHEDULED})
+_WORTH_A_LINE: Final = JOB_TERMINAL | {JobState.RUNNING}
+
+
+class Progress:
+    """What is known of each job of one run."""
+
+    def __init__(self, jobs: Iterable[JobView], *, color: str = "auto") -> None:
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        self._look = Look(
+            symbols=is_unicode(encoding), color=has_color(color, terminal=sys.stderr.isatty())
+        )
+        self._states = {job.job_id: job.state for job in jobs}
+        self._jobs: dict[str, JobChange | None] = dict.fromkeys(self._states)
+        self._started: dict[str, int] = {}
+        self._width = max((len(job) for job in self._jobs), default=0)
+        self._drawn: list[str] = []
+        self._animated = has_animation() and 0 < len(self._jobs) <= _LINES_MAX
+
+    def take(self, change: JobChange) -> None:
+        """Show what has changed."""
+        if not change.job_id:
+            return
+        before = self._jobs.get(change.job_id)
+        if before is not None and _same(before, change):
+            return  # a watch that was begun anew tells the present again
+        self._jobs[change.job_id] = change
+        if change.state is JobState.RUNNING:
+            self._started[change.job_id] = change.at_ms
+        if self._animated:
+            self._draw()
+        elif change.state in _WORTH_A_LINE:
+            say(self._line(change.job_id, change))
+
+    def start(self) -> None:
+        """Draw the jobs that nothing is known of yet."""
+        if self._animated:
+            self._draw()
+
+    def _draw(self) -> None:
+        columns = shutil.get_terminal_size().columns
+        lines = [self._line(job, change) for job, change in self._jobs.items()]
+        if lines == self._drawn:
+            return
+        up = f"\x1b[{len(self._drawn)}F" if self._drawn else ""
+        cut = [
+            line if len(click.unstyle(line)) < columns else click.unstyle(line)[: columns - 1]
+            for line in lines
+        ]
+        sys.stderr.write(up + "".join(f"\x1b[2K{line}\n" for line in cut))
+        sys.stderr.flush()
+        self._drawn = lines
+
+    def _line(self, job: str, change: JobChange | None) -> str:
+        if change is None:
+            return f"  {job:<{self._width}}  {self._look.state(self._states[job])}"
+        waits = change.state in _WAITING
+        notes = [change.worker] if change.worker and not waits else []
+        if change.state in JOB_TERMINAL and job in self._started:
+            notes.append(duration(max(0, change.at_ms - self._started[job]) / 1000))
+        if change.port:
+            notes.append(f"port {change.port}")
+        failed = change.reason not in {ExitReason.UNKNOWN, ExitReason.EXITED} or change.exit_code
+        if change.state in JOB_TERMINAL and failed:
+            notes.append(
+                clean(how_ended(change.reason, change.exit_code, change.signal, change.message))
+            )
+        if change.attempt > 1:
+            notes.append(f"attempt {change.attempt}")
+        state = self._look.state(change.state)
+        pad = " " * max(0, 11 - len(click.unstyle(state)))
+        return f"  {job:<{self._width}}  {state}{pad}  {'  '.join(notes)}".rstrip()
+
+
+def _same(one: JobChange, other: JobChange) -> bool:
+    return (one.state, one.attempt, one.worker) == (other.state, other.attempt, other.worker)

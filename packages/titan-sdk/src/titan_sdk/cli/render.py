@@ -1,0 +1,354 @@
+"""Views → what people read and what programs read.
+
+Decides looks only: symbols, tables, the stats screen, JSON objects. Never asks a master anything.
+JSON: every object has `kind` and `apiVersion` where it stands alone; times are RFC 3339 in UTC,
+durations seconds as numbers, what is absent is null.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from titan_proto.messages import JobView, RunView, ServiceView, Stats, WorkerView
+from titan_proto.specs import JobKind
+from titan_proto.states import ExitReason, OpenEnum, WorkerState
+from titan_sdk.cli.sanitize import clean
+from titan_sdk.reasons import how_ended
+
+SYMBOLS: Final = {
+    "ACTIVE": ("▶", ">", "yellow"),
+    "RUNNING": ("▶", ">", "yellow"),
+    "STARTING": ("▶", ">", "yellow"),
+    "PLACED": ("▶", ">", "yellow"),
+    "SUCCEEDED": ("✓", "+", "green"),
+    "HEALTHY": ("✓", "+", "green"),
+    "ONLINE": ("✓", "+", "green"),
+    "FAILED": ("✕", "x", "red"),
+    "LOST": ("?", "?", "red"),
+    "SILENT": ("?", "?", "red"),
+    "SKIPPED": ("⊘", "-", None),
+    "CANCELLED": ("⊘", "-", None),
+    "CANCELLING": ("⊘", "-", None),
+    "STOPPING": ("⊘", "-", None),
+    "STOPPED": ("⊘", "-", None),
+    "RETIRED": ("⊘", "-", None),
+    "QUEUED": ("…", ".", None),
+    "BLOCKED": ("…", ".", None),
+    "SCHEDULED": ("…", ".", None),
+}
+
+_GAP: Final = "  "
+
+
+class Look:
+    """How to draw on one stream: with symbols or ASCII, with colours or none."""
+
+    def __init__(self, *, symbols: bool, color: bool) -> None:
+        self.symbols = symbols
+        self.color = color
+
+    def state(self, state: OpenEnum | str) -> str:
+        """A state as symbol and word."""
+        word = str(state)
+        symbol, plain, color = SYMBOLS.get(word, ("?", "?", None))
+        text = f"{symbol if self.symbols else plain} {word}"
+        return click.style(text, fg=color) if self.color and color else text
+
+    def bold(self, text: str) -> str:
+        """A heading."""
+        return click.style(text, bold=True) if self.color else text
+
+
+class Table:
+    """Rows under headings. Where it would not fit, columns go in the order of `droppable`."""
+
+    def __init__(self, headings: Sequence[str], droppable: Sequence[str] = ()) -> None:
+        self.headings = list(headings)
+        self.droppable = list(droppable)
+        self.rows: list[list[str]] = []
+
+    def add(self, *cells: str) -> None:
+        """One row."""
+        self.rows.append(list(cells))
+
+    def text(self, look: Look, width: int | None) -> tuple[str, list[str]]:
+        """The table, and the columns left out to fit `width` (None: all that there is)."""
+        kept = list(range(len(self.headings)))
+        dropped: list[str] = []
+        sizes = [
+            max([len(self.headings[n]), *(len(click.unstyle(row[n])) for row in self.rows)])
+            for n in kept
+        ]
+        for name in self.droppable:
+            if width is None or sum(sizes[n] for n in kept) + len(_GAP) * (len(kept) - 1) <= width:
+                break
+            kept.remove(self.headings.index(name))
+            dropped.append(name)
+        lines = [_GAP.join(self.headings[n].ljust(sizes[n]) for n in kept).rstrip()]
+        lines[0] = look.bold(lines[0])
+        for row in self.rows:
+            cells = (row[n] + " " * (sizes[n] - len(click.unstyle(row[n]))) for n in kept)
+            lines.append(_GAP.join(cells).rstrip())
+        return "\n".join(lines), dropped
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """`0.8s`, `14.0s`, `1m 04s`, `2h 05m`, `3d 04h`."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h {whole // 60 % 60:02}m"
+    return f"{whole // 86_400}d {whole // 3600 % 24:02}h"
+
+
+def rfc3339(at_ms: int) -> str | None:
+    """A time in UTC; None for "not yet"."""
+    if not at_ms:
+        return None
+    at = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.timezone.utc)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def local_time(at_ms: int) -> str:
+    """A time as the reader's clock shows it."""
+    if not at_ms:
+        return "-"
+    return datetime.datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def took(start_ms: int, end_ms: int, now_ms: int) -> str:
+    """How long something took, or has been going on."""
+    if not start_ms:
+        return "-"
+    return duration(max(0, (end_ms or now_ms) - start_ms) / 1000)
+
+
+def outcome(view: JobView) -> str:
+    """How a job ended, in words; empty while it has not."""
+    if view.reason is ExitReason.UNKNOWN:
+        return clean(view.message)
+    if view.reason is ExitReason.EXITED and view.exit_code == 0:
+        return ""
+    return clean(how_ended(view.reason, view.exit_code, view.signal, view.message))
+
+
+def job_notes(view: JobView) -> str:
+    """What a row says about a job besides its state."""
+    if view.waits_for:
+        return f"waits for {', '.join(view.waits_for)}"
+    if view.kind is JobKind.SERVICE and view.port and not outcome(view):
+        return f"port {view.port}"
+    return outcome(view)
+
+
+# -- tables ---------------------------------------------------------------------------------------
+
+
+def runs_table(runs: Sequence[RunView], look: Look, now_ms: int) -> Table:
+    """One line a run."""
+    table = Table(
+        ("RUN", "STATE", "JOBS", "TIME", "SUBMITTED", "NAME"), ("SUBMITTED", "NAME", "TIME")
+    )
+    for run in runs:
+        table.add(
+            run.alias,
+            look.state(run.state),
+            f"{done_jobs(run)}/{run.jobs}",
+            took(run.submitted_at_ms, run.ended_at_ms, now_ms),
+            local_time(run.submitted_at_ms),
+            clean(run.name),
+        )
+    return table
+
+
+def jobs_table(jobs: Sequence[JobView], look: Look, now_ms: int) -> Table:
+    """One line a job."""
+    table = Table(
+        ("JOB", "STATE", "ATTEMPT", "WORKER", "TIME", "NOTE"), ("ATTEMPT", "WORKER", "TIME")
+    )
+    for job in jobs:
+        table.add(
+            job.job_id,
+            look.state(job.state),
+            str(job.attempt or "-"),
+            job.worker or "-",
+            took(job.started_at_ms, job.ended_at_ms, now_ms),
+            job_notes(job),
+        )
+    return table
+
+
+def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> Table:
+    """One line a service."""
+    table = Table(("SERVICE", "STATE", "PORT", "WORKER", "UP", "RUN"), ("RUN", "UP", "WORKER"))
+    for one in services:
+        table.add(
+            clean(one.name),
+            look.state(one.state),
+            str(one.port or "-"),
+            one.worker or "-",
+            took(one.healthy_at_ms, one.ended_at_ms, now_ms),
+            one.run_alias,
+        )
+    return table
+
+
+def done_jobs(run: RunView) -> int:
+    """Jobs of a run that have come to their end."""
+    ended = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED")
+    return sum(run.counts.get(state, 0) for state in ended)
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> str:
+    """Names and values below each other; what has no value is left out."""
+    size = max(len(name) for name, _ in pairs) + 2
+    return "\n".join(f"{name + ':':<{size}}{value}" for name, value in pairs if value)
+
+
+# -- the stats screen -----------------------------------------------------------------------------
+
+
+def stats_screen(stats: Stats, *, symbols: bool) -> str:
+    """The cluster at a glance, line for line as the manual shows it."""
+    shown = [worker for worker in stats.workers if worker.state is not WorkerState.RETIRED]
+    active = sum(worker.state is WorkerState.ONLINE for worker in shown)
+    lines = [
+        "--- TITAN SYSTEM MONITOR ---",
+        f"{'Active Workers:':<19}{active}",
+        f"{'Execution Queue:':<19}{stats.queued} jobs",
+    ]
+    # Lines that the manual does not have stay away while they would say nothing.
+    if stats.running:
+        lines.append(f"{'Running:':<19}{stats.running} jobs")
+    if stats.delayed:
+        lines.append(f"{'Delayed:':<19}{stats.delayed} jobs")
+    lines += [
+        f"{'Blocked (DAG):':<19}{stats.blocked} jobs",
+        "-------------------------------",
+        "Worker Status:",
+    ]
+    ports = [worker.port for worker in shown]
+    for worker in sorted(shown, key=lambda one: (one.port, one.host)):
+        lines += _worker_lines(worker, alone=ports.count(worker.port) == 1, symbols=symbols)
+    return "\n".join(lines)
+
+
+def _worker_lines(worker: WorkerView, *, alone: bool, symbols: bool) -> list[str]:
+    name = str(worker.port) if alone else f"{worker.host}:{worker.port}"
+    share = round(100 * worker.used / worker.slots) if worker.slots else 0
+    load = f"{worker.used}/{worker.slots} ({share}%)"
+    state = "" if worker.state is WorkerState.ONLINE else f" | {worker.state}"
+    bullet, branch = (" •", "└── ⚙️ ") if symbols else (" *", "`-- ")
+    skills = ", ".join(worker.skills)
+    head = f"{bullet} [{name}] Load: {load:<13}| Skills: [{skills}]{state}"
+    return [head, *(f"    {branch}Service ID: {clean(service)}" for service in worker.services)]
+
+
+# -- JSON -----------------------------------------------------------------------------------------
+
+
+def run_json(run: RunView) -> dict[str, Any]:
+    """A run as an object."""
+    return {
+        "id": run.run_id,
+        "alias": run.alias,
+        "name": run.name,
+        "state": run.state.value,
+        "submittedAt": rfc3339(run.submitted_at_ms),
+        "endedAt": rfc3339(run.ended_at_ms),
+        "jobs": run.jobs,
+        "jobsByState": dict(sorted(run.counts.items())),
+    }
+
+
+def job_json(job: JobView) -> dict[str, Any]:
+    """A job as an object."""
+    ended = job.reason is not ExitReason.UNKNOWN
+    return {
+        "run": job.run_id,
+        "runAlias": job.run_alias,
+        "id": job.job_id,
+        "type": job.kind.value,
+        "state": job.state.value,
+        "attempt": job.attempt or None,
+        "attemptState": job.attempt_state.value if job.attempt else None,
+        "worker": job.worker or None,
+        "reason": job.reason.value if ended else None,
+        "exitCode": job.exit_code if job.reason is ExitReason.EXITED else None,
+        "signal": job.signal or None,
+        "message": job.message or None,
+        "lostAttempts": job.lost,
+        "port": job.port or None,
+        "dependencies": list(job.dependencies),
+        "waitsFor": list(job.waits_for),
+        "readyAt": rfc3339(job.ready_at_ms),
+        "placedAt": rfc3339(job.placed_at_ms),
+        "startedAt": rfc3339(job.started_at_ms),
+        "endedAt": rfc3339(job.ended_at_ms),
+        "stdoutBytes": job.stdout_bytes,
+        "stderrBytes": job.stderr_bytes,
+    }
+
+
+def service_json(service: ServiceView) -> dict[str, Any]:
+    """A service as an object."""
+    return {
+        "name": service.name,
+        "run": service.run_id,
+        "runAlias": service.run_alias,
+        "job": service.job_id,
+        "attempt": service.attempt,
+        "state": service.state.value,
+        "worker": service.worker or None,
+        "port": service.port or None,
+        "healthyAt": rfc3339(service.healthy_at_ms),
+        "endedAt": rfc3339(service.ended_at_ms),
+        "reason": None if service.reason is ExitReason.UNKNOWN else service.reason.value,
+    }
+
+
+def worker_json(worker: WorkerView) -> dict[str, Any]:
+    """A worker as an object."""
+    return {
+        "id": worker.worker_id,
+        "host": worker.host,
+        "port": worker.port,
+        "state": worker.state.value,
+        "slots": worker.slots,
+        "used": worker.used,
+        "skills": list(worker.skills),
+        "incarnation": worker.incarnation,
+        "silentSeconds": worker.seen_ms_ago / 1000,
+        "cpuShare": worker.cpu_permille / 1000,
+        "memoryUsedBytes": worker.memory_used_bytes,
+        "memoryTotalBytes": worker.memory_total_bytes,
+        "software": worker.software or None,
+        "services": list(worker.services),
+    }
+
+
+def stats_json(stats: Stats) -> dict[str, Any]:
+    """The cluster as an object."""
+    return {
+        "cluster": {"id": stats.cluster_id, "name": stats.cluster_name, "term": stats.term},
+        "at": rfc3339(stats.at_ms),
+        "masterStartedAt": rfc3339(stats.started_at_ms),
+        "software": stats.software or None,
+        "runsActive": stats.runs_active,
+        "queued": stats.queued,
+        "blocked": stats.blocked,
+        "delayed": stats.delayed,
+        "running": stats.running,
+        "services": stats.services,
+        "workers": [worker_json(worker) for worker in stats.workers],
+    }

@@ -1,0 +1,206 @@
+"""`titan run`, `titan cancel`, `titan stop`: what changes something."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from titan_proto.errors import NotFound, TitanError
+from titan_proto.states import JobState, RunState
+from titan_sdk.cli import render
+from titan_sdk.cli.context import (
+    Duration,
+    Names,
+    Settings,
+    emit,
+    output_option,
+    say,
+    write,
+)
+from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED, USAGE, Failure
+from titan_sdk.cli.logs import put_lines
+from titan_sdk.cli.look import did_you_mean, suggesting_runs
+from titan_sdk.cli.progress import Progress
+from titan_sdk.cli.sanitize import clean
+
+if TYPE_CHECKING:
+    from titan_proto.messages import RunView
+    from titan_sdk.client import TitanClient
+    from titan_sdk.run import Run
+
+_TAIL_LINES = 10
+_LAST_WORDS_S = 2.0
+
+
+@click.command()
+@click.argument("file")
+@click.argument("args", nargs=-1)
+@click.option("--wait", is_flag=True, help="Wait for the end; exit 1 if it failed, 8 if cancelled.")
+@click.option("--follow", is_flag=True, help="Print the logs as they come, and wait for the end.")
+@click.option(
+    "--timeout", type=Duration(), help="With --wait: give up waiting after this (exit 6)."
+)
+@click.option("--name", help="Name of the run. Default: the pipeline's name, or the script's.")
+@click.option(
+    "--env", "env", multiple=True, type=Names(), help="KEY=VALUE for every job; may be repeated."
+)
+@output_option
+@click.pass_obj
+def run(
+    settings: Settings,
+    file: str,
+    args: tuple[str, ...],
+    *,
+    wait: bool,
+    follow: bool,
+    timeout: float | None,
+    name: str | None,
+    env: tuple[str, ...],
+    output: str,
+) -> None:
+    """Run FILE: a pipeline (.yaml, .yml) with its folder, or a script.
+
+    A script that is not here is looked for by its name in the master's perm_files. The run's alias
+    is printed on stdout. ARGS go to the script; write -- before those that begin with a dash.
+
+    \b
+    Examples:
+      titan run hello.py
+      titan run pipeline.yaml --follow
+      titan run train.py --wait --env STAGE=test -- --epochs 3
+    """  # noqa: D301 - click reads the backspace
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait.")
+    variables = dict(pair.split("=", 1) for pair in env)
+    with settings.client() as client:
+        handle = _submit(client, file, args, name, variables)
+        if output != "json":
+            # With --follow stdout is for the logs.
+            (say if follow else write)(handle.alias)
+        try:
+            if follow:
+                put_lines(client, handle.alias, as_json=output == "json")
+            elif wait:
+                _wait(client, handle, timeout, settings.color)
+            view = client.wait(handle.id) if follow or wait else client.view(handle.id)
+        except KeyboardInterrupt:
+            say(
+                f"\nDetached. Run {handle.alias} goes on.  "
+                f"titan logs -f {handle.alias}   titan cancel {handle.alias}"
+            )
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        if output == "json":
+            emit("Run", render.run_json(view))
+        if follow or wait:
+            _conclude(client, view, quiet=output == "json")
+
+
+@click.command()
+@click.argument("run")
+@output_option
+@click.pass_obj
+def cancel(settings: Settings, run: str, *, output: str) -> None:
+    """End RUN: nothing new of it starts, what runs is stopped. Services that are up stay up.
+
+    \b
+    Examples:
+      titan cancel nightly-1
+      titan cancel @last
+    """  # noqa: D301 - click reads the backspace
+    with settings.client() as client, suggesting_runs(client, run):
+        view = client.cancel(run)
+    if output == "json":
+        emit("Run", render.run_json(view))
+    elif view.state is RunState.ACTIVE:
+        say(f"Run {view.alias} is being cancelled.  titan ps {view.alias}")
+    else:
+        say(f"Run {view.alias} is {view.state}.")
+
+
+@click.command()
+@click.argument("id")
+@output_option
+@click.pass_obj
+def stop(settings: Settings, id: str, *, output: str) -> None:  # noqa: A002 - what the user types
+    """Stop the service ID: its name, RUN/JOB, or its job id if only one service has it.
+
+    \b
+    Examples:
+      titan stop Nightly-Data-Pipeline/DEPLOY_API
+      titan stop DEPLOY_API
+    """  # noqa: D301 - click reads the backspace
+    with settings.client() as client:
+        try:
+            view = client.stop(id)
+        except NotFound as error:
+            known = [name for one in client.services() for name in (one.name, one.job_id)]
+            raise NotFound(f"{error.message}{did_you_mean(id, known)}") from error
+    if output == "json":
+        emit("Service", render.service_json(view))
+    else:
+        say(f"Service {clean(view.name)} is {view.state}.")
+
+
+def _submit(
+    client: TitanClient, file: str, args: tuple[str, ...], name: str | None, env: dict[str, str]
+) -> Run:
+    from titan_sdk.client import PIPELINE_SUFFIXES
+
+    is_pipeline = file.lower().endswith(PIPELINE_SUFFIXES)
+    if is_pipeline and not Path(file).exists():
+        raise Failure(f"{file}: there is no such file", USAGE)
+    if is_pipeline and args:
+        raise click.UsageError("A pipeline takes no ARGS; its jobs have args of their own.")
+    if os.path.isdir(file):  # noqa: PTH112 - a text that may be no path at all
+        raise Failure(f"{file} is a folder; name a script or a pipeline in it", USAGE)
+    return client.run_file(file, name=name, args=args, env=env)
+
+
+def _wait(client: TitanClient, run: Run, timeout: float | None, color: str) -> None:
+    """Wait in this thread, under a deadline; another one shows how it goes."""
+    progress = Progress(client.jobs(run.id), color=color)
+    progress.start()
+    watcher = threading.Thread(target=_show, args=(client, run, progress), daemon=True)
+    watcher.start()
+    client.wait(run.id, timeout)
+    watcher.join(_LAST_WORDS_S)
+
+
+def _show(client: TitanClient, run: Run, progress: Progress) -> None:
+    try:
+        for change in client.watch(run.id):
+            progress.take(change)
+    except TitanError:
+        return  # what is wrong is told by whoever waits
+
+
+def _conclude(client: TitanClient, view: RunView, *, quiet: bool) -> None:
+    """Say how it ended, with the last lines of what failed, and leave with the run's code."""
+    spent = render.duration(max(0, view.ended_at_ms - view.submitted_at_ms) / 1000)
+    if not quiet:
+        say(f"Run {view.alias} {view.state} in {spent}")
+    if view.state is RunState.SUCCEEDED:
+        return
+    if view.state is RunState.CANCELLED:
+        raise click.exceptions.Exit(CANCELLED)
+    if not quiet:
+        _why(client, view)
+    raise click.exceptions.Exit(FAILED)
+
+
+def _why(client: TitanClient, view: RunView) -> None:
+    failed = [job for job in client.jobs(view.run_id) if job.state is JobState.FAILED]
+    if not failed:
+        return
+    first = failed[0]
+    say(f"{first.job_id} failed: {render.outcome(first)}")
+    if first.attempt:
+        text = clean(b"".join(client.log_bytes(first)).decode("utf-8", "replace"))
+        for line in text.splitlines()[-_TAIL_LINES:]:
+            say(f"  | {line}")
+    others = f", and {len(failed) - 1} more failed" if len(failed) > 1 else ""
+    say(f"  more:  titan logs {view.alias}/{first.job_id}{others}")

@@ -1,0 +1,613 @@
+"""TitanClient: what a program asks of a master, as plain calls.
+
+Decides how often and how long something is tried again: a link that breaks is dialled anew, and a
+submission carries the same key each time, so that asking twice is asking once. Holds no truth:
+everything can be asked for again. Used by programs, by `Run`, and by every command of the CLI.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar, final
+
+import msgspec
+
+from titan_proto.errors import (
+    ConnectFailed,
+    InvalidSpec,
+    LinkError,
+    LinkLost,
+    NotFound,
+    NoToken,
+    Timeout,
+    Unavailable,
+)
+from titan_proto.io.address import Address, find_master, find_token
+from titan_proto.io.blocking import BlockingLink, LinkPool
+from titan_proto.io.entropy import new_key
+from titan_proto.limits import (
+    FILE_NAMES_PER_REQUEST,
+    INLINE_SPEC_BYTES,
+    LOG_BYTES_PER_ATTEMPT,
+    PAGE_ITEMS,
+)
+from titan_proto.messages import (
+    CancelRun,
+    FindFiles,
+    GetJob,
+    GetRun,
+    GetStats,
+    JobChange,
+    JobMilestone,
+    JobView,
+    ListJobs,
+    ListRuns,
+    ListServices,
+    LogData,
+    LogStream,
+    ReadLog,
+    Request,
+    Role,
+    RunView,
+    ServiceView,
+    Stats,
+    StopService,
+    SubmitRun,
+    WaitJob,
+    WaitRun,
+    WatchRun,
+)
+from titan_proto.specs import ArtifactRef, JobKind, JobSpec
+from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState
+from titan_sdk.__about__ import __version__
+from titan_sdk.errors import NoMaster
+from titan_sdk.jobs import TitanJob
+from titan_sdk.reasons import why_not_started
+from titan_sdk.run import Run
+from titan_sdk.staging import Staged, check_spec_size, stage_jobs, stage_pipeline
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from titan_sdk.pipeline import Pipeline
+
+ReplyT = TypeVar("ReplyT")
+ResultT = TypeVar("ResultT")
+
+RunLike = str | Run
+JobLike = str | TitanJob
+
+SOFTWARE: Final = f"titan-sdk/{__version__}"
+PIPELINE_SUFFIXES: Final = (".yaml", ".yml")
+CONNECT_TIMEOUT_S: Final = 10.0
+WARN_AFTER_S: Final = 5.0
+"""How long `fetch_logs` waits for a start before it says what is missing."""
+_LOG_COMPLETE_S: Final = 5.0
+"""How long the rest of an ended attempt's log may take to reach the master."""
+_PAUSE_FIRST_S: Final = 0.05
+_PAUSE_MAX_S: Final = 1.0
+_STEADY_S: Final = 1.0
+"""A call that lasted so long before its link broke had a master that worked."""
+
+_log = logging.getLogger("titan_sdk")
+
+
+@final
+class TitanClient:
+    """A client of one master.
+
+    Args:
+        master: its address; by default $TITAN_MASTER, the nearest `.titan/`, then 127.0.0.1:9090.
+        token: its token's text; by default where `titan_proto.io.address.find_token` finds it.
+        timeout: seconds for which a lost master is tried again before a call gives up.
+
+    Nothing is dialled before the first call. One client may be used by many threads.
+    """
+
+    def __init__(
+        self, master: str | None = None, token: str | None = None, *, timeout: float = 30.0
+    ) -> None:
+        self._master = master
+        self._token = token
+        self._patience_s = timeout
+        self._was_connected = False
+        self._last_run: Run | None = None
+        self._pool = LinkPool(self._connect)
+        self._finalizer = weakref.finalize(self, self._pool.close)
+
+    # -- runs ---------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        name: str,
+        jobs: Sequence[TitanJob] | TitanJob,
+        *,
+        workspace: str | os.PathLike[str] | None = None,
+    ) -> Run:
+        """Hand in a run; it is durable when this returns.
+
+        Args:
+            name: free text; the run's alias is made of it.
+            jobs: the jobs; they may name each other as dependencies.
+            workspace: a folder that every job's workspace starts from. Without it each script is
+                packed alone.
+
+        Raises:
+            InvalidSpec: the jobs make no valid run, or a script is nowhere; nothing was sent.
+            PackagingError: files that cannot be packed.
+        """
+        given = [jobs] if isinstance(jobs, TitanJob) else list(jobs)
+        for one in given:
+            if not isinstance(one, TitanJob):
+                raise InvalidSpec(f"expected TitanJob, not {type(one).__name__}: {one!r}")
+        folder = None if workspace is None else Path(os.fspath(workspace)).expanduser()
+        staged = stage_jobs(
+            name,
+            [one.spec for one in given],
+            folder=Path.cwd(),
+            workspace=folder,
+            find=self.find_files,
+        )
+        return self._submit(staged)
+
+    def run_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Run a pipeline file with its folder (`.yaml`, `.yml`), or any other file as a script."""
+        shown = os.fspath(path)
+        if shown.lower().endswith(PIPELINE_SUFFIXES):
+            from titan_sdk.pipeline import load  # yaml is not loaded for a script
+
+            if args:
+                raise InvalidSpec("a pipeline takes no arguments; its jobs have args of their own")
+            return self.run_pipeline(load(path), name=name, env=env)
+        job = TitanJob(id=job_id_for(shown), script=shown, args=list(args), env=env)
+        return self.submit(name or Path(shown).stem or "run", [job])
+
+    def run_pipeline(
+        self, pipeline: Pipeline, *, name: str | None = None, env: Mapping[str, str] | None = None
+    ) -> Run:
+        """Run a pipeline that was read before; `env` is added to the environment of every job."""
+        if name is not None:
+            pipeline.name = name
+        if env:
+            pipeline.add_env(env)
+        return self._submit(stage_pipeline(pipeline, self.find_files))
+
+    def run(self, run: RunLike) -> Run:
+        """The handle of a run that somebody submitted: by id, alias, unique prefix or @last."""
+        if isinstance(run, Run):
+            return run
+        view = self.ask(GetRun(run=run))
+        return Run(self, view.run_id, view.alias)
+
+    def runs(self, *, ended: bool = False, limit: int | None = None) -> list[RunView]:
+        """Active runs, newest first; with `ended`, ended ones too."""
+        return list(self.iter_runs(ended=ended, limit=limit))
+
+    def iter_runs(self, *, ended: bool = False, limit: int | None = None) -> Iterator[RunView]:
+        """As `runs`, a page at a time."""
+        cursor, left = "", limit
+        while left is None or left > 0:
+            size = PAGE_ITEMS if left is None else min(left, PAGE_ITEMS)
+            page = self.ask(ListRuns(ended=ended, cursor=cursor, limit=size))
+            yield from page.runs
+            if not page.cursor:
+                return
+            left = None if left is None else left - len(page.runs)
+            cursor = page.cursor
+
+    def view(self, run: RunLike) -> RunView:
+        """A run as it stands."""
+        return self.ask(GetRun(run=_selector(run)))
+
+    def jobs(self, run: RunLike | None = None) -> list[JobView]:
+        """The jobs of a run (of the one submitted last by this client), in their order."""
+        selector = _selector(run if run is not None else self._last("jobs"))
+        found: list[JobView] = []
+        cursor = ""
+        while True:
+            page = self.ask(ListJobs(run=selector, cursor=cursor))
+            found += page.jobs
+            if not page.cursor:
+                return found
+            cursor = page.cursor
+
+    def job(self, job: JobLike, *, run: RunLike | None = None) -> JobView:
+        """One job as it stands."""
+        selector, job_id = self._which(job, run)
+        return self.ask(GetJob(run=selector, job=job_id))
+
+    def cancel(self, run: RunLike) -> RunView:
+        """End a run: nothing new starts, what runs is stopped."""
+        return self.ask(CancelRun(run=_selector(run)))
+
+    def wait(self, run: RunLike, timeout: float | None = None) -> RunView:
+        """Wait until a run has ended.
+
+        Raises:
+            Timeout: it had not after `timeout` seconds; it goes on.
+        """
+        try:
+            return self.ask(WaitRun(run=_selector(run)), timeout_s=timeout)
+        except Timeout as error:
+            raise Timeout(f"run {_selector(run)} had not ended after {timeout:g} s") from error
+
+    def watch(self, run: RunLike) -> Iterator[JobChange]:
+        """Every job's present state, then each change, to the end of the run.
+
+        After a lost link what was seen comes again: the newest word on a job counts.
+        """
+        losses = _Losses(self._patience_s)
+        while True:
+            try:
+                with self._pool.link() as link:
+                    for change in link.stream(WatchRun(run=_selector(run))):
+                        losses.forget()
+                        yield change
+                        if change.run_state in RUN_TERMINAL:
+                            return
+                    return
+            except (LinkLost, Unavailable, ConnectFailed) as error:
+                self._after_loss(losses, error)
+
+    # -- logs ---------------------------------------------------------------------------------
+
+    def fetch_logs(
+        self,
+        job: JobLike,
+        *,
+        run: RunLike | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
+        stream: str = "both",
+    ) -> str:
+        """What a job has printed.
+
+        Args:
+            job: an id in the run that this client submitted last, or `run/job`.
+            run: another run.
+            wait: until the job has ended (a service: until it has started).
+            timeout: seconds to wait at most.
+            stream: "stdout", "stderr" or "both".
+
+        Raises:
+            Timeout: it had not ended in time; it goes on.
+            NotFound: there is no such job.
+        """
+        which = log_stream(stream)
+        selector, job_id = self._which(job, run)
+        view = self.ask(GetJob(run=selector, job=job_id))
+        if wait:
+            view = self._wait_for_log(view, timeout)
+        if view.attempt == 0:
+            self._warn_never_ran(view)
+            return ""
+        return b"".join(self.log_bytes(view, which)).decode("utf-8", "replace")
+
+    def log_bytes(self, view: JobView, stream: LogStream = LogStream.BOTH) -> Iterator[bytes]:
+        """The log of a job's newest attempt, to its last byte if the job has ended."""
+        ended = view.state in JOB_TERMINAL and view.kind is not JobKind.SERVICE
+        expected = _log_size(view, stream) if ended else 0
+        position = got = 0
+        give_up_at = time.monotonic() + _LOG_COMPLETE_S
+        pause = _PAUSE_FIRST_S
+        while True:
+            for piece in self.read_log(
+                view.run_id, view.job_id, attempt=view.attempt, stream=stream, position=position
+            ):
+                position = piece.position
+                got += len(piece.data)
+                yield piece.data
+            # The end of a job is known before the last of its log has come to the master.
+            if got >= expected or time.monotonic() > give_up_at:
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, _PAUSE_MAX_S)
+
+    def read_log(
+        self,
+        run: str,
+        job: str,
+        *,
+        attempt: int = 0,
+        stream: LogStream = LogStream.BOTH,
+        follow: bool = False,
+        position: int = 0,
+        tail_lines: int = 0,
+    ) -> Iterator[LogData]:
+        """Pieces of a log as they come; with `follow`, until its attempt has ended."""
+        losses = _Losses(self._patience_s)
+        while True:
+            request = ReadLog(
+                run=run,
+                job=job,
+                attempt=attempt,
+                stream=stream,
+                follow=follow,
+                position=position,
+                tail_lines=tail_lines,
+            )
+            try:
+                with self._pool.link() as link:
+                    for piece in link.stream(request):
+                        losses.forget()
+                        attempt, position, tail_lines = piece.number, piece.position, 0
+                        yield piece
+                    return
+            except (LinkLost, Unavailable, ConnectFailed) as error:
+                self._after_loss(losses, error)
+
+    # -- services and the cluster -------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """The cluster at a glance."""
+        return self.ask(GetStats())
+
+    def services(self) -> list[ServiceView]:
+        """The services that are up."""
+        return list(self.ask(ListServices()).services)
+
+    def stop(self, service: str | TitanJob) -> ServiceView:
+        """Stop a service: by its name, by `run/job`, or by a job id that is unique among them."""
+        return self.ask(
+            StopService(service=service.id if isinstance(service, TitanJob) else service)
+        )
+
+    def find_files(self, names: Sequence[str]) -> dict[str, ArtifactRef]:
+        """Those of the names that are files in the master's perm_files."""
+        found: dict[str, ArtifactRef] = {}
+        for start in range(0, len(names), FILE_NAMES_PER_REQUEST):
+            part = tuple(names[start : start + FILE_NAMES_PER_REQUEST])
+            found.update((ref.name, ref) for ref in self.ask(FindFiles(names=part)).files)
+        return found
+
+    @property
+    def address(self) -> Address:
+        """Where the master is looked for."""
+        return find_master(self._master, os.environ, Path.cwd())
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def ask(self, request: Request[ReplyT], *, timeout_s: float | None = None) -> ReplyT:
+        """Any request of the protocol that asking twice does not hurt."""
+        return self._persist(lambda link, left_s: link.call(request, left_s), timeout_s)
+
+    def close(self) -> None:
+        """Hang up. A client that is simply dropped does the same."""
+        self._finalizer()
+
+    def __enter__(self) -> TitanClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _submit(self, staged: Staged) -> Run:
+        # The key is drawn before the first try: a retry cannot become a second run.
+        key = new_key()
+        with staged:
+            for package in staged.packages:
+                self._upload(package.digest, package.size, package.chunks)
+            encoded = msgspec.msgpack.encode(staged.spec)
+            if len(encoded) > INLINE_SPEC_BYTES:
+                check_spec_size(len(encoded))
+                digest = hashlib.sha256(encoded).hexdigest()
+                self._upload(digest, len(encoded), lambda offset: iter((encoded[offset:],)))
+                receipt = self.ask(SubmitRun(key=key, spec_digest=digest))
+            else:
+                receipt = self.ask(SubmitRun(key=key, spec=staged.spec))
+        self._last_run = Run(self, receipt.run_id, receipt.alias, skills_of(staged.spec.jobs))
+        return self._last_run
+
+    def _upload(self, digest: str, size: int, chunks: Callable[[int], Iterator[bytes]]) -> None:
+        self._persist(lambda link, left_s: link.upload(digest, size, chunks, left_s), None)
+
+    def _persist(
+        self, act: Callable[[BlockingLink, float | None], ResultT], timeout_s: float | None
+    ) -> ResultT:
+        """Do it on some link; on a lost link do it again, for as long as patience lasts."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        losses = _Losses(self._patience_s)
+        while True:
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise Timeout("no answer came in time")
+            began = time.monotonic()
+            try:
+                with self._pool.link() as link:
+                    return act(link, left_s)
+            except (LinkLost, Unavailable, ConnectFailed) as error:
+                if isinstance(error, LinkLost) and time.monotonic() - began > _STEADY_S:
+                    losses.forget()
+                self._after_loss(losses, error, deadline)
+
+    def _after_loss(
+        self, losses: _Losses, error: LinkError | Unavailable, deadline: float | None = None
+    ) -> None:
+        """Wait a little before the next try, or raise: the first dial is never repeated."""
+        if isinstance(error, ConnectFailed) and not self._was_connected:
+            raise error
+        losses.pause(error, deadline)
+
+    def _connect(self) -> BlockingLink:
+        address = self.address
+        token = self._token
+        if token is None:
+            try:
+                token = find_token(address, os.environ, Path.cwd())
+            except NoToken as error:
+                _require_listener(address, error)
+                raise
+        try:
+            link = BlockingLink.connect(
+                address,
+                token,
+                role=_role_of(token),
+                software=SOFTWARE,
+                timeout_s=CONNECT_TIMEOUT_S,
+            )
+        except ConnectFailed as error:
+            if isinstance(error.__cause__, OSError):
+                raise NoMaster(
+                    str(address), local=address.is_loopback, cause=str(error.__cause__)
+                ) from error
+            raise
+        self._was_connected = True
+        return link
+
+    def _last(self, what: str) -> Run:
+        if self._last_run is None:
+            raise NotFound(f"{what}: this client has submitted no run yet; say which with run=")
+        return self._last_run
+
+    def _which(self, job: JobLike, run: RunLike | None) -> tuple[str, str]:
+        """The run and the job that a caller means."""
+        job_id = job.id if isinstance(job, TitanJob) else job
+        if run is None and "/" in job_id:
+            selector, _, job_id = job_id.partition("/")
+            return selector, job_id
+        return _selector(run if run is not None else self._last(f"job {job_id}")), job_id
+
+    def _wait_for_log(self, view: JobView, timeout: float | None) -> JobView:
+        """Until there is a log to fetch: the job's end, a service's start."""
+        service = view.kind is JobKind.SERVICE
+        until = JobMilestone.STARTED if service else JobMilestone.ENDED
+        request = WaitJob(run=view.run_id, job=view.job_id, until=until)
+        first = WARN_AFTER_S if timeout is None else min(WARN_AFTER_S, timeout)
+        try:
+            return self.ask(request, timeout_s=first)
+        except Timeout:
+            if timeout is not None and timeout <= first:
+                raise _log_timeout(view, timeout) from None
+        now = self.ask(GetJob(run=view.run_id, job=view.job_id))
+        if not _has_started(now):
+            _log.warning(
+                "job %s of run %s has not started after %g s: %s",
+                now.job_id,
+                now.run_alias,
+                WARN_AFTER_S,
+                why_not_started(now, self.stats(), self._skills(now)),
+            )
+        try:
+            return self.ask(request, timeout_s=None if timeout is None else timeout - first)
+        except Timeout:
+            raise _log_timeout(view, timeout) from None
+
+    def _skills(self, view: JobView) -> tuple[str, ...]:
+        run = self._last_run
+        known = run.skills if run is not None and run.id == view.run_id else {}
+        return known.get(view.job_id, ())
+
+    @staticmethod
+    def _warn_never_ran(view: JobView) -> None:
+        if view.state in JOB_TERMINAL:
+            reason = view.message or view.reason.value
+            _log.warning(
+                "job %s of run %s never ran: %s (%s)",
+                view.job_id,
+                view.run_alias,
+                view.state,
+                reason,
+            )
+
+
+class _Losses:
+    """How long a master has been away, and when to try again."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._since: float | None = None
+        self._pause_s = _PAUSE_FIRST_S
+
+    def forget(self) -> None:
+        """It answered."""
+        self._since = None
+        self._pause_s = _PAUSE_FIRST_S
+
+    def pause(self, error: Exception, deadline: float | None) -> None:
+        """Wait before the next try; raise `error` once patience is over."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        end = self._since + self._patience_s
+        if now + self._pause_s > end:
+            raise error
+        if deadline is not None and now + self._pause_s > deadline:
+            raise Timeout("no answer came in time") from error
+        time.sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
+
+
+def job_id_for(path: str) -> str:
+    """The id of the one job that runs a script: its name, made safe."""
+    stem = Path(path).stem
+    safe = "".join(
+        char if char.isascii() and (char.isalnum() or char in "_-") else "-" for char in stem
+    )
+    return safe.lstrip("-")[:64] or "job"
+
+
+def log_stream(name: str) -> LogStream:
+    """The stream of that name."""
+    for stream in (LogStream.BOTH, LogStream.STDOUT, LogStream.STDERR):
+        if stream.value == name:
+            return stream
+    raise ValueError(f'stream is "both", "stdout" or "stderr", not {name!r}')
+
+
+def skills_of(jobs: Sequence[JobSpec]) -> dict[str, tuple[str, ...]]:
+    """What the jobs need that not every worker has; to say why one does not start."""
+    return {job.id: job.needs.skills for job in jobs if job.needs.skills != ("GENERAL",)}
+
+
+def _selector(run: RunLike) -> str:
+    return run.id if isinstance(run, Run) else run
+
+
+def _role_of(token: str) -> Role:
+    """What to ask to be: what the token's own text says it is for, else a client."""
+    kind = token.partition("_")[2].partition("_")[0]
+    return {"viewer": Role.VIEWER, "admin": Role.ADMIN}.get(kind, Role.CLIENT)
+
+
+def _require_listener(address: Address, cause: NoToken) -> None:
+    """Say that there is no master rather than no token, where nothing listens at all."""
+    try:
+        socket.create_connection((address.host, address.port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise NoMaster(str(address), local=address.is_loopback, cause=str(error)) from cause
+
+
+def _has_started(view: JobView) -> bool:
+    return view.state in JOB_TERMINAL or view.state in {JobState.RUNNING, JobState.CANCELLING}
+
+
+def _log_size(view: JobView, stream: LogStream) -> int:
+    sizes = {LogStream.STDOUT: view.stdout_bytes, LogStream.STDERR: view.stderr_bytes}
+    size = sizes.get(stream, view.stdout_bytes + view.stderr_bytes)
+    return min(size, LOG_BYTES_PER_ATTEMPT)
+
+
+def _log_timeout(view: JobView, timeout: float | None) -> Timeout:
+    what = "started" if view.kind is JobKind.SERVICE else "ended"
+    return Timeout(f"job {view.job_id} of run {view.run_alias} had not {what} after {timeout:g} s")

@@ -1,0 +1,205 @@
+"""Several logs at once, line by line, for as long as a run lives.
+
+Decides how the lines of jobs that run side by side are told apart. Reads over the client, one
+thread per log that is followed, at most a few; holds no more than a few lines of each.
+Called by `Run.logs` and by `titan run --follow` and `titan logs -f`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from titan_proto.errors import TitanError
+from titan_proto.messages import LogStream
+from titan_proto.states import JOB_TERMINAL, JobState
+
+if TYPE_CHECKING:
+    from titan_sdk.client import TitanClient
+
+FOLLOWED_MAX: Final = 8
+"""Logs followed at once; further jobs are read when one of these has ended."""
+_WAITING_PIECES: Final = 256
+
+
+class Line(NamedTuple):
+    """A line of one job's log, its end included if it had one."""
+
+    job: str
+    data: bytes
+
+
+class _Ended(NamedTuple):
+    """A follower has nothing more to say."""
+
+    job: str
+    error: TitanError | None = None
+
+
+class _Started(NamedTuple):
+    """A job has a log now (again, if it runs under a new number)."""
+
+    job: str
+    attempt: int
+
+
+class _RunOver(NamedTuple):
+    error: TitanError | None = None
+
+
+_Item = Line | _Ended | _Started | _RunOver
+
+
+def logs_so_far(client: TitanClient, run: str, job: str | None) -> str:
+    """The text of one job's log, or of all of them in the order of the submission."""
+    if job is not None:
+        return client.fetch_logs(job, run=run, wait=False)
+    views = client.jobs(run)
+    if len(views) == 1:
+        return b"".join(_bytes(client, run, views[0].job_id)).decode("utf-8", "replace")
+    parts: list[str] = []
+    for view in views:
+        if view.attempt:
+            text = b"".join(client.log_bytes(view)).decode("utf-8", "replace")
+            parts += [f"{view.job_id} | {line}\n" for line in text.splitlines()]
+    return "".join(parts)
+
+
+def _bytes(client: TitanClient, run: str, job: str) -> Iterator[bytes]:
+    view = client.job(job, run=run)
+    if view.attempt:
+        yield from client.log_bytes(view)
+
+
+def follow_lines(client: TitanClient, run: str, job: str | None) -> Iterator[str]:
+    """Lines without their ends, as they come, to the end of the job or the run."""
+    if job is not None:
+        for line in follow_job(client, run, job):
+            yield _text(line)
+        return
+    many = len(client.jobs(run)) > 1
+    for one in follow_run(client, run):
+        yield f"{one.job} | {_text(one.data)}" if many else _text(one.data)
+
+
+def follow_job(
+    client: TitanClient,
+    run: str,
+    job: str,
+    *,
+    attempt: int = 0,
+    stream: LogStream = LogStream.BOTH,
+) -> Iterator[bytes]:
+    """One job's lines, each with its end."""
+    rest = b""
+    for piece in client.read_log(run, job, attempt=attempt, stream=stream, follow=True):
+        *lines, rest = (rest + piece.data).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if rest:
+        yield rest
+
+
+def follow_run(
+    client: TitanClient, run: str, *, stream: LogStream = LogStream.BOTH
+) -> Iterator[Line]:
+    """The lines of every job, as they come, until the run is over and all has been said."""
+    items: queue.Queue[_Item] = queue.Queue(_WAITING_PIECES)
+    stopped = threading.Event()
+    crew = _Crew(client, run, stream, items, stopped)
+    crew.start(crew.watch)
+    waiting: deque[_Started] = deque()
+    active = 0
+    over = False
+    try:
+        while not (over and not active and not waiting):
+            while waiting and active < FOLLOWED_MAX:
+                active += 1
+                crew.follow(waiting.popleft())
+            item = items.get()
+            if isinstance(item, Line):
+                yield item
+            elif isinstance(item, _Started):
+                waiting.append(item)
+            elif isinstance(item, _Ended):
+                active -= 1
+                _raise(item.error)
+            elif isinstance(item, _RunOver):
+                over = True
+                _raise(item.error)
+    finally:
+        stopped.set()
+
+
+class _Crew:
+    """The threads behind `follow_run`. They end with the process if nobody listens any more."""
+
+    def __init__(
+        self,
+        client: TitanClient,
+        run: str,
+        stream: LogStream,
+        items: queue.Queue[_Item],
+        stopped: threading.Event,
+    ) -> None:
+        self._client = client
+        self._run = run
+        self._stream = stream
+        self._items = items
+        self._stopped = stopped
+
+    def start(self, work: object, *given: object) -> None:
+        """Run `work` in a thread that keeps nobody from leaving."""
+        threading.Thread(target=work, args=given, daemon=True).start()  # type: ignore[arg-type]
+
+    def follow(self, started: _Started) -> None:
+        self.start(self._follow, started)
+
+    def watch(self) -> None:
+        """Say which jobs get a log, and when the run is over."""
+        seen: set[_Started] = set()
+        try:
+            for change in self._client.watch(self._run):
+                has_log = change.state is JobState.RUNNING or change.state in JOB_TERMINAL
+                started = _Started(change.job_id, change.attempt)
+                if change.job_id and has_log and change.attempt and started not in seen:
+                    seen.add(started)
+                    if not self._put(started):
+                        return
+            self._put(_RunOver())
+        except TitanError as error:
+            self._put(_RunOver(error))
+
+    def _follow(self, started: _Started) -> None:
+        try:
+            lines = follow_job(
+                self._client, self._run, started.job, attempt=started.attempt, stream=self._stream
+            )
+            for line in lines:
+                if not self._put(Line(started.job, line)):
+                    return
+            self._put(_Ended(started.job))
+        except TitanError as error:
+            self._put(_Ended(started.job, error))
+
+    def _put(self, item: _Item) -> bool:
+        """Hand it over; False once nobody listens."""
+        while not self._stopped.is_set():
+            try:
+                self._items.put(item, timeout=0.5)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
+def _raise(error: TitanError | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\r\n")

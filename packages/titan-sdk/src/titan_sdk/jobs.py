@@ -1,0 +1,159 @@
+"""Jobs as Python objects: `TitanJob`, and `TitanService` for those meant to stay up.
+
+Takes the keys of a pipeline file under the same names and refuses a bad value at once, with every
+problem of the job in one error. Never touches files or the network: the client packs a script
+when it submits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from titan_proto.errors import InvalidSpec, Problem
+from titan_proto.specs import JobSpec, LaunchKind
+from titan_sdk.keys import READERS, BadValue, conflicts, job_spec
+
+Duration = str | int | float
+"""`90s`, `1h30m`, or a number of seconds."""
+
+
+class TitanJob:
+    """One node of a run.
+
+    Args:
+        id: its name in the run.
+        filename: the script, as in `script`.
+        script: a file, looked for in the working folder, then by name in the master's perm_files.
+        run: instead of a script: a line for the shell.
+        command: instead of a script: a program and its arguments, no shell.
+        args: a list is passed exactly, a string is split like a shell does.
+        env: variables for the process.
+        dependencies: jobs (or their ids) that must have succeeded before.
+        type: "TASK" ends by itself, "SERVICE" is meant to stay up.
+        port: of a service: its port, told to it as $PORT; "auto" takes a free one.
+        requirement: one skill that the worker must have.
+        skills: the skills that the worker must have.
+        priority: 0 to 10, 10 first.
+        delay: how long it waits once it could start.
+        affinity: prefer the worker on which a parent ran.
+        stop_grace: time between SIGTERM and SIGKILL when it is stopped.
+
+    Raises:
+        InvalidSpec: a value is not what its key takes; `problems` lists all of them.
+    """
+
+    __slots__ = ("_spec",)
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the key's name, in YAML as here
+        filename: str | os.PathLike[str] | None = None,
+        *,
+        script: str | os.PathLike[str] | None = None,
+        run: str | None = None,
+        command: Sequence[str] | str | None = None,
+        args: Sequence[object] | str | None = None,
+        env: Mapping[str, object] | None = None,
+        dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
+        type: str | None = None,  # noqa: A002 - likewise
+        port: int | str | None = None,
+        requirement: str | None = None,
+        skills: Sequence[str] | str | None = None,
+        priority: int | None = None,
+        delay: Duration | None = None,
+        affinity: bool | None = None,
+        stop_grace: Duration | None = None,
+    ) -> None:
+        if filename is not None and script is not None:
+            raise InvalidSpec(f"job {id}: filename and script are the same key; give one of them")
+        path = script if filename is None else filename
+        self._spec = _spec_of(
+            {
+                "id": id,
+                "script": None if path is None else os.fspath(path),
+                "run": run,
+                "command": command,
+                "args": args,
+                "env": env,
+                "dependencies": _ids(dependencies),
+                "type": type,
+                "port": port,
+                "requirement": requirement,
+                "skills": skills,
+                "priority": priority,
+                "delay": delay,
+                "affinity": affinity,
+                "stop_grace": stop_grace,
+            }
+        )
+
+    @property
+    def id(self) -> str:
+        """The job's name in its run."""
+        return self._spec.id
+
+    @property
+    def script(self) -> str | None:
+        """The file it runs, if it runs one."""
+        launch = self._spec.launch
+        return launch.script if launch.kind is LaunchKind.SCRIPT else None
+
+    filename = script
+
+    @property
+    def spec(self) -> JobSpec:
+        """What is sent; the script's bytes come to it at submission."""
+        return self._spec
+
+    def __repr__(self) -> str:
+        launch = self._spec.launch
+        what = launch.script or launch.shell or " ".join(launch.command)
+        return f"{type(self).__name__}(id={self.id!r}, {launch.kind.value.lower()}={what!r})"
+
+
+class TitanService(TitanJob):
+    """A job that is meant to stay up. Its dependants start once its port answers."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - as in TitanJob
+        filename: str | os.PathLike[str] | None = None,
+        *,
+        port: int | str | None = None,
+        **keys: Any,
+    ) -> None:
+        super().__init__(id, filename, port=port, type="SERVICE", **keys)
+
+
+def _ids(given: object) -> object:
+    if isinstance(given, TitanJob):
+        return given.id
+    if isinstance(given, (list, tuple)):
+        return [one.id if isinstance(one, TitanJob) else one for one in given]
+    return given
+
+
+def _spec_of(given: Mapping[str, object]) -> JobSpec:
+    read: dict[str, Any] = {}
+    found: list[Problem] = []
+    for key, value in given.items():
+        if value is None and key != "id":
+            continue
+        try:
+            read[key] = READERS[key](value)
+        except BadValue as error:
+            found.append(Problem(where=key, message=error.message, hint=error.hint))
+    bad = {problem.where for problem in found}
+    # A key that could not be read is still a key that was given.
+    present = {**dict.fromkeys(bad), **read}
+    for key, message, hint in conflicts(present):
+        if key not in bad:
+            found.append(Problem(where=key, message=message, hint=hint))
+    if found:
+        lines = [f"{p.where}: {p.message}" + (f" ({p.hint})" if p.hint else "") for p in found]
+        raise InvalidSpec(f"job {given['id']}: " + "; ".join(lines), problems=tuple(found))
+    return job_spec(read)

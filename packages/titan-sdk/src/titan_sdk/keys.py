@@ -1,0 +1,341 @@
+"""The keys of a job, once, for YAML and Python alike: what each takes, and what it becomes.
+
+Decides the shape of single values and which keys exclude each other. Never looks at a whole graph
+(`titan_proto.validation` does) and never at files. `jobs` and `pipeline` read through it, so that
+a key means the same in both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from titan_proto.ids import JOB_ID_RULE, is_job_id
+from titan_proto.limits import PRIORITY_DEFAULT, PRIORITY_MAX, STOP_GRACE_MS_DEFAULT
+from titan_proto.specs import (
+    JobKind,
+    JobSpec,
+    Launch,
+    LaunchKind,
+    Needs,
+    ServiceSection,
+)
+
+PORT_AUTO: Final = "auto"
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d{1,3})?)s)?(?:(\d+)ms)?\Z")
+_ENV_NAME = re.compile(r"[^=\0]+\Z")
+_TEXT_NUMBER = (int, float)
+
+
+class BadValue(Exception):
+    """A value that its key does not take; `at` leads into it, for a list or a mapping."""
+
+    def __init__(self, message: str, hint: str = "", at: tuple[int | str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.at = at
+
+
+class NotYet(BadValue):
+    """Something that the design has and this version has not: never silently ignored."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not supported by this version of Titan")
+
+
+def duration_ms(value: object) -> int:
+    """`90s`, `5m`, `1h30m`, or a number of seconds, in milliseconds."""
+    if isinstance(value, _TEXT_NUMBER) and not isinstance(value, bool):
+        if not 0 <= value < 1e12:
+            raise BadValue(f"{value} is no duration", "at least 0 seconds")
+        return round(value * 1000)
+    if isinstance(value, str):
+        text = value.strip().replace(" ", "")
+        if text.isascii() and re.fullmatch(r"\d{1,12}(\.\d{1,3})?", text):
+            return round(float(text) * 1000)
+        match = _DURATION.match(text)
+        if match and match.group() and len(text) <= 40:
+            days, hours, minutes, seconds, rest = (float(part or 0) for part in match.groups())
+            whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+            return round(whole * 1000 + rest)
+    raise BadValue(f"{_shown(value)} is no duration", "write 90s, 5m, 1h30m, or seconds")
+
+
+def text(value: object) -> str:
+    """A text with something in it."""
+    if not isinstance(value, str):
+        raise BadValue(f"expected text, not {_shown(value)}")
+    if not value.strip():
+        raise BadValue("expected text, this is empty")
+    if "\0" in value:
+        raise BadValue("text with a NUL character in it")
+    return value
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """A list of texts; one text stands for a list of it alone."""
+    if isinstance(value, str):
+        return (text(value),)
+    if not isinstance(value, (list, tuple)):
+        raise BadValue(f"expected a list of texts, not {_shown(value)}")
+    return tuple(_each(value, text))
+
+
+def words(value: object) -> tuple[str, ...]:
+    """Arguments: a list is taken exactly, a string is split like a shell does."""
+    if isinstance(value, str):
+        try:
+            return tuple(shlex.split(value))
+        except ValueError as error:
+            raise BadValue(f"cannot be split into words: {error}", "or write a list") from error
+    if isinstance(value, (list, tuple)):
+        return tuple(_each(value, _word))
+    if isinstance(value, _TEXT_NUMBER):
+        return (_word(value),)
+    raise BadValue(f"expected a list or a text, not {_shown(value)}")
+
+
+def command(value: object) -> tuple[str, ...]:
+    """A program and its arguments."""
+    vector = words(value)
+    if not vector or not vector[0]:
+        raise BadValue("a command needs at least the name of a program")
+    return vector
+
+
+def environment(value: object) -> dict[str, str]:
+    """Names and values; numbers and booleans become the text they were written as."""
+    if not isinstance(value, Mapping):
+        raise BadValue(f"expected names and values, not {_shown(value)}", "env: {NAME: value}")
+    read: dict[str, str] = {}
+    for name, given in value.items():
+        if not isinstance(name, str) or not _ENV_NAME.match(name):
+            raise BadValue(f"{_shown(name)} cannot name a variable", at=(str(name),))
+        if given is None:
+            raise BadValue(f"{name} has no value", 'write "" for an empty one', (name,))
+        try:
+            read[name] = _word(given)
+        except BadValue as error:
+            error.at = (name,)
+            raise
+    return read
+
+
+def boolean(value: object) -> bool:
+    """`true` or `false`, nothing that merely looks like it."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        raise NotYet("the object form of affinity")
+    raise BadValue(f"expected true or false, not {_shown(value)}")
+
+
+def port(value: object) -> int | str:
+    """A port's number, or `auto`."""
+    if value == PORT_AUTO:
+        return PORT_AUTO
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 5:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
+        return value
+    raise BadValue(f"{_shown(value)} is no port", "a number from 1 to 65535, or auto")
+
+
+def priority(value: object) -> int:
+    """0 to 10, 10 first."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and 0 <= value <= PRIORITY_MAX:  # type: ignore[operator]  # an int, see the line above
+        return value  # type: ignore[return-value]
+    raise BadValue(f"{_shown(value)} is no priority", f"0 to {PRIORITY_MAX}, {PRIORITY_MAX} first")
+
+
+def kind(value: object) -> JobKind:
+    """TASK or SERVICE, in any case; the original's `run` is a task."""
+    word = value.upper() if isinstance(value, str) else ""
+    if word in {"TASK", "RUN"}:
+        return JobKind.TASK
+    if word == "SERVICE":
+        return JobKind.SERVICE
+    if word in {"APPROVAL", "GATE"}:
+        raise NotYet(f"type: {value}")
+    raise BadValue(f"{_shown(value)} is no type of job", "TASK or SERVICE")
+
+
+def job_id(value: object) -> str:
+    """A name that is safe as a folder's name."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise BadValue(f"expected a job id, not {_shown(value)}", JOB_ID_RULE)
+    if not is_job_id(value):
+        raise BadValue(f"{_shown(value)} cannot be a job id", JOB_ID_RULE)
+    return value
+
+
+def dependencies(value: object) -> tuple[str, ...]:
+    """Ids of jobs of the same run."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, (list, tuple)):
+        raise BadValue(f"expected a list of job ids, not {_shown(value)}")
+    return tuple(_each(value, _parent))
+
+
+def _parent(value: object) -> str:
+    if isinstance(value, Mapping):
+        raise NotYet("a dependency with a condition")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text(value)
+
+
+READERS: Final[dict[str, Callable[[object], Any]]] = {
+    "id": job_id,
+    "script": text,
+    "run": text,
+    "command": command,
+    "args": words,
+    "env": environment,
+    "dependencies": dependencies,
+    "type": kind,
+    "port": port,
+    "requirement": text,
+    "skills": texts,
+    "priority": priority,
+    "delay": duration_ms,
+    "affinity": boolean,
+    "stop_grace": duration_ms,
+}
+"""Every key that a job takes, in YAML as in `TitanJob`."""
+
+ALIASES: Final[dict[str, str]] = {
+    "file": "script",
+    "filename": "script",
+    "depends_on": "dependencies",
+    "needs": "dependencies",
+}
+
+LATER: Final = frozenset(
+    {
+        "approval", "approvers", "artifacts", "env_file", "exclusive", "healthcheck", "hitl_message",
+        "job_timeout", "matrix", "max_wait_seconds", "message", "on_end", "on_timeout", "outputs",
+        "replicas", "reschedule", "resources", "restart", "retries", "secrets", "share", "timeout",
+        "trigger", "when",
+    }
+)  # fmt: skip
+"""Keys that are designed and not built. They are refused by name, because a job that silently ran
+without its `timeout` would be worse than one that does not run."""
+
+
+def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Keys of one job that do not go together: (the key to point at, message, hint)."""
+    found: list[tuple[str, str, str]] = []
+    ways = [key for key in ("script", "run", "command") if key in read]
+    if not ways:
+        found.append(("id", "has nothing to execute", "give it a script, a run line or a command"))
+    if len(ways) > 1:
+        found.append((ways[1], f"has {' and '.join(ways)}", "exactly one of them"))
+    if "run" in read and read.get("args"):
+        found.append(("args", "has args beside run", "write them into the line itself"))
+    if "port" in read and read.get("type", JobKind.TASK) is JobKind.TASK:
+        found.append(("port", "has a port but is no service", 'type: "SERVICE"'))
+    if "requirement" in read and "skills" in read:
+        found.append(("requirement", "has requirement and skills", "keep skills"))
+    return found
+
+
+def job_spec(read: Mapping[str, Any]) -> JobSpec:
+    """The spec that values read by `READERS` amount to; conflicts were looked for before."""
+    return JobSpec(
+        id=read["id"],
+        launch=_launch(read),
+        kind=read.get("type", JobKind.TASK),
+        dependencies=read.get("dependencies", ()),
+        needs=_needs(read),
+        priority=read.get("priority", PRIORITY_DEFAULT),
+        delay_ms=read.get("delay", 0),
+        affinity=read.get("affinity", False),
+        stop_grace_ms=read.get("stop_grace", STOP_GRACE_MS_DEFAULT),
+        service=_service(read),
+    )
+
+
+_GENERAL: Final = Needs()
+
+
+def _needs(read: Mapping[str, Any]) -> Needs:
+    if "skills" in read:
+        return Needs(skills=read["skills"])
+    if "requirement" in read:
+        return Needs(skills=(read["requirement"],))
+    return _GENERAL
+
+
+def _launch(read: Mapping[str, Any]) -> Launch:
+    env: dict[str, str] = read.get("env", {})
+    args: tuple[str, ...] = read.get("args", ())
+    if "run" in read:
+        return Launch(kind=LaunchKind.SHELL, shell=read["run"], env=env)
+    if "command" in read:
+        return Launch(kind=LaunchKind.COMMAND, command=(*read["command"], *args), env=env)
+    return Launch(script=read.get("script", ""), args=args, env=env)
+
+
+def _service(read: Mapping[str, Any]) -> ServiceSection | None:
+    if read.get("type") is not JobKind.SERVICE:
+        return None
+    given = read.get("port", 0)
+    if given == PORT_AUTO:
+        return ServiceSection(port_auto=True)
+    return ServiceSection(port=given)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What somebody who wrote `word` most likely meant; empty if nothing is near."""
+    lowered = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[close[0]] if close else ""
+
+
+def _each(values: list[object] | tuple[object, ...], read: Callable[[object], str]) -> list[str]:
+    done: list[str] = []
+    for index, value in enumerate(values):
+        try:
+            done.append(read(value))
+        except BadValue as error:
+            error.at = (index, *error.at)
+            raise
+    return done
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, _TEXT_NUMBER):
+        return str(value)
+    if not isinstance(value, str):
+        raise BadValue(f"expected text, not {_shown(value)}")
+    if "\0" in value:
+        raise BadValue("text with a NUL character in it")
+    return value
+
+
+def _shown(value: object) -> str:
+    """A value as an error quotes it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, str):
+        short = value if len(value) <= 60 else value[:57] + "..."
+        return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in short) + '"'
+    return str(value)[:60]

@@ -1,0 +1,581 @@
+"""A pipeline file → jobs, with everything wrong in it found at once and shown at its place.
+
+Decides which keys a pipeline has, which older spellings stand for them, and what is refused by
+name because this version does not have it. Never sends anything and never reads another file than
+the pipeline itself; which scripts exist is asked by whoever packs (`client`, `titan validate`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from titan_proto.errors import Problem
+from titan_proto.limits import NAME_CHARS
+from titan_proto.specs import ArtifactRef, JobSpec, LaunchKind, RunSpec
+from titan_proto.validation import DUPLICATE_ID, UNKNOWN_PARENT, problems
+from titan_sdk import yamltree
+from titan_sdk.findings import ERROR, INFO, Finding, PipelineError, Place, Source, errors
+from titan_sdk.keys import (
+    ALIASES,
+    LATER,
+    READERS,
+    BadValue,
+    NotYet,
+    boolean,
+    conflicts,
+    dependencies,
+    duration_ms,
+    environment,
+    job_id,
+    job_spec,
+    kind,
+    nearest,
+    port,
+    priority,
+    text,
+    texts,
+    words,
+)
+
+ROOT_KEYS: Final = ("name", "description", "jobs", "env", "defaults", "workspace", "apiVersion")
+ROOT_LATER: Final = frozenset(
+    {
+        "always", "concurrency", "env_file", "hitl_message", "labels", "on_cancel", "on_failure",
+        "on_success", "params", "retries", "schedule", "secrets", "timeout",
+    }
+)  # fmt: skip
+DEFAULT_KEYS: Final = (
+    "env", "requirement", "skills", "priority", "delay", "affinity", "stop_grace",
+)  # fmt: skip
+"""What `defaults:` may say for all jobs: what is not a single job's own business."""
+WORKSPACE_KEYS: Final = ("root", "include", "exclude")
+API_VERSION: Final = "titan/v1"
+
+_START: Final = Place(1, 1)
+_TYPED: Final = frozenset({boolean, duration_ms, kind, port, priority})
+"""Readers to which 1 and "1" are not the same; to all others a number is the text it is."""
+_LISTS: Final = frozenset({dependencies, texts, words})
+_JOB_PATH = re.compile(r"jobs\[(\d+)\](?:\.(.+))?\Z")
+_FIELDS: Final = {
+    "launch": "script",
+    "launch.shell": "run",
+    "launch.command": "command",
+    "launch.args": "args",
+    "launch.env": "env",
+    "launch.script": "script",
+    "needs": "skills",
+    "needs.skills": "skills",
+    "kind": "type",
+    "service": "port",
+    "service.port": "port",
+    "delay_ms": "delay",
+    "stop_grace_ms": "stop_grace",
+}
+"""Where a field of the spec stands in the file."""
+
+
+class ScriptUse(NamedTuple):
+    """A job's script, and where the file names it."""
+
+    job: int
+    name: str
+    place: Place
+
+
+class WorkspaceWish(NamedTuple):
+    """Which files travel with the run."""
+
+    root: Path
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    alone: bool = False
+    """Each script is packed alone instead of the folder (`project: false`)."""
+
+
+class Pipeline:
+    """What a file says: its jobs, what they need, and what is wrong with it."""
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self.path = path
+        self.source = source
+        self.name = path.stem
+        self.jobs: list[JobSpec] = []
+        self.scripts: list[ScriptUse] = []
+        self.workspace = WorkspaceWish(path.parent)
+        self.findings: list[Finding] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where the file lies; scripts are looked for from here."""
+        return self.path.parent
+
+    def absent(self) -> list[ScriptUse]:
+        """The scripts that are not files on this side."""
+        return [use for use in self.scripts if not self.local(use.name).is_file()]
+
+    def local(self, script: str) -> Path:
+        """Where a script would lie on this side: in the packed folder, else beside the file."""
+        inside = self.workspace.root / script
+        return inside if inside.is_file() else self.folder / script
+
+    def spec(
+        self,
+        workspace: ArtifactRef | None,
+        launches: Mapping[str, tuple[str, ArtifactRef | None]],
+    ) -> RunSpec:
+        """The run, once the bytes have names: per script its path in the workspace, its artifact."""
+        jobs = list(self.jobs)
+        for use in self.scripts:
+            name, artifact = launches[use.name]
+            job = jobs[use.job]
+            launch = replace(job.launch, script=name, artifact=artifact)
+            jobs[use.job] = replace(job, launch=launch)
+        return RunSpec(name=self.name, jobs=tuple(jobs), workspace=workspace)
+
+    def add_env(self, env: Mapping[str, str]) -> None:
+        """Add to the environment of every job; what a job says itself gives way."""
+        for index, job in enumerate(self.jobs):
+            launch = replace(job.launch, env={**job.launch.env, **env})
+            self.jobs[index] = replace(job, launch=launch)
+
+    def check(self, more: Iterable[Finding] = ()) -> None:
+        """Raise PipelineError if anything here, or in `more`, keeps it from running."""
+        found = [*self.findings, *more]
+        if errors(found):
+            serious = [finding for finding in found if finding.severity != INFO]
+            raise PipelineError(self.source, serious)
+
+
+def load(path: str | os.PathLike[str]) -> Pipeline:
+    """Read a pipeline file. What is wrong with it is in `findings`, nothing is raised for that.
+
+    Raises:
+        OSError: the file itself cannot be read.
+    """
+    shown = os.fspath(path)
+    place = Path(shown)
+    with place.open("rb") as file:
+        raw = file.read(yamltree.FILE_BYTES_MAX + 1)
+    if len(raw) > yamltree.FILE_BYTES_MAX:
+        return _hopeless(place, shown, "Y100", "this file is larger than 1 MiB")
+    try:
+        body = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return _hopeless(place, shown, "Y100", f"this file is not UTF-8 text (byte {error.start})")
+    return loads(body, path=place, shown=shown)
+
+
+def loads(body: str, *, path: Path, shown: str = "") -> Pipeline:
+    """Read the text of a pipeline as if it were the file `path`."""
+    pipeline = Pipeline(path, Source(shown or str(path), tuple(body.split("\n"))))
+    try:
+        tree, findings = yamltree.parse(body)
+    except yamltree.UnreadableError as error:
+        pipeline.findings.append(error.finding)
+        return pipeline
+    pipeline.findings += findings
+    _Reader(pipeline).read(tree)
+    return pipeline
+
+
+def _hopeless(path: Path, shown: str, code: str, message: str) -> Pipeline:
+    pipeline = Pipeline(path, Source(shown, ()))
+    pipeline.findings.append(Finding(ERROR, code, message, _START))
+    return pipeline
+
+
+class _Reader:
+    """One pass over the tree; everything wrong goes to the pipeline's findings."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.places: dict[str, Place] = {}
+        """Where each job and key stands, by path, for what validation finds later."""
+        self.unnamed: set[int] = set()
+        self.defaults: dict[str, Any] = {}
+        self.env: dict[str, str] = {}
+
+    # -- the file -----------------------------------------------------------------------------
+
+    def read(self, tree: yamltree.Node | None) -> None:
+        if tree is None:
+            self._error("Y105", "this file is empty", _START, "a pipeline has a name and jobs")
+            return
+        if not isinstance(tree, yamltree.Mapping):
+            self._error("Y102", "a pipeline is a mapping", tree.place, "name: …, jobs: […]")
+            return
+        known = dict.fromkeys((*ROOT_KEYS, "project", "version"))
+        self._root_keys(tree, known)
+        if "name" in tree.entries:
+            self.places["name"] = tree.entries["name"].place
+            self.pipeline.name = self._value(tree.entries["name"], _name, "") or self.pipeline.name
+        if "description" in tree.entries:
+            self._value(tree.entries["description"], text, "")
+        self.env = self._value(tree.entries.get("env"), environment, {})
+        self._versions(tree)
+        self._workspace(tree)
+        if "defaults" in tree.entries:
+            self._defaults(tree.entries["defaults"])
+        if "jobs" not in tree.entries:
+            if not self._misspelt(tree, "jobs"):
+                self._error(
+                    "Y105", "this pipeline has no jobs", tree.place, "jobs: [{id: …, script: …}]"
+                )
+            return
+        self._jobs(tree.entries["jobs"])
+        self._validate()
+
+    def _root_keys(self, tree: yamltree.Mapping, known: Iterable[str]) -> None:
+        for key, place in tree.keys.items():
+            if key.startswith("x-") or key in known:
+                continue
+            self._odd_key(key, place, "", list(known), ROOT_LATER)
+
+    def _misspelt(self, tree: yamltree.Mapping, wanted: str) -> bool:
+        """Whether a wrong key of the file was already said to mean `wanted`."""
+        return any(nearest(key, ROOT_KEYS) == wanted for key in tree.keys if key not in ROOT_KEYS)
+
+    def _versions(self, tree: yamltree.Mapping) -> None:
+        given = tree.entries.get("apiVersion")
+        if given is not None and _plain(given) != API_VERSION:
+            self._error(
+                "Y107", "not a version of this format", given.place, f"apiVersion: {API_VERSION}"
+            )
+        older = tree.entries.get("version")
+        if older is None:
+            return
+        if _plain(older, as_text=True) in {"1", "1.0"}:
+            self._note("version", f"apiVersion: {API_VERSION}", tree.keys["version"])
+        else:
+            self._error(
+                "Y107", "not a version of this format", older.place, "this Titan reads version 1"
+            )
+
+    def _workspace(self, tree: yamltree.Mapping) -> None:
+        folder = self.pipeline.folder
+        if "project" in tree.entries:
+            node = tree.entries["project"]
+            self._note("project", "workspace", tree.keys["project"])
+            given = _plain(node)
+            if given is False:
+                self.pipeline.workspace = WorkspaceWish(folder, alone=True)
+            elif given is not True:
+                self._root_folder(node, (), ())
+            if "workspace" in tree.entries:
+                self._error(
+                    "Y106", "project and workspace", tree.keys["workspace"], "keep workspace"
+                )
+                return
+        node_ = tree.entries.get("workspace")
+        if node_ is None:
+            return
+        if not isinstance(node_, yamltree.Mapping):
+            self._error("Y102", "workspace is a mapping", node_.place, "workspace: {include: […]}")
+            return
+        for key, place in node_.keys.items():
+            if key not in WORKSPACE_KEYS and not key.startswith("x-"):
+                self._odd_key(key, place, " in workspace", WORKSPACE_KEYS, frozenset())
+        include = self._value(node_.entries.get("include"), texts, ())
+        exclude = self._value(node_.entries.get("exclude"), texts, ())
+        if "root" in node_.entries:
+            self._root_folder(node_.entries["root"], include, exclude)
+        else:
+            self.pipeline.workspace = WorkspaceWish(folder, include, exclude)
+
+    def _root_folder(
+        self, node: yamltree.Node, include: tuple[str, ...], exclude: tuple[str, ...]
+    ) -> None:
+        name = self._value(node, text, ".")
+        root = self.pipeline.folder / os.path.expanduser(name)  # noqa: PTH111 - `~` of a text
+        if not root.is_dir():
+            self._error(
+                "Y107", f'"{name}" is not a folder', node.place, f"seen from {self.pipeline.folder}"
+            )
+            return
+        self.pipeline.workspace = WorkspaceWish(root, include, exclude)
+
+    def _defaults(self, node: yamltree.Node) -> None:
+        if not isinstance(node, yamltree.Mapping):
+            self._error("Y102", "defaults is a mapping", node.place)
+            return
+        for key, place in node.keys.items():
+            if key.startswith("x-"):
+                continue
+            if key not in DEFAULT_KEYS:
+                later = LATER | (READERS.keys() - set(DEFAULT_KEYS))
+                if key in READERS:
+                    self._error(
+                        "Y103", f'"{key}" cannot stand in defaults', place, "each job says it"
+                    )
+                else:
+                    self._odd_key(key, place, " in defaults", DEFAULT_KEYS, frozenset(later))
+                continue
+            value = self._value(node.entries[key], _reader(key), None)
+            if value is not None:
+                self.defaults[key] = value
+
+    # -- jobs ---------------------------------------------------------------------------------
+
+    def _jobs(self, node: yamltree.Node) -> None:
+        if isinstance(node, yamltree.Listing):
+            if not node.items:
+                self._error("Y105", "this pipeline has no jobs", node.place)
+            for index, item in enumerate(node.items):
+                self._job(index, item, None)
+        elif isinstance(node, yamltree.Mapping):
+            if not node.entries:
+                self._error("Y105", "this pipeline has no jobs", node.place)
+            for index, (name, item) in enumerate(node.entries.items()):
+                self._job(index, item, yamltree.Scalar(name, name, node.keys[name]))
+        else:
+            self._error("Y102", "jobs is a list, or a mapping of ids to jobs", node.place)
+
+    def _job(self, index: int, node: yamltree.Node, key_id: yamltree.Scalar | None) -> None:
+        path = f"jobs[{index}]"
+        self.places[path] = node.place if key_id is None else key_id.place
+        if not isinstance(node, yamltree.Mapping):
+            what = "a job is a mapping" if key_id is None else f"job {key_id.text} is a mapping"
+            self._error("Y102", what, self.places[path], "{id: NAME, script: FILE}")
+            self._place_holder(index)
+            return
+        entries = self._job_keys(path, node, key_id)
+        named = entries.get("id")
+        called = _plain(named, as_text=True) if named is not None else f"number {index + 1}"
+        read: dict[str, Any] = {}
+        bad: set[str] = set()
+        for key, entry in entries.items():
+            value = self._value(entry, _reader(key), None, self._where(key, called))
+            self.places[f"{path}.{key}"] = entry.place
+            self._item_places(f"{path}.{key}", entry)
+            if value is None:
+                bad.add(key)
+            else:
+                read[key] = value
+        if named is None:
+            self._error("Y105", f"job {called} has no id", node.place)
+        for key, message, hint in conflicts({**dict.fromkeys(bad), **read}):
+            if not (key in bad or (key == "id" and named is None)):
+                place = self.places.get(f"{path}.{key}", self.places[path])
+                if key == "id" and self._probably_meant(node, ("script", "run", "command")):
+                    continue
+                self._error("Y106", f"job {called} {message}", place, hint)
+        self._add(index, read, entries)
+
+    def _job_keys(
+        self, path: str, node: yamltree.Mapping, key_id: yamltree.Scalar | None
+    ) -> dict[str, yamltree.Node]:
+        """The job's entries under their canonical names."""
+        entries: dict[str, yamltree.Node] = {}
+        named = key_id if key_id is not None else node.entries.get("id")
+        called = _plain(named, as_text=True) if named is not None else path
+        if key_id is not None:
+            entries["id"] = key_id
+        for key, entry in node.entries.items():
+            place = node.keys[key]
+            name = ALIASES.get(key, key)
+            if name not in READERS:
+                if not key.startswith("x-"):
+                    self._odd_key(key, place, f" in job {called}", (*READERS, *ALIASES), LATER)
+                continue
+            if name != key:
+                self._note(key, name, place)
+            if name == "id" and key_id is not None:
+                if _plain(entry, as_text=True) != key_id.text:
+                    self._error("Y106", f"job {key_id.text} has another id inside", entry.place)
+                continue
+            if name in entries:
+                self._error("Y106", f"job {called} says {name} twice", place, f"{key} means {name}")
+                continue
+            entries[name] = entry
+        given = entries.get("type")
+        if given is not None and str(_plain(given)).lower() == "run":
+            self._note("type: run", "type: TASK", given.place)
+        return entries
+
+    def _probably_meant(self, node: yamltree.Mapping, keys: tuple[str, ...]) -> bool:
+        """Whether an unknown key of the job was already said to mean one of `keys`."""
+        odd = (key for key in node.keys if ALIASES.get(key, key) not in READERS)
+        return any(nearest(key, READERS) in keys for key in odd)
+
+    def _add(self, index: int, read: dict[str, Any], entries: dict[str, yamltree.Node]) -> None:
+        if "id" not in read:
+            self.unnamed.add(index)
+            read["id"] = f"job-{index + 1}"
+        env = {**self.env, **self.defaults.get("env", {}), **read.get("env", {})}
+        merged = {**self.defaults, **read}
+        if "skills" in read or "requirement" in read:
+            other = "requirement" if "skills" in read else "skills"
+            if other not in read:
+                merged.pop(other, None)
+        if env:
+            merged["env"] = env
+        spec = job_spec(merged)
+        if spec.launch.kind is LaunchKind.SCRIPT:
+            name = self._script_path(spec, entries["script"].place) if spec.launch.script else ""
+            if name:
+                self.pipeline.scripts.append(ScriptUse(index, name, entries["script"].place))
+            # Without a usable script there is a finding; the rest of the job is still checked.
+            spec = replace(spec, launch=replace(spec.launch, script=name or "-"))
+        self.pipeline.jobs.append(spec)
+
+    def _script_path(self, spec: JobSpec, place: Place) -> str:
+        """The script's name relative to the packed folder; empty if it cannot have one."""
+        name = os.path.normpath(spec.launch.script)
+        if Path(name).is_absolute() or Path(name).parts[0] == os.pardir:
+            self._error(
+                "Y107",
+                f'script "{spec.launch.script}" of job {spec.id} lies outside the packed folder',
+                place,
+                "a path below the folder of this file",
+            )
+            return ""
+        return name.replace(os.sep, "/")
+
+    def _place_holder(self, index: int) -> None:
+        self.unnamed.add(index)
+        self.pipeline.jobs.append(job_spec({"id": f"job-{index + 1}", "script": "-"}))
+
+    # -- the graph ----------------------------------------------------------------------------
+
+    def _validate(self) -> None:
+        if not self.pipeline.jobs:
+            return
+        jobs = tuple(self.pipeline.jobs)
+        for problem in problems(RunSpec(name=self.pipeline.name, jobs=jobs)):
+            if not self._said_already(problem):
+                message = problem.message.partition("; the first is jobs[")[0]
+                place = self._place_of(problem)
+                self._error(problem.code, message, place, self._hint(problem))
+
+    def _hint(self, problem: Problem) -> str:
+        if problem.code == UNKNOWN_PARENT and problem.hint:
+            return f'did you mean "{problem.hint.rstrip("?")}"?'
+        if problem.code == DUPLICATE_ID:
+            match = _JOB_PATH.match(problem.where)
+            if match is not None:
+                twice = self.pipeline.jobs[int(match.group(1))].id
+                first = next(n for n, job in enumerate(self.pipeline.jobs) if job.id == twice)
+                return f"first in line {self.places[f'jobs[{first}]'].line}"
+        return problem.hint
+
+    def _said_already(self, problem: Problem) -> bool:
+        match = _JOB_PATH.match(problem.where)
+        return match is not None and int(match.group(1)) in self.unnamed
+
+    def _place_of(self, problem: Problem) -> Place:
+        """Where in the file a problem of the spec stands, as near as it goes."""
+        match = _JOB_PATH.match(problem.where)
+        if match is None:
+            return self.places.get(problem.where, _START)
+        job, field = f"jobs[{match.group(1)}]", match.group(2) or ""
+        while field:
+            bare, bracket, rest = field.partition("[")
+            name = _FIELDS.get(bare, bare)
+            for candidate in (f"{job}.{name}{bracket}{rest}", f"{job}.{name}"):
+                if candidate in self.places:
+                    return self.places[candidate]
+            field = bare.rpartition(".")[0]
+        return self.places.get(job, _START)
+
+    def _item_places(self, path: str, node: yamltree.Node) -> None:
+        if isinstance(node, yamltree.Listing):
+            for index, item in enumerate(node.items):
+                self.places[f"{path}[{index}]"] = item.place
+
+    # -- values -------------------------------------------------------------------------------
+
+    def _value(self, node: yamltree.Node | None, read: Any, default: Any, where: str = "") -> Any:
+        """The node's value as `read` takes it; `default`, and a finding, if it does not."""
+        if node is None:
+            return default
+        if isinstance(node, yamltree.Listing) and read in _LISTS:
+            return self._items(node, read, where)
+        try:
+            value = _plain(node, as_text=read not in _TYPED)
+            self._no_expressions(node)
+            return read(value)
+        except BadValue as error:
+            code = "Y202" if read is job_id else "Y107"
+            if isinstance(error, NotYet):
+                code = "Y104"
+            place = _deeper(node, error.at).place
+            self._error(code, f"{where}{error.message}", place, error.hint)
+            return default
+
+    def _items(self, node: yamltree.Listing, read: Any, where: str) -> tuple[str, ...] | None:
+        """A list item by item, so that each bad one is said and the good ones still count."""
+        items: list[str] = []
+        for item in node.items:
+            alone = yamltree.Listing([item], item.place)
+            try:
+                self._no_expressions(item)
+                items += read(_plain(alone, as_text=True))
+            except BadValue as error:
+                code = "Y104" if isinstance(error, NotYet) else "Y107"
+                place = _deeper(alone, error.at).place
+                self._error(code, f"{where}{error.message}", place, error.hint)
+        return tuple(items)
+
+    @staticmethod
+    def _where(key: str, called: Any) -> str:
+        return f"{key} of job {called}: " if key != "id" else ""
+
+    @staticmethod
+    def _no_expressions(node: yamltree.Node) -> None:
+        """`${{ … }}` would reach the job as those very characters."""
+        for scalar in yamltree.walk(node):
+            if "${{" in scalar.text:
+                raise NotYet("an expression ${{ … }}")
+
+    def _odd_key(
+        self, key: str, place: Place, where: str, known: Iterable[str], later: frozenset[str]
+    ) -> None:
+        if key in later:
+            message = f'"{key}"{where} is not supported by this version of Titan'
+            self._error("Y104", message, place)
+            return
+        meant = nearest(key, known)
+        hint = f'did you mean "{meant}"?' if meant else f"known are {', '.join(known)}"
+        self._error("Y103", f'unknown key "{key}"{where}', place, hint)
+
+    def _error(self, code: str, message: str, place: Place, hint: str = "") -> None:
+        self.pipeline.findings.append(Finding(ERROR, code, message, place, hint))
+
+    def _note(self, alias: str, name: str, place: Place) -> None:
+        message = f'"{alias}" is another spelling of "{name}"'
+        self.pipeline.findings.append(Finding(INFO, "Y108", message, place))
+
+
+def _reader(key: str) -> Any:
+    return READERS[key]
+
+
+def _name(value: object) -> str:
+    name = text(value)
+    if len(name) > NAME_CHARS:
+        raise BadValue(f"a name of {len(name)} characters", f"at most {NAME_CHARS}")
+    return name
+
+
+def _plain(node: yamltree.Node, *, as_text: bool = False) -> Any:
+    """A node as plain Python. `as_text`: numbers stay as they were written (1.10 is not 1.1)."""
+    if isinstance(node, yamltree.Scalar):
+        return node.text if as_text and node.value is not None else node.value
+    if isinstance(node, yamltree.Listing):
+        return [_plain(item, as_text=as_text) for item in node.items]
+    return {key: _plain(entry, as_text=as_text) for key, entry in node.entries.items()}
+
+
+def _deeper(node: yamltree.Node, at: tuple[int | str, ...]) -> yamltree.Node:
+    for step in at:
+        if isinstance(node, yamltree.Listing) and isinstance(step, int):
+            node = node.items[step]
+        elif isinstance(node, yamltree.Mapping) and isinstance(step, str) and step in node.entries:
+            node = node.entries[step]
+    return node

@@ -1,0 +1,241 @@
+"""What a submission carries: every script found, packed and named, and the spec that names it.
+
+Decides where a script is looked for (on this side first, then by name in the master's perm_files)
+and refuses what is in neither place, all at once, before anything is sent. Never talks to a
+master itself: it is handed a function that asks for names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, final
+
+from msgspec.structs import replace
+
+from titan_proto.errors import InvalidSpec, LinkError, Problem
+from titan_proto.limits import ARTIFACT_BYTES
+from titan_proto.specs import ArtifactRef, JobSpec, LaunchKind, RunSpec
+from titan_proto.validation import problems
+from titan_sdk.findings import ERROR, WARNING, Finding
+from titan_sdk.packaging import Package, PackagingError, pack_folder, pack_script
+
+if TYPE_CHECKING:
+    from titan_sdk.pipeline import Pipeline, ScriptUse
+
+Find = Callable[[Sequence[str]], Mapping[str, ArtifactRef]]
+"""Those of the names that are files in the master's perm_files."""
+
+
+Launches = dict[str, tuple[str, ArtifactRef | None]]
+"""Per script, as the user wrote it: its path in the workspace, and its own artifact if it has one."""
+
+
+@final
+class Staged:
+    """A run that is ready to be sent: its spec, and the packages it names. Close it after."""
+
+    def __init__(self, spec: RunSpec, packages: Iterable[Package]) -> None:
+        self.spec = spec
+        self.packages = tuple({package.digest: package for package in packages}.values())
+
+    def __enter__(self) -> Staged:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for package in self.packages:
+            package.close()
+
+
+def stage_jobs(
+    name: str, jobs: Sequence[JobSpec], *, folder: Path, workspace: Path | None, find: Find
+) -> Staged:
+    """Jobs of a program: each script packed alone, or all out of one `workspace` folder.
+
+    Raises:
+        InvalidSpec: a script is nowhere, or the graph is not valid; all problems at once.
+        PackagingError: what is there cannot be packed.
+    """
+    base = folder if workspace is None else folder / workspace
+    scripts = {job.launch.script for job in jobs if job.launch.kind is LaunchKind.SCRIPT}
+    here = {script: base / script for script in scripts if (base / script).is_file()}
+    away = find(sorted(scripts - here.keys())) if scripts - here.keys() else {}
+    missing = scripts - here.keys() - away.keys()
+    found = [
+        Problem(
+            where=f"jobs[{index}].script",
+            message=f'script "{job.launch.script}" of job {job.id} is neither in {base} '
+            f"nor in the master's perm_files",
+            code="Y110",
+        )
+        for index, job in enumerate(jobs)
+        if job.launch.kind is LaunchKind.SCRIPT and job.launch.script in missing
+    ]
+    found += [
+        Problem(
+            where="workspace",
+            message=f'script "{script}" lies outside the workspace {base}',
+            code="Y107",
+        )
+        for script, path in sorted(here.items())
+        if workspace is not None and os.path.relpath(path, base).startswith(os.pardir)
+    ]
+    named: Launches = {script: (alone(script), None) for script in scripts}
+    refuse([*found, *problems(RunSpec(name=name, jobs=_launched(jobs, named)))])
+    with ExitStack() as undo:
+        packages: list[Package] = []
+        whole: ArtifactRef | None = None
+        launches: Launches = {script: (ref.name, ref) for script, ref in away.items()}
+        if workspace is not None:
+            inside = tuple(sorted(os.path.relpath(path, base) for path in here.values()))
+            packages.append(undo.enter_context(pack_folder(base, scripts=inside)))
+            whole = packages[-1].ref
+            for script, path in here.items():
+                launches[script] = (_slashed(os.path.relpath(path, base)), None)
+        else:
+            for script, path in here.items():
+                packages.append(undo.enter_context(pack_script(path, alone(script))))
+                launches[script] = (alone(script), packages[-1].ref)
+        spec = RunSpec(name=name, jobs=_launched(jobs, launches), workspace=whole)
+        staged = Staged(spec, packages)
+        undo.pop_all()
+    return staged
+
+
+def stage_pipeline(pipeline: Pipeline, find: Find) -> Staged:
+    """A pipeline file with its folder.
+
+    Raises:
+        PipelineError: anything is wrong with the file; everything at once.
+        PackagingError: its folder cannot be packed.
+    """
+    absent = pipeline.absent()
+    try:
+        away = find(sorted({use.name for use in absent})) if absent else {}
+    except LinkError:
+        # No master to ask. What is wrong with the file is still the better answer.
+        pipeline.check(file_findings(pipeline, None))
+        raise
+    pipeline.check(file_findings(pipeline, away))
+    with ExitStack() as undo:
+        packages: list[Package] = []
+        launches: Launches = {name: (ref.name, ref) for name, ref in away.items()}
+        local = {use.name for use in pipeline.scripts} - away.keys()
+        whole: ArtifactRef | None = None
+        if pipeline.workspace.alone:
+            for name in sorted(local):
+                packages.append(undo.enter_context(pack_script(pipeline.local(name), name)))
+                launches[name] = (_slashed(name), packages[-1].ref)
+        else:
+            wish = pipeline.workspace
+            inside = {name: _inside(pipeline, name) for name in local}
+            package = pack_folder(
+                wish.root,
+                include=wish.include,
+                exclude=wish.exclude,
+                scripts=tuple(sorted(set(inside.values()))),
+            )
+            packages.append(undo.enter_context(package))
+            whole = package.ref
+            launches.update({name: (_slashed(path), None) for name, path in inside.items()})
+        staged = Staged(pipeline.spec(whole, launches), packages)
+        undo.pop_all()
+    return staged
+
+
+def file_findings(pipeline: Pipeline, away: Mapping[str, ArtifactRef] | None) -> list[Finding]:
+    """What is wrong with the scripts as files. `away` None: no master could be asked."""
+    found: list[Finding] = []
+    for use in pipeline.scripts:
+        path = pipeline.local(use.name)
+        job = pipeline.jobs[use.job].id
+        if path.is_file():
+            if not os.access(path, os.R_OK):
+                found.append(not_found(use, job, asked=True, unreadable=True))
+            elif _inside(pipeline, use.name).startswith(os.pardir):
+                found.append(_outside(use, job, pipeline))
+        elif away is None or use.name not in away:
+            found.append(not_found(use, job, asked=away is not None))
+    return found
+
+
+def not_found(use: ScriptUse, job_id: str, *, asked: bool, unreadable: bool = False) -> Finding:
+    """The finding for a script that could not be had; without a master it is only a warning."""
+    if unreadable:
+        return Finding(
+            ERROR, "Y111", f'script "{use.name}" of job {job_id} cannot be read', use.place
+        )
+    if asked:
+        message = (
+            f'script "{use.name}" of job {job_id} is neither beside this file '
+            f"nor in the master's perm_files"
+        )
+        return Finding(ERROR, "Y110", message, use.place)
+    message = f'script "{use.name}" of job {job_id} is not beside this file'
+    hint = "no master answered, so its perm_files were not looked at"
+    return Finding(WARNING, "Y110", message, use.place, hint)
+
+
+def alone(script: str) -> str:
+    """The name that a script packed alone has in its workspace."""
+    name = os.path.normpath(script)
+    if Path(name).is_absolute() or Path(name).parts[0] == os.pardir:
+        name = Path(name).name
+    return _slashed(name)
+
+
+def refuse(found: Sequence[Problem]) -> None:
+    """Raise InvalidSpec if there is any problem, with all of them in its text."""
+    if not found:
+        return
+    lines = [p.message + (f" ({p.hint})" if p.hint else "") for p in found[:20]]
+    if len(found) > len(lines):
+        lines.append(f"and {len(found) - len(lines)} more")
+    text = lines[0] if len(lines) == 1 else "\n".join(f"- {line}" for line in lines)
+    if len(lines) > 1:
+        text = f"{len(found)} problems:\n{text}"
+    raise InvalidSpec(text, problems=tuple(found))
+
+
+def check_spec_size(size: int) -> None:
+    """A spec is an artifact when it is large, and artifacts have a ceiling."""
+    if size > ARTIFACT_BYTES:
+        raise PackagingError(
+            f"this run's description is {size:,} bytes, more than ARTIFACT_BYTES ({ARTIFACT_BYTES:,})"
+        )
+
+
+def _launched(jobs: Sequence[JobSpec], launches: Launches) -> tuple[JobSpec, ...]:
+    """The jobs with their scripts under the names they have in the workspace."""
+    if not launches:
+        return tuple(jobs)
+    done: list[JobSpec] = []
+    for job in jobs:
+        if job.launch.kind is LaunchKind.SCRIPT:
+            name, artifact = launches[job.launch.script]
+            job = replace(job, launch=replace(job.launch, script=name, artifact=artifact))  # noqa: PLW2901
+        done.append(job)
+    return tuple(done)
+
+
+def _inside(pipeline: Pipeline, name: str) -> str:
+    root = pipeline.workspace.root.resolve()
+    return os.path.relpath(pipeline.local(name).absolute().resolve().parent / Path(name).name, root)
+
+
+def _outside(use: ScriptUse, job: str, pipeline: Pipeline) -> Finding:
+    message = f'script "{use.name}" of job {job} lies outside the packed folder'
+    hint = f"the workspace's root is {pipeline.workspace.root}"
+    return Finding(ERROR, "Y107", message, use.place, hint)
+
+
+def _slashed(name: str) -> str:
+    return name.replace(os.sep, "/")

@@ -1,0 +1,588 @@
+"""The `titan` command: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from titan_proto.errors import ErrorCode
+from titan_proto.messages import (
+    CancelRun,
+    Error,
+    GetJob,
+    GetRun,
+    GetStats,
+    JobChange,
+    JobList,
+    JobView,
+    ListJobs,
+    ListRuns,
+    ListServices,
+    LogData,
+    ReadLog,
+    RunList,
+    RunView,
+    ServiceList,
+    ServiceView,
+    Stats,
+    StopService,
+    SubmitRun,
+    WaitRun,
+    WatchRun,
+    WorkerView,
+)
+from titan_proto.specs import JobKind
+from titan_proto.states import ExitReason, JobState, RunState, ServiceState, WorkerState
+from titan_sdk.cli import COMMANDS, context, main, render, titan
+from titan_sdk.cli.failures import exit_code
+from titan_sdk.cli.sanitize import Cleaner, clean
+from titan_sdk.errors import NoMaster, Timeout
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def run(capfdbinary):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def call(*args):
+        with pytest.raises(SystemExit) as left:
+            main(list(args))
+        out, err = capfdbinary.readouterr()
+        return left.value.code, out.decode(), err.decode()
+
+    return call
+
+
+def run_view(state=RunState.ACTIVE, **changes):
+    given = {"jobs": 1, "counts": {"RUNNING": 1}, "submitted_at_ms": 1_700_000_000_000, **changes}
+    return RunView(run_id="run0000000000001", alias="run-1", name="Run", state=state, **given)
+
+
+def job_view(**changes):
+    given = {"state": JobState.SUCCEEDED, "attempt": 1, "reason": ExitReason.EXITED, **changes}
+    return JobView(
+        run_id="run0000000000001",
+        run_alias="run-1",
+        **{"job_id": "A", "kind": JobKind.TASK, **given},
+    )
+
+
+def service_view():
+    return ServiceView(
+        name="Run/API",
+        run_id="run0000000000001",
+        run_alias="run-1",
+        job_id="API",
+        attempt=1,
+        state=ServiceState.HEALTHY,
+        port=8080,
+    )
+
+
+def worker(port, host="vm", **changes):
+    given = {"slots": 4, "used": 0, "skills": ("GENERAL",), "state": WorkerState.ONLINE, **changes}
+    return WorkerView(worker_id=f"w{port}{host}", host=host, port=port, **given)
+
+
+def stats(*workers, **changes):
+    counts = {
+        "runs_active": 0,
+        "queued": 0,
+        "blocked": 0,
+        "delayed": 0,
+        "running": 0,
+        "services": 0,
+        **changes,
+    }
+    return Stats(
+        cluster_id="c",
+        cluster_name="titan",
+        term=1,
+        at_ms=1,
+        started_at_ms=1,
+        workers=workers,
+        **counts,
+    )
+
+
+# -- the screen of the manual ---------------------------------------------------------------------
+
+
+def test_the_stats_screen_of_the_manual():
+    view = stats(
+        worker(8080, used=2, services=("DAG-JOB_SPAWN", "DAG-step-4-server")),
+        worker(8081),
+        worker(8082, state=WorkerState.RETIRED),
+        blocked=1,
+    )
+    assert render.stats_screen(view, symbols=True) == (
+        "--- TITAN SYSTEM MONITOR ---\n"
+        "Active Workers:    2\n"
+        "Execution Queue:   0 jobs\n"
+        "Blocked (DAG):     1 jobs\n"
+        "-------------------------------\n"
+        "Worker Status:\n"
+        " • [8080] Load: 2/4 (50%)    | Skills: [GENERAL]\n"
+        "    └── ⚙️ Service ID: DAG-JOB_SPAWN\n"
+        "    └── ⚙️ Service ID: DAG-step-4-server\n"
+        " • [8081] Load: 0/4 (0%)     | Skills: [GENERAL]"
+    )
+
+
+def test_further_lines_come_only_when_they_say_something_and_hosts_where_ports_meet():
+    view = stats(
+        worker(8080, host="b"),
+        worker(8080, host="a", state=WorkerState.SILENT),
+        running=2,
+        delayed=3,
+    )
+    assert render.stats_screen(view, symbols=False).splitlines() == [
+        "--- TITAN SYSTEM MONITOR ---",
+        "Active Workers:    1",
+        "Execution Queue:   0 jobs",
+        "Running:           2 jobs",
+        "Delayed:           3 jobs",
+        "Blocked (DAG):     0 jobs",
+        "-------------------------------",
+        "Worker Status:",
+        " * [a:8080] Load: 0/4 (0%)     | Skills: [GENERAL] | SILENT",
+        " * [b:8080] Load: 0/4 (0%)     | Skills: [GENERAL]",
+    ]
+
+
+def test_a_narrow_terminal_drops_columns_and_says_which():
+    table = render.Table(("A", "B", "C"), ("B", "C"))
+    table.add("a" * 10, "b" * 10, "c" * 10)
+    look = render.Look(symbols=False, color=False)
+    assert table.text(look, None)[1] == []
+    assert table.text(look, 25) == (f"A           C\n{'a' * 10}  {'c' * 10}", ["B"])
+
+
+def test_a_state_is_a_word_and_a_symbol():
+    assert render.Look(symbols=True, color=False).state(JobState.FAILED) == "✕ FAILED"
+    assert render.Look(symbols=False, color=False).state(JobState.FAILED) == "x FAILED"
+    assert (
+        render.Look(symbols=False, color=True).state(JobState.FAILED) == "\x1b[31mx FAILED\x1b[0m"
+    )
+    for state in (*JobState, *RunState, *ServiceState, *WorkerState):
+        assert state.value in render.SYMBOLS or state.value == "UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("choice", "environ", "terminal", "expected"),
+    [
+        ("auto", {}, True, True),
+        ("auto", {}, False, False),
+        ("auto", {"NO_COLOR": "1"}, True, False),
+        ("auto", {"NO_COLOR": ""}, True, True),
+        ("auto", {"TERM": "dumb"}, True, False),
+        ("auto", {"FORCE_COLOR": "1"}, False, True),
+        ("always", {"NO_COLOR": "1"}, False, True),
+        ("never", {"FORCE_COLOR": "1"}, True, False),
+    ],
+)
+def test_colour(choice, environ, terminal, expected):
+    assert context.has_color(choice, terminal=terminal, environ=environ) is expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.84, "0.8s"), (14, "14.0s"), (64, "1m 04s"), (7500, "2h 05m"), (273_600, "3d 04h")],
+)
+def test_durations_read_well(seconds, expected):
+    assert render.duration(seconds) == expected
+
+
+# -- hostile output -------------------------------------------------------------------------------
+
+HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\x1b]52;c;Zm9v\x1b\\d\x9b2Je\x1bcf\x07\x08g\r\nh\ri\x1b[?1049hj\tk ü\x1bP1$q\x1b\\l\n"
+PLAIN = "abcdefg\nh\nij\tk ül\n"
+
+
+def test_control_sequences_are_taken_out_wherever_the_bytes_are_cut():
+    data = HOSTILE.encode()
+    assert clean(HOSTILE) == PLAIN
+    for cut in range(len(data) + 1):
+        cleaner = Cleaner()
+        assert cleaner.feed(data[:cut]) + cleaner.feed(data[cut:]) + cleaner.finish() == PLAIN, cut
+    cleaner = Cleaner()
+    assert (
+        "".join(cleaner.feed(data[n : n + 1]) for n in range(len(data))) + cleaner.finish() == PLAIN
+    )
+
+
+# -- without a master -----------------------------------------------------------------------------
+
+
+def test_every_command_has_help_with_an_example(run):
+    for name, (_, line) in COMMANDS.items():
+        code, out, _ = run(name, "--help")
+        assert code == 0
+        assert re.search(rf"Examples?:\n +titan {name}", out), name
+        command = titan.get_command(None, name)
+        assert command is not None
+        assert line.endswith(".")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+def test_version(run):
+    assert run("--version") == (0, "titan, version 0.2.0\n", "")
+
+
+def environment():
+    """So that another process finds the packages that this one has."""
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)
+    return {**os.environ, "PYTHONPATH": paths}
+
+
+def test_version_loads_nothing_heavy():
+    program = (
+        "import sys, titan_sdk.cli as cli\n"
+        "try: cli.main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'yaml', 'msgspec', 'socket', 'json', 'titan_proto'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["stat"], 2, "Did you mean 'stats'?"),
+        (["stats", "--outptu", "json"], 2, "--output"),
+        (["stats", "-o", "jsn"], 2, "Did you mean 'json'?"),
+        (["run"], 2, "Missing argument 'FILE'"),
+        (["run", "no.yaml"], 2, "no.yaml: there is no such file"),
+        (["run", "."], 2, "is a folder"),
+        (["run", "x.py", "--env", "A"], 2, "KEY=VALUE"),
+        (["run", "x.py", "--timeout", "1s"], 2, "--timeout goes with --wait"),
+        (["run", "x.py", "--wait", "--timeout", "soon"], 2, "no duration"),
+        (["validate", "no.yaml"], 2, "No such file"),
+        (["--master", "a:b", "stats"], 2, "is no address"),
+        (["--master", "127.0.0.1:1", "stats"], 5, "Start one here:  titan up"),
+        (["--master", "127.0.0.1:1", "run", "x.py"], 5, "No Titan master at 127.0.0.1:1"),
+        (["master", "nothing"], 2, "titan master"),
+        (["down"], 0, "Nothing is up"),
+    ],
+)
+def test_what_needs_no_master(run, args, code, words):
+    got, out, err = run(*args)
+    assert (got, out) == (code, "")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_where(run):
+    code, _, err = run("--debug", "--master", "127.0.0.1:1", "stats")
+    assert code == 5
+    assert "Traceback" in err
+
+
+def test_an_error_can_be_json(run, monkeypatch):
+    for args in (["stats", "-o", "json"], ["stats"]):
+        code, out, err = run("--master", "127.0.0.1:1", *args)
+        monkeypatch.setenv("TITAN_FORMAT", "json")
+        assert (code, out) == (5, "")
+        said = json.loads(err)
+        assert (said["kind"], said["error"]["exitCode"]) == ("Error", 5)
+
+
+def test_exit_codes_of_errors():
+    assert exit_code(NoMaster("a:1", local=True)) == 5
+    assert exit_code(Timeout("x")) == 6
+    assert exit_code(ValueError("x")) == 1
+
+
+def test_validate_says_everything_and_exits_2(run, alone):
+    (alone / "good.yaml").write_text("name: p\njobs: [{id: A, run: a}]\n")
+    (alone / "bad.yaml").write_text("name: p\njobs: [{id: A, run: a, timeout: 5}]\n")
+    code, out, _ = run("validate", "good.yaml")
+    assert (code, out) == (0, f"good.yaml: ok; 1 job, packs 2 files of {Path()} (0 KiB)\n")
+    code, out, _ = run("validate", "good.yaml", "bad.yaml")
+    assert code == 2
+    assert "bad.yaml:2:24: error[Y104]" in out
+    code, out, _ = run("validate", "bad.yaml", "-o", "json")
+    (item,) = json.loads(out)["items"]
+    assert (item["valid"], item["findings"][0]["line"], item["findings"][0]["column"]) == (
+        False,
+        2,
+        24,
+    )
+    (alone / "warn.yaml").write_text("name: p\njobs: [{id: A, script: a.py}]\n")
+    code, out, _ = run("--master", "127.0.0.1:1", "validate", "warn.yaml")
+    assert code == 0
+    assert "warning[Y110]" in out
+
+
+# -- with one -------------------------------------------------------------------------------------
+
+
+def test_run_prints_the_alias_alone_on_stdout(run, master, alone):
+    (alone / "a.py").write_text("")
+    master.answers[GetRun] = run_view()
+    assert run("run", "a.py", "--name", "mine", "--env", "A=b=c", "x", "--", "-y") == (
+        0,
+        "run-1\n",
+        "",
+    )
+    spec = master.of(SubmitRun)[0].spec
+    assert spec.name == "mine"
+    assert spec.jobs[0].launch.env == {"A": "b=c"}
+    assert spec.jobs[0].launch.args == ("x", "-y")
+
+
+def test_follow_prints_the_logs_on_stdout_and_the_alias_on_stderr(run, master, alone):
+    (alone / "a.py").write_text("")
+    master.answers |= {
+        ListJobs: JobList(jobs=(job_view(),)),
+        WatchRun: [
+            JobChange(run_id="r", at_ms=1, job_id="A", state=JobState.RUNNING, attempt=1),
+            JobChange(run_id="r", at_ms=2, run_state=RunState.SUCCEEDED),
+        ],
+        ReadLog: [LogData(1, 1, 5, b"one\ntwo")],
+        WaitRun: run_view(RunState.SUCCEEDED, ended_at_ms=1_700_000_001_000),
+    }
+    assert run("run", "a.py", "--follow") == (0, "one\ntwo", "run-1\nRun run-1 SUCCEEDED in 1.0s\n")
+    code, out, _ = run("run", "a.py", "--follow", "-o", "json")
+    assert code == 0
+    assert [json.loads(line)["kind"] for line in out.splitlines()] == ["LogLine", "LogLine", "Run"]
+
+
+def test_run_refuses_a_bad_pipeline_before_anything_is_sent(run, master, alone):
+    (alone / "p.yaml").write_text("name: p\njobs: [{id: A, scrpit: a}]\n")
+    code, out, err = run("run", "p.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith("p.yaml:2:16: error[Y103]")
+    assert master.requests == []
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [(RunState.SUCCEEDED, 0), (RunState.FAILED, 1), (RunState.CANCELLED, 8)]
+)
+def test_wait_leaves_with_the_runs_code(run, master, alone, state, code):
+    (alone / "a.py").write_text("")
+    failed = job_view(state=JobState.FAILED, exit_code=3)
+    master.answers |= {
+        WaitRun: run_view(state, ended_at_ms=1_700_000_002_000),
+        WatchRun: [],
+        ListJobs: JobList(jobs=(failed,)),
+        ReadLog: [LogData(1, 1, 5, b"\x1b[31mboom\n")],
+    }
+    got, out, err = run("run", "a.py", "--wait")
+    assert (got, out) == (code, "run-1\n")
+    assert f"Run run-1 {state.value} in 2.0s" in err
+    assert ("A failed: exit 3\n  | boom\n  more:  titan logs run-1/A" in err) is (code == 1)
+
+
+def test_waiting_too_long_is_6_and_the_run_goes_on(run, master, alone):
+    (alone / "a.py").write_text("")
+    master.answers |= {
+        WaitRun: lambda request: None,
+        WatchRun: [],
+        ListJobs: JobList(jobs=(job_view(),)),
+    }
+    code, out, err = run("run", "a.py", "--wait", "--timeout", "0.1")
+    assert (code, out) == (6, "run-1\n")
+    assert "it goes on" in err
+
+
+def test_ctrl_c_detaches_and_says_so(master, alone):
+    (alone / "a.py").write_text("")
+    waiting = threading.Event()
+    master.answers |= {
+        WaitRun: lambda request: waiting.set(),
+        WatchRun: lambda request: None,
+        ListJobs: JobList(jobs=(job_view(),)),
+    }
+    command = [sys.executable, "-m", "titan_sdk", "run", "a.py", "--wait"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert waiting.wait(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "run-1\n")
+    assert "Detached. Run run-1 goes on.  titan logs -f run-1   titan cancel run-1" in err
+    assert "Traceback" not in err
+    assert master.of(CancelRun) == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(master):
+    master.answers |= {
+        GetJob: job_view(),
+        ReadLog: [LogData(1, 1, n, b"x" * 60_000) for n in range(1, 40)],
+    }
+    command = [sys.executable, "-m", "titan_sdk", "logs", "run-1/A"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdout.read(10) == b"x" * 10
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 0
+
+
+def test_logs_reach_a_pipe_byte_for_byte(run, master, capfdbinary):
+    raw = bytes(range(256)) * 3
+    master.answers |= {
+        GetJob: job_view(),
+        ReadLog: [LogData(1, 1, 256, raw[:256]), LogData(1, 1, 768, raw[256:])],
+    }
+    with pytest.raises(SystemExit):
+        main(["logs", "run-1/A"])
+    out, err = capfdbinary.readouterr()
+    assert (out, err) == (raw, b"")
+
+
+def test_logs_of_a_bare_job_say_whose_they_are(run, master):
+    master.answers |= {GetJob: job_view(), ReadLog: [LogData(1, 1, 3, b"1\n2\n3")]}
+    assert run("logs", "A", "-n", "2") == (0, "2\n3", "run-1/A\n")
+    assert master.of(ReadLog)[0].tail_lines == 2
+    _, out, _ = run("logs", "run-1/A", "-o", "json")
+    assert json.loads(out)["text"] == "1\n2\n3"
+    _, out, _ = run("logs", "run-1/A", "-f", "-o", "json")
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["1", "2", "3"]
+
+
+def test_ps_and_show(run, master):
+    master.answers |= {
+        ListRuns: RunList(runs=(run_view(),)),
+        ListServices: ServiceList(services=(service_view(),)),
+        GetRun: run_view(),
+        ListJobs: JobList(
+            jobs=(
+                job_view(
+                    state=JobState.BLOCKED, attempt=0, reason=ExitReason.UNKNOWN, waits_for=("B",)
+                ),
+            )
+        ),
+        GetJob: job_view(),
+    }
+    code, out, _ = run("ps")
+    assert code == 0
+    assert re.search(r"^run-1 +. ACTIVE +0/1 ", out, re.MULTILINE)
+    assert re.search(r"^Run/API +. HEALTHY +8080 ", out, re.MULTILINE)
+    assert "waits for B" in run("ps", "run-1")[1]
+    body = json.loads(run("ps", "-a", "-o", "json")[1])
+    assert (body["kind"], body["apiVersion"], body["runs"][0]["submittedAt"]) == (
+        "ProcessList",
+        "titan/v1",
+        "2023-11-14T22:13:20.000Z",
+    )
+    assert json.loads(run("show", "run-1", "-o", "json")[1])["kind"] == "Run"
+    assert json.loads(run("show", "run-1/A", "-o", "json")[1])["kind"] == "Job"
+    assert "Outcome" not in run("show", "run-1/A")[1]
+
+
+def test_nothing_to_show_is_said_on_stderr(run, master):
+    master.answers |= {ListRuns: RunList(runs=()), ListServices: ServiceList(services=())}
+    code, out, err = run("ps")
+    assert (code, out) == (0, "")
+    assert "Nothing runs" in err
+
+
+def test_names_that_nothing_has_are_3_with_the_nearest(run, master):
+    nothing = Error(code=ErrorCode.NOT_FOUND, message="no")
+    master.answers |= dict.fromkeys((GetRun, GetJob, ListJobs, CancelRun, StopService), nothing)
+    master.answers |= {
+        ListRuns: RunList(runs=(run_view(),)),
+        ListServices: ServiceList(services=(service_view(),)),
+        GetStats: stats(worker(8080)),
+    }
+    for args in (
+        ["show", "runn-1"],
+        ["ps", "runn-1"],
+        ["logs", "runn-1"],
+        ["logs", "runn-1/A"],
+        ["cancel", "runn-1"],
+    ):
+        code, out, err = run(*args)
+        assert (code, out) == (3, ""), args
+        assert "did you mean run-1?" in err, args
+    code, _, err = run("stop", "AIP")
+    assert code == 3
+    assert "did you mean API?" in err
+    assert json.loads(run("show", "8080", "-o", "json")[1])["kind"] == "Worker"
+    assert json.loads(run("show", "API", "-o", "json")[1])["kind"] == "Service"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (ErrorCode.ALREADY_DONE, 7),
+        (ErrorCode.CONFLICT, 7),
+        (ErrorCode.PERMISSION_DENIED, 4),
+        (ErrorCode.LIMIT_EXCEEDED, 7),
+        (ErrorCode.INTERNAL, 1),
+    ],
+)
+def test_what_the_master_refuses_has_its_exit_code(run, master, code, expected):
+    master.answers[CancelRun] = Error(code=code, message="because")
+    got, out, err = run("cancel", "run-1")
+    assert (got, out) == (expected, "")
+    assert f"error[{code.value}]: because" in err
+
+
+def test_a_wrong_token_is_4(run, master, monkeypatch):
+    monkeypatch.setenv("TITAN_TOKEN", "titan_local_other_" + "0" * 64)
+    assert run("stats")[0] == 4
+    monkeypatch.delenv("TITAN_TOKEN")
+    assert run("stats")[0] == 4
+
+
+def test_stats_as_json(run, master):
+    master.answers[GetStats] = stats(worker(8080))
+    body = json.loads(run("stats", "-o", "json")[1])
+    assert body["workers"][0]["port"] == 8080
+    assert run("stats")[1].startswith("--- TITAN SYSTEM MONITOR ---\n")
+
+
+# -- the sample that travels in the wheel ---------------------------------------------------------
+
+
+@pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="not in a checkout")
+def test_the_demos_pipeline_is_the_examples():
+    from titan_sdk.cli.demo import SAMPLE
+
+    example = ROOT / "examples" / "daily_etl"
+    ours = sorted(
+        path.relative_to(SAMPLE)
+        for path in SAMPLE.rglob("*")
+        if path.suffix in {".py", ".csv", ".yaml"}
+    )
+    theirs = sorted(
+        path.relative_to(example)
+        for path in example.rglob("*")
+        if path.suffix in {".py", ".csv", ".yaml"}
+    )
+    assert ours == theirs
+    assert len(ours) == 5
+    for path in ours:
+        assert (SAMPLE / path).read_bytes() == (example / path).read_bytes(), path
+
+
+def test_the_demos_service_takes_any_port(tmp_path):
+    from titan_sdk.cli.demo import SAMPLE, _copy
+
+    text = _copy(SAMPLE, tmp_path / "copy").read_text()
+    assert "port: auto" in text
+    assert "8080" not in text

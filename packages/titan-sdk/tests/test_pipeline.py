@@ -1,0 +1,392 @@
+"""Pipelines: what is taken, and what is refused where, in which words."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from titan_proto.specs import JobKind, LaunchKind, Needs, ServiceSection
+from titan_sdk import TitanJob
+from titan_sdk.findings import INFO, PipelineError, errors, report
+from titan_sdk.keys import LATER, READERS
+from titan_sdk.pipeline import ROOT_LATER, load, loads
+from titan_sdk.staging import file_findings
+
+DAILY_ETL = """name: "Nightly-Data-Pipeline"
+jobs:
+  - id: "EXTRACT"
+    script: "scripts/pull_data.py"
+  
+  - id: "TRANSFORM"
+    script: "scripts/clean_data.py"
+    dependencies: ["EXTRACT"]
+    
+  - id: "DEPLOY_API"
+    type: "SERVICE"  # Long running task
+    script: "scripts/server.py"
+    port: 8080
+    dependencies: ["TRANSFORM"]
+"""  # noqa: W293 - word for word from the manual
+
+
+def read(body, path="p.yaml"):
+    return loads(body, path=Path(path))
+
+
+def said(pipeline):
+    """Every error as `line:column code`."""
+    return [
+        f"{f.place.line}:{f.place.column} {f.code}"
+        for f in sorted(errors(pipeline.findings), key=lambda f: f.place)
+    ]
+
+
+def one_job(text):
+    return read(
+        "name: p\njobs:\n  - id: A\n" + "".join(f"    {line}\n" for line in text.splitlines())
+    )
+
+
+# -- what is taken --------------------------------------------------------------------------------
+
+
+def test_the_manuals_pipeline_is_taken_as_it_stands():
+    pipeline = read(DAILY_ETL)
+    assert pipeline.findings == []
+    assert pipeline.name == "Nightly-Data-Pipeline"
+    extract, transform, deploy = pipeline.jobs
+    assert extract.launch.script == "scripts/pull_data.py"
+    assert (transform.id, transform.dependencies) == ("TRANSFORM", ("EXTRACT",))
+    assert deploy.kind is JobKind.SERVICE
+    assert deploy.service == ServiceSection(port=8080)
+    assert deploy.dependencies == ("TRANSFORM",)
+
+
+def test_the_originals_keys_are_taken_and_told():
+    pipeline = read(
+        """
+name: old
+version: 1.0
+project: true
+jobs:
+  - id: load
+    file: load.py
+    type: run
+    args: "--day 'first of may' 7"
+    priority: 1
+    delay: 5
+    requirement: GPU
+    affinity: true
+  - id: serve
+    filename: serve.py
+    depends_on: [load]
+    type: service
+    port: 5005
+  - id: after
+    run: echo done
+    needs: serve
+"""
+    )
+    assert errors(pipeline.findings) == []
+    notes = [f.message for f in pipeline.findings if f.severity == INFO]
+    assert len(notes) == len(pipeline.findings) == 7
+    assert '"depends_on" is another spelling of "dependencies"' in notes
+    load_job, serve, after = pipeline.jobs
+    assert load_job.launch.args == ("--day", "first of may", "7")
+    assert (load_job.priority, load_job.delay_ms, load_job.affinity) == (1, 5000, True)
+    assert load_job.needs == Needs(skills=("GPU",))
+    assert serve.kind is JobKind.SERVICE
+    assert after.dependencies == ("serve",)
+
+
+def test_jobs_may_be_a_mapping():
+    pipeline = read("name: p\njobs:\n  A: {script: a.py}\n  B: {run: ls, dependencies: A}\n")
+    assert pipeline.findings == []
+    assert [job.id for job in pipeline.jobs] == ["A", "B"]
+
+
+def test_environment_and_defaults_reach_every_job_and_give_way():
+    pipeline = read(
+        """
+name: p
+env: {STAGE: prod, REGION: eu, VERSION: 1.10}
+defaults: {priority: 9, skills: [GPU], env: {REGION: us}}
+jobs:
+  - {id: A, run: a}
+  - {id: B, run: b, priority: 1, requirement: GENERAL, env: {STAGE: test}}
+"""
+    )
+    assert pipeline.findings == []
+    a, b = pipeline.jobs
+    # 1.10 is what was written, not the number 1.1
+    assert a.launch.env == {"STAGE": "prod", "REGION": "us", "VERSION": "1.10"}
+    assert (a.priority, a.needs.skills) == (9, ("GPU",))
+    assert b.launch.env == {"STAGE": "test", "REGION": "us", "VERSION": "1.10"}
+    assert (b.priority, b.needs.skills) == (1, ("GENERAL",))
+
+
+def test_arguments_as_a_list_are_exact_and_as_text_are_split():
+    assert one_job("script: a.py\nargs: ['a b', 7, true, 1.50]").jobs[0].launch.args == (
+        "a b",
+        "7",
+        "true",
+        "1.50",
+    )
+    assert one_job("script: a.py\nargs: \"'a b' c\"").jobs[0].launch.args == ("a b", "c")
+    launch = one_job("command: [ls, -l]\nargs: [x]").jobs[0].launch
+    assert (launch.kind, launch.command, launch.args) == (LaunchKind.COMMAND, ("ls", "-l", "x"), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", 90_000),
+        ("5m", 300_000),
+        ("1h30m", 5_400_000),
+        ("2", 2000),
+        ("0.5", 500),
+        ("1d", 86_400_000),
+    ],
+)
+def test_durations(text, expected):
+    assert one_job(f"run: a\ndelay: {text}\nstop_grace: 1s").jobs[0].delay_ms == expected
+
+
+def test_yaml_1_1_surprises_stay_text():
+    """No sexagesimals, no `no` that is false, no dates, no octals."""
+    env = (
+        one_job("run: a\nenv: {AT: 12:30, COUNTRY: NO, DAY: 2026-01-01, MODE: 0755, ON: on}")
+        .jobs[0]
+        .launch.env
+    )
+    assert env == {"AT": "12:30", "COUNTRY": "NO", "DAY": "2026-01-01", "MODE": "0755", "ON": "on"}
+
+
+def test_anchors_merges_and_private_keys_are_taken():
+    pipeline = read(
+        """
+name: p
+x-shared: &shared {env: {A: "1"}, priority: 7}
+jobs:
+  - {<<: *shared, id: A, run: a, x-note: mine}
+  - {<<: [*shared], id: B, run: b, priority: 2}
+"""
+    )
+    assert pipeline.findings == []
+    assert [job.priority for job in pipeline.jobs] == [7, 2]
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("scrpit: a.py", ["4:5 Y103"]),
+        ("script: a.py\nretries: 3", ["5:5 Y104"]),
+        ("script: a.py\nhitl_message: go?", ["5:5 Y104"]),
+        ("run: a\ntype: APPROVAL", ["5:11 Y104"]),
+        ("run: echo ${{ params.day }}", ["4:10 Y104"]),
+        ("run: a\naffinity: {with: B}", ["5:15 Y104"]),
+        ("run: a\ndependencies: [{id: B, condition: healthy}]", ["5:20 Y104"]),
+        ("run: a\naffinity: yes", ["5:15 Y107"]),
+        ("run: a\npriority: 11", ["5:15 Y107"]),
+        ("run: a\npriority: high", ["5:15 Y107"]),
+        ("run: a\ndelay: soon", ["5:12 Y107"]),
+        ("run: a\ndelay: -1", ["5:12 Y107"]),
+        ("run: a\ntype: SERVIC", ["5:11 Y107"]),
+        ("run: a\ntype: SERVICE\nport: 70000", ["6:11 Y107"]),
+        ("run: a\nport: 8080", ["5:11 Y106"]),
+        ("run: a\nscript: b.py", ["4:10 Y106"]),
+        ("run: a\nargs: [b]", ["5:11 Y106"]),
+        ("file: a.py\nscript: b.py", ["5:5 Y106"]),
+        ("run: a\nenv: [A]", ["5:10 Y107"]),
+        ("run: a\nenv: {A: }", ["5:14 Y107"]),
+        ("run: a\nskills: [GPU, 'a b']", ["5:19 Y214"]),
+        ("run: a\nrequirement: GPU\nskills: [GPU]", ["5:18 Y106"]),
+        ("script: ../up.py", ["4:13 Y107"]),
+        ("script: /etc/passwd", ["4:13 Y107"]),
+        ('args: "\'open"\nscript: a.py', ["4:11 Y107"]),
+        ("script: a.py\nscript: b.py", ["5:5 Y101"]),
+        ("run: a\ndependencies: [B, A]", ["5:20 Y201", "5:23 Y204"]),
+        ("run: !!python/object:os.system a", ["4:10 Y102"]),
+        ("", ["3:9 Y106"]),
+    ],
+)
+def test_a_bad_job_is_refused_at_its_place(text, expected):
+    assert said(one_job(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("", ["1:1 Y105"]),
+        ("- a", ["1:1 Y102"]),
+        ("name: p", ["1:1 Y105"]),
+        ("name: p\njob: []", ["2:1 Y103"]),
+        ("name: p\njobs: []", ["2:7 Y105"]),
+        ("name: p\njobs: 7", ["2:7 Y102"]),
+        ("name: p\njobs: [7]", ["2:8 Y102"]),
+        ("name: p\njobs: [{run: a}]", ["2:8 Y105"]),
+        ("name: p\nschedule: '* * * * *'\njobs: [{id: A, run: a}]", ["2:1 Y104"]),
+        ("name: p\nversion: 2\njobs: [{id: A, run: a}]", ["2:10 Y107"]),
+        ("apiVersion: titan/v2\nname: p\njobs: [{id: A, run: a}]", ["1:13 Y107"]),
+        ("name: p\ndefaults: {retries: 2}\njobs: [{id: A, run: a}]", ["2:12 Y104"]),
+        ("name: p\ndefaults: {script: a}\njobs: [{id: A, run: a}]", ["2:12 Y103"]),
+        ("name: p\nworkspace: {root: nowhere}\njobs: [{id: A, run: a}]", ["2:19 Y107"]),
+        ("name: p\nworkspace: {inclued: []}\njobs: [{id: A, run: a}]", ["2:13 Y103"]),
+        ("name: p\njobs: {A: {id: B, run: a}}", ["2:16 Y106"]),
+        ("name: p\njobs: [{id: A, run: a}, {id: A, run: a}]", ["2:30 Y203"]),
+        ("name: [\n", ["2:1 Y100"]),
+        ("name: p\n\tjobs: []", ["2:1 Y100"]),
+        ("name: p\x00", ["1:8 Y100"]),
+        ("a: 1\n---\nb: 2", ["2:1 Y100"]),
+        ("x-a: &a [*a]", ["1:6 Y100"]),
+    ],
+)
+def test_a_bad_file_is_refused_at_its_place(body, expected):
+    assert said(read(body)) == expected
+
+
+@pytest.mark.parametrize(
+    "bad", ["a/b", "..", "a..b", "a b", "-a", "ü", "a" * 200, "a\\0b"], ids=lambda bad: bad[:8]
+)
+def test_a_job_id_that_is_no_folder_name_is_refused_with_the_rule(bad):
+    pipeline = read(f'name: p\njobs: [{{id: "{bad}", run: a}}]')
+    (found,) = errors(pipeline.findings)
+    assert found.code == "Y202"
+    assert "letters, digits" in found.hint
+
+
+def test_everything_wrong_is_said_at_once_with_line_and_caret():
+    pipeline = read(
+        """name: p
+jobs:
+  - id: EXTRACT
+    script: a.py
+  - id: TRANSFORM
+    scrpit: "scripts/clean_data.py"
+  - id: DEPLOY
+    run: "x"
+    dependencies: ["TRANSFROM"]
+    timeout: 5m
+"""
+    )
+    assert report(pipeline.source, pipeline.findings) == (
+        """\
+p.yaml:6:5: error[Y103] unknown key "scrpit" in job TRANSFORM
+  6 |     scrpit: "scripts/clean_data.py"
+    |     ^^^^^^ did you mean "script"?
+p.yaml:9:20: error[Y201] job DEPLOY depends on "TRANSFROM", which is not in this pipeline
+  9 |     dependencies: ["TRANSFROM"]
+    |                    ^^^^^^^^^^^ did you mean "TRANSFORM"?
+p.yaml:10:5: error[Y104] "timeout" in job DEPLOY is not supported by this version of Titan
+  10 |     timeout: 5m
+     |     ^^^^^^^
+3 errors in p.yaml"""
+    )
+    with pytest.raises(PipelineError) as raised:
+        pipeline.check()
+    assert [problem.code for problem in raised.value.problems] == ["Y103", "Y201", "Y104"]
+    assert str(raised.value).endswith("3 errors in p.yaml")
+
+
+def test_a_cycle_is_shown_as_a_path():
+    pipeline = read(
+        "name: p\njobs:\n"
+        "  - {id: A, run: a, dependencies: [C]}\n"
+        "  - {id: B, run: a, dependencies: [A]}\n"
+        "  - {id: C, run: a, dependencies: [B]}\n"
+    )
+    (found,) = errors(pipeline.findings)
+    assert "A → C → B → A" in found.message
+
+
+def test_a_key_that_is_designed_and_not_built_is_refused_by_name():
+    for key in LATER:
+        (found, *_) = errors(one_job(f"run: a\n{key}: 1").findings)
+        assert (found.code, f'"{key}"' in found.message) == ("Y104", True)
+        assert "not supported by this version" in found.message
+    for key in ROOT_LATER:
+        (found, *_) = errors(read(f"name: p\n{key}: 1\njobs: [{{id: A, run: a}}]").findings)
+        assert (found.code, f'"{key}"' in found.message) == ("Y104", True)
+
+
+def test_aliases_that_grow_beyond_the_ceiling_are_refused():
+    """Nine lines that would be a thousand million values."""
+    lines = ["x-0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]"]
+    lines += [f"x-{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (found,) = errors(read("\n".join(lines)).findings)
+    assert "250,000 values" in found.message
+
+
+def test_deep_nesting_is_refused():
+    (found,) = errors(read("x-a: " + "[" * 60 + "]" * 60).findings)
+    assert "nested" in found.message
+    assert errors(read("x-a: " + "[" * 200_000).findings)
+
+
+def test_a_file_over_a_mebibyte_or_not_text_is_refused(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_bytes(b"#" * (1024 * 1024 + 1))
+    assert "larger than 1 MiB" in load(path).findings[0].message
+    path.write_bytes(b"name: \xff\xfe")
+    assert "not UTF-8" in load(path).findings[0].message
+    path.write_bytes(b"\xef\xbb\xbf" + DAILY_ETL.encode())
+    assert load(path).findings == []
+
+
+# -- scripts as files -----------------------------------------------------------------------------
+
+
+def test_missing_scripts_are_errors_once_a_master_was_asked_and_warnings_before(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(DAILY_ETL)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "pull_data.py").write_text("")
+    pipeline = load(path)
+    without = file_findings(pipeline, None)
+    assert [(f.severity, f.place.line) for f in without] == [("warning", 7), ("warning", 12)]
+    pipeline.check(without)
+    asked = file_findings(pipeline, {})
+    assert [(f.severity, f.place.line, f.place.column) for f in asked] == [
+        ("error", 7, 13),
+        ("error", 12, 13),
+    ]
+    with pytest.raises(
+        PipelineError, match="neither beside this file nor in the master's perm_files"
+    ):
+        pipeline.check(asked)
+
+
+# -- the same keys in both ------------------------------------------------------------------------
+
+
+def test_a_titan_job_takes_every_key_of_the_yaml_under_the_same_name():
+    parameters = set(inspect.signature(TitanJob.__init__).parameters) - {"self"}
+    assert parameters == {*READERS, "filename"}
+
+
+def test_a_titan_job_means_what_the_yaml_means():
+    values = {
+        "script": "a.py",
+        "args": ["x", "7"],
+        "env": {"A": "1"},
+        "dependencies": ["B"],
+        "type": "SERVICE",
+        "port": "auto",
+        "skills": ["GPU", "EU"],
+        "priority": 9,
+        "delay": "1m",
+        "affinity": True,
+        "stop_grace": "2s",
+    }
+    body = "name: p\njobs:\n  - id: A\n" + "".join(
+        f"    {key}: {str(value).replace('True', 'true')}\n" for key, value in values.items()
+    )
+    pipeline = read(body + "  - {id: B, run: b}\n")
+    assert pipeline.findings == []
+    assert pipeline.jobs[0] == TitanJob(id="A", **values).spec
+    assert set(values) | {"id", "run", "command", "requirement"} == set(READERS)

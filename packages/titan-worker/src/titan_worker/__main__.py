@@ -1,0 +1,5 @@
+"""``python -m titan_worker``."""
+
+from titan_worker.cli import main
+
+main()

@@ -1,0 +1,353 @@
+"""The composition root: builds every concrete thing of a worker and joins them.
+
+The only module that names concrete implementations. It also holds the order of starting (lock,
+ledger, leftovers of earlier lives, then the first input) and of ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any, Final
+
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
+from titan_proto.io.address import find_token
+from titan_proto.io.entropy import new_id
+from titan_proto.limits import LOG_BYTES_PER_ATTEMPT
+from titan_worker.__about__ import __version__
+from titan_worker.artifacts import Artifacts, Cache
+from titan_worker.clock import system_clock
+from titan_worker.config import Settings
+from titan_worker.core.core import WorkerConfig, WorkerCore
+from titan_worker.core.inputs import Started, StopRequested
+from titan_worker.core.state import WorkerState
+from titan_worker.endings import Endings
+from titan_worker.engine import Engine, Parts
+from titan_worker.host import orphans
+from titan_worker.host.identity import ProcessIdentity, boot_id
+from titan_worker.host.posix import PosixHost
+from titan_worker.host.usage import UsageSampler
+from titan_worker.launching import Launcher
+from titan_worker.ledger import Ledger
+from titan_worker.link import LinkRefused, MasterLink
+from titan_worker.probes import Probes
+from titan_worker.shipping import Shipping
+from titan_worker.tasks import Tasks
+from titan_worker.workspace import Workspaces
+
+_LOG: Final = logging.getLogger(__name__)
+
+OK: Final = 0
+IO_FAILED: Final = 74
+TAKEN: Final = 75
+REFUSED: Final = 77
+CONFIG: Final = 78
+
+_SOFTWARE: Final = f"titan-worker/{__version__}"
+_PART_S: Final = 5.0
+_SWEEP_EVERY_S: Final = 3600.0
+_SWEEP_PAUSE_S: Final = 1.0
+_PORTS_TRIED: Final = 100
+
+
+class Taken(Exception):
+    """Another live worker has this port here; the text names a free one."""
+
+
+def run(settings: Settings) -> int:
+    """Be a worker until told to stop; the process's exit code."""
+    _say(
+        f"titan-worker {settings.port}: data {settings.private}, "
+        f"workspace {settings.workspace}, master {settings.master}"
+    )
+    try:
+        settings.private.mkdir(parents=True, exist_ok=True)
+        lock = _take_lock(settings)
+    except Taken as error:
+        _say(f"titan-worker: {error}")
+        return TAKEN
+    except OSError as error:
+        _say(f"titan-worker: {error}; --data must name a folder that may be written")
+        return CONFIG
+    code = IO_FAILED
+    _tune_collector()
+    with lock:
+        try:
+            with (
+                contextlib.closing(
+                    Ledger.open(settings.private / "ledger.sqlite", new_id)
+                ) as ledger,
+                asyncio.Runner() as runner,
+            ):
+                code = runner.run(Worker(settings, ledger).live())
+        except (OSError, sqlite3.Error) as error:
+            _say(f"titan-worker: {error}")
+    return code
+
+
+class Worker:
+    """One life of a worker process, inside its event loop."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._name = f"{socket.gethostname()}:{settings.port}"
+        self._home = str(settings.private)
+        self._boot_id = boot_id()
+        self._cwd = Path.cwd()
+        self._is_stopping = False
+        self._is_ready = False
+        self._engine: Engine | None = None
+        self._refused: LinkRefused | None = None
+        self._broken: BaseException | None = None
+        self._ended = asyncio.Event()
+
+    async def live(self) -> int:
+        """Start, serve, end."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._failed)
+        if self._ledger.moved_aside is not None:
+            _LOG.error("ledger_damaged moved_to=%s worker=new", self._ledger.moved_aside)
+        state = self._ledger.load()
+        orphans.sweep(self._home, self._recorded(state))
+        self._ledger.note_boot(self._boot_id)
+        async with asyncio.TaskGroup() as group:
+            tasks = Tasks(group)
+            engine = self._make_engine(loop, state)
+            host = PosixHost(loop=loop, on_started=engine.started, on_exit=engine.exited)
+            self._engine = engine
+            parts = self._make_parts(loop, tasks, engine, host)
+            engine.bind(parts)
+            self._take_over_logs(state, parts)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+            _tell_what_was_left(state)
+            engine.post(Started(boot_id=self._boot_id))
+            for coroutine in (
+                parts.shipping.run(),
+                self._dial(parts.link),
+                self._sweep(parts, host),
+                self._depart(engine),
+            ):
+                tasks.start(coroutine)
+            try:
+                # No deadline: this is the life of the process.
+                await self._ended.wait()
+            finally:
+                tasks.cancel_all()
+                engine.close()
+                host.close()
+                parts.shipping.close()
+                parts.endings.close()
+        return self._exit_code()
+
+    # -- building ---------------------------------------------------------------------------------
+    def _make_engine(self, loop: asyncio.AbstractEventLoop, state: WorkerState) -> Engine:
+        settings, ledger = self._settings, self._ledger
+        config = WorkerConfig(
+            worker_id=ledger.worker_id,
+            incarnation=ledger.incarnation,
+            host=socket.gethostname(),
+            port=settings.port,
+            slots=settings.slots,
+            skills=settings.skills,
+            software=_SOFTWARE,
+            pid=os.getpid(),
+        )
+        self._now_ms = system_clock().now_ms
+        return Engine(
+            core=WorkerCore(state, config),
+            ledger=ledger,
+            now_ms=self._now_ms,
+            loop=loop,
+            on_joined=self._joined,
+        )
+
+    def _make_parts(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tasks: Tasks,
+        engine: Engine,
+        host: PosixHost,
+    ) -> Parts:
+        settings = self._settings
+
+        link = MasterLink(
+            address=settings.master,
+            find_token=lambda: find_token(settings.master, os.environ, self._cwd),
+            software=_SOFTWARE,
+            user=engine,
+        )
+        endings = Endings(settings.private / "endings")
+        endings.open()
+        cache = Cache(
+            settings.private / "cache", bytes_max=settings.cache_bytes, boot_id=self._boot_id
+        )
+        cache.open()
+        return Parts(
+            link=link,
+            host=host,
+            workspaces=Workspaces(
+                settings.workspace,
+                artifacts=Artifacts(cache=cache, fetch=link.fetch, tasks=tasks),
+                tasks=tasks,
+                on_ready=engine.workspace_ready,
+                on_failed=engine.workspace_failed,
+            ),
+            launcher=Launcher(environ=os.environ, worker=self._name, home=self._home),
+            probes=Probes(tasks=tasks, on_answer=engine.probe_answered),
+            shipping=Shipping(
+                loop=loop,
+                now_ms=self._now_ms,
+                on_shipped=lambda ref: endings.shipped(ref, self._now_ms()),
+                ceiling_bytes=LOG_BYTES_PER_ATTEMPT,
+            ),
+            endings=endings,
+            usage=UsageSampler(stat="/proc/stat", meminfo="/proc/meminfo"),
+            tasks=tasks,
+            home=self._home,
+        )
+
+    def _recorded(self, state: WorkerState) -> list[ProcessIdentity]:
+        """Processes that earlier incarnations noted, if they can still be meant by it."""
+        if self._ledger.boot_id != self._boot_id:
+            return []
+        return [
+            ProcessIdentity(held.pid, held.start_ticks)
+            for held in state.held.values()
+            if held.pid and held.report is None
+        ]
+
+    def _take_over_logs(self, state: WorkerState, parts: Parts) -> None:
+        """Ship on what earlier incarnations did not get through."""
+        left = [ref for ref, held in state.held.items() if not held.foreign]
+        for ref in dict.fromkeys([*parts.endings.owing(), *left]):
+            folders = parts.workspaces.folders(ref)
+            parts.shipping.resume(ref, folders.stdout, folders.stderr)
+
+    # -- serving ----------------------------------------------------------------------------------
+    def _joined(self) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            _say(f"titan-worker ready {self._name} joined {self._settings.master}")
+
+    async def _dial(self, link: MasterLink) -> None:
+        try:
+            await link.run()
+        except LinkRefused as error:
+            self._refused = error
+            self._ended.set()
+
+    async def _depart(self, engine: Engine) -> None:
+        """Once the core has nothing more to do, say goodbye."""
+        await engine.departed.wait()
+        await engine.part(_PART_S)
+        self._ended.set()
+
+    async def _sweep(self, parts: Parts, host: PosixHost) -> None:
+        """At the start, and every hour, let old folders go: in portions, while nothing runs."""
+        while True:
+            wait_s = _SWEEP_EVERY_S
+            due = parts.endings.due(self._now_ms())
+            if due is not None:
+                wait_s = _SWEEP_PAUSE_S
+                if not host.running:
+                    await asyncio.to_thread(_remove_all, parts.workspaces, due.refs)
+                    parts.endings.removed(due, self._now_ms())
+            await asyncio.sleep(wait_s)
+
+    def stop(self) -> None:
+        """Stop everything, report it, leave. Asked a second time: end now."""
+        if self._is_stopping or self._engine is None:
+            _say("titan-worker: stopping at once")
+            self._ended.set()
+            return
+        self._is_stopping = True
+        _say("titan-worker: stopping; a second signal stops at once")
+        self._engine.post(StopRequested())
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback of the loop has raised: that is a bug or a broken disk, and the end."""
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            self._broken = self._broken or error
+            self._ended.set()
+        else:
+            loop.default_exception_handler(context)
+
+    def _exit_code(self) -> int:
+        if self._broken is not None:
+            raise self._broken
+        if self._refused is None:
+            return OK
+        _say(f"titan-worker: {self._refused}")
+        return TAKEN if self._refused.code is ErrorCode.DUPLICATE_WORKER else REFUSED
+
+
+def _tell_what_was_left(state: WorkerState) -> None:
+    for ref, held in state.held.items():
+        if held.report is None:
+            _LOG.warning("attempt_lost attempt=%s why=an earlier process of this worker died", ref)
+
+
+def _remove_all(workspaces: Workspaces, refs: Iterable[AttemptRef]) -> None:
+    for ref in refs:
+        workspaces.remove(ref)
+
+
+def _take_lock(settings: Settings) -> IO[str]:
+    """The lock of this port in this folder, held while the file is open. Raises Taken."""
+    path = settings.private / "lock"
+    file = path.open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read(16).strip() or "unknown"
+        file.close()
+        raise Taken(
+            f"another worker (pid {holder}) has port {settings.port} in {settings.data}; "
+            f"ask for a free one: titan-worker {_free_port(settings)}"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _free_port(settings: Settings) -> int:
+    """The next port whose name nobody holds in this data folder."""
+    for port in range(settings.port + 1, settings.port + _PORTS_TRIED):
+        try:
+            with (settings.data / f".worker-{port}" / "lock").open(encoding="ascii") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return port
+        except BlockingIOError:
+            continue
+        return port
+    return settings.port + _PORTS_TRIED
+
+
+def _tune_collector() -> None:
+    """State holds no cycles: let the collector look rarely, and never at what is here already."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _say(line: str) -> None:
+    """One line for whoever started this process."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,91 @@
+"""``titan-worker [PORT] [MASTER_HOST] [MASTER_PORT]``: reads the command line, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from titan_proto.limits import DEFAULT_PORT, DEFAULT_WORKER_PORT, WORKER_SLOTS_DEFAULT
+from titan_worker.__about__ import __version__
+from titan_worker.config import ConfigError, make_settings
+
+USAGE: Final = 64
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("port", type=int, required=False)
+@click.argument("master_host", required=False)
+@click.argument("master_port", type=int, required=False)
+@click.option(
+    "--port", "port_flag", type=int, help=f"The same as PORT (default {DEFAULT_WORKER_PORT})."
+)
+@click.option(
+    "--master",
+    "master_flag",
+    metavar="HOST:PORT",
+    help=f"The same as MASTER_HOST and MASTER_PORT (default 127.0.0.1:{DEFAULT_PORT}).",
+)
+@click.option(
+    "--slots", type=int, help=f"Jobs that run at the same time (default {WORKER_SLOTS_DEFAULT})."
+)
+@click.option("--skill", "skills", multiple=True, help="May be repeated (default GENERAL).")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Folder for titan_workspace/ and .worker-PORT/ (default: the current one).",
+)
+@click.version_option(__version__, prog_name="titan-worker")
+def command(
+    port: int | None,
+    master_host: str | None,
+    master_port: int | None,
+    port_flag: int | None,
+    master_flag: str | None,
+    slots: int | None,
+    skills: tuple[str, ...],
+    data: Path,
+) -> int:
+    """Run jobs of a Titan master on this machine.
+
+    PORT is part of this worker's name (host:PORT); no TCP port is opened. The token is found in
+    TITAN_TOKEN, TITAN_TOKEN_FILE, the nearest .titan/token, or where a master of this account
+    has left it.
+    """
+    try:
+        settings = make_settings(
+            port=port,
+            master_host=master_host,
+            master_port=master_port,
+            port_flag=port_flag,
+            master_flag=master_flag,
+            slots=slots,
+            skills=skills,
+            data=data,
+            environ=os.environ,
+            cwd=Path.cwd(),
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=_LOG_FORMAT)
+    from titan_worker import app  # a wrong option is told before everything is loaded
+
+    return app.run(settings)
+
+
+def main() -> None:
+    """Entry point of ``titan-worker`` and ``python -m titan_worker``."""
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = USAGE
+    except click.Abort:
+        code = USAGE
+    sys.exit(code)

@@ -1,0 +1,112 @@
+"""What a worker is told when it starts: flags over environment over defaults, checked once.
+
+Called by ``cli``; everything after it trusts these values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from titan_proto.io.address import Address, BadAddress, find_master, parse_address
+from titan_proto.limits import (
+    DEFAULT_WORKER_PORT,
+    SKILL_CHARS,
+    WORKER_SLOTS,
+    WORKER_SLOTS_DEFAULT,
+)
+
+CACHE_BYTES: Final = 2 * 1024 * 1024 * 1024
+SKILLS_DEFAULT: Final = ("GENERAL",)
+_SKILL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*\Z")
+_PORT_MAX: Final = 65_535
+
+
+class ConfigError(Exception):
+    """The command line asks for something that cannot be; the text says what would."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """One worker's configuration."""
+
+    port: int
+    """Part of the worker's name; nothing listens on it."""
+    master: Address
+    slots: int
+    skills: tuple[str, ...]
+    data: Path
+    cache_bytes: int
+
+    @property
+    def private(self) -> Path:
+        """What belongs to this worker alone: ledger, lock, cache."""
+        return self.data / f".worker-{self.port}"
+
+    @property
+    def workspace(self) -> Path:
+        """Where jobs run; workers on other ports may share it."""
+        return self.data / "titan_workspace"
+
+
+def make_settings(
+    *,
+    port: int | None,
+    master_host: str | None,
+    master_port: int | None,
+    port_flag: int | None,
+    master_flag: str | None,
+    slots: int | None,
+    skills: tuple[str, ...],
+    data: Path,
+    environ: Mapping[str, str],
+    cwd: Path,
+) -> Settings:
+    """The settings that a command line and an environment come to. Raises ConfigError."""
+    if port is not None and port_flag is not None and port != port_flag:
+        raise ConfigError(f"PORT is given twice: {port} and --port {port_flag}")
+    if master_host is not None and master_flag is not None:
+        raise ConfigError("the master is given twice: MASTER_HOST and --master")
+    chosen = next((p for p in (port, port_flag) if p is not None), DEFAULT_WORKER_PORT)
+    if not 1 <= chosen <= _PORT_MAX:
+        raise ConfigError(f"PORT is {chosen}, expected 1 to {_PORT_MAX}")
+    count = WORKER_SLOTS_DEFAULT if slots is None else slots
+    if not 1 <= count <= WORKER_SLOTS:
+        raise ConfigError(f"--slots is {count}, expected 1 to {WORKER_SLOTS}")
+    for skill in skills:
+        if len(skill) > SKILL_CHARS or not _SKILL.match(skill):
+            raise ConfigError(
+                f"--skill {skill!r}: expected letters, digits, '_', '.', ':', '-', "
+                f"at most {SKILL_CHARS} characters"
+            )
+    return Settings(
+        port=chosen,
+        master=_master(master_host, master_port, master_flag, environ, cwd),
+        slots=count,
+        skills=tuple(dict.fromkeys(skills)) or SKILLS_DEFAULT,
+        data=(cwd / data).resolve(),
+        cache_bytes=CACHE_BYTES,
+    )
+
+
+def _master(
+    host: str | None,
+    port: int | None,
+    flag: str | None,
+    environ: Mapping[str, str],
+    cwd: Path,
+) -> Address:
+    try:
+        if host is not None:
+            address = parse_address(host)
+            if port is None:
+                return address
+            if not 1 <= port <= _PORT_MAX:
+                raise ConfigError(f"MASTER_PORT is {port}, expected 1 to {_PORT_MAX}")
+            return Address(address.host, port)
+        return find_master(flag, environ, cwd)
+    except BadAddress as error:
+        raise ConfigError(str(error)) from error

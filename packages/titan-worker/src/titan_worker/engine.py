@@ -1,0 +1,342 @@
+"""The loop: inputs → core → ledger → effects. It decides nothing.
+
+What comes in is gathered and handed to the core in turns; a turn's records are committed before
+any of its effects is released, in order. The commit is done here and now, not in a thread: the
+ledger does not sync, and handing it over would cost more than it takes (some 0.05 ms). Whatever
+goes wrong in it ends the process. Everything runs on the loop's thread. Built by ``app``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+from titan_proto.connection import Opened
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import (
+    AnyMessage,
+    Joined,
+    Leave,
+    LogAck,
+    ReportAcks,
+    StartAttempts,
+    StopAttempts,
+    WorkerStatus,
+)
+from titan_proto.messages.worker import AttemptOrder
+from titan_worker.core.core import WorkerCore
+from titan_worker.core.effects import (
+    AbandonPrepare,
+    Exit,
+    Forget,
+    HangUp,
+    Prepare,
+    Probe,
+    Send,
+    Spawn,
+    Terminate,
+)
+from titan_worker.core.inputs import (
+    Exited,
+    FromMaster,
+    Input,
+    LinkDown,
+    LinkUp,
+    ProbeAnswered,
+    Spawned,
+    SpawnFailed,
+    UsageSampled,
+    WorkspaceFailed,
+    WorkspaceReady,
+)
+from titan_worker.core.records import AnyRecord, AttemptClosed
+from titan_worker.endings import Endings
+from titan_worker.host import base
+from titan_worker.host.identity import ProcessIdentity
+from titan_worker.host.orphans import kill_escaped
+from titan_worker.host.usage import UsageSampler
+from titan_worker.launching import Launcher, service_port
+from titan_worker.link import MasterLink
+from titan_worker.probes import Probes
+from titan_worker.shipping import Shipping
+from titan_worker.tasks import Tasks
+from titan_worker.workspace import Workspaces
+
+_LOG: Final = logging.getLogger(__name__)
+TURN_INPUTS_MAX: Final = 256
+_REJECTED: Final = frozenset({ErrorCode.PROTOCOL, ErrorCode.PERMISSION_DENIED})
+"""How a link ends whose master does not take what it was sent."""
+_TURNS_PER_PASS: Final = 8
+"""Then the loop gets its turn: links and exits must not wait for a long chain of effects."""
+
+
+class Commits(Protocol):
+    """What the engine needs of a ledger."""
+
+    def commit(self, records: tuple[AnyRecord, ...]) -> None:
+        """Make a turn's records durable."""
+
+
+class Parts(NamedTuple):
+    """Everything that carries out effects."""
+
+    link: MasterLink
+    host: base.ProcessHost
+    workspaces: Workspaces
+    launcher: Launcher
+    probes: Probes
+    shipping: Shipping
+    endings: Endings
+    usage: UsageSampler
+    tasks: Tasks
+    home: str
+
+
+class Engine:
+    """One worker's loop."""
+
+    def __init__(
+        self,
+        *,
+        core: WorkerCore,
+        ledger: Commits,
+        now_ms: Callable[[], int],
+        loop: asyncio.AbstractEventLoop,
+        on_joined: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._ledger = ledger
+        self._now_ms = now_ms
+        self._loop = loop
+        self._on_joined = on_joined
+        self._parts: Parts | None = None
+        self._inbox: deque[Input] = deque()
+        self._is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms: int | None = None
+        # Started, and not told yet: (when, service port).
+        self._starting: dict[AttemptRef, tuple[int, int]] = {}
+        self._signalled: set[AttemptRef] = set()
+        self._escapes: set[AttemptRef] = set()
+        self._hunt: asyncio.Task[None] | None = None
+        self._leave: Leave | None = None
+        self.departed = asyncio.Event()
+        """The core wants nothing more done: the process may end."""
+        self._routes: dict[type, Callable[[Any], None]] = {
+            Send: self._send,
+            Prepare: self._prepare,
+            Spawn: lambda effect: self._spawn(effect.order),
+            Terminate: self._terminate,
+            AbandonPrepare: lambda effect: self._own.workspaces.abandon(effect.ref),
+            Probe: lambda effect: self._own.probes.start(effect.ref, effect.port),
+            # Its folder stays for a day, which `endings` has known since its end.
+            Forget: lambda _effect: None,
+            HangUp: lambda effect: self._own.link.hang_up(effect.reason),
+            Exit: lambda _effect: self.departed.set(),
+        }
+
+    def bind(self, parts: Parts) -> None:
+        """Say who carries out effects; before the first input."""
+        self._parts = parts
+
+    @property
+    def _own(self) -> Parts:
+        assert self._parts is not None
+        return self._parts
+
+    # -- what comes in --------------------------------------------------------------------------
+    def post(self, item: Input) -> None:
+        """Something happened."""
+        self._inbox.append(item)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._pass)
+
+    def link_opened(self, opened: Opened) -> None:
+        """A master is there."""
+        cluster_id = opened.welcome.cluster_id
+        known = self._core.state.cluster_id
+        if known and known != cluster_id:
+            # Another cluster has no use for these logs, and would not take them.
+            self._own.shipping.drop_all()
+        self.post(LinkUp(cluster_id=cluster_id, term=opened.welcome.term))
+
+    def link_closed(self, code: ErrorCode) -> None:
+        """It is gone."""
+        self._own.shipping.link_down(is_rejected=code in _REJECTED)
+        self.post(LinkDown())
+
+    def received(self, message: AnyMessage) -> None:
+        """The master said something."""
+        if isinstance(message, LogAck):
+            self._own.shipping.acked(message)
+        elif isinstance(message, StartAttempts | ReportAcks | StopAttempts):
+            self.post(FromMaster(message=message))
+        elif isinstance(message, Joined):
+            self.post(FromMaster(message=message))
+            # Logs only now: the master has compared what it knows with what is held here.
+            self._own.shipping.link_up(self._own.link)
+            self._on_joined()
+        else:
+            _LOG.warning("message_ignored what=%r", message)
+
+    def workspace_ready(self, ref: AttemptRef) -> None:
+        """An attempt may be started."""
+        self.post(WorkspaceReady(ref=ref))
+
+    def workspace_failed(self, ref: AttemptRef, message: str) -> None:
+        """It cannot."""
+        self.post(WorkspaceFailed(ref=ref, message=message))
+
+    def probe_answered(self, ref: AttemptRef) -> None:
+        """A service is there."""
+        self.post(ProbeAnswered(ref=ref))
+
+    def started(self, ref: AttemptRef, identity: ProcessIdentity) -> None:
+        """A first process runs, since a moment or two."""
+        at_ms, port = self._starting.pop(ref)
+        self.post(
+            Spawned(
+                ref=ref,
+                pid=identity.pid,
+                start_ticks=identity.start_ticks,
+                port=port,
+                at_ms=at_ms,
+            )
+        )
+
+    def exited(self, ref: AttemptRef, how: base.Exit) -> None:
+        """A first process has ended, and its group with it."""
+        own = self._own
+        own.probes.stop(ref)
+        stdout_bytes, stderr_bytes = own.shipping.end(ref)
+        if ref in self._signalled:
+            self._signalled.discard(ref)
+            self._escapes.add(ref)
+            if self._hunt is None:
+                self._hunt = own.tasks.start(self._hunt_escapes())
+        self.post(
+            Exited(
+                ref=ref,
+                exit_code=how.exit_code,
+                signal=how.signal,
+                stdout_bytes=stdout_bytes,
+                stderr_bytes=stderr_bytes,
+            )
+        )
+
+    # -- turns ----------------------------------------------------------------------------------
+    def _pass(self) -> None:
+        self._is_due = False
+        for _ in range(_TURNS_PER_PASS):
+            self._turn()
+            if not self._inbox:
+                break
+        if self._inbox and not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._pass)
+        self._set_timer()
+
+    def _turn(self) -> None:
+        core, inbox = self._core, self._inbox
+        now_ms = self._now_ms()
+        for _ in range(min(len(inbox), TURN_INPUTS_MAX)):
+            core.handle(inbox.popleft(), now_ms)
+        core.settle(now_ms)
+        turn = core.drain()
+        if turn.records:
+            self._ledger.commit(turn.records)
+            self._note_ends(turn.records)
+        for effect in turn.effects:
+            self._routes[type(effect)](effect)
+
+    def _note_ends(self, records: tuple[AnyRecord, ...]) -> None:
+        own = self._own
+        for record in records:
+            if isinstance(record, AttemptClosed):
+                ref = record.report.ref
+                own.endings.ended(ref, record.report.ended_at_ms, owes_logs=own.shipping.owes(ref))
+
+    def _set_timer(self) -> None:
+        """Sleep exactly until the core has something to do by itself."""
+        due_ms = self._core.next_deadline_ms()
+        if due_ms == self._timer_ms:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_ms = due_ms
+        if due_ms is not None:
+            delay_s = max(0, due_ms - self._now_ms()) / 1000
+            self._timer = self._loop.call_later(delay_s, self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer = self._timer_ms = None
+        self._pass()
+
+    # -- effects --------------------------------------------------------------------------------
+    def _send(self, effect: Send) -> None:
+        message = effect.message
+        if isinstance(message, Leave):
+            self._leave = message  # the very last word, after the logs: see `part`
+            return
+        self._own.link.send(message)
+        if isinstance(message, WorkerStatus):
+            usage = self._own.usage.sample()
+            self.post(
+                UsageSampled(
+                    cpu_permille=usage.cpu_permille,
+                    memory_used_bytes=usage.memory_used_bytes,
+                    memory_total_bytes=usage.memory_total_bytes,
+                )
+            )
+
+    def _prepare(self, effect: Prepare) -> None:
+        self._own.workspaces.prepare(effect.order)
+
+    def _spawn(self, order: AttemptOrder) -> None:
+        own, ref = self._own, order.ref
+        try:
+            folders = own.workspaces.folders(ref)
+            port = service_port(order)
+            own.host.spawn(ref, own.launcher.plan(order, folders, port))
+        except base.SpawnError as error:
+            self.post(SpawnFailed(ref=ref, message=str(error)))
+            return
+        self._starting[ref] = (self._now_ms(), port)
+        own.shipping.watch(ref, folders.stdout, folders.stderr)
+
+    def _terminate(self, effect: Terminate) -> None:
+        self._signalled.add(effect.ref)
+        self._own.host.terminate(effect.ref, force=effect.force)
+
+    async def _hunt_escapes(self) -> None:
+        """What stopped attempts started outside their groups goes too; reports do not wait."""
+        while self._escapes:
+            refs, self._escapes = self._escapes, set()
+            killed = await asyncio.to_thread(kill_escaped, self._own.home, refs)
+            if killed:
+                _LOG.warning("escaped_processes_killed count=%d", killed)
+        self._hunt = None
+
+    # -- the end --------------------------------------------------------------------------------
+    async def part(self, timeout_s: float) -> None:
+        """Ship what is left of the logs, then say goodbye."""
+        own = self._own
+        if self._leave is None:
+            return
+        try:
+            await asyncio.wait_for(own.shipping.wait_shipped(), timeout_s)
+        except TimeoutError:
+            _LOG.warning("logs_left why=the master did not take them in time")
+        own.link.send(self._leave)
+        await own.link.part(timeout_s)
+
+    def close(self) -> None:
+        """Set no more timers."""
+        if self._timer is not None:
+            self._timer.cancel()

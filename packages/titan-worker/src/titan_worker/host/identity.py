@@ -1,0 +1,76 @@
+"""Which process is meant: (pid, start time, boot id), never a pid alone.
+
+A pid is used again as soon as its owner has been waited for; the start time (in clock ticks since
+boot) tells two owners apart, the boot id two boots. Reads /proc, signals nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_STAT_BYTES: Final = 4096
+
+
+class ProcessIdentity(NamedTuple):
+    """One process of this boot, for as long as the boot lasts."""
+
+    pid: int
+    start_ticks: int
+
+
+class ProcessStat(NamedTuple):
+    """What /proc says of a living or dead, not yet awaited process."""
+
+    pid: int
+    state: str
+    """One letter; Z and X are dead."""
+    parent: int
+    group: int
+    start_ticks: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still executes anything."""
+        return self.state not in "ZX"
+
+
+def boot_id() -> str:
+    """This boot's id."""
+    return Path(_BOOT_ID).read_text(encoding="ascii").strip()
+
+
+def read_stat(pid: int) -> ProcessStat | None:
+    """What is known of `pid`; None when there is no such process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    try:
+        text = os.read(fd, _STAT_BYTES)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
+    # The second field is the program's name in brackets and may hold anything, brackets too.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return ProcessStat(
+        pid=pid,
+        state=fields[0].decode(),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        start_ticks=int(fields[19]),
+    )
+
+
+def is_running(identity: ProcessIdentity) -> bool:
+    """Whether exactly this process still executes."""
+    stat = read_stat(identity.pid)
+    return stat is not None and stat.is_alive and stat.start_ticks == identity.start_ticks
+
+
+def list_pids() -> list[int]:
+    """Every process that /proc shows."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]

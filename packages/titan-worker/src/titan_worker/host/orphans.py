@@ -1,0 +1,160 @@
+"""Clears away what earlier lives of this worker left running, once, before the first job.
+
+Two nets. Processes that the ledger remembers, proven by their identity; and every process of our
+user that carries this worker's mark in its environment (jobs hand it down to what they start).
+A process is opened by pidfd and looked at again before it is signalled, so a number that was given
+to somebody else in between is never hit. Never signals what neither net proves to be ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from titan_proto.ids import AttemptRef
+from titan_worker.host.identity import ProcessIdentity, ProcessStat, list_pids, read_stat
+
+MARK: Final = "TITAN_WORKER_HOME"
+"""Environment variable that names the worker (its private folder) to all its descendants."""
+
+_LOG: Final = logging.getLogger(__name__)
+_PASSES: Final = 10
+_GONE_WITHIN_MS: Final = 5_000
+
+
+def sweep(home: str, recorded: Iterable[ProcessIdentity]) -> int:
+    """Kill the leftovers of the worker whose private folder is `home`; how many there were.
+
+    `recorded` are processes of this boot.
+    """
+    mark = f"{MARK}={home}".encode()
+    killed: set[ProcessIdentity] = set()
+    for _ in range(_PASSES):  # one that was forking while we looked shows in the next pass
+        found = {*_marked(mark), *_recorded(recorded)}
+        if not found:
+            break
+        killed |= found
+        _kill(found)
+    for identity in sorted(killed):
+        _LOG.warning("orphan_killed pid=%d home=%s", identity.pid, home)
+    return len(killed)
+
+
+def kill_escaped(home: str, attempts: Iterable[AttemptRef]) -> int:
+    """Kill what these ended attempts have left outside their groups; how many there were."""
+    killed = 0
+    for ref in attempts:
+        marks = (
+            f"{MARK}={home}",
+            f"TITAN_RUN_ID={ref.run_id}",
+            f"TITAN_JOB_ID={ref.job_id}",
+            f"TITAN_ATTEMPT={ref.number}",
+        )
+        found = set(_marked(*(mark.encode() for mark in marks)))
+        _kill(found)
+        killed += len(found)
+    return killed
+
+
+def _marked(*marks: bytes) -> list[ProcessIdentity]:
+    """Living processes of our user with all of `marks` in their environment; never ourselves."""
+    ours = _ancestry()
+    found = []
+    for pid in list_pids():
+        if pid in ours:
+            continue
+        stat = read_stat(pid)
+        if stat is None or not stat.is_alive:
+            continue
+        environment = _environment(pid)
+        if all(mark in environment for mark in marks):
+            found.append(ProcessIdentity(pid, stat.start_ticks))
+    return found
+
+
+def _recorded(recorded: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
+    found = []
+    for identity in recorded:
+        stat = read_stat(identity.pid)
+        if stat is not None and stat.is_alive and stat.start_ticks == identity.start_ticks:
+            found.append(identity)
+    return found
+
+
+def _environment(pid: int) -> list[bytes]:
+    """The variables a process was started with; none where it is not ours to read."""
+    path = Path("/proc", str(pid))
+    try:
+        if path.stat().st_uid != os.geteuid():
+            return []
+        return (path / "environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
+
+
+def _ancestry() -> set[int]:
+    """Ourselves and whoever started us: a worker may itself have been started from a job."""
+    found: set[int] = set()
+    pid = os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        stat = read_stat(pid)
+        pid = stat.parent if stat is not None else 0
+    return found
+
+
+def _kill(identities: Iterable[ProcessIdentity]) -> None:
+    """SIGKILL to these and their groups; returns when they are gone, or after five seconds."""
+    poller = select.poll()
+    with contextlib.ExitStack() as stack:
+        waiting: set[int] = set()
+        for identity in identities:
+            pidfd = _open(identity)
+            if pidfd is None:
+                continue
+            stack.callback(os.close, pidfd)
+            _kill_one(pidfd, identity)
+            poller.register(pidfd, select.POLLIN)
+            waiting.add(pidfd)
+        deadline = time.monotonic() + _GONE_WITHIN_MS / 1000
+        while waiting and (left_s := deadline - time.monotonic()) > 0:
+            for pidfd, _event in poller.poll(left_s * 1000):
+                poller.unregister(pidfd)
+                waiting.discard(pidfd)
+
+
+def _open(identity: ProcessIdentity) -> int | None:
+    """A pidfd of exactly this process, or None if it is gone."""
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    # Looked at after opening: from here on the descriptor cannot come to mean another process.
+    stat = read_stat(identity.pid)
+    if stat is None or stat.start_ticks != identity.start_ticks:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def _kill_one(pidfd: int, identity: ProcessIdentity) -> None:
+    stat = read_stat(identity.pid)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if stat is not None and _leads_own_group(stat, identity):
+            os.killpg(stat.group, signal.SIGKILL)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _leads_own_group(stat: ProcessStat, identity: ProcessIdentity) -> bool:
+    """Whether its group is its own: a leader's group is named by its pid, which is proven.
+
+    Members of a group whose leader is gone are found one by one instead.
+    """
+    return stat.start_ticks == identity.start_ticks and stat.group == identity.pid != os.getpgrp()

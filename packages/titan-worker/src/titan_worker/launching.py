@@ -1,0 +1,156 @@
+"""From an order to the process: which program, which arguments, which environment.
+
+Knows the rules for scripts (``.py`` this interpreter, ``.sh`` bash or sh, ``.jar`` java, anything
+else itself) and what a job finds in its environment: an allow-list of the worker's own, what Titan
+tells it, then what its spec sets. Starts nothing. Called by the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from titan_proto.messages.worker import AttemptOrder
+from titan_proto.specs import Launch, LaunchKind
+from titan_worker.archives import path_problem
+from titan_worker.host.base import LaunchPlan, SpawnError
+from titan_worker.host.orphans import MARK
+from titan_worker.workspace import Folders
+
+# Looks at files for every job: no pathlib.
+# ruff: noqa: PTH113, PTH208
+
+_ALLOWED: Final = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SHELL")
+_ALLOWED_PREFIX: Final = "LC_"
+_PATH_DEFAULT: Final = "/usr/local/bin:/usr/bin:/bin"
+_LOOPBACK: Final = "127.0.0.1"
+_LISTED: Final = 8
+"""So many names of a workspace are told when a script is not among them."""
+
+
+class Launcher:
+    """Makes plans for one worker."""
+
+    def __init__(self, *, environ: Mapping[str, str], worker: str, home: str) -> None:
+        inherited = {
+            name: value
+            for name, value in environ.items()
+            if name in _ALLOWED or name.startswith(_ALLOWED_PREFIX)
+        }
+        self._base = {
+            "PATH": _PATH_DEFAULT,
+            **inherited,
+            "PYTHONUNBUFFERED": "1",
+            "TITAN_WORKER": worker,
+            MARK: home,
+        }
+        self._programs: dict[tuple[str, str], str | None] = {}
+
+    def plan(self, order: AttemptOrder, folders: Folders, port: int) -> LaunchPlan:
+        """The process of this order. Raises SpawnError with a text for people."""
+        env = self._environment(order, folders, port)
+        launch = order.spec.launch
+        path = env["PATH"]
+        argv = self._argv(launch, folders.work, path)
+        program = argv[0] if "/" in argv[0] else self._find(argv[0], path)
+        if program is None:
+            raise SpawnError(f"command {argv[0]!r} was not found on this worker (PATH is {path})")
+        return LaunchPlan(program, argv, env, folders.work, folders.stdout, folders.stderr)
+
+    def _environment(self, order: AttemptOrder, folders: Folders, port: int) -> dict[str, str]:
+        ref = order.ref
+        env = {
+            **self._base,
+            "TITAN_RUN_ID": ref.run_id,
+            "TITAN_JOB_ID": ref.job_id,
+            "TITAN_ATTEMPT": str(ref.number),
+            "TITAN_FENCE": str(order.fence),
+            "TITAN_RUN_NAME": order.run_name,
+            "TITAN_SHARED": folders.shared,
+        }
+        if port:
+            env["PORT"] = str(port)
+        if order.spec.launch.env:
+            env.update(order.spec.launch.env)
+            # What a later life of this worker recognises its leftovers by is not the job's to set.
+            env[MARK] = self._base[MARK]
+        return env
+
+    def _argv(self, launch: Launch, work: str, path: str) -> tuple[str, ...]:
+        if launch.kind is LaunchKind.SHELL:
+            return ("/bin/sh", "-c", launch.shell, "sh", *launch.args)
+        if launch.kind is LaunchKind.COMMAND and launch.command:
+            return (*launch.command, *launch.args)
+        if launch.kind is LaunchKind.SCRIPT:
+            return (*self._script(launch.script, work, path), *launch.args)
+        raise SpawnError(f"this worker does not know how to launch {launch.kind}: is it too old?")
+
+    def _script(self, script: str, work: str, path: str) -> tuple[str, ...]:
+        """How a script of the workspace is executed."""
+        problem = path_problem(script)
+        if problem:
+            raise SpawnError(f"script {script[:200]!r} is refused: {problem}")
+        file = f"{work}/{script}"
+        if not os.path.isfile(file):
+            raise SpawnError(
+                f"script {script!r} is not in the workspace, which holds {_listed(work)}"
+            )
+        if not os.access(file, os.R_OK):
+            raise SpawnError(f"script {script!r} is not readable")
+        suffix = script[script.rfind(".") :] if "." in script else ""
+        if suffix == ".py":
+            return (sys.executable, file)
+        if suffix == ".sh":
+            return (self._find("bash", path) or "/bin/sh", file)
+        if suffix == ".jar":
+            java = self._find("java", path)
+            if java is None:
+                raise SpawnError(
+                    f"script {script!r} needs java, which is not on this worker's PATH"
+                )
+            return (java, "-jar", file)
+        if not os.access(file, os.X_OK):
+            raise SpawnError(
+                f"script {script!r} is not executable: chmod +x it before it is submitted, "
+                "or give it a name that ends in .py, .sh or .jar"
+            )
+        return (file,)
+
+    def _find(self, name: str, path: str) -> str | None:
+        """The program `name` on `path`; found ones are remembered."""
+        program = self._programs.get((name, path))
+        if program is None:
+            program = shutil.which(name, path=path)
+            if program is not None:
+                self._programs[name, path] = program
+        return program
+
+
+def _listed(work: str) -> str:
+    names = sorted(os.listdir(work))
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return (", ".join(names[:_LISTED]) or "nothing") + more
+
+
+def service_port(order: AttemptOrder) -> int:
+    """The port that this order's process will listen on; 0 if it has none. Raises SpawnError."""
+    service = order.spec.service
+    if service is None or not (service.port or service.port_auto):
+        return 0
+    wanted = 0 if service.port_auto else service.port
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Somebody else's answer on that port would otherwise pass for the service's health.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, wanted))
+        except OSError as error:
+            raise SpawnError(
+                f"port {wanted} cannot be used on this worker ({error.strerror}); "
+                "`port: auto` picks a free one"
+            ) from error
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,210 @@
+"""The worker's one link: dialled for ever, with pauses that grow; nobody ever dials the worker.
+
+It hands the master's messages on and says when the link comes and goes. What they mean is the
+core's business. It gives up only where trying again is of no use: the token is refused, or another
+live worker has this one's name. Called by the engine; built by ``app``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol
+
+from titan_proto.connection import Closed, Opened, Received
+from titan_proto.errors import ConnectFailed, ErrorCode, LinkLost, NoToken, Refused
+from titan_proto.handshake import BadToken
+from titan_proto.io.address import Address
+from titan_proto.io.aio import AioLink, dial
+from titan_proto.messages import AnyMessage, ArtifactChunk, FetchArtifact, Role
+
+_LOG: Final = logging.getLogger(__name__)
+
+BACKOFF_MIN_S: Final = 0.05
+BACKOFF_MAX_S: Final = 5.0
+_DIAL_S: Final = 10.0
+_PASSING: Final = frozenset(
+    {
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.LIMIT_EXCEEDED,
+        ErrorCode.SHUTTING_DOWN,
+        ErrorCode.NOT_LEADER,
+        ErrorCode.INTERNAL,
+    }
+)
+"""Refusals that a later try may not meet."""
+
+
+class LinkRefused(Exception):
+    """This worker will not be let in, however often it asks."""
+
+    def __init__(self, code: ErrorCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class LinkUser(Protocol):
+    """Who is told what happens on the link."""
+
+    def link_opened(self, opened: Opened) -> None:
+        """A master is there."""
+
+    def link_closed(self, code: ErrorCode) -> None:
+        """It is gone, and why."""
+
+    def received(self, message: AnyMessage) -> None:
+        """It said something that is no answer to a request."""
+
+
+class MasterLink:
+    """Keeps one link to the master, as far as that is possible."""
+
+    def __init__(
+        self,
+        *,
+        address: Address,
+        find_token: Callable[[], str],
+        software: str,
+        user: LinkUser,
+    ) -> None:
+        self._address = address
+        self._find_token = find_token
+        self._software = software
+        self._user = user
+        self._link: AioLink | None = None
+        self._up: asyncio.Event = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._last_term = 0
+        self._is_parting = False
+        self._told = ""
+
+    async def run(self) -> None:
+        """Dial, serve, dial again, for ever. Raises LinkRefused."""
+        backoff_s = BACKOFF_MIN_S
+        while True:
+            began_s = time.monotonic()
+            await self._serve_once()
+            if time.monotonic() - began_s > BACKOFF_MAX_S:
+                backoff_s = BACKOFF_MIN_S  # this link was one that held
+            # Jitter from dice: many workers lose a master in the same moment.
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    def send(self, message: AnyMessage) -> None:
+        """Send on the present link; without one nothing happens."""
+        if self._link is not None:
+            self._link.send(message)
+
+    async def bulk_room(self, size: int) -> None:
+        """Wait until so much bulk may be sent. Raises LinkLost."""
+        if self._link is None:
+            raise LinkLost("there is no link")
+        await self._link.bulk_room(size)
+
+    async def fetch(self, digest: str, offset: int) -> AsyncIterator[ArtifactChunk]:
+        """The artifact's bytes from `offset` on, once there is a link. Raises LinkLost."""
+        # No deadline: without a master there is nobody to give the attempt to instead.
+        await self._up.wait()
+        if self._link is None:
+            raise LinkLost("there is no link")
+        async for chunk in self._link.stream(FetchArtifact(digest=digest, offset=offset)):
+            yield chunk
+
+    def hang_up(self, reason: str) -> None:
+        """Close the present link; a new one is dialled after a pause."""
+        if self._link is not None:
+            _LOG.warning("link_hung_up master=%s reason=%s", self._address, reason)
+            self._link.close(ErrorCode.SUPERSEDED, reason)
+
+    async def part(self, timeout_s: float) -> None:
+        """Write what is queued, say goodbye, and wait until that has left."""
+        self._is_parting = True
+        if self._link is not None:
+            self._link.close(ErrorCode.SHUTTING_DOWN, "the worker ends")
+            try:
+                await asyncio.wait_for(self._gone.wait(), timeout_s)
+            except TimeoutError:
+                _LOG.warning("link_still_writing master=%s", self._address)
+
+    async def _serve_once(self) -> None:
+        """One link, from dialling to its end."""
+        try:
+            link = await dial(
+                self._address,
+                self._find_token(),
+                role=Role.WORKER,
+                software=self._software,
+                on_message=self._on_message,
+                on_close=self._on_close,
+                timeout_s=_DIAL_S,
+                last_term=self._last_term,
+            )
+        except ConnectFailed as error:
+            self._tell("no_master", str(error))
+            return
+        except NoToken as error:
+            # A master that was never started has not written its token yet.
+            if await self._is_listening():
+                raise LinkRefused(ErrorCode.UNAUTHENTICATED, str(error)) from error
+            self._tell("no_master", f"no master answers at {self._address}")
+            return
+        except BadToken as error:
+            raise LinkRefused(ErrorCode.UNAUTHENTICATED, str(error)) from error
+        except Refused as error:
+            if error.code not in _PASSING:
+                raise LinkRefused(error.code, error.reason) from error
+            self._tell("refused", f"{error.code}: {error.reason}")
+            return
+        await self._serve(link)
+
+    async def _serve(self, link: AioLink) -> None:
+        opened = link.opened
+        assert opened is not None
+        self._told = ""
+        self._link = link
+        self._last_term = opened.welcome.term
+        self._gone.clear()
+        _LOG.info("link_up master=%s cluster=%s", self._address, opened.welcome.cluster_id)
+        try:
+            if not link.connection.is_closed:
+                self._user.link_opened(opened)
+                self._up.set()
+                # No deadline: a dead host is noticed by TCP_USER_TIMEOUT.
+                await self._gone.wait()
+        finally:
+            self._link = None
+            self._up.clear()
+            closed = link.connection.closed
+            self._user.link_closed(closed.code if closed else ErrorCode.UNAVAILABLE)
+            link.abort()
+        if closed is not None and closed.code is ErrorCode.DUPLICATE_WORKER:
+            raise LinkRefused(closed.code, closed.reason)
+        if closed is None or closed.code is not ErrorCode.SHUTTING_DOWN or not self._is_parting:
+            self._tell("link_down", f"{closed.code}: {closed.reason}" if closed else "it was cut")
+
+    def _on_message(self, link: AioLink, received: Received) -> None:
+        if link is self._link:
+            self._user.received(received.message)
+
+    def _on_close(self, link: AioLink, closed: Closed) -> None:
+        del closed
+        if link is self._link:
+            self._up.clear()
+            self._gone.set()
+
+    def _tell(self, fact: str, why: str) -> None:
+        """One line per change, not per try."""
+        if why != self._told:
+            self._told = why
+            _LOG.warning("%s master=%s why=%s", fact, self._address, why)
+
+    async def _is_listening(self) -> bool:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(*self._address), _DIAL_S)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True

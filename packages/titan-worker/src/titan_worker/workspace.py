@@ -1,0 +1,177 @@
+"""Folders that attempts run in: made, filled, and swept long after.
+
+    titan_workspace/jobs/<run>/<job>.<number>/   stdout.log, stderr.log, work/
+    titan_workspace/shared/<run>/                one per run on this machine
+
+``work/`` starts as a copy of the run's workspace artifact plus the job's own. Small copies of what
+is in the cache already are made at once, the rest in a thread; no folder is ever removed here while
+jobs start (see ``endings`` for when they go). Called by the engine alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from titan_proto.ids import AttemptRef, is_job_id, is_run_id
+from titan_proto.messages.worker import AttemptOrder
+from titan_proto.specs import ArtifactRef
+from titan_worker.artifacts import ArtifactError, Artifacts, Entry, copy_into
+from titan_worker.tasks import Tasks
+
+# One to four folders per job are the worker's hot path: no pathlib.
+# ruff: noqa: PTH102, PTH103, PTH106
+
+_INLINE_BYTES: Final = 256 * 1024
+_INLINE_FILES: Final = 8
+"""Up to this much is copied at once: a thread would cost more than the copying."""
+_RUNS_REMEMBERED: Final = 10_000
+
+
+class Folders(NamedTuple):
+    """Where one attempt lives."""
+
+    attempt: str
+    work: str
+    stdout: str
+    stderr: str
+    shared: str
+
+
+class Workspaces:
+    """The workspace folders of one data folder, which workers on other ports may share."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        artifacts: Artifacts,
+        tasks: Tasks,
+        on_ready: Callable[[AttemptRef], None],
+        on_failed: Callable[[AttemptRef, str], None],
+    ) -> None:
+        self._jobs = f"{root}/jobs"
+        self._shared = f"{root}/shared"
+        self._artifacts = artifacts
+        self._tasks = tasks
+        self._on_ready = on_ready
+        self._on_failed = on_failed
+        self._filling: dict[AttemptRef, asyncio.Task[None]] = {}
+        # Runs whose folders exist: saves two system calls for every job but a run's first.
+        self._runs: dict[str, None] = {}
+        for folder in (self._jobs, self._shared):
+            os.makedirs(folder, exist_ok=True)
+
+    def folders(self, ref: AttemptRef) -> Folders:
+        """Where `ref` lives; whether it is there is another matter."""
+        # The order comes from outside: what becomes a path is checked here, whoever checked before.
+        if not (is_run_id(ref.run_id) and is_job_id(ref.job_id) and ref.number > 0):
+            raise ValueError(f"not an attempt's name: {ref!r}")
+        attempt = f"{self._jobs}/{ref.run_id}/{ref.job_id}.{ref.number}"
+        return Folders(
+            attempt,
+            f"{attempt}/work",
+            f"{attempt}/stdout.log",
+            f"{attempt}/stderr.log",
+            f"{self._shared}/{ref.run_id}",
+        )
+
+    def prepare(self, order: AttemptOrder) -> None:
+        """Make and fill the attempt's folders, then say so; perhaps before this returns."""
+        ref = order.ref
+        wanted = [
+            artifact
+            for artifact in (order.workspace, order.spec.launch.artifact)
+            if artifact is not None
+        ]
+        try:
+            folders = self._make(ref)
+            entries = self._at_hand(wanted)
+            if entries is not None:
+                for entry, artifact in zip(entries, wanted, strict=True):
+                    copy_into(entry, artifact, folders.work)
+        except (OSError, ValueError) as error:
+            self._on_failed(ref, _explain(error))
+            return
+        if entries is not None:
+            self._on_ready(ref)
+            return
+        task = self._filling[ref] = self._tasks.start(self._fill(ref, folders.work, wanted))
+        task.add_done_callback(lambda _task: self._filling.pop(ref, None))
+
+    def abandon(self, ref: AttemptRef) -> None:
+        """Nobody wants this workspace any more."""
+        task = self._filling.pop(ref, None)
+        if task is not None:
+            task.cancel()
+
+    def remove(self, ref: AttemptRef) -> None:
+        """Delete the attempt's folder, and the run's if it was the last. May run in a thread.
+
+        What jobs have put into the run's shared folder stays: a later job may still come for it,
+        and only the master knows when a run is over.
+        """
+        folders = self.folders(ref)
+        shutil.rmtree(folders.attempt, ignore_errors=True)
+        for folder in (f"{self._jobs}/{ref.run_id}", folders.shared):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(folder)
+
+    def _make(self, ref: AttemptRef) -> Folders:
+        folders = self.folders(ref)
+        if ref.run_id not in self._runs:
+            self._make_run(ref.run_id, folders.shared)
+        try:
+            os.mkdir(folders.attempt)
+        except FileExistsError:
+            # Left by a life whose ledger is gone. Logs are appended to: they must begin empty.
+            shutil.rmtree(folders.attempt)
+            os.mkdir(folders.attempt)
+        except FileNotFoundError:  # the run's folder was swept since
+            self._make_run(ref.run_id, folders.shared)
+            os.mkdir(folders.attempt)
+        os.mkdir(folders.work)
+        return folders
+
+    def _make_run(self, run_id: str, shared: str) -> None:
+        os.makedirs(f"{self._jobs}/{run_id}", exist_ok=True)
+        os.makedirs(shared, exist_ok=True)
+        self._runs[run_id] = None
+        if len(self._runs) > _RUNS_REMEMBERED:
+            del self._runs[next(iter(self._runs))]
+
+    def _at_hand(self, wanted: list[ArtifactRef]) -> list[Entry] | None:
+        """The artifacts, if they are here and small enough to be copied at once."""
+        entries = []
+        for artifact in wanted:
+            entry = self._artifacts.find(artifact)
+            if (
+                entry is None
+                or len(entry.tree.files) > _INLINE_FILES
+                or entry.tree.size_bytes > _INLINE_BYTES
+            ):
+                return None
+            entries.append(entry)
+        return entries
+
+    async def _fill(self, ref: AttemptRef, work: str, wanted: list[ArtifactRef]) -> None:
+        try:
+            for artifact in wanted:
+                entry = await self._artifacts.get(artifact)
+                with self._artifacts.in_use(artifact):
+                    await asyncio.to_thread(copy_into, entry, artifact, work)
+        except (ArtifactError, OSError) as error:
+            self._on_failed(ref, _explain(error))
+            return
+        self._on_ready(ref)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"the workspace could not be made: {error.strerror} ({error.filename})"
+    return f"the workspace could not be made: {error}"

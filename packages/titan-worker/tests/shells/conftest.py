@@ -1,0 +1,346 @@
+"""A master played by the test: a real Connection on a real socket, orders by hand, all remembered.
+
+And a whole worker in the same loop, its processes real.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import select
+
+import pytest
+
+from titan_proto.connection import Connection
+from titan_proto.errors import ErrorCode
+from titan_proto.handshake import format_token, key_of, parse_token
+from titan_proto.ids import AttemptRef
+from titan_proto.io.address import Address
+from titan_proto.io.aio import AioLink
+from titan_proto.io.entropy import new_id
+from titan_proto.messages import (
+    ArtifactChunk,
+    AttemptOrder,
+    AttemptReports,
+    Error,
+    FetchArtifact,
+    Join,
+    Joined,
+    Leave,
+    LogAck,
+    LogChunk,
+    Refused,
+    ReportAcks,
+    StartAttempts,
+    StopAttempts,
+    Welcome,
+    WorkerStatus,
+)
+from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, JobSpec, Launch, LaunchKind
+from titan_proto.states import AttemptState, ExitReason
+from titan_worker.app import Worker
+from titan_worker.config import CACHE_BYTES, Settings
+from titan_worker.ledger import Ledger
+
+RUN = "r" * 16
+SECRET = "5" * 64
+TOKEN = format_token("local", "t1", SECRET)
+
+
+class Peer:
+    """The scripted master."""
+
+    def __init__(self):
+        self.cluster_id = "cluster-1"
+        self.term = 1
+        self.heartbeat_ms = 60_000
+        self.links = []
+        self.joins = []
+        self.seen = []
+        """Every message, in order, as (link's number, message)."""
+        self.starts = {}
+        self.ends = {}
+        self.logs = {}
+        self.blobs = {}
+        self.fetches = []
+        self.answers_reports = True
+        self.takes_logs = True
+        self.refuses = None
+        self.cut_artifact_at = None
+        self.join_stops = ()
+        self.join_forgets = ()
+        self._news = asyncio.Event()
+        self._server = None
+        self._tasks = set()
+
+    async def open(self, port=0):
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, "127.0.0.1", port)
+        self.address = Address("127.0.0.1", self._server.sockets[0].getsockname()[1])
+
+    async def close(self):
+        for task in self._tasks:
+            task.cancel()
+        if self._server is not None:
+            self._server.close()
+        for link in self.links:
+            link.abort()
+        # A transport's end is told on the loop's next pass.
+        await asyncio.sleep(0)
+
+    async def until(self, condition):
+        async with asyncio.timeout(15):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+    # -- what it says -----------------------------------------------------------------------------
+    @property
+    def link(self):
+        return self.links[-1]
+
+    def order(self, name, *orders, **fields):
+        self.link.send(StartAttempts(term=self.term, orders=(order(name, **fields), *orders)))
+
+    def stop(self, *names, reason=ExitReason.CANCELLED):
+        refs = tuple(ref(name) for name in names)
+        self.link.send(StopAttempts(term=self.term, refs=refs, reason=reason))
+
+    def offer(self, data, name="", packed=False):
+        """An artifact that this master has."""
+        digest = hashlib.sha256(data).hexdigest()
+        self.blobs[digest] = data
+        kind = ArtifactFormat.ZIP if packed else ArtifactFormat.FILE
+        return ArtifactRef(digest=digest, size_bytes=len(data), format=kind, name=name)
+
+    def cut(self):
+        """Break the present link without a word."""
+        self.link.abort()
+
+    # -- what it waits for ------------------------------------------------------------------------
+    async def joined(self, count=1):
+        await self.until(lambda: len(self.joins) >= count)
+
+    async def end_of(self, name, number=1):
+        key = ref(name, number)
+        await self.until(lambda: key in self.ends)
+        return self.ends[key]
+
+    async def running(self, name):
+        await self.until(lambda: ref(name) in self.starts)
+        return self.starts[ref(name)]
+
+    async def log_of(self, name, text, stream=1):
+        """Until the log holds `text`; the log."""
+        await self.until(lambda: text in self.log(name, stream))
+        return self.log(name, stream)
+
+    def log(self, name, stream=1, number=1):
+        return bytes(self.logs.get((ref(name, number), stream), b""))
+
+    def got(self, kind):
+        return [message for _, message in self.seen if isinstance(message, kind)]
+
+    # -- inside -----------------------------------------------------------------------------------
+    def _accept(self):
+        connection = Connection.listener(
+            server_nonce=secrets.token_bytes(32),
+            authenticate=self._authenticate,
+            welcome=lambda hello: Welcome(
+                version=1,
+                cluster_id=self.cluster_id,
+                software="peer",
+                term=self.term,
+                link_id=len(self.links) + 1,
+            ),
+        )
+        return AioLink(
+            connection,
+            on_open=lambda link, opened: self.links.append(link),
+            on_message=self._message,
+            on_close=lambda link, closed: self._news.set(),
+        )
+
+    def _authenticate(self, hello):
+        if self.refuses is not None:
+            return self.refuses
+        if hello.token_id != parse_token(TOKEN).token_id:
+            return Refused(code=ErrorCode.UNAUTHENTICATED, reason="no such token here")
+        return key_of(SECRET)
+
+    def _message(self, link, received):
+        message = received.message
+        self.seen.append((len(self.links), message))
+        if isinstance(message, Join):
+            self.joins.append(message)
+            link.send(
+                Joined(
+                    term=self.term,
+                    heartbeat_ms=self.heartbeat_ms,
+                    lost_after_ms=6 * self.heartbeat_ms,
+                    stop=self.join_stops,
+                    forget=self.join_forgets,
+                )
+            )
+        elif isinstance(message, AttemptReports):
+            self._reports(link, message)
+        elif isinstance(message, LogChunk):
+            self._log(link, message)
+        elif isinstance(message, FetchArtifact):
+            self.fetches.append(message)
+            task = asyncio.ensure_future(self._serve(link, received.correlation, message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            assert isinstance(message, WorkerStatus | Leave), message
+        self._news.set()
+
+    def _reports(self, link, message):
+        for report in message.reports:
+            (self.ends if report.state is AttemptState.ENDED else self.starts)[report.ref] = report
+        ended = tuple(r.ref for r in message.reports if r.state is AttemptState.ENDED)
+        if ended and self.answers_reports:
+            link.send(ReportAcks(refs=ended))
+
+    def _log(self, link, chunk):
+        if not self.takes_logs:
+            return
+        have = self.logs.setdefault((chunk.ref, chunk.stream), bytearray())
+        assert chunk.offset <= len(have), "a gap"
+        have += chunk.data[len(have) - chunk.offset :]
+        link.send(LogAck(chunk.ref, chunk.stream, len(have)))
+
+    async def _serve(self, link, correlation, request):
+        data = self.blobs.get(request.digest)
+        if data is None:
+            link.send(Error(code=ErrorCode.NOT_FOUND, message="no such artifact"), correlation)
+            return
+        offset = request.offset
+        while True:
+            piece = data[offset : offset + 65_536]
+            end = offset + len(piece) >= len(data)
+            await link.bulk_room(len(piece))
+            if self.cut_artifact_at is not None and offset + len(piece) > self.cut_artifact_at:
+                self.cut_artifact_at = None
+                # What was sent before the cut does arrive.
+                while link.connection.pending_bytes or link._transport.get_write_buffer_size():  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                link.abort()
+                return
+            link.send(ArtifactChunk(offset, piece), correlation, end=end)
+            offset += len(piece)
+            if end:
+                return
+
+
+def ref(name, number=1):
+    return AttemptRef(RUN, name, number)
+
+
+def order(name, *, shell=None, launch=None, number=1, workspace=None, **spec):
+    made = launch or Launch(kind=LaunchKind.SHELL, shell=shell)
+    return AttemptOrder(
+        ref=ref(name, number),
+        fence=7,
+        spec=JobSpec(id=name, launch=made, **spec),
+        run_name="nightly",
+        workspace=workspace,
+    )
+
+
+class Nest:
+    """Workers in one data folder, one life after another."""
+
+    def __init__(self, folder, peer):
+        self.peer = peer
+        self.settings = Settings(
+            port=8080,
+            master=peer.address,
+            slots=2,
+            skills=("GENERAL",),
+            data=folder,
+            cache_bytes=CACHE_BYTES,
+        )
+        self.worker = None
+        self.life = None
+
+    @property
+    def jobs(self):
+        return self.settings.workspace / "jobs" / RUN
+
+    async def start(self):
+        """Another life; returns once its master has seen it join."""
+        joins = len(self.peer.joins)
+        self.begin()
+        await self.peer.joined(joins + 1)
+
+    def begin(self):
+        self.settings.private.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger.open(self.settings.private / "ledger.sqlite", new_id)
+        self.worker = Worker(self.settings, self.ledger)
+        self.life = asyncio.ensure_future(self.worker.live())
+
+    async def leave(self):
+        """Ask it to stop; its exit code."""
+        self.worker.stop()
+        return await self.end()
+
+    async def end(self):
+        try:
+            return await asyncio.wait_for(self.life, 20)
+        finally:
+            self.ledger.close()
+
+    async def crash(self):
+        """End it without a word: nothing is reported, what ran is killed."""
+        self.life.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.life
+        self.ledger.close()
+
+
+@pytest.fixture
+async def peer():
+    found = Peer()
+    await found.open()
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def nest(tmp_path, peer, monkeypatch):
+    monkeypatch.setenv("TITAN_TOKEN", TOKEN)
+    found = Nest(tmp_path, peer)
+    yield found
+    if found.life is not None and not found.life.done():
+        await found.crash()
+
+
+@pytest.fixture
+def token():
+    return TOKEN
+
+
+@pytest.fixture
+def wait_gone():
+    def gone(pidfd, timeout_s=10):
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
+
+    return gone
+
+
+@pytest.fixture
+def make_order():
+    return order
+
+
+@pytest.fixture
+def make_ref():
+    return ref
+
+
+@pytest.fixture
+def service():
+    return JobKind.SERVICE

@@ -1,0 +1,113 @@
+"""How orders become processes, where a whole worker would be too much to ask."""
+
+import socket
+import sys
+
+import pytest
+
+from titan_proto.specs import JobKind, Launch, LaunchKind, ServiceSection
+from titan_worker.host.base import SpawnError
+from titan_worker.host.orphans import MARK
+from titan_worker.launching import Launcher, service_port
+from titan_worker.workspace import Folders
+
+
+@pytest.fixture
+def folders(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    return Folders(str(tmp_path), str(work), "out", "err", "/shared")
+
+
+@pytest.fixture
+def plan(folders, make_order):
+    def make(launch, port=0, **environ):
+        launcher = Launcher(environ=environ, worker="vm:1", home="/home/of/it")
+        return launcher.plan(make_order("a", launch=launch), folders, port)
+
+    return make
+
+
+def script(name, **fields):
+    return Launch(kind=LaunchKind.SCRIPT, script=name, **fields)
+
+
+def test_a_jar_without_java_says_so(plan, tmp_path):
+    (tmp_path / "work" / "a.jar").write_bytes(b"")
+
+    with pytest.raises(SpawnError, match="needs java"):
+        plan(script("a.jar"), PATH=str(tmp_path))
+
+
+def test_a_jar_is_given_to_java(plan, tmp_path):
+    (tmp_path / "work" / "a.jar").write_bytes(b"")
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\n")
+    java.chmod(0o755)
+
+    made = plan(script("a.jar", args=("-x",)), PATH=str(tmp_path))
+
+    assert made.argv == (str(java), "-jar", f"{tmp_path}/work/a.jar", "-x")
+
+
+def test_a_shell_script_without_bash_is_given_to_sh(plan, tmp_path):
+    (tmp_path / "work" / "a.sh").write_text("")
+
+    assert plan(script("a.sh"), PATH=str(tmp_path)).argv[0] == "/bin/sh"
+
+
+def test_python_is_the_workers_own(plan, tmp_path):
+    (tmp_path / "work" / "a.py").write_text("")
+
+    assert plan(script("a.py")).program == sys.executable
+
+
+def test_a_script_that_may_not_be_read_says_so(plan, tmp_path, monkeypatch):
+    (tmp_path / "work" / "a.py").write_text("")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+
+    with pytest.raises(SpawnError, match="not readable"):
+        plan(script("a.py"))
+
+
+def test_a_shell_line_gets_its_arguments(plan):
+    made = plan(Launch(kind=LaunchKind.SHELL, shell='echo "$1"', args=("one two",)))
+
+    assert made.argv == ("/bin/sh", "-c", 'echo "$1"', "sh", "one two")
+
+
+def test_a_command_is_looked_for_on_the_jobs_own_path(plan, tmp_path):
+    tool = tmp_path / "mine"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    launch = Launch(kind=LaunchKind.COMMAND, command=("mine",), env={"PATH": str(tmp_path)})
+
+    assert plan(launch, PATH="/usr/bin").program == str(tool)
+
+
+def test_a_launch_of_a_newer_master_is_refused(plan):
+    with pytest.raises(SpawnError, match="too old"):
+        plan(Launch(kind=LaunchKind.UNKNOWN))
+    with pytest.raises(SpawnError, match="too old"):
+        plan(Launch(kind=LaunchKind.COMMAND))
+
+
+def test_a_job_cannot_take_off_the_mark_of_its_worker(plan):
+    launch = Launch(kind=LaunchKind.COMMAND, command=("/bin/true",), env={MARK: "", "PORT": "1"})
+
+    made = plan(launch, port=0)
+
+    assert made.env[MARK] == "/home/of/it"
+    assert made.env["PORT"] == "1"  # its own: it has no service port
+
+
+def test_the_service_port_is_told_and_free(plan, make_order):
+    service = ServiceSection(port_auto=True)
+    order = make_order("a", shell="", kind=JobKind.SERVICE, service=service)
+
+    port = service_port(order)
+
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    assert plan(Launch(kind=LaunchKind.SHELL, shell=""), port=port).env["PORT"] == str(port)
+    assert service_port(make_order("a", shell="")) == 0

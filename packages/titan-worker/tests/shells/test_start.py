@@ -1,0 +1,214 @@
+"""The command line, and a worker as a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from titan_proto.io.address import Address
+from titan_proto.states import ExitReason
+from titan_worker.config import ConfigError, make_settings
+from titan_worker.host.identity import read_stat
+
+
+def settings(cwd=Path("/nowhere"), environ=None, **fields):
+    given = {
+        "port": None,
+        "master_host": None,
+        "master_port": None,
+        "port_flag": None,
+        "master_flag": None,
+        "slots": None,
+        "skills": (),
+        "data": Path(),
+    }
+    return make_settings(**(given | fields), environ=environ or {}, cwd=cwd)
+
+
+def test_defaults_are_those_of_the_document():
+    found = settings()
+
+    assert (found.port, found.master, found.slots) == (8080, Address("127.0.0.1", 9090), 4)
+    assert found.skills == ("GENERAL",)
+    assert found.private == Path("/nowhere/.worker-8080")
+    assert found.workspace == Path("/nowhere/titan_workspace")
+
+
+def test_arguments_and_flags_say_the_same():
+    by_arguments = settings(port=8081, master_host="10.0.0.1", master_port=9191)
+
+    assert by_arguments == settings(port_flag=8081, master_flag="10.0.0.1:9191")
+    assert settings(master_host="10.0.0.1").master == Address("10.0.0.1", 9090)
+    assert settings(skills=("GPU", "HIGH_MEM", "GPU")).skills == ("GPU", "HIGH_MEM")
+
+
+def test_the_environment_names_the_master_where_no_argument_does():
+    environ = {"TITAN_MASTER": "titan://10.0.0.2:7000"}
+
+    assert settings(environ=environ).master == Address("10.0.0.2", 7000)
+    assert settings(environ=environ, master_host="10.0.0.1").master.host == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"port": 1, "port_flag": 2}, "given twice"),
+        ({"master_host": "a", "master_flag": "b"}, "given twice"),
+        ({"port": 0}, "expected 1 to 65535"),
+        ({"master_host": "a", "master_port": 70_000}, "expected 1 to 65535"),
+        ({"master_host": "a b"}, "no address"),
+        ({"slots": 0}, "expected 1 to 4096"),
+        ({"skills": ("two words",)}, "'two words'"),
+        ({"skills": ("x" * 65,)}, "at most 64"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_could(fields, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        settings(**fields)
+
+
+class Command:
+    """One ``titan-worker`` process."""
+
+    def __init__(self, folder, *arguments, token=""):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "titan_worker", *arguments],
+            cwd=folder,
+            env=os.environ | {"TITAN_TOKEN": token, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def line_with(self, words):
+        """The next line that has them; the test's timeout is the deadline."""
+        for line in self.process.stderr:
+            if words in line:
+                return line
+        raise AssertionError(f"ended without saying {words!r}")
+
+    def end(self):
+        rest = self.process.stderr.read()
+        return self.process.wait(20), rest
+
+
+@pytest.fixture
+def command(tmp_path):
+    started = []
+
+    def start(*arguments, token=""):
+        started.append(Command(tmp_path, *arguments, token=token))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+        one.process.stderr.close()
+
+
+# Nobody listens on this port of loopback: privileged, and unassigned.
+NOBODY = ("127.0.0.1", "3")
+
+
+def test_the_first_line_says_where_things_lie_and_sigterm_ends_it(command, tmp_path):
+    worker = command("8099", *NOBODY)
+
+    first = worker.line_with("")
+    assert str(tmp_path / ".worker-8099") in first
+    assert str(tmp_path / "titan_workspace") in first
+    worker.line_with("no_master")
+    # It dials and is never dialled: not one listening socket.
+    folder = Path(f"/proc/{worker.process.pid}")
+    own = {str(fd.readlink()) for fd in (folder / "fd").iterdir()}
+    tables = [(folder / "net" / name).read_text().splitlines() for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table]
+    assert not [row for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own]
+    worker.process.send_signal(signal.SIGTERM)
+
+    assert worker.end()[0] == 0
+
+
+def test_a_second_one_of_the_same_port_here_is_told_a_free_port(command):
+    first = command("8099", *NOBODY)
+    first.line_with("no_master")
+    neighbour = command("8100", *NOBODY)
+    neighbour.line_with("no_master")
+
+    code, words = command("8099", *NOBODY).end()
+
+    assert code == 75
+    assert f"pid {first.process.pid}" in words
+    assert "titan-worker 8101" in words
+
+
+def test_wrong_usage_is_64(command):
+    code, words = command("--slots", "0").end()
+
+    assert code == 64
+    assert "expected 1 to 4096" in words
+
+
+def test_help_and_version_are_there(command):
+    assert command("--version").end()[0] == 0
+    assert command("--help").end()[0] == 0
+
+
+async def test_after_kill_9_the_next_life_kills_what_was_left_and_reports_it_lost(
+    command, peer, token, wait_gone
+):
+    """Also what had left its group."""
+    address = (peer.address.host, str(peer.address.port))
+    first = command("8099", *address, token=token)
+    await peer.joined()
+    peer.order("a", shell="setsid sleep 1000 & echo $! $$; exec sleep 1000")
+    pids = [int(word) for word in (await peer.log_of("a", b"\n")).split()]
+    await peer.running("a")
+    descriptors = [os.pidfd_open(pid) for pid in pids]
+
+    first.process.kill()
+    first.process.wait()
+    assert all(read_stat(pid).is_alive for pid in pids)
+    command("8099", *address, token=token)
+    end = await peer.end_of("a")
+
+    assert end.reason is ExitReason.LOST
+    assert all(wait_gone(fd) for fd in descriptors)
+    for fd in descriptors:
+        os.close(fd)
+
+
+async def test_two_signals_end_it_at_once_with_its_jobs(command, peer, token):
+    worker = command("8099", peer.address.host, str(peer.address.port), token=token)
+    await peer.joined()
+    peer.order("deaf", shell="trap '' TERM; echo $$; while :; do sleep 0.01; done")
+    pid = int(await peer.log_of("deaf", b"\n"))
+
+    for words in ("a second signal", "at once"):
+        worker.process.send_signal(signal.SIGINT)
+        worker.line_with(words)
+
+    assert worker.end()[0] == 0
+    assert read_stat(pid) is None or not read_stat(pid).is_alive
+
+
+def test_a_folder_that_cannot_be_written_is_said(command, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    code, words = command("--data", "file/below").end()
+
+    assert code == 78
+    assert "--data must name a folder" in words
+
+
+async def test_without_a_token_a_listening_master_is_not_asked_again_and_again(
+    command, peer, tmp_path
+):
+    code, words = command("8099", peer.address.host, str(peer.address.port)).end()
+
+    assert code == 77
+    assert "no token" in words
