@@ -73,7 +73,7 @@ def bound(tasks: list[Task], slots: int) -> float:
             continue
         pending.pop()
         finish[task.id] = task.seconds + max((finish[p] for p in task.parents), default=0.0)
-    return max(max(finish.values()), sum(task.seconds for task in tasks) / slots)
+    return max(*finish.values(), sum(task.seconds for task in tasks) / slots)
 
 
 def submit(client: TitanClient, name: str, tasks: list[Task]) -> Run:

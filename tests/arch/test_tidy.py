@@ -99,17 +99,22 @@ def test_no_paths_of_one_machine():
 
 def test_no_sleep_stands_for_waiting():
     """Tests wait for a condition with a deadline; a bare long sleep is a guess about a machine."""
+    # Not inside a string: there it is what a child process does. Nor in a benchmark's idleness.
     found = [
         line
-        for line in offences(r"\btime\.sleep\(\s*(?:[1-9]|0?\.[5-9])")
-        if re.match(r"(?:packages/[^/]+/)?tests/", line)
+        for line in offences(r"^[^\"']*\btime\.sleep\(\s*(?:[1-9]|0?\.[5-9])")
+        if re.match(r"(?:packages/[^/]+/)?tests/(?!bench/)", line)
     ]
     assert found == []
 
 
 def test_broad_handlers_are_few():
-    """`except Exception` belongs to the outermost frame of a link, a command, an error page."""
-    found = offences(r"^\s*except (?:Base)?Exception\b(?!.*# outermost)", but=["conftest.py"])
+    """`except Exception` belongs to the outermost frame of a link, a command, an error page.
+
+    Cleaning up after anything at all and passing it on is another matter: `# raised again`.
+    """
+    broad = r"^\s*except (?:Base)?Exception\b(?!.*# (?:outermost|raised again))"
+    found = offences(broad, but=["conftest.py"])
     assert [line for line in found if "/src/" in line] == []
 
 

@@ -65,7 +65,7 @@ def main() -> int:
     if options.write:
         machine = (
             f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-            f"Python {platform.python_version()}, {datetime.date.today().isoformat()}"
+            f"Python {platform.python_version()}, {datetime.datetime.now(tz=datetime.UTC).date().isoformat()}"
         )
         notes = ""
         if options.write.is_file():

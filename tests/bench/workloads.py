@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench import floor
+from tests.harness.cluster import Cluster
 from titan_proto.io.address import Address
 from titan_proto.io.blocking import BlockingLink
 from titan_proto.messages import GetStats, Role, WaitJob
 from titan_sdk import TitanClient, TitanJob
-
-from tests.bench import floor
-from tests.harness.cluster import Cluster
 
 
 class Figure(NamedTuple):
@@ -381,14 +380,7 @@ def w8(root: Path, repeats: int) -> list[Figure]:
                     env=cluster.client_env(),
                     check=True,
                 )
-            printed = (
-                cluster.home
-                / "titan_workspace"
-                / "jobs"
-                / run.id
-                / "print.1"
-                / "stdout.log"
-            )
+            printed = cluster.home / "titan_workspace" / "jobs" / run.id / "print.1" / "stdout.log"
             same = same and target.read_bytes() == printed.read_bytes()
             client.close()
     lag = statistics.median(lags)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from titan_proto.errors import Refused
-from titan_sdk import TitanClient, TitanJob
 
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
+from titan_proto.errors import Refused
+from titan_sdk import TitanClient, TitanJob
 
 
 def test_no_master(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def _listening(pid: int) -> list[str]:
     """The local addresses (as the kernel prints them) on which a process listens for TCP."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        target = os.readlink(entry)
+        target = str(entry.readlink())
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
     found = []

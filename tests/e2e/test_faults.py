@@ -6,10 +6,9 @@ import random
 import threading
 from pathlib import Path
 
-from titan_sdk import Run, TitanClient, TitanJob
-
 from examples.trace_replay.replay import Task, faults, ideal_makespan, submit
 from tests.harness.cluster import Cluster
+from titan_sdk import Run, TitanClient, TitanJob
 
 
 def graph(seed: int, jobs: int) -> list[Task]:

@@ -45,9 +45,7 @@ def test_four_environments_make_one_cluster(tmp_path: Path) -> None:
                 [program, "-c", f"import titan_{name}"], capture_output=True, check=False
             )
             assert probe.returncode != 0, f"{module}'s environment has {name}"
-    with Cluster(
-        tmp_path / "cluster", master_python=master, worker_python=worker
-    ) as cluster:
+    with Cluster(tmp_path / "cluster", master_python=master, worker_python=worker) as cluster:
         cluster.start_master()
         cluster.start_worker(8080)
         cluster.start_worker(8081)
@@ -67,8 +65,7 @@ def test_four_environments_make_one_cluster(tmp_path: Path) -> None:
             [
                 dashboard,
                 "-c",
-                "from titan_dashboard import create_app\n"
-                "print(create_app().test_client().get('/').status_code)",
+                "import titan_dashboard as t; print(t.create_app().test_client().get('/').status_code)",
             ],
             env=cluster.client_env(),
             capture_output=True,

@@ -33,7 +33,12 @@ MASTER = "10.77.0.1"
 
 def _sh(line: str) -> None:
     done = subprocess.run(
-        line.split(), check=False, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
+        line.split(),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, f"{line}: {done.stderr}"
 

@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Self
 
 from titan_sdk import TitanClient
 
@@ -123,9 +123,7 @@ class Cluster:
         self.port = 0
         self.master: Daemon | None = None
         self.workers: dict[int, Daemon] = {}
-        self.env = {
-            key: value for key, value in os.environ.items() if not key.startswith("TITAN_")
-        }
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith("TITAN_")}
         self.env["XDG_STATE_HOME"] = str(folder / "state")
         self.env.update(environ or {})
 
@@ -231,7 +229,7 @@ class Cluster:
             for worker in self.workers.values():
                 stack.callback(worker.stop)
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

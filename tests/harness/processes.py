@@ -15,7 +15,7 @@ def processes_of(place: Path) -> list[str]:
             continue
         try:
             line = (process / "cmdline").read_bytes()
-            links = [os.fsencode(os.readlink(process / name)) for name in ("cwd", "exe")]
+            links = [os.fsencode((process / name).readlink()) for name in ("cwd", "exe")]
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             continue  # it has ended meanwhile, or is somebody else's
         if wanted in line or any(link.startswith(wanted) for link in links):

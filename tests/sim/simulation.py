@@ -98,7 +98,7 @@ class Simulation:
         world = self.world
         # The first has every skill, so that every job can run somewhere.
         skills = workload.SKILLS if number == 0 or world.chance(20) else workload.SKILLS[:1]
-        slots = world.between(1, 4)
+        slots = world.between(1, workload.SLOTS_MAX)
         machine = Machine(
             world,
             self.network,

@@ -17,6 +17,7 @@ from tests.sim.driver import Driver
 from tests.sim.network import End, Network
 from tests.sim.processes import KILLS_ITS_WORKER, Outcome, Processes
 from tests.sim.wire import Wire
+from tests.sim.workload import SLOTS_MAX
 from tests.sim.world import Life, Violation, World
 from titan_proto.connection import Opened, Received
 from titan_proto.errors import ErrorCode
@@ -113,7 +114,7 @@ class Machine:
             self.processes.sweep()
             if self.world.chance(10):
                 # Started again by somebody with other ideas of what the machine can bear.
-                self.slots = self.world.between(1, 4)
+                self.slots = self.world.between(1, SLOTS_MAX)
                 self.auditor.machine(self.name, self.slots)
             self.process = WorkerProcess(self)
 

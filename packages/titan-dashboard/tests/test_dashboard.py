@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+
 from titan_dashboard import create_app, link
 from titan_dashboard.config import DashboardConfig
 from titan_dashboard.link import Sight
@@ -82,8 +83,9 @@ def test_nothing_may_be_loaded_from_elsewhere(client: FlaskClient) -> None:
 
 def test_static_files_are_in_the_package(client: FlaskClient) -> None:
     """What the page names is installed with it."""
-    assert client.get("/static/titan.css").status_code == 200
-    assert client.get("/static/titan.svg").status_code == 200
+    for name in ("titan.css", "titan.svg"):
+        with client.get(f"/static/{name}") as answer:
+            assert answer.status_code == 200
 
 
 def test_only_proto_is_needed() -> None:

@@ -136,14 +136,14 @@ def test_a_named_file_that_is_not_there_or_empty_is_told(tmp_path):
 
 
 def test_every_name_of_this_machine_has_the_same_token_file():
-    environ = {"HOME": "/home/me"}
+    environ = {"HOME": "/somewhere/me"}
 
     paths = {
         str(token_link(Address(host, 9090), environ))
         for host in ("localhost", "127.0.0.1", "::1", "127.0.1.1")
     }
 
-    assert paths == {"/home/me/.local/state/titan/127.0.0.1-9090.token"}
+    assert paths == {"/somewhere/me/.local/state/titan/127.0.0.1-9090.token"}
     far = token_link(Address("box", 1), {**environ, "XDG_STATE_HOME": "/state"})
     assert str(far) == "/state/titan/box-1.token"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import click
-import waitress
+from waitress.server import create_server
 
 from titan_dashboard import __version__, create_app
-from titan_dashboard.config import DEFAULT_PORT, DashboardConfig
+from titan_dashboard.config import DEFAULT_PORT, THREADS, DashboardConfig
 
 
 @click.command()
@@ -16,7 +17,7 @@ from titan_dashboard.config import DEFAULT_PORT, DashboardConfig
 @click.option("--master", metavar="HOST:PORT", help="The master; found as by `titan` if not given.")
 @click.version_option(__version__, prog_name="titan-dashboard")
 def main(port: int, master: str | None) -> None:
-    """Serve Titan's dashboard on http://127.0.0.1:PORT.
+    r"""Serve Titan's dashboard on http://127.0.0.1:PORT.
 
     \b
     Example:
@@ -24,12 +25,14 @@ def main(port: int, master: str | None) -> None:
     """
     app = create_app(DashboardConfig.from_environment(master))
     try:
-        server = waitress.create_server(app, host="127.0.0.1", port=port, threads=8)
+        listening = socket.create_server(("127.0.0.1", port))
     except OSError as error:
         click.echo(f"error: cannot listen on 127.0.0.1:{port}: {error.strerror}", err=True)
         click.echo("  try:  titan-dashboard --port 0", err=True)
         sys.exit(75)
-    click.echo(f"titan-dashboard ready on http://127.0.0.1:{server.effective_port}", err=True)
+    server = create_server(app, sockets=[listening], threads=THREADS)
+    bound = listening.getsockname()[1]
+    click.echo(f"titan-dashboard ready on http://127.0.0.1:{bound}", err=True)
     try:
         server.run()
     finally:

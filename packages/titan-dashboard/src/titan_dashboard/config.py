@@ -8,6 +8,8 @@ from pathlib import Path
 from msgspec import Struct
 
 DEFAULT_PORT = 5000
+THREADS = 8
+"""Requests served at once."""
 LINK_TIMEOUT_S = 3.0
 """How long a page waits for the master before it says that it cannot be reached."""
 

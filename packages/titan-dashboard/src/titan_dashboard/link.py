@@ -7,13 +7,13 @@ protocol errors become sentences here and nowhere else.
 from __future__ import annotations
 
 from msgspec import Struct
+
+from titan_dashboard.__about__ import __version__
+from titan_dashboard.config import LINK_TIMEOUT_S, DashboardConfig
 from titan_proto.errors import LinkError, RequestError
 from titan_proto.io.address import find_master, find_token
 from titan_proto.io.blocking import BlockingLink
 from titan_proto.messages import GetStats, Role, Stats
-
-from titan_dashboard.__about__ import __version__
-from titan_dashboard.config import LINK_TIMEOUT_S, DashboardConfig
 
 
 class Sight(Struct, frozen=True, kw_only=True):

@@ -307,7 +307,10 @@ class Master:
             cluster_id=new_id(),
             cluster_name=self._config.name,
         )
-        await self.engine.begin(self.core.drain())
+        try:
+            await self.engine.begin(self.core.drain())
+        except StoreError as error:
+            raise Ended(os.EX_IOERR, str(error)) from error
         listen = self._config.listen
         try:
             return await self._listener.start(listen.host, listen.port)

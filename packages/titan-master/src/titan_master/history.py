@@ -6,6 +6,7 @@ writes nothing, and runs in a thread beside the loop. Called by the engine for e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
@@ -29,11 +30,12 @@ from titan_proto.messages import (
     ListRuns,
     ReadLog,
     RunList,
+    RunView,
     WaitJob,
     WaitRun,
     WatchRun,
 )
-from titan_proto.states import ExitReason, RunState
+from titan_proto.states import ExitReason, JobState, RunState
 
 _SHOWN: Final = 5
 """So many of the runs that an ambiguous name fits are named in the refusal."""
@@ -138,15 +140,18 @@ class Answers:
         run = self._history.run(run_id)
         if run is None:
             return _reply(origin, _not_found(f"no run {run_id}"))
-        effects: list[Effect] = []
-        cursor = ""
-        while True:
-            page = self._history.jobs(run_id, cursor, PAGE_ITEMS)
-            jobs = page.jobs if page is not None else ()
-            effects += (Reply(origin=origin, message=_change(job), end=False) for job in jobs)
-            cursor = page.cursor if page is not None else ""
-            if not cursor:
-                break
+        page = self._history.jobs(run_id, "", PAGE_ITEMS)
+        shown = page.jobs if page is not None else ()
+        effects: list[Effect] = [
+            Reply(origin=origin, message=_change(job), end=False) for job in shown
+        ]
+        rest = Counter(run.counts)
+        rest.subtract(job.state.value for job in shown)
+        effects += (
+            Reply(origin=origin, message=_sum(run, JobState(state), number), end=False)
+            for state, number in rest.items()
+            if number > 0
+        )
         last = JobChange(run_id=run_id, at_ms=run.ended_at_ms, run_state=run.state)
         effects.append(Reply(origin=origin, message=last))
         return effects
@@ -214,6 +219,16 @@ def _not_found(text: str) -> Error:
 
 def _no_job(run_id: str, job_id: str) -> Error:
     return _not_found(f"run {run_id} has no job {job_id!r}")
+
+
+def _sum(run: RunView, state: JobState, number: int) -> JobChange:
+    """One line for what is too much to be told job by job."""
+    return JobChange(
+        run_id=run.run_id,
+        at_ms=run.ended_at_ms,
+        state=state,
+        message=f"{number} more jobs are {state}",
+    )
 
 
 def _change(job: JobView) -> JobChange:

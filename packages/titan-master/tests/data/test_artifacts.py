@@ -254,3 +254,16 @@ def test_a_stream_above_the_limit_is_refused_and_leaves_nothing(tmp_path):
     with (tmp_path / "file").open("rb") as file, pytest.raises(BadBlob, match="99"):
         blobs.store_stream(file.fileno(), 99)
     assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_what_earlier_processes_left_half_done_is_swept(tmp_path):
+    """But the newest broken uploads stay, so that their clients can go on."""
+    parts_ = tmp_path / "parts"
+    parts_.mkdir()
+    (parts_ / "1234-1").write_text("a copy cut short")
+    for number in range(20):
+        part = parts_ / f"{number:064x}"
+        part.write_text("half")
+        os.utime(part, (number, number))
+    BlobStore(tmp_path)
+    assert sorted(part.name for part in parts_.iterdir()) == [f"{n:064x}" for n in range(4, 20)]

@@ -18,9 +18,11 @@ from titan_proto.messages import (
     STDOUT,
     AttemptReport,
     AttemptReports,
+    CancelRun,
     FindFiles,
     GetJob,
     GetRun,
+    GetStats,
     Joined,
     ListJobs,
     ListRuns,
@@ -388,3 +390,36 @@ def test_a_name_that_fits_several_runs_is_refused_with_them(link):
     with pytest.raises(Conflict) as caught:
         link.call(GetRun(run="test-run"), timeout_s=10)
     assert all(receipt.run_id in str(caught.value) for receipt in made)
+
+
+def test_a_full_inbox_holds_back_links_and_loses_nothing(tmp_path):
+    """The link is not read until there is room; every question is answered all the same."""
+    with (
+        RunningMaster(tmp_path, inbox_max=2, turn_inputs_max=1) as running,
+        RawLink(running.address, role=Role.VIEWER) as peer,
+    ):
+        asked = [peer.connection.open_exchange() for _ in range(200)]
+        for correlation in asked:
+            peer.connection.send(GetStats(), correlation, end=True)
+        peer.flush()
+        assert [peer.next().correlation for _ in asked] == asked
+
+
+def test_a_disk_that_takes_no_logs_ends_the_link_not_the_master(master, link, worker):
+    """The worker keeps its bytes and comes back with them."""
+    receipt, ref = one_running(link, worker)
+    (master.config.data / "logs").write_text("in the way")
+    worker.send(LogChunk(ref, STDOUT, 0, 1, b"x"))
+    assert worker.until_closed().code is ErrorCode.UNAVAILABLE
+    assert link.call(GetRun(run=receipt.run_id), timeout_s=10).state is RunState.ACTIVE
+
+
+def test_a_watcher_of_a_large_run_that_has_ended_gets_a_page_and_a_sum(link):
+    """Not a hundred thousand lines."""
+    spec = run(*(job(f"J{number}") for number in range(1_500)))
+    receipt = link.call(SubmitRun(key="k", spec=spec), timeout_s=10)
+    link.call(CancelRun(run=receipt.run_id), timeout_s=10)
+    changes = list(link.stream(WatchRun(run=receipt.run_id), timeout_s=10))
+    assert len(changes) == 1_000 + 1 + 1
+    assert changes[-2].message == "500 more jobs are CANCELLED"
+    assert changes[-1].run_state is RunState.CANCELLED

@@ -174,6 +174,7 @@ def test_a_commit_that_fails_is_final(path):
 def test_the_log_is_moved_into_the_database_when_it_has_grown(path, monkeypatch):
     """Without a pause of the commits."""
     monkeypatch.setattr(sqlite_module, "_WAL_BYTES_MAX", 10_000)
+    monkeypatch.setattr(sqlite_module, "_LOG_LOOKED_AT_EVERY", 1)
     store = SqliteStore(path)
     term = store.open().term
     wal = path.with_name("t.sqlite-wal")

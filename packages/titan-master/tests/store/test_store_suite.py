@@ -208,6 +208,34 @@ def test_history_after_a_restart_goes_on(store):
     assert attempt.worker_id == "w1"
 
 
+def test_an_attempt_that_was_lost_is_in_history_while_its_run_goes_on(store):
+    """The core keeps only the newest one; its log may still be asked for."""
+    term = store.open().term
+    world = World({"w1": 1})
+    world.submit(run("long", job("a")), run_id="long")
+    world.running("long/a")
+    world.ended("long/a", reason=ExitReason.LOST)
+    store.commit(stories.events(world), term)
+    first = store.attempts("long", "a")[0]
+    assert (first.number, first.ended, first.reason) == (1, True, ExitReason.LOST)
+    assert store.run("long") is None
+
+
+def test_closing_at_any_record_loses_nothing_of_history(store):
+    """However the events are divided among commits and lives of the store."""
+    world = stories.a_day()
+    for event in stories.events(world):
+        store.commit((event,), store.open().term)
+        store.close()
+    store.open()
+    assert [view.alias for view in store.runs("", 9).runs] == ["nightly-1", "etl-2", "etl-1"]
+    pull = store.job("run1", "PULL")
+    assert pull is not None
+    assert (pull.attempt, pull.lost, pull.stdout_bytes) == (2, 1, 7)
+    assert len(store.attempts("run1", "PULL")) == 2
+    assert store.run("run2").counts == {"FAILED": 1, "SKIPPED": 1}
+
+
 def test_both_stores_give_the_same_history(tmp_path):
     """Every view of every run, field by field."""
     memory, sqlite = MemoryStore(), SqliteStore(tmp_path / "t.sqlite")

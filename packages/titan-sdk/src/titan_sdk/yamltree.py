@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped]  # no types of its own, and little is used of it
+import yaml
 
 from titan_sdk.findings import ERROR, Finding, Place
 

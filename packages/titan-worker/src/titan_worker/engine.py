@@ -116,6 +116,7 @@ class Engine:
         self._parts: Parts | None = None
         self._inbox: deque[Input] = deque()
         self._is_due = False
+        self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms: int | None = None
         # Started, and not told yet: (when, service port).
@@ -232,6 +233,8 @@ class Engine:
     # -- turns ----------------------------------------------------------------------------------
     def _pass(self) -> None:
         self._is_due = False
+        if self._is_closed:
+            return
         for _ in range(_TURNS_PER_PASS):
             self._turn()
             if not self._inbox:
@@ -337,6 +340,7 @@ class Engine:
         await own.link.part(timeout_s)
 
     def close(self) -> None:
-        """Set no more timers."""
+        """Turn no more: what is still to come finds nobody."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()

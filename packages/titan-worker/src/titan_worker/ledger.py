@@ -107,7 +107,7 @@ class Ledger:
         try:
             ledger = cls(database, moved_aside)
             ledger._begin(new_id)
-        except BaseException as error:
+        except BaseException as error:  # raised again
             database.close()
             if isinstance(error, sqlite3.DatabaseError) and _is_damage(error):
                 raise LedgerDamaged(str(error)) from error

@@ -22,7 +22,7 @@ def folders(tmp_path):
 @pytest.fixture
 def plan(folders, make_order):
     def make(launch, port=0, **environ):
-        launcher = Launcher(environ=environ, worker="vm:1", home="/home/of/it")
+        launcher = Launcher(environ=environ, worker="vm:1", home="/place/of/it")
         return launcher.plan(make_order("a", launch=launch), folders, port)
 
     return make
@@ -97,7 +97,7 @@ def test_a_job_cannot_take_off_the_mark_of_its_worker(plan):
 
     made = plan(launch, port=0)
 
-    assert made.env[MARK] == "/home/of/it"
+    assert made.env[MARK] == "/place/of/it"
     assert made.env["PORT"] == "1"  # its own: it has no service port
 
 

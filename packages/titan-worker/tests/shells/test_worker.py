@@ -5,12 +5,15 @@ import io
 import os
 import socket
 import sys
+import time
 import zipfile
 
 from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
 from titan_proto.messages import AttemptReports, Leave, Refused, ReportAcks, WorkerStatus
 from titan_proto.specs import JobKind, Launch, LaunchKind, ServiceSection
 from titan_proto.states import AttemptState, ExitReason
+from titan_worker.endings import HOUR_MS, Endings
 from titan_worker.host.identity import read_stat
 
 
@@ -432,3 +435,21 @@ async def test_another_clusters_master_gets_nothing_of_the_old_ones(nest, peer):
 
 def reports(peer):
     return [report for message in peer.got(AttemptReports) for report in message.reports]
+
+
+async def test_folders_of_long_ago_go_when_a_worker_starts_and_younger_ones_stay(nest, peer):
+    for number, hours in ((1, 0), (2, int(time.time()) // 3600)):
+        attempt = nest.jobs / f"old.{number}"
+        (attempt / "work").mkdir(parents=True)
+        endings = Endings(nest.settings.private / "endings")
+        endings._folder.mkdir(parents=True, exist_ok=True)
+        endings.open()
+        endings.ended(AttemptRef("r" * 16, "old", number), hours * HOUR_MS, owes_logs=False)
+        endings.close()
+
+    await nest.start()
+    async with asyncio.timeout(10):
+        while (nest.jobs / "old.1").exists():  # noqa: ASYNC110 - folders tell nobody that they go
+            await asyncio.sleep(0.005)
+
+    assert (nest.jobs / "old.2").exists()

@@ -18,6 +18,8 @@ from titan_proto.errors import TitanError
 from titan_proto.ids import is_digest
 
 _COPY_BYTES: Final = 1024 * 1024
+_PARTS_KEPT: Final = 16
+"""Broken uploads that a new process keeps for their clients to come back."""
 
 
 class BadBlob(TitanError):
@@ -31,6 +33,7 @@ class BlobStore:
         self._root = root
         self._parts = root / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         self._active: set[Path] = set()
         self._serial = 0
 
@@ -100,6 +103,14 @@ class BlobStore:
     def released(self, part: Path) -> None:
         """Nobody writes this part file any more."""
         self._active.discard(part)
+
+    def _sweep(self) -> None:
+        """Remove what earlier processes left half done, but the newest uploads, to go on with."""
+        named = [part for part in self._parts.iterdir() if is_digest(part.name)]
+        newest = sorted(named, key=lambda part: part.stat().st_mtime_ns)[-_PARTS_KEPT:]
+        for part in self._parts.iterdir():
+            if part not in newest:
+                part.unlink()
 
     def _fresh_part(self) -> Path:
         self._serial += 1

@@ -297,7 +297,13 @@ class MasterLink:
             self._look_up(chunk.ref)
 
     def _store(self, chunk: LogChunk) -> None:
-        settled = self._desks.logs.get(chunk.ref).append(chunk.stream, chunk.offset, chunk.data)
+        try:
+            settled = self._desks.logs.get(chunk.ref).append(chunk.stream, chunk.offset, chunk.data)
+        except OSError as error:
+            # The worker keeps its copy, and comes back after a while from the last settled offset.
+            _log.error("log not stored ref=%s error=%s", chunk.ref, error.strerror)
+            self.close(ErrorCode.UNAVAILABLE, f"the master cannot store logs: {error.strerror}")
+            return
         if not self._acks:
             # One acknowledgement for all the pieces that came in one read.
             asyncio.get_running_loop().call_soon(self._send_acks)

@@ -27,7 +27,7 @@ class StoreError(TitanError):
     """The store cannot go on; the process ends and recovers."""
 
 
-class JournalDamaged(StoreError):  # noqa: N818 - as all of TitanError's
+class JournalDamaged(StoreError):
     """A record is not what was written. Exit 65; everything up to `last_good_seq` is sound."""
 
     def __init__(self, reason: str, last_good_seq: int) -> None:
@@ -36,7 +36,7 @@ class JournalDamaged(StoreError):  # noqa: N818 - as all of TitanError's
         self.last_good_seq = last_good_seq
 
 
-class JournalTooNew(StoreError):  # noqa: N818 - as all of TitanError's
+class JournalTooNew(StoreError):
     """Written by a newer master; this one would not understand it."""
 
     def __init__(self, found: int, known: int) -> None:
@@ -48,7 +48,7 @@ class JournalTooNew(StoreError):  # noqa: N818 - as all of TitanError's
         self.known = known
 
 
-class TermLost(StoreError):  # noqa: N818 - as all of TitanError's
+class TermLost(StoreError):
     """Another master has opened this store since: nothing of this commit was written."""
 
     def __init__(self, mine: int, present: int) -> None:

@@ -34,7 +34,12 @@ Row = tuple[object, ...]
 
 
 class Rows(Struct):
-    """What one commit adds to history, in the order in which the tables must be written."""
+    """What is to be added to history, in the order in which the tables must be written.
+
+    History answers for runs that have ended, so the rows of live ones may gather: writing them
+    with every commit would double its cost. `is_due` says that somebody may ask for one of these
+    now; then all must go into the transaction that is under way.
+    """
 
     accepted: list[Row] = field(default_factory=list)
     ready: list[Row] = field(default_factory=list)
@@ -42,6 +47,10 @@ class Rows(Struct):
     jobs: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     """Last: a run's counts are taken from the rows of its jobs."""
+    is_due: bool = False
+
+    def __len__(self) -> int:
+        return len(self.accepted) + len(self.ready) + len(self.attempts) + len(self.jobs)
 
 
 class _Live(Struct):
@@ -80,6 +89,7 @@ class Projection:
     def _run_ended(self, _seq: int, event: RunEnded, rows: Rows) -> None:
         run_seq = self._runs.pop(event.run_id)
         rows.ended.append((event.state.value, event.at_ms, run_seq, run_seq))
+        rows.is_due = True
 
     # -- jobs -------------------------------------------------------------------------------------
 
@@ -123,6 +133,10 @@ class Projection:
 
     def _attempt_ended(self, _seq: int, event: AttemptEnded, rows: Rows) -> None:
         live = self._attempts.pop((event.run_id, event.job_id, event.number))
+        if event.reason is ExitReason.LOST or event.run_id not in self._runs:
+            # Of a live job, the core shows only the newest attempt; of a service whose run has
+            # ended, history has shown this one already.
+            rows.is_due = True
         rows.attempts.append(
             (
                 live.run_seq,

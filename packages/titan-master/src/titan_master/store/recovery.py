@@ -23,28 +23,38 @@ class Folded(Struct, frozen=True, kw_only=True):
 
     state: State
     projection: Projection
+    rows: Rows
+    """Rows that history lacks still."""
     last_seq: int
     chain: bytes
     """Of the last record: what the next one is sealed with."""
     last_at_ms: int
 
 
-def fold(records: Iterable[codec.Record]) -> Folded:
-    """Verify and apply every record. Raises JournalDamaged."""
+def fold(records: Iterable[codec.Record], history_seq: int) -> Folded:
+    """Verify and apply every record. Raises JournalDamaged.
+
+    Args:
+        records: the journal, in order.
+        history_seq: history has the rows of everything up to this record.
+    """
     state = State()
     projection = Projection()
+    rows = Rows()
     chain = codec.GENESIS
     seq = 0
     at_ms = 0
     for record in records:
         event = codec.unseal(chain, seq + 1, record)
         apply(state, event)
-        # History has these rows already; only what the projection remembers is wanted.
-        projection.project(record.seq, event, Rows())
+        # Where history has the rows already, only what the projection remembers is wanted.
+        projection.project(record.seq, event, rows if record.seq > history_seq else Rows())
         chain = record.chain
         seq = record.seq
         at_ms = event.at_ms
-    return Folded(state=state, projection=projection, last_seq=seq, chain=chain, last_at_ms=at_ms)
+    return Folded(
+        state=state, projection=projection, rows=rows, last_seq=seq, chain=chain, last_at_ms=at_ms
+    )
 
 
 def check_mark(last_seq: int, chain: bytes, mark: tuple[int, bytes] | None) -> None:

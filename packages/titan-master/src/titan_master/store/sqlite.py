@@ -1,4 +1,7 @@
-"""The store in one SQLite file: journal and history, changed in one transaction a turn.
+"""The store in one SQLite file: journal and history, one transaction a turn.
+
+What history shows changes in the transaction of the event that makes it visible; rows that nobody
+can ask for yet gather until then, and are made again from the journal after a crash.
 
 Exactly one connection writes and checkpoints; SQLite before 3.51.3 can corrupt a WAL that two
 connections checkpoint and write at once. Another one, read-only, answers questions about history;
@@ -42,6 +45,9 @@ _MIGRATIONS: Final = ("0001_initial.sql",)
 _WAL_BYTES_MAX: Final = 64 * 1024 * 1024
 """Beyond this the log is moved into the database between two commits, without waiting for quiet."""
 _MARK_EVERY_MS: Final = 1_000
+_ROWS_MAX: Final = 512
+"""So many rows of live runs wait at most for the end of a run."""
+_LOG_LOOKED_AT_EVERY: Final = 64
 _MATCHES_MAX: Final = 10
 
 _INSERT_RECORD: Final = "INSERT INTO journal (seq, term, body, crc, chain) VALUES (?, ?, ?, ?, ?)"
@@ -91,9 +97,11 @@ class SqliteStore:
         self._wal = path.with_name(path.name + "-wal")
         self._connection: sqlite3.Connection | None = None
         self._projection = Projection()
+        self._rows = Rows()
         self._chain = codec.GENESIS
         self._seq = 0
         self._marked_at_ms = 0
+        self._commits = 0
         self._is_broken = False
         self._history = _History(path)
 
@@ -111,13 +119,13 @@ class SqliteStore:
         is_sound = False
         try:
             codec.check_format(_read_meta(connection, "format"))
-            folded = fold(_records(connection))
+            folded = fold(_records(connection), _read_meta(connection, "history"))
             check_mark(folded.last_seq, folded.chain, self._mark.read())
             is_sound = True
         finally:
             if not is_sound:
                 self._let_go()
-        self._projection = folded.projection
+        self._projection, self._rows = folded.projection, folded.rows
         self._seq, self._chain = folded.last_seq, folded.chain
         term = _read_meta(connection, "term") + 1
         connection.execute("UPDATE meta SET value = ? WHERE key = 'term'", (term,))
@@ -133,7 +141,7 @@ class SqliteStore:
         connection = self._open_connection()
         seq, chain = self._seq, self._chain
         records = []
-        rows = Rows()
+        rows = self._rows
         for event in events:
             seq += 1
             record = codec.seal(chain, seq, term, event)
@@ -147,7 +155,9 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
                 raise TermLost(term, present)
             connection.executemany(_INSERT_RECORD, records)
-            _write_history(connection, rows)
+            if rows.is_due or len(rows) >= _ROWS_MAX:
+                _write_history(connection, rows, seq)
+                self._rows = Rows()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._is_broken = True
@@ -185,7 +195,9 @@ class SqliteStore:
         if at_ms - self._marked_at_ms >= _MARK_EVERY_MS:
             self._marked_at_ms = at_ms
             self._mark.write(self._seq, self._chain)
-        if self._wal.stat().st_size > _WAL_BYTES_MAX:
+        self._commits += 1
+        is_time = self._commits % _LOG_LOOKED_AT_EVERY == 0
+        if is_time and self._wal.stat().st_size > _WAL_BYTES_MAX:
             self.tidy()
 
     def _let_go(self) -> None:
@@ -219,7 +231,7 @@ class SqliteStore:
                 connection.execute(
                     "INSERT OR REPLACE INTO meta VALUES ('format', ?)", (codec.JOURNAL_FORMAT,)
                 )
-                connection.execute("INSERT OR IGNORE INTO meta VALUES ('term', 0)")
+                connection.execute("INSERT OR IGNORE INTO meta VALUES ('term', 0), ('history', 0)")
                 connection.execute(f"PRAGMA user_version = {number}")
                 connection.execute("COMMIT")
         return connection
@@ -277,7 +289,8 @@ def _records(connection: sqlite3.Connection) -> Iterator[codec.Record]:
         raise JournalDamaged(str(error), good) from error
 
 
-def _write_history(connection: sqlite3.Connection, rows: Rows) -> None:
+def _write_history(connection: sqlite3.Connection, rows: Rows, seq: int) -> None:
+    """Write all rows up to record `seq`, in the transaction that is under way."""
     for statement, lines in (
         (_INSERT_RUN, rows.accepted),
         (_INSERT_READY, rows.ready),
@@ -287,6 +300,7 @@ def _write_history(connection: sqlite3.Connection, rows: Rows) -> None:
     ):
         if lines:
             connection.executemany(statement, lines)
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'history'", (seq,))
 
 
 class _Mark:

@@ -352,7 +352,7 @@ async def dial(
     try:
         # Its deadline is the link's own: it closes itself, and `closed` is called.
         verdict = await opening
-    except BaseException:
+    except BaseException:  # raised again
         link.abort()
         raise
     if verdict is None:

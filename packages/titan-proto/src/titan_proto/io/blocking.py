@@ -90,7 +90,7 @@ class BlockingLink:
             tune(sock)
             link = cls(sock, Connection.dialler(hello=hello, key=credentials.key))
             link._shake_hands(address, deadline)
-        except BaseException:
+        except BaseException:  # raised again
             sock.close()
             raise
         return link
@@ -298,7 +298,7 @@ class BlockingLink:
         except OSError as error:
             self._break()
             raise LinkLost(f"the link was cut: {error}") from error
-        except BaseException:
+        except BaseException:  # raised again
             # Interrupted in the middle of a frame: what follows would make no sense to the peer.
             self._break()
             raise

@@ -26,6 +26,7 @@ from titan_sdk.__about__ import __version__
 from titan_sdk.cli import render
 from titan_sdk.cli.context import say
 from titan_sdk.cli.progress import Progress
+from titan_sdk.cli.sanitize import clean
 from titan_sdk.client import TitanClient
 from titan_sdk.local import HOST, LocalCluster, Plan
 from titan_sdk.pipeline import load
@@ -115,7 +116,8 @@ def _run(client: TitanClient, path: Path, color: str) -> str | None:
         for job in run.jobs():
             if job.attempt and render.outcome(job):
                 say(f"{job.job_id}: {render.outcome(job)}")
-                say("".join(f"  | {line}\n" for line in run.logs(job.job_id).splitlines()[-20:]))
+                lines = clean(run.logs(job.job_id)).splitlines()[-20:]
+                say("\n".join(f"  | {line}" for line in lines))
         return None
     spent = render.duration((view.ended_at_ms - view.submitted_at_ms) / 1000)
     say(f"Result  {view.state} in {spent}")

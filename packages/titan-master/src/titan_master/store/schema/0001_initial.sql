@@ -1,6 +1,7 @@
 -- The journal is the truth. What is called history_* is a projection of it, written in the same
 -- transaction, for questions about runs that have left memory.
 
+-- format: of the journal; term: of the last master; history: the record up to which it is projected.
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value INTEGER NOT NULL
