@@ -41,28 +41,36 @@ _SECTIONS = (
     (
         "JOB",
         "Job",
-        "A node of a run. It begins as BLOCKED if it has dependencies, else as SCHEDULED if it is "
-        "delayed, else as QUEUED. The job of a service is SUCCEEDED when the service is healthy for "
-        "the first time.",
+        (
+            "A node of a run. It begins as BLOCKED if it has dependencies, else as SCHEDULED if it is "
+            "delayed, else as QUEUED. The job of a service is SUCCEEDED when the service is healthy for "
+            "the first time."
+        ),
     ),
     (
         "ATTEMPT",
         "Attempt, as the master sees it",
-        "One try at a job on one worker. It begins as PREPARING when it is placed. How it ended is "
-        "its reason, not its state.",
+        (
+            "One try at a job on one worker. It begins as PREPARING when it is placed. How it ended is "
+            "its reason, not its state."
+        ),
     ),
     (
         "RUN",
         "Run",
-        "FAILED if any job failed, else CANCELLED if any was cancelled, else SUCCEEDED. Skipped jobs "
-        "count as neither.",
+        (
+            "FAILED if any job failed, else CANCELLED if any was cancelled, else SUCCEEDED. Skipped jobs "
+            "count as neither."
+        ),
     ),
     (
         "WORKER",
         "Worker",
-        "Begins as ONLINE when it joins for the first time. A link that breaks is no move; silence "
-        "is: after a third of the lease SILENT, after all of it LOST. A lost worker is forgotten "
-        "after a day.",
+        (
+            "Begins as ONLINE when it joins for the first time. A link that breaks is no move; silence "
+            "is: after a third of the lease SILENT, after all of it LOST. A lost worker is forgotten "
+            "after a day."
+        ),
     ),
     (
         "SERVICE",
@@ -121,12 +129,15 @@ def figure(moves: Moves) -> list[str]:
 
 
 def table(moves: Moves, why: dict[tuple[str, str], str]) -> list[str]:
-    """Each move with what the code says about it."""
+    """The moves of which the code says when they happen, in its order."""
+    told = [(names, text) for names, text in why.items() if text]
+    if not told:
+        return []
+    known = {(before.name, after.name): (before, after) for before, after in moves}
     lines = ["| From | To | When |", "|---|---|---|"]
-    lines += [
-        f"| {before} | {after} | {why.get((before.name, after.name), '')} |"
-        for before, after in in_order(moves)
-    ]
+    for names, text in told:
+        before, after = known[names]
+        lines.append(f"| {before} | {after} | {text} |")
     return [*lines, ""]
 
 
@@ -142,7 +153,7 @@ def make_page() -> str:
     missing = master.TABLES.keys() - {name for name, _, _ in _SECTIONS}
     if missing:
         raise SystemExit(f"no section for {', '.join(sorted(missing))}")
-    lines = _INTRO.splitlines() + [""]
+    lines = [*_INTRO.splitlines(), ""]
     for name, title, words in _SECTIONS:
         lines += section(title, words, master, name)
     lines += section(

@@ -47,6 +47,12 @@ STOP_GRACE_MS_DEFAULT: Final = 10_000
 STOP_GRACE_MS: Final = 3_600_000
 
 # -- bytes ------------------------------------------------------------------------------------
+REPORT_MESSAGE_CHARS: Final = 4_000
+"""What a worker says of an attempt in words; more is cut."""
+REPORTS_PER_FRAME: Final = 1_000
+"""So many reports, each with a message of that length, fit into a frame."""
+ORDER_BYTES_PER_FRAME: Final = 4 * 1024 * 1024
+"""Orders to a worker are split over frames of about so much."""
 ARTIFACT_BYTES: Final = 1024 * 1024 * 1024
 WORKSPACE_BYTES: Final = 256 * 1024 * 1024
 """What a packed project folder may weigh before compression."""

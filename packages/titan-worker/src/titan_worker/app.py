@@ -30,7 +30,7 @@ from titan_worker.artifacts import Artifacts, Cache
 from titan_worker.clock import system_clock
 from titan_worker.config import Settings
 from titan_worker.core.core import WorkerConfig, WorkerCore
-from titan_worker.core.inputs import Started, StopRequested
+from titan_worker.core.inputs import StopRequested
 from titan_worker.core.state import WorkerState
 from titan_worker.endings import Endings
 from titan_worker.engine import Engine, Parts
@@ -133,7 +133,7 @@ class Worker:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
             _tell_what_was_left(state)
-            engine.post(Started(boot_id=self._boot_id))
+            engine.begin(self._boot_id)
             for coroutine in (
                 parts.shipping.run(),
                 self._dial(parts.link),
@@ -214,7 +214,7 @@ class Worker:
                 ceiling_bytes=LOG_BYTES_PER_ATTEMPT,
             ),
             endings=endings,
-            usage=UsageSampler(stat="/proc/stat", meminfo="/proc/meminfo"),
+            usage=UsageSampler(),
             tasks=tasks,
             home=self._home,
         )

@@ -49,6 +49,7 @@ from titan_worker.core.inputs import (
     ProbeAnswered,
     Spawned,
     SpawnFailed,
+    Started,
     UsageSampled,
     WorkspaceFailed,
     WorkspaceReady,
@@ -150,6 +151,11 @@ class Engine:
         return self._parts
 
     # -- what comes in --------------------------------------------------------------------------
+    def begin(self, boot_id: str) -> None:
+        """The first inputs of this process: nothing of its predecessors runs any more."""
+        self.post(Started(boot_id=boot_id))
+        self._sample_usage()  # the first heartbeat must not say that there is no memory
+
     def post(self, item: Input) -> None:
         """Something happened."""
         self._inbox.append(item)
@@ -289,14 +295,17 @@ class Engine:
             return
         self._own.link.send(message)
         if isinstance(message, WorkerStatus):
-            usage = self._own.usage.sample()
-            self.post(
-                UsageSampled(
-                    cpu_permille=usage.cpu_permille,
-                    memory_used_bytes=usage.memory_used_bytes,
-                    memory_total_bytes=usage.memory_total_bytes,
-                )
+            self._sample_usage()
+
+    def _sample_usage(self) -> None:
+        usage = self._own.usage.sample()
+        self.post(
+            UsageSampled(
+                cpu_permille=usage.cpu_permille,
+                memory_used_bytes=usage.memory_used_bytes,
+                memory_total_bytes=usage.memory_total_bytes,
             )
+        )
 
     def _prepare(self, effect: Prepare) -> None:
         self._own.workspaces.prepare(effect.order)

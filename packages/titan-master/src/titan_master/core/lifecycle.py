@@ -24,12 +24,10 @@ from titan_master.core.state import Attempt, Job, Run
 from titan_master.core.timers import JobsDue, still_due
 from titan_master.core.turn import Draft
 from titan_proto.ids import AttemptRef
+from titan_proto.limits import REPORT_MESSAGE_CHARS
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
-
-MESSAGE_CHARS: Final = 4_000
-"""What a worker says beyond that is cut: a page of 1,000 jobs must fit into a frame."""
 
 NOT_STARTED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED)
 
@@ -72,7 +70,7 @@ def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None
             reason=report.reason,
             exit_code=report.exit_code,
             signal=report.signal,
-            message=report.message[:MESSAGE_CHARS],
+            message=report.message[:REPORT_MESSAGE_CHARS],
             placed_at_ms=attempt.placed_at_ms,
             started_at_ms=_started_at_ms(attempt, report, draft.now_ms),
             stdout_bytes=report.stdout_bytes,

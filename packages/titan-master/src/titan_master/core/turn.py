@@ -7,7 +7,7 @@ journal. Handlers read state, emit events, ask for effects; they keep nothing th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -40,7 +40,11 @@ from titan_master.core.timers import Timers
 from titan_master.core.waiters import Waiters
 from titan_proto.errors import ErrorCode, Problem
 from titan_proto.ids import AttemptRef
-from titan_proto.limits import HEARTBEATS_PER_LEASE, WORKER_LOST_AFTER_MS
+from titan_proto.limits import (
+    HEARTBEATS_PER_LEASE,
+    ORDER_BYTES_PER_FRAME,
+    WORKER_LOST_AFTER_MS,
+)
 from titan_proto.messages import (
     AnyMessage,
     AttemptOrder,
@@ -178,8 +182,9 @@ class Draft:
         for link_id, refs in self._acks.items():
             self.require(Tell(link_id=link_id, message=ReportAcks(refs=tuple(refs))))
         for link_id, orders in self._orders.items():
-            message = StartAttempts(term=term, orders=tuple(orders))
-            self.require(Tell(link_id=link_id, message=message))
+            for part in _frames(orders):
+                message = StartAttempts(term=term, orders=part)
+                self.require(Tell(link_id=link_id, message=message))
         for (link_id, reason), refs in self._stops.items():
             stop = StopAttempts(term=term, refs=tuple(refs), reason=reason)
             self.require(Tell(link_id=link_id, message=stop))
@@ -187,6 +192,24 @@ class Draft:
         self._events, self._effects = [], []
         self._acks, self._orders, self._stops = {}, {}, {}
         return turn
+
+
+def _frames(orders: list[AttemptOrder]) -> Iterator[tuple[AttemptOrder, ...]]:
+    """The orders in as many messages as fit into frames; nearly always one."""
+    start = weight = 0
+    for place, order in enumerate(orders):
+        weight += _weight(order)
+        if weight > ORDER_BYTES_PER_FRAME and place > start:
+            yield tuple(orders[start:place])
+            start, weight = place, _weight(order)
+    yield tuple(orders[start:])
+
+
+def _weight(order: AttemptOrder) -> int:
+    """About how many bytes an order takes, from the parts of a spec that can be long."""
+    launch = order.spec.launch
+    texts = (launch.shell, *launch.command, *launch.args, *launch.env, *launch.env.values())
+    return 1024 + 4 * sum(map(len, texts))  # a character may take four bytes
 
 
 # -- what follows an event ------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from titan_master.core import lifecycle, services
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.events import (
@@ -175,7 +177,8 @@ def send_order(draft: Draft, run: Run, job: Job, attempt: Attempt) -> None:
         order = AttemptOrder(
             ref=AttemptRef(run.run_id, job.spec.id, attempt.number),
             fence=attempt.fence,
-            spec=job.spec,
+            # Whom it waited for is nothing to the worker, and may be 100,000 names.
+            spec=replace(job.spec, dependencies=()) if job.spec.dependencies else job.spec,
             run_name=run.name,
             workspace=run.workspace,
         )

@@ -19,6 +19,7 @@ from typing import Final
 from msgspec import Struct
 
 from titan_proto.ids import AttemptRef
+from titan_proto.limits import REPORT_MESSAGE_CHARS
 from titan_proto.messages.worker import AttemptOrder, AttemptReport, HeldAttempt
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason
@@ -364,7 +365,8 @@ class Attempts:
                 state=AttemptState.ENDED,
                 ended_at_ms=now_ms,
                 reason=reason,
-                message=message or (SHUT_DOWN if reason is ExitReason.LOST else ""),
+                message=message[:REPORT_MESSAGE_CHARS]
+                or (SHUT_DOWN if reason is ExitReason.LOST else ""),
             )
         )
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from titan_proto.limits import REPORTS_PER_FRAME
 from titan_proto.messages import (
     AttemptReports,
     Join,
@@ -128,8 +129,8 @@ class WorkerCore:
         self._attempts.fill_slots()
         if self._link is Link.UP:
             reports = self._attempts.take_reports()
-            if reports:
-                self._send(AttemptReports(reports=reports))
+            for start in range(0, len(reports), REPORTS_PER_FRAME):
+                self._send(AttemptReports(reports=reports[start : start + REPORTS_PER_FRAME]))
             if now_ms >= self._next_beat_ms:
                 self._beat(now_ms)
         if self._leave_by_ms is not None:

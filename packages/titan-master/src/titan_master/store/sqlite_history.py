@@ -1,0 +1,305 @@
+"""Questions about ended runs, put to the SQLite file over a connection that may not write.
+
+It decides how rows become views; what the rows say was decided by ``projection.py``. It never
+checkpoints and never holds a read open between two questions. Called by ``sqlite.py``, from whichever
+thread asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from titan_master.core.events import RunAccepted
+from titan_master.store import codec
+from titan_master.store.base import AttemptRow, StoreError
+from titan_proto.messages import JobList, JobView, RunList, RunView
+from titan_proto.specs import JobKind
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+
+_MATCHES_MAX: Final = 10
+_RUN_COLUMNS: Final = (
+    "SELECT seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts "
+    "FROM history_run"
+)
+_ATTEMPTS_OF_JOB: Final = (
+    "SELECT job_id, number, worker, worker_id, ended, reason, exit_code, signal, message, "
+    "placed_at_ms, started_at_ms, ended_at_ms, stdout_bytes, stderr_bytes, port "
+    "FROM history_attempt WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?) "
+    "AND job_id = ? ORDER BY number"
+)
+_ATTEMPTS_OF_JOBS: Final = (
+    "SELECT job_id, number, worker, worker_id, ended, reason, exit_code, signal, message, "
+    "placed_at_ms, started_at_ms, ended_at_ms, stdout_bytes, stderr_bytes, port "
+    "FROM history_attempt WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?)) "
+    "ORDER BY number"
+)
+_ENDS_OF_JOBS: Final = (
+    "SELECT job_id, state, reason, exit_code, signal, message, lost, ended_at_ms "
+    "FROM history_job WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
+)
+
+
+class _Line(Struct, frozen=True):
+    """What a job's view needs of its spec."""
+
+    id: str
+    kind: JobKind = JobKind.TASK
+    dependencies: tuple[str, ...] = ()
+
+
+class _Plan(Struct, frozen=True):
+    """What the views of a run's jobs need of its spec."""
+
+    jobs: tuple[_Line, ...]
+
+
+_PLAN: Final = msgspec.msgpack.Decoder(_Plan)
+
+
+class SqliteHistory:
+    """Questions about ended runs, over a read-only connection that any thread may use in turn."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._plan: tuple[int, _Plan] | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            self._plan = None
+
+    def attach(self) -> None:
+        """Be connected, if that can be."""
+        with contextlib.suppress(StoreError):
+            self._rows("SELECT count(*) FROM sqlite_master")
+
+    def resolve(self, selector: str) -> tuple[str, ...]:
+        if not selector:
+            return ()
+        ended = "SELECT run_id FROM history_run WHERE ended_at_ms IS NOT NULL AND "
+        if selector == "@last":
+            newest = self._rows(ended + "1 ORDER BY seq DESC LIMIT 1")
+            return tuple(row[0] for row in newest)
+        exact = self._rows(
+            ended + "(run_id = ?1 OR alias = ?1) ORDER BY seq DESC LIMIT 1", selector
+        )
+        if exact:
+            return (exact[0][0],)
+        found: list[str] = []
+        beyond = selector[:-1] + chr(ord(selector[-1]) + 1)
+        for column in ("run_id", "alias"):
+            fits = self._rows(
+                f"{ended}{column} >= ? AND {column} < ? ORDER BY seq DESC LIMIT ?",
+                selector,
+                beyond,
+                _MATCHES_MAX,
+            )
+            found += [row[0] for row in fits if row[0] not in found]
+        return tuple(found[:_MATCHES_MAX])
+
+    def run(self, run_id: str) -> RunView | None:
+        rows = self._rows(f"{_RUN_COLUMNS} WHERE run_id = ? AND ended_at_ms IS NOT NULL", run_id)
+        return _run_view(rows[0]) if rows else None
+
+    def runs(self, cursor: str, limit: int) -> RunList:
+        below = int(cursor) if cursor.isdecimal() else 2**62
+        rows = self._rows(
+            f"{_RUN_COLUMNS} WHERE ended_at_ms IS NOT NULL AND seq < ? ORDER BY seq DESC LIMIT ?",
+            below,
+            limit + 1,
+        )
+        page = rows[:limit]
+        more = str(page[-1][0]) if len(rows) > limit else ""
+        return RunList(runs=tuple(map(_run_view, page)), cursor=more)
+
+    def jobs(self, run_id: str, cursor: str, limit: int) -> JobList | None:
+        run = self._ended(run_id)
+        if run is None:
+            return None
+        start = int(cursor) if cursor.isdecimal() else 0
+        lines = self._plan_of(run[0]).jobs
+        page = lines[start : start + limit]
+        more = str(start + limit) if start + limit < len(lines) else ""
+        return JobList(jobs=tuple(self._job_views(run, page)), cursor=more)
+
+    def job(self, run_id: str, job_id: str) -> JobView | None:
+        run = self._ended(run_id)
+        if run is None:
+            return None
+        lines = [line for line in self._plan_of(run[0]).jobs if line.id == job_id]
+        return self._job_views(run, lines)[0] if lines else None
+
+    def newest_with_job(self, job_id: str) -> str | None:
+        rows = self._rows(
+            "SELECT run.run_id FROM history_job AS job JOIN history_run AS run "
+            "ON run.seq = job.run_seq WHERE job.job_id = ? AND run.ended_at_ms IS NOT NULL "
+            "ORDER BY job.run_seq DESC LIMIT 1",
+            job_id,
+        )
+        return rows[0][0] if rows else None
+
+    def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
+        rows = self._rows(_ATTEMPTS_OF_JOB, run_id, job_id)
+        return tuple(_attempt_row(run_id, row) for row in rows)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _ended(self, run_id: str) -> tuple[int, str, str, int] | None:
+        rows = self._rows(
+            "SELECT seq, run_id, alias, accepted_at_ms FROM history_run "
+            "WHERE run_id = ? AND ended_at_ms IS NOT NULL",
+            run_id,
+        )
+        return rows[0] if rows else None
+
+    def _plan_of(self, run_seq: int) -> _Plan:
+        """The run's spec; the last one asked for is kept, because lists are asked in pages."""
+        kept = self._plan
+        if kept is not None and kept[0] == run_seq:
+            return kept[1]
+        ((body,),) = self._rows("SELECT body FROM journal WHERE seq = ?", run_seq)
+        event = codec.decode(body)
+        if not isinstance(event, RunAccepted):
+            raise StoreError(f"record {run_seq} accepts no run")
+        plan = _PLAN.decode(event.spec)
+        self._plan = (run_seq, plan)
+        return plan
+
+    def _job_views(self, run: tuple[int, str, str, int], lines: Sequence[_Line]) -> list[JobView]:
+        run_seq, run_id, alias, accepted_at_ms = run
+        wanted = json.dumps([line.id for line in lines])
+        ends = {row[0]: row for row in self._rows(_ENDS_OF_JOBS, run_seq, wanted)}
+        attempts: dict[str, AttemptRow] = {}
+        ports: dict[str, int] = {}
+        # In the order of their numbers: of each job the newest stays, and the last known port.
+        for row in self._rows(_ATTEMPTS_OF_JOBS, run_seq, wanted):
+            attempts[row[0]] = _attempt_row(run_id, row)
+            ports[row[0]] = row[-1] or ports.get(row[0], 0)
+        ready = self._ready_times(run_seq)
+        return [
+            _job_view(
+                run_id,
+                alias,
+                line,
+                ends.get(line.id),
+                attempts.get(line.id),
+                ready.get(line.id, 0) if line.dependencies else accepted_at_ms,
+                ports.get(line.id, 0),
+            )
+            for line in lines
+        ]
+
+    def _ready_times(self, run_seq: int) -> dict[str, int]:
+        rows = self._rows(
+            "SELECT at_ms, job_ids FROM history_ready WHERE run_seq = ? ORDER BY seq DESC", run_seq
+        )
+        # The last one written wins: the earliest.
+        return {job_id: at_ms for at_ms, ids in rows for job_id in msgspec.msgpack.decode(ids)}
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        try:
+            with self._lock:
+                return self._reader().execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"history cannot be read: {error}") from error
+
+    def _reader(self) -> sqlite3.Connection:
+        if self._connection is None:
+            # The lock above is what sqlite3 would otherwise check by thread.
+            self._connection = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._connection.execute("PRAGMA query_only = ON")
+        return self._connection
+
+
+def _run_view(row: tuple[Any, ...]) -> RunView:
+    _seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts = row
+    return RunView(
+        run_id=run_id,
+        alias=alias,
+        name=name,
+        state=RunState(state),
+        submitted_at_ms=accepted_at_ms,
+        ended_at_ms=ended_at_ms,
+        jobs=jobs,
+        counts=json.loads(counts),
+    )
+
+
+def _attempt_row(run_id: str, row: tuple[Any, ...]) -> AttemptRow:
+    job_id, number, worker, worker_id, ended, reason, exit_code, signal, message = row[:9]
+    placed_at_ms, started_at_ms, ended_at_ms, stdout_bytes, stderr_bytes, _port = row[9:]
+    return AttemptRow(
+        run_id=run_id,
+        job_id=job_id,
+        number=number,
+        worker=worker,
+        worker_id=worker_id,
+        ended=bool(ended),
+        reason=ExitReason(reason),
+        exit_code=exit_code,
+        signal=signal,
+        message=message,
+        placed_at_ms=placed_at_ms,
+        started_at_ms=started_at_ms,
+        ended_at_ms=ended_at_ms,
+        stdout_bytes=stdout_bytes,
+        stderr_bytes=stderr_bytes,
+    )
+
+
+def _job_view(
+    run_id: str,
+    alias: str,
+    line: _Line,
+    end: tuple[Any, ...] | None,
+    attempt: AttemptRow | None,
+    ready_at_ms: int,
+    port: int,
+) -> JobView:
+    _id, state, reason, exit_code, signal, message, lost, ended_at_ms = end or (
+        line.id, JobState.UNKNOWN.value, ExitReason.UNKNOWN.value, 0, 0, "", 0, 0,
+    )  # fmt: skip
+    attempt_state = AttemptState.UNKNOWN
+    if attempt is not None:
+        attempt_state = AttemptState.ENDED if attempt.ended else AttemptState.RUNNING
+    return JobView(
+        run_id=run_id,
+        run_alias=alias,
+        job_id=line.id,
+        kind=line.kind,
+        state=JobState(state),
+        attempt=attempt.number if attempt else 0,
+        attempt_state=attempt_state,
+        worker=attempt.worker if attempt else "",
+        reason=ExitReason(reason),
+        exit_code=exit_code,
+        signal=signal,
+        message=message,
+        ready_at_ms=ready_at_ms,
+        placed_at_ms=attempt.placed_at_ms if attempt else 0,
+        started_at_ms=attempt.started_at_ms if attempt else 0,
+        ended_at_ms=ended_at_ms,
+        lost=lost,
+        port=port,
+        dependencies=line.dependencies,
+        stdout_bytes=attempt.stdout_bytes if attempt else 0,
+        stderr_bytes=attempt.stderr_bytes if attempt else 0,
+    )
