@@ -159,9 +159,17 @@ class Session:
         self.console(Block(block.line, "console", {}, f"$ titan validate {place}\n"))
 
     def close(self) -> None:
-        """End the background terminals, newest first."""
+        """End the background terminals, newest first, and what a document that failed has left up."""
         for terminal in reversed(self.terminals):
             terminal.stop()
+        if (self.folder / ".titan" / "up.json").exists():
+            subprocess.run(
+                [sys.executable, "-m", "titan_sdk", "down", "--data", str(self.folder / ".titan")],
+                env=self.env,
+                cwd=self.folder.parent,
+                timeout=COMMAND_S,
+                check=True,
+            )
 
 
 def _commands(text: str) -> list[tuple[str, str]]:

@@ -17,10 +17,12 @@ from pathlib import Path
 import click
 import msgspec
 import pytest
+
 import titan_dashboard.cli
 import titan_master.cli
 import titan_sdk
 import titan_worker.cli
+from tests.sim.coverage import Fault
 from titan_master.config import MasterConfig
 from titan_master.core.turn import CoreConfig
 from titan_proto import limits, validation
@@ -29,8 +31,6 @@ from titan_proto.specs import JobKind
 from titan_proto.states import JobState, RunState, ServiceState, WorkerState
 from titan_sdk import cli, keys, pipeline
 from titan_sdk.cli import failures, render
-
-from tests.sim.coverage import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -106,9 +106,7 @@ def test_json_fields_are_those_that_are_printed() -> None:
     run = RunView(
         run_id="r", alias="a-1", name="a", state=RunState.ACTIVE, submitted_at_ms=1, jobs=1
     )
-    job = JobView(
-        run_id="r", run_alias="a-1", job_id="j", kind=JobKind.TASK, state=JobState.QUEUED
-    )
+    job = JobView(run_id="r", run_alias="a-1", job_id="j", kind=JobKind.TASK, state=JobState.QUEUED)
     service = ServiceView(
         name="a/j", run_id="r", run_alias="a-1", job_id="j", attempt=1, state=ServiceState.HEALTHY
     )
@@ -245,7 +243,9 @@ def test_every_setting_of_the_master_is_listed_with_its_value() -> None:
 
 def test_constants_that_are_listed_are_those_of_the_code() -> None:
     """Named with their modules."""
-    rows = {name: value for name, value in rows_of(page("reference/limits.md")).items() if "." in name}
+    rows = {
+        name: value for name, value in rows_of(page("reference/limits.md")).items() if "." in name
+    }
     assert len(rows) > 20
     for name, value in rows.items():
         module, _, constant = name.rpartition(".")
@@ -308,7 +308,9 @@ def test_every_test_that_is_named_exists() -> None:
         name
         for place in places
         for path in place.rglob("test_*.py")
-        for name in re.findall(r"^\s*(?:async )?def (test_\w+)", path.read_text("utf-8"), re.M)
+        for name in re.findall(
+            r"^\s*(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE
+        )
     }
     assert len(named) > 40
     assert named - defined == set()
@@ -347,9 +349,9 @@ def test_links_between_the_documents_lead_somewhere() -> None:
             if "://" in target or target.startswith("mailto:"):
                 continue
             goal = (path.parent / name) if name else path
-            if not goal.exists():
-                broken.append(f"{path.relative_to(ROOT)}: {target}")
-            elif anchor and goal.suffix == ".md" and anchor not in anchors(goal):
+            if not goal.exists() or (
+                anchor and goal.suffix == ".md" and anchor not in anchors(goal)
+            ):
                 broken.append(f"{path.relative_to(ROOT)}: {target}")
     assert broken == []
 
