@@ -17,6 +17,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 
 import pytest
 
@@ -35,6 +36,17 @@ def has_tool(name: str) -> bool:
 def required_tools() -> set[str]:
     """The tools that must be here, from TITAN_REQUIRE (names with commas between)."""
     return {name.strip() for name in os.environ.get("TITAN_REQUIRE", "").split(",") if name.strip()}
+
+
+def pytest_configure():
+    """Give children the signals of an ordinary start.
+
+    Under nohup, or in the background of a script, hang-up and interrupt are ignored, and whatever a
+    test starts would inherit that: its Ctrl-C would do nothing.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item):

@@ -44,3 +44,12 @@ def titan(cluster: Cluster, tmp_path: Path) -> Titan:
         return done
 
     return run
+
+
+def change_a_row(table: Path) -> None:
+    """Let it rain on the fourth of July 2013."""
+    rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    changed = next(n for n, row in enumerate(rows) if row.startswith("2013/07/04,"))
+    date, _, rest = rows[changed].partition(",")
+    rows[changed] = f"{date},99.5,{rest.partition(',')[2]}"
+    table.write_text("".join(rows), encoding="utf-8")

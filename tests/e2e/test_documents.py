@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT, change_a_row
 from tests.harness.processes import processes_of
 
 
@@ -111,15 +111,29 @@ def test_nothing_beside_titan_runs(project: Project) -> None:
 
 def test_demo_leaves_nothing(tmp_path: Path) -> None:
     """`titan demo` prints the answer of the API that it deployed, and cleans up after itself."""
+    assert len(_demo(tmp_path)) == 48
+
+
+def test_the_demo_prints_what_is_in_its_data(tmp_path: Path) -> None:
+    """One row of the table is changed: its month is printed with other figures, and no other one."""
+    example = shutil.copytree(ROOT / "examples" / "daily_etl", tmp_path / "example")
+    change_a_row(example / "data" / "seattle-weather.csv")
+    before = _demo(tmp_path / "before")
+    after = _demo(tmp_path / "after", "--example", str(example))
+    assert [month for month in before if before[month] != after[month]] == ["2013-07"]
+
+
+def _demo(tmp_path: Path, *words: str) -> dict[str, object]:
+    """The months that a demo prints; it leaves no process and no file."""
     home = tmp_path / "home"
     temp = tmp_path / "tmp"
-    home.mkdir()
+    home.mkdir(parents=True)
     temp.mkdir()
     env = {k: v for k, v in os.environ.items() if not k.startswith("TITAN_")}
     env |= {"HOME": str(home), "TMPDIR": str(temp)}
     env.pop("XDG_STATE_HOME", None)
     done = subprocess.run(
-        [sys.executable, "-m", "titan_sdk", "demo"],
+        [sys.executable, "-m", "titan_sdk", "demo", *words],
         cwd=home,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -129,7 +143,7 @@ def test_demo_leaves_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert '"2012-01"' in done.stdout
     assert list(temp.iterdir()) == []
     assert list(home.iterdir()) == []
     assert processes_of(temp) == []
+    return {figures["month"]: figures for figures in json.loads(done.stdout)["months"]}

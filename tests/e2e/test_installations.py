@@ -1,4 +1,8 @@
-"""Installed as users install it: one wheel per environment, and still one cluster."""
+"""Installed as users install it: one wheel per environment, and still one cluster.
+
+As the README has it: `pip install -c dist/ours.txt dist/titan_sdk-*.whl` for an agent, and
+`pip install -c dist/ours.txt dist/titan_worker-*.whl` for a node.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from tests.e2e.conftest import ROOT, Titan
+from tests.e2e.conftest import ROOT, Titan, change_a_row
 from tests.harness.cluster import Cluster
 
 EXAMPLE = ROOT / "examples" / "daily_etl"
@@ -36,12 +36,7 @@ def test_the_pipeline_serves_what_it_read(cluster: Cluster, titan: Titan, tmp_pa
     first = shutil.copytree(EXAMPLE, tmp_path / "first")
     before = _serve_months(cluster, titan, first)
     second = shutil.copytree(EXAMPLE, tmp_path / "second")
-    table = second / "data" / "seattle-weather.csv"
-    rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
-    changed = next(n for n, row in enumerate(rows) if row.startswith("2013/07/04,"))
-    date, _, rest = rows[changed].partition(",")
-    rows[changed] = f"{date},99.5,{rest.partition(',')[2]}"
-    table.write_text("".join(rows), encoding="utf-8")
+    change_a_row(second / "data" / "seattle-weather.csv")
     after = _serve_months(cluster, titan, second)
     different = [month for month in before if before[month] != after[month]]
     assert len(before) == 48

@@ -68,4 +68,5 @@ def test_the_first_command(tmp_path: Path) -> None:
     assert re.search(r'"month":\s*"2012-01"', done.stdout + done.stderr), done.stdout
     assert processes_of(checkout) == []
     assert list(temp.iterdir()) == []
-    assert [path.name for path in home.iterdir() if path.name != ".cache"] == []
+    # pip's cache, and what the machine's own `python3` may be: a manager's shim with a folder.
+    assert {path.name for path in home.iterdir()} <= {".cache", ".rustup"}

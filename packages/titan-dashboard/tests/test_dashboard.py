@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,21 @@ def test_static_files_are_in_the_package(client: FlaskClient) -> None:
     for name in ("titan.css", "titan.svg"):
         with client.get(f"/static/{name}") as answer:
             assert answer.status_code == 200
+
+
+def test_a_signal_ends_the_server_in_good_order() -> None:
+    """It says where it serves, answers there, and SIGTERM ends it with 0."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "titan_dashboard", "--port", "0", "--master", "127.0.0.1:1"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        place = process.stderr.readline().split()[-1]
+        with urllib.request.urlopen(f"{place}/healthz", timeout=20) as answer:
+            assert answer.status == 200
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 def test_only_proto_is_needed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 
@@ -33,7 +34,13 @@ def main(port: int, master: str | None) -> None:
     server = create_server(app, sockets=[listening], threads=THREADS)
     bound = listening.getsockname()[1]
     click.echo(f"titan-dashboard ready on http://127.0.0.1:{bound}", err=True)
+    signal.signal(signal.SIGTERM, _end)
     try:
-        server.run()
+        server.run()  # returns when a signal has raised SystemExit or KeyboardInterrupt in it
     finally:
         server.close()
+
+
+def _end(number: int, frame: object) -> None:
+    del number, frame
+    raise SystemExit(0)

@@ -94,6 +94,18 @@ async def test_signals_that_python_ignores_are_not_ignored_in_jobs(lab):
     assert [mask & 0x7FFF_FFFF for mask in masks] == [0, 0]
 
 
+async def test_a_worker_under_nohup_gives_its_jobs_ordinary_signals(lab):
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGHUP, signal.SIGQUIT)}
+    try:
+        lab.shell("hangs", "kill -HUP $$; echo ignored")
+        exited = await lab.exit_of("hangs")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert (exited.signal, lab.out("hangs")) == (signal.SIGHUP, "")
+
+
 async def test_outputs_are_appended_to_by_the_process_itself(lab):
     (lab.folder / "both.out").write_text("before\n")
 

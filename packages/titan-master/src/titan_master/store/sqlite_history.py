@@ -94,7 +94,7 @@ class SqliteHistory:
             newest = self._rows(ended + "1 ORDER BY seq DESC LIMIT 1")
             return tuple(row[0] for row in newest)
         exact = self._rows(
-            ended + "(run_id = ?1 OR alias = ?1) ORDER BY seq DESC LIMIT 1", selector
+            ended + "(run_id = ? OR alias = ?) ORDER BY seq DESC LIMIT 1", selector, selector
         )
         if exact:
             return (exact[0][0],)

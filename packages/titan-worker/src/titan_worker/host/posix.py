@@ -31,8 +31,16 @@ from titan_worker.host.identity import ProcessIdentity, list_pids, read_stat
 _LOG: Final = logging.getLogger(__name__)
 _LOG_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _LOG_MODE: Final = 0o644
-# Python ignores these itself; a job starts with what a shell would give it.
-_SIGNALS_DEFAULT: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+_SIGNALS_DEFAULT: Final = (
+    # Python ignores these itself; a job starts with what a shell would give it.
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    # A worker started by nohup, or in the background of a script, was given these ignored.
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+)
 _TELL_AFTER_S: Final = 0.005
 _GROUP_CHECK_S: Final = 0.002
 _GROUP_CHECK_MAX_S: Final = 0.1
