@@ -157,7 +157,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(allow_parallel=True)
 def types(session: nox.Session) -> None:
-    """mypy, strict, over the five packages."""
+    """mypy, strict, over the five packages, and over a user's code with what it must infer."""
     session.install(
         "mypy>=2",
         "types-PyYAML",
@@ -167,6 +167,7 @@ def types(session: nox.Session) -> None:
         *("pytest>=8",),  # the SDK's helpers for its users' tests may name it
     )
     session.run("mypy")
+    session.run("mypy", "packages/titan-proto/tests/typing/api.py")
 
 
 @nox.session(allow_parallel=True)
