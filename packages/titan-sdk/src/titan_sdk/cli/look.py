@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from titan_proto.errors import NotFound
+from titan_proto.errors import Conflict, NotFound
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
     Settings,
@@ -178,14 +178,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _describe(client: TitanClient, name: str, look: render.Look) -> tuple[str, dict[str, Any], str]:
     if "/" in name:
         return _job(find_job(client, name), look)
+    several: Conflict | None = None
     try:
         return _run(client, client.view(name), look)
     except NotFound:
         pass
+    except Conflict as error:
+        several = error  # the beginning of several runs' names may be one job's whole name
     try:
         return _job(find_job(client, name), look)
     except NotFound:
-        pass
+        if several is not None:
+            raise several from None
     stats = client.stats()
     for service in client.services():
         if name in {service.name, service.job_id}:
