@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from titan_sdk import Run, TitanClient, TitanJob
+from titan_sdk import Run, TitanClient, TitanError, TitanJob
 
 
 class Task(NamedTuple):
@@ -31,8 +31,13 @@ class Task(NamedTuple):
 
 def read_trace(path: Path, factor: float) -> list[Task]:
     """The trace's jobs."""
-    jobs = json.loads(path.read_text(encoding="utf-8"))["jobs"]
-    return [Task(j["id"], j["runtime_s"] * factor, tuple(j["parents"])) for j in jobs]
+    try:
+        jobs = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+        return [Task(j["id"], j["runtime_s"] * factor, tuple(j["parents"])) for j in jobs]
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+    except (ValueError, TypeError, KeyError) as error:
+        sys.exit(f"{path} is no trace: {error!r}")
 
 
 def ideal_makespan(tasks: list[Task], slots: int) -> float:
@@ -112,7 +117,10 @@ def main() -> int:
     options = parser.parse_args()
     tasks = read_trace(options.trace, options.factor)
     client = TitanClient()
-    slots = options.slots or sum(worker.slots for worker in client.stats().workers)
+    up = sum(worker.slots for worker in client.stats().workers if worker.state == "ONLINE")
+    if not up:
+        sys.exit("no worker is up, so nothing would ever run")
+    slots = options.slots or up
     begin = time.perf_counter()
     run = submit(client, options.trace.stem, tasks)
     state = run.wait()
@@ -129,4 +137,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except TitanError as error:
+        sys.exit(str(error))

@@ -209,3 +209,31 @@ def test_the_small_samples_run(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("trace", "words"),
+    [
+        (None, "No such file"),
+        ("no json", "is no trace"),
+        ("[]", "is no trace"),
+        ('{"jobs": [{"id": "a"}]}', "is no trace"),
+        ('{"jobs": [{"id": "a", "runtime_s": 1, "parents": []}]}', "No Titan master"),
+    ],
+)
+def test_the_replay_says_what_is_wrong_in_a_sentence(tmp_path, trace, words):
+    path = tmp_path / "trace.json"
+    if trace is not None:
+        path.write_text(trace)
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "trace_replay" / "replay.py", path],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TITAN_MASTER": "127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

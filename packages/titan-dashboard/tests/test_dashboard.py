@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from flask.testing import FlaskClient
 
 from titan_dashboard import create_app, link
+from titan_dashboard.cli import main
 from titan_dashboard.config import DashboardConfig
 from titan_dashboard.link import Sight
 from titan_proto.messages import Stats, WorkerView
@@ -33,6 +36,49 @@ def test_an_unreachable_master_is_said_with_what_to_do(client: FlaskClient) -> N
     assert answer.status_code == 503
     assert "127.0.0.1:1" in answer.text
     assert "titan up -d" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("problem", "title", "hint"),
+    [
+        ("no token", "does not let this dashboard in", "TITAN_TOKEN_FILE"),
+        ("bad token", "does not let this dashboard in", "TITAN_TOKEN_FILE"),
+        ("no address", "No master can be looked for", "--master HOST:PORT"),
+        ("no master", "No master can be reached", "titan up -d"),
+        ("neither", "No master can be reached", "titan up -d"),
+    ],
+)
+def test_each_trouble_is_said_with_its_own_remedy(
+    tmp_path: Path, problem: str, title: str, hint: str
+) -> None:
+    """A master that refuses is not "no master", and nothing that goes wrong is a page of status 500."""
+    environ = {"HOME": str(tmp_path)}
+    if problem not in {"no token", "neither"}:
+        environ["TITAN_TOKEN"] = "x" if problem == "bad token" else "titan_local_x_" + "0" * 64
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        listening = f"127.0.0.1:{somebody.getsockname()[1]}"
+        master = {"no address": "a:b", "no token": listening}.get(problem, "127.0.0.1:1")
+        config = DashboardConfig(master=master, environ=environ, folder=tmp_path)
+        answer = create_app(config).test_client().get("/")
+    assert answer.status_code == 503
+    assert title in answer.text
+    assert hint in answer.text
+
+
+@pytest.mark.parametrize(
+    "words", [("--port", "99999"), ("--port", "-1"), ("--master", "a:b"), ("--port", "x")]
+)
+def test_a_wrong_option_is_refused_at_once(words: tuple[str, ...]) -> None:
+    """Not by the first page that is viewed, and not with a traceback."""
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 2
+    assert "Error: Invalid value" in told.output
+
+
+def test_help_shows_an_example_as_it_is_typed() -> None:
+    """On a line of its own."""
+    told = CliRunner().invoke(main, ["-h"])
+    assert "\n    titan-dashboard --port" in told.output
 
 
 def test_a_reachable_master_is_named(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

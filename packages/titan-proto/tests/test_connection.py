@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from titan_proto.connection import Closed, Connection, Opened, Received
-from titan_proto.errors import ErrorCode, LocalProtocolError
+from titan_proto.errors import ErrorCode, FrameTooLarge, LocalProtocolError
 from titan_proto.frame import END, pack
 from titan_proto.handshake import key_of
 from titan_proto.limits import (
@@ -342,3 +342,37 @@ def test_a_listener_that_stops_refuses_who_is_not_in_yet(make_pair):
     pair.listener.close(ErrorCode.SHUTTING_DOWN, "stopping")
 
     assert pair.news()[0] == [Closed(ErrorCode.SHUTTING_DOWN, "stopping")]
+
+
+def test_an_exchange_has_one_request(pair):
+    """A second one could neither be told apart nor cancelled: it breaks the protocol."""
+    dialler, listener = pair.dialler, pair.listener
+    asked = dialler.open_exchange()
+    dialler.send(WATCH, asked)
+    dialler.send(GetStats(), asked, end=True)
+    pair.pump()
+    assert listener.is_closed
+    assert listener.closed.code is ErrorCode.PROTOCOL
+    assert "GetStats" in dialler.closed.reason
+
+
+def test_a_message_that_no_frame_holds_is_not_sent_and_nothing_is_lost(pair):
+    """Its exchange is still open: something smaller may be said in it."""
+    dialler, listener = pair.dialler, pair.listener
+    asked = dialler.open_exchange()
+    dialler.send(GetStats(), asked, end=True)
+    pair.pump()
+    huge = Error(code=ErrorCode.INTERNAL, message="x" * FRAME_PAYLOAD_BYTES)
+    with pytest.raises(FrameTooLarge):
+        listener.send(huge, asked, end=True)
+    listener.send(Error(code=ErrorCode.LIMIT_EXCEEDED, message="less"), asked, end=True)
+    pair.pump()
+    assert not listener.is_exchange_open(asked)
+    assert dialler.is_open
+
+
+def test_last_words_are_cut_to_what_always_fits(pair):
+    """They may quote what a peer has said."""
+    pair.listener.close(ErrorCode.PROTOCOL, "x" * FRAME_PAYLOAD_BYTES)
+    pair.pump()
+    assert set(pair.dialler.closed.reason) == {"x"}

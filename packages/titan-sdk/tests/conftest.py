@@ -165,6 +165,8 @@ class ScriptedMaster:
             for part in answer:
                 if part == "cut":
                     return False
+                if part == "wait":
+                    return True  # there may be more, some day
                 connection.send(part, correlation)
             answer = Done()
         connection.send(answer, correlation, end=True)

@@ -42,7 +42,7 @@ from titan_proto.messages import (
 from titan_proto.specs import JobKind
 from titan_proto.states import ExitReason, JobState, RunState, ServiceState, WorkerState
 from titan_sdk.cli import COMMANDS, context, main, render, titan
-from titan_sdk.cli.failures import exit_code
+from titan_sdk.cli.failures import exit_code, report
 from titan_sdk.cli.sanitize import Cleaner, clean
 from titan_sdk.errors import NoMaster, Timeout
 
@@ -273,6 +273,7 @@ def test_version_loads_nothing_heavy():
         (["run"], 2, "Missing argument 'FILE'"),
         (["run", "no.yaml"], 2, "no.yaml: there is no such file"),
         (["run", "."], 2, "is a folder"),
+        (["run", ""], 2, "FILE is empty"),
         (["run", "x.py", "--env", "A"], 2, "KEY=VALUE"),
         (["run", "x.py", "--timeout", "1s"], 2, "--timeout goes with --wait"),
         (["run", "x.py", "--wait", "--timeout", "soon"], 2, "no duration"),
@@ -289,6 +290,64 @@ def test_what_needs_no_master(run, args, code, words):
     assert (got, out) == (code, "")
     assert words in err
     assert "Traceback" not in err
+
+
+def test_a_file_that_cannot_be_read_is_an_item_of_the_list(run, alone):
+    (alone / "folder.yaml").mkdir()
+    (alone / "good.yaml").write_text("name: p\njobs: [{id: A, run: a}]\n")
+    code, out, err = run("validate", "no.yaml", "folder.yaml", "good.yaml", "-o", "json")
+    assert (code, err) == (2, "")
+    items = json.loads(out)["items"]
+    assert [(one["file"], one["valid"]) for one in items] == [
+        ("no.yaml", False),
+        ("folder.yaml", False),
+        ("good.yaml", True),
+    ]
+    assert set(items[0]) == set(items[2])
+    (finding,) = items[0]["findings"]
+    assert (finding["code"], finding["line"]) == ("Y100", None)
+    assert "No such file" in finding["message"]
+
+
+def test_a_folder_that_cannot_be_packed_is_an_error_before_it_is_sent(run, alone, monkeypatch):
+    (alone / "p.yaml").write_text("name: p\njobs: [{id: A, run: a}]\n")
+    (alone / "large").write_bytes(b"x" * 2000)
+    monkeypatch.setattr("titan_sdk.packaging.WORKSPACE_BYTES", 1000)
+    code, out, _ = run("validate", "p.yaml")
+    assert code == 2
+    assert "p.yaml:1:1: error[Y111]" in out
+    assert "large" in out
+    code, out, _ = run("validate", "p.yaml", "-o", "json")
+    assert (code, json.loads(out)["items"][0]["valid"]) == (2, False)
+
+
+def test_a_pipeline_that_cannot_be_opened_is_a_wrong_argument(run, master, alone, monkeypatch):
+    (alone / "p.yaml").write_text("")
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", "p.yaml")
+
+    monkeypatch.setattr("titan_sdk.pipeline.load", refuse)
+    code, _, err = run("run", "p.yaml")
+    assert (code, err) == (2, "error: p.yaml: Permission denied\n")
+
+
+def test_no_name_in_an_error_can_drive_the_terminal(run, master, alone, monkeypatch):
+    # As on a terminal; elsewhere click takes sequences out by itself.
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda *given: False)
+    code, _, err = run("run", "\x1b[2Jx.py")
+    assert code == 2
+    assert "\x1b" not in err
+    (alone / "p.yaml").write_text('name: p\njobs: [{id: A, run: a, "k\\e[2J": 1}]\n')
+    _, out, _ = run("validate", "p.yaml")
+    assert "\x1b" not in out
+    _, _, err = run("run", "p.yaml")
+    assert "\x1b" not in err
+
+
+def test_a_full_disk_is_told_in_words(capsys):
+    assert report(OSError(28, "No space left on device"), []) == 1
+    assert capsys.readouterr().err == "error: No space left on device\n"
 
 
 def test_debug_shows_where(run):
@@ -359,12 +418,179 @@ def test_follow_prints_the_logs_on_stdout_and_the_alias_on_stderr(run, master, a
             JobChange(run_id="r", at_ms=2, run_state=RunState.SUCCEEDED),
         ],
         ReadLog: [LogData(1, 1, 5, b"one\ntwo")],
+        GetRun: run_view(),
         WaitRun: run_view(RunState.SUCCEEDED, ended_at_ms=1_700_000_001_000),
     }
     assert run("run", "a.py", "--follow") == (0, "one\ntwo", "run-1\nRun run-1 SUCCEEDED in 1.0s\n")
     code, out, _ = run("run", "a.py", "--follow", "-o", "json")
     assert code == 0
-    assert [json.loads(line)["kind"] for line in out.splitlines()] == ["LogLine", "LogLine", "Run"]
+    said = [json.loads(line) for line in out.splitlines()]
+    assert [one["kind"] for one in said] == ["LogLine", "LogLine", "Run"]
+    assert said[0] == {
+        "apiVersion": "titan/v1",
+        "kind": "LogLine",
+        "run": "run0000000000001",
+        "runAlias": "run-1",
+        "job": "A",
+        "attempt": 1,
+        "stream": "stdout",
+        "text": "one",
+    }
+
+
+def test_a_line_of_json_has_the_same_fields_wherever_it_is_followed(run, master):
+    master.answers |= {
+        GetJob: lambda request: (
+            job_view(job_id=request.job)
+            if request.run
+            else Error(code=ErrorCode.NOT_FOUND, message="no")
+        ),
+        GetRun: run_view(jobs=2),
+        ListJobs: JobList(jobs=(job_view(), job_view(job_id="B"))),
+        WatchRun: [
+            JobChange(run_id="r", at_ms=1, job_id="A", state=JobState.RUNNING, attempt=1),
+            JobChange(run_id="r", at_ms=2, run_state=RunState.SUCCEEDED),
+        ],
+        ReadLog: [LogData(1, 1, 2, b"o"), LogData(1, 2, 4, b"e\n"), LogData(1, 1, 8, b"ut\n")],
+    }
+    _, of_the_run, _ = run("logs", "run-1", "-f", "-o", "json")
+    _, of_the_job, _ = run("logs", "run-1/A", "-f", "-o", "json")
+    assert of_the_run == of_the_job
+    said = [json.loads(line) for line in of_the_job.splitlines()]
+    assert [(one["stream"], one["text"]) for one in said] == [("stderr", "e"), ("stdout", "out")]
+
+
+def test_the_logs_of_a_run_as_json_are_one_value_and_follow_nothing(run, master):
+    jobs = (
+        job_view(),
+        job_view(job_id="WEB", kind=JobKind.SERVICE),
+        job_view(job_id="C", state=JobState.BLOCKED, attempt=0),
+    )
+    master.answers |= {
+        GetJob: Error(code=ErrorCode.NOT_FOUND, message="no"),
+        GetRun: run_view(jobs=3),
+        ListJobs: JobList(jobs=jobs),
+        ReadLog: [LogData(1, 1, 5, b"text\n")],
+    }
+    code, out, _ = run("logs", "run-1", "-o", "json")
+    assert code == 0
+    assert not any(request.follow for request in master.of(ReadLog))
+    said = json.loads(out)
+    assert (said["kind"], said["run"], said["runAlias"]) == (
+        "LogList",
+        "run0000000000001",
+        "run-1",
+    )
+    assert said["items"] == [
+        {"job": "A", "attempt": 1, "text": "text\n"},
+        {"job": "WEB", "attempt": 1, "text": "text\n"},
+    ]
+
+
+def test_what_has_not_run_is_an_empty_log_in_json(run, master):
+    master.answers[GetJob] = job_view(state=JobState.BLOCKED, attempt=0)
+    code, out, _ = run("logs", "run-1/A", "-o", "json")
+    assert code == 0
+    said = json.loads(out)
+    assert (said["kind"], said["attempt"], said["text"]) == ("Log", None, "")
+
+
+def test_follow_ends_with_the_run_though_a_service_stays_up(run, master, alone):
+    (alone / "a.py").write_text("")
+    service = job_view(job_id="WEB", kind=JobKind.SERVICE)
+    told = threading.Event()
+
+    def read(request):
+        # A service's log does not end while it is up: the link stays silent after what there is.
+        told.set()
+        return [LogData(1, 1, 5, b"up\n"), "wait"]
+
+    master.answers |= {
+        ListJobs: JobList(jobs=(service,)),
+        WatchRun: [
+            JobChange(run_id="r", at_ms=1, job_id="WEB", state=JobState.SUCCEEDED, attempt=1),
+            JobChange(run_id="r", at_ms=2, run_state=RunState.SUCCEEDED),
+        ],
+        ReadLog: read,
+        GetRun: run_view(),
+        WaitRun: run_view(RunState.SUCCEEDED, ended_at_ms=1_700_000_001_000),
+    }
+    code, out, err = run("run", "a.py", "--follow")
+    assert told.is_set()
+    assert (code, out) == (0, "up\n")
+    assert "SUCCEEDED" in err
+
+
+def test_what_was_followed_is_not_said_again(run, master, alone):
+    (alone / "a.py").write_text("")
+    master.answers |= {
+        ListJobs: JobList(jobs=(job_view(state=JobState.FAILED, exit_code=3),)),
+        WatchRun: [
+            JobChange(run_id="r", at_ms=1, job_id="A", state=JobState.FAILED, attempt=1),
+            JobChange(run_id="r", at_ms=2, run_state=RunState.FAILED),
+        ],
+        ReadLog: [LogData(1, 1, 5, b"boom\n")],
+        GetRun: run_view(),
+        WaitRun: run_view(RunState.FAILED, ended_at_ms=1_700_000_001_000),
+    }
+    code, out, err = run("run", "a.py", "--follow")
+    assert (code, out) == (1, "boom\n")
+    assert "A failed: exit 3\n" in err
+    assert "boom" not in err
+
+
+def test_a_service_is_shown_under_its_own_name(run, master):
+    nothing = Error(code=ErrorCode.NOT_FOUND, message="no")
+    master.answers |= dict.fromkeys((GetRun, GetJob, ListJobs), nothing)
+    master.answers |= {
+        ListRuns: RunList(runs=(run_view(),)),
+        ListServices: ServiceList(services=(service_view(),)),
+        GetStats: stats(),
+    }
+    code, out, _ = run("show", "Run/API", "-o", "json")
+    assert code == 0
+    assert (json.loads(out)["kind"], json.loads(out)["name"]) == ("Service", "Run/API")
+    assert "titan stop Run/API" in run("show", "Run/API")[1]
+    code, _, err = run("show", "Run/AIP")
+    assert code == 3
+    assert "did you mean Run/API?" in err
+
+
+def test_a_service_that_is_up_says_so_beside_its_job(run, master):
+    job = job_view(job_id="API", kind=JobKind.SERVICE, reason=ExitReason.UNKNOWN, port=8080)
+    master.answers |= {GetJob: job, ListServices: ServiceList(services=(service_view(),))}
+    _, out, _ = run("show", "run-1/API")
+    assert re.search(r"^Service: +. HEALTHY, Run/API$", out, re.MULTILINE)
+    # How much it has printed is known when it has ended.
+    assert "Printed" not in out
+    assert "Printed" in run_show_ended(run, master)
+
+
+def run_show_ended(run, master):
+    master.answers[GetJob] = job_view(stdout_bytes=7)
+    return run("show", "run-1/A")[1]
+
+
+def test_a_worker_shows_what_its_machine_does(run, master):
+    nothing = Error(code=ErrorCode.NOT_FOUND, message="no")
+    master.answers |= dict.fromkeys((GetRun, GetJob), nothing)
+    busy = worker(8080, cpu_permille=125, memory_used_bytes=3 << 30, memory_total_bytes=8 << 30)
+    master.answers |= {ListServices: ServiceList(services=()), GetStats: stats(busy)}
+    _, out, _ = run("show", "8080")
+    assert re.search(r"^CPU: +12.5 %$", out, re.MULTILINE)
+    assert re.search(r"^Memory: +3.0 of 8.0 GiB$", out, re.MULTILINE)
+
+
+def test_waiting_too_long_names_the_run_as_it_was_printed(run, master, alone):
+    (alone / "a.py").write_text("")
+    master.answers |= {
+        WaitRun: lambda request: None,
+        WatchRun: [],
+        ListJobs: JobList(jobs=(job_view(),)),
+    }
+    _, _, err = run("run", "a.py", "--wait", "--timeout", "0.1")
+    assert "error: run run-1 had not ended after 0.1 s\n" in err
+    assert "  try:  titan ps   (it goes on)\n" in err
 
 
 def test_run_refuses_a_bad_pipeline_before_anything_is_sent(run, master, alone):

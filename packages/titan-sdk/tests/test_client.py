@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
+import os
+import re
 import socket
 import stat
+import weakref
 import zipfile
 
 import msgspec
@@ -140,6 +144,49 @@ def test_the_manuals_snippet(master, alone, capsys):
         (info,) = archive.infolist()
         assert (info.filename, archive.read(info)) == ("risky_script.py", b"print('ERROR')")
     assert task.launch.script == "risky_script.py"
+
+
+def test_a_client_that_is_dropped_hangs_up(master):
+    client = TitanClient()
+    master.answers[GetStats] = stats()
+    client.stats()
+    gone = weakref.ref(client)
+    del client
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_child_of_a_fork_has_links_of_its_own(master, client):
+    master.answers[GetStats] = stats()
+    client.stats()
+    # Nothing of the test runner may run in the child: it asks, tells by its exit code, and is gone.
+    child = os.fork()
+    if child == 0:
+        try:
+            client.stats()
+            client.close()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - it must not return into pytest
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert master.links == 2
+    client.stats()
+    assert master.links == 2  # the child's hanging up did not touch the parent's
+
+
+@pytest.mark.parametrize(
+    ("name", "jobs", "words"),
+    [
+        (5, [], "a run's name is text, not 5"),
+        ("x", "a.py", "expected TitanJob, not str: 'a.py'"),
+        ("x", ["a.py"], "expected TitanJob, not str: 'a.py'"),
+        ("x", None, "expected TitanJob, not NoneType: None"),
+        ("x", [], "the run has no jobs"),
+    ],
+)
+def test_what_is_no_run_is_refused_in_words(client, name, jobs, words):
+    with pytest.raises(InvalidSpec, match=re.escape(words)):
+        client.submit(name, jobs)
 
 
 def test_a_lost_link_is_dialled_again_and_the_key_stays_the_same(master, client):
@@ -419,6 +466,7 @@ def test_a_bare_job_id_needs_a_run_of_this_client(master, client):
 
 def test_the_lines_of_several_jobs_are_told_apart(master, client):
     run = client.submit("r", [TitanJob("A", run="a"), TitanJob("B", run="b")])
+    master.answers[GetRun] = msgspec.structs.replace(run_view(), jobs=2)
     master.answers[ListJobs] = JobList(jobs=(job_view(job_id="A"), job_view(job_id="B")))
     master.answers[WatchRun] = [
         JobChange(run_id=run.id, at_ms=1, job_id="A", state=JobState.RUNNING, attempt=1),

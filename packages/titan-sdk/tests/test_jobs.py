@@ -37,6 +37,13 @@ def test_all_bad_values_are_told_in_one_error():
     assert "job a/b" in str(raised.value)
 
 
+def test_what_does_not_go_together_is_told_without_a_key_that_nobody_wrote():
+    with pytest.raises(InvalidSpec, match=r"^job A: has nothing to execute \("):
+        TitanJob(id="A")
+    with pytest.raises(InvalidSpec, match=r"^job A: has run and command \(exactly one of them\)$"):
+        TitanJob(id="A", run="x", command="y")
+
+
 @pytest.mark.parametrize(
     "keys",
     [

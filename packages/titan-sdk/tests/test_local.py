@@ -96,6 +96,34 @@ def test_without_the_daemons_up_says_what_is_missing(tmp_path, monkeypatch):
         LocalCluster(tmp_path).start(local.Plan())
 
 
+def test_a_refused_port_leaves_no_folder_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_require_installed", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        plan = local.Plan(port=held.getsockname()[1])
+        with pytest.raises(LocalError, match="is taken by"):
+            LocalCluster(tmp_path / ".titan").start(plan)
+    assert not (tmp_path / ".titan").exists()
+
+
+def test_a_master_comes_back_where_its_workers_look_for_it(tmp_path, monkeypatch, process):
+    cluster = LocalCluster(tmp_path)
+    (tmp_path / "address").write_text("127.0.0.1:19999")
+    started = []
+    monkeypatch.setattr(cluster, "_spawn", lambda *given: started.append(given[-1]))
+    monkeypatch.setattr(cluster, "_refuse_taken_port", lambda port: None)
+    cluster._start_master(local.Plan(port=9090))
+    (tmp_path / "address").write_text("127.0.0.1:19999")
+    cluster.members = [Member("worker", "worker-8080", identify(process.pid))]
+    cluster._start_master(local.Plan(port=9090))
+    places = [arguments[arguments.index("--listen") + 1] for arguments in started]
+    assert places == ["127.0.0.1:9090", "127.0.0.1:19999"]
+
+
+def test_a_file_where_the_folder_should_be_is_nothing_that_is_up(tmp_path):
+    (tmp_path / ".titan").write_text("")
+    assert LocalCluster(tmp_path / ".titan").stop() == []
+
+
 def test_a_damaged_memory_is_told(tmp_path):
     (tmp_path / "up.json").write_text("{")
     with pytest.raises(LocalError, match=r"up\.json cannot be read"):

@@ -9,7 +9,7 @@ import pytest
 
 from titan_proto.specs import JobKind, LaunchKind, Needs, ServiceSection
 from titan_sdk import TitanJob
-from titan_sdk.findings import INFO, PipelineError, errors, report
+from titan_sdk.findings import INFO, PipelineError, errors, in_order, report
 from titan_sdk.keys import LATER, READERS
 from titan_sdk.pipeline import ROOT_LATER, load, loads
 from titan_sdk.staging import file_findings
@@ -248,6 +248,39 @@ def test_a_bad_job_is_refused_at_its_place(text, expected):
 )
 def test_a_bad_file_is_refused_at_its_place(body, expected):
     assert said(read(body)) == expected
+
+
+def test_a_job_without_a_usable_id_is_called_by_its_number():
+    body = """\
+name: p
+jobs:
+  - {script: a.py, retries: 3}
+  - {id: a b, script: b.py}
+"""
+    pipeline = read(body)
+    findings = [*pipeline.findings, *file_findings(pipeline, {})]
+    told = [finding.message for finding in in_order(findings)]
+    assert told == [
+        "job number 1 has no id",
+        'script "a.py" of job number 1 is neither beside this file nor in the master\'s perm_files',
+        '"retries" in job number 1 is not supported by this version of Titan',
+        '"a b" cannot be a job id',
+        'script "b.py" of job number 2 is neither beside this file nor in the master\'s perm_files',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ("name: p\n\tjobs: []", "indent with spaces"),
+        ("name: p\njobs:\n\t- {id: A, run: a}", "indent with spaces"),
+        ("name: p\nscheduel: x\njobs: [{id: A, run: a}]", 'did you mean "schedule"?'),
+        ("name: p\njobs: [{id: A, run: a, retires: 3}]", 'did you mean "retries"?'),
+    ],
+)
+def test_a_slip_is_told_with_what_was_meant(body, hint):
+    (found,) = errors(read(body).findings)
+    assert found.hint.startswith(hint)
 
 
 @pytest.mark.parametrize(

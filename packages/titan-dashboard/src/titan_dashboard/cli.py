@@ -11,19 +11,42 @@ from waitress.server import create_server
 
 from titan_dashboard import __version__, create_app
 from titan_dashboard.config import DEFAULT_PORT, THREADS, DashboardConfig
+from titan_proto.io.address import BadAddress, parse_address
 
 
-@click.command()
-@click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1; 0: any.")
-@click.option("--master", metavar="HOST:PORT", help="The master; found as by `titan` if not given.")
+def _is_address(
+    context: click.Context, parameter: click.Parameter, given: str | None
+) -> str | None:
+    """Refuse what is no address now, not on every page later."""
+    del context, parameter
+    try:
+        return given and str(parse_address(given))
+    except BadAddress as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="Port on 127.0.0.1; 0: any.",
+)
+@click.option(
+    "--master",
+    metavar="HOST:PORT",
+    callback=_is_address,
+    help="The master; found as by `titan` if not given.",
+)
 @click.version_option(__version__, prog_name="titan-dashboard")
 def main(port: int, master: str | None) -> None:
-    r"""Serve Titan's dashboard on http://127.0.0.1:PORT.
+    """Serve Titan's dashboard on http://127.0.0.1:PORT.
 
     \b
     Example:
       titan-dashboard --port 5000
-    """
+    """  # noqa: D301 - click reads the backspace
     app = create_app(DashboardConfig.from_environment(master))
     try:
         listening = socket.create_server(("127.0.0.1", port))

@@ -105,6 +105,9 @@ def _run(config: MasterConfig) -> int:
     except NotLeading as error:
         message = f"{config.data} belongs to a master that is running already ({error.holder})"
         raise Ended(os.EX_TEMPFAIL, message) from error
+    except OSError as error:
+        message = f"{config.data / 'lock'} cannot be written: {error.strerror}"
+        raise Ended(os.EX_IOERR, message) from error
     try:
         token = _own_token(config.data / "token")
         return _with_store(config, token)
@@ -149,7 +152,6 @@ async def _serve(
     recovered: Recovered,
     writer: ThreadPoolExecutor,
 ) -> int:
-    loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as threads:
         pools = Pools(
             writer=writer,
@@ -161,24 +163,36 @@ async def _serve(
         )
         async with asyncio.TaskGroup() as tasks:
             streams = Streams(tasks.create_task)
-            master = Master(config, token, store, recovered, pools, streams)
-            loop.set_exception_handler(master.engine.broken)
-            told = _when_told(loop)
             try:
-                port = await master.open_door()
+                master = Master(config, token, store, recovered, pools, streams)
+                return await _lead(config, master)
             except Ended as error:
                 _say(f"titan-master: {error}")
                 return error.code
-            address = config.listen._replace(port=port)
-            with _found_by_others(config, address):
-                _tune_collector()
-                _say(f"titan-master ready on {address}")
-                code = await _first_of(told, master.engine.failure)
-                if code == os.EX_OK:
-                    await master.close()
+            except OSError as error:
+                _say(f"titan-master: {error.filename or config.data}: {error.strerror or error}")
+                return os.EX_IOERR
+            finally:
                 streams.drop_all()
+
+
+async def _lead(config: MasterConfig, master: Master) -> int:
+    """From the first turn to the last; the exit code."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(master.engine.broken)
+    told = _when_told(loop)
+    port = await master.open_door()
+    address = config.listen._replace(port=port)
+    try:
+        with _found_by_others(config, address):
+            _tune_collector()
+            _say(f"titan-master ready on {address}")
+            code = await _first_of(told, master.engine.failure)
+            if code == os.EX_OK:
+                await master.close()
+    finally:
         master.logs.close()
-        return code
+    return code
 
 
 def _when_told(loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
@@ -272,7 +286,7 @@ class Master:
                 perm_files=perm_files,
                 streams=streams,
                 worker=pools.submissions,
-                is_known_key=self.core.state.keys.__contains__,
+                is_known_key=lambda key: self.core.knows_key(key, self._clock.now_ms()),
                 put=self.engine.put,
             ),
             artifacts=Artifacts(blobs, perm_files, streams, pools.disk),

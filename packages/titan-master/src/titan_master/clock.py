@@ -2,7 +2,8 @@
 
 Anchored to the wall once, at start, and carried on by the monotonic clock: somebody who sets the
 machine's clock neither ends leases nor turns time back. The journal's last time stamp is a floor,
-so that time does not go back over a restart either.
+so that time does not go back over a restart either: where the wall has gone back, time goes on from
+the floor. It must not stand still meanwhile, for then no lease would end and no delay be over.
 """
 
 from __future__ import annotations
@@ -37,5 +38,7 @@ class SystemClock:
         return self._last_ms
 
     def not_before(self, floor_ms: int) -> None:
-        """Hold still at `floor_ms` until the machine's clock has passed it."""
-        self._last_ms = max(self._last_ms, floor_ms)
+        """Go on from `floor_ms`, if the machine's clock has not passed it."""
+        behind_ms = floor_ms - self.now_ms()
+        if behind_ms > 0:
+            self._offset_ns += behind_ms * 1_000_000

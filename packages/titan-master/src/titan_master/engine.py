@@ -389,11 +389,12 @@ class Engine:
     def broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's handler of exceptions that nobody caught.
 
-        One on a transport has ended that transport. Any other one is a bug with unknown reach: the
-        process ends, and its successor recovers from the journal.
+        One on a transport has ended that transport, one on a listening socket (no descriptor is
+        left for a newcomer) passes. Any other one is a bug with unknown reach: the process ends, and
+        its successor recovers from the journal.
         """
         loop.default_exception_handler(context)
-        if "transport" not in context:
+        if "transport" not in context and "socket" not in context:
             self._fail(os.EX_SOFTWARE)
 
     def _fail(self, code: int) -> None:

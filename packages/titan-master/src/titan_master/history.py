@@ -17,7 +17,7 @@ from titan_master.core.inputs import Asked, Origin
 from titan_master.store.base import AttemptRow, History
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
-from titan_proto.limits import PAGE_ITEMS
+from titan_proto.limits import JOB_ID_CHARS, NAME_CHARS, PAGE_ITEMS
 from titan_proto.messages import (
     AnyMessage,
     CancelRun,
@@ -76,16 +76,17 @@ class Answers:
         ended = self._history.resolve(selector)
         if len(ended) == 1 and self._is_exact(ended[0], selector):
             return ended[0]
-        fits = (*ask.live_ids, *ended)
+        # A run may have ended since the core was asked: then it is in both.
+        fits = tuple(dict.fromkeys((*ask.live_ids, *ended)))
         if len(fits) == 1:
             return fits[0]
         if not fits:
-            return _not_found(f"no run is called {selector!r}")
+            return _not_found(f"no run is called {selector[:NAME_CHARS]!r}")
         shown = ", ".join(fits[:_SHOWN])
         more = " and more" if len(fits) > _SHOWN else ""
         return Error(
             code=ErrorCode.CONFLICT,
-            message=f"{selector!r} fits several runs: {shown}{more}; give more of the name",
+            message=f"{selector[:NAME_CHARS]!r} fits several runs: {shown}{more}; give more of the name",
         )
 
     def _is_exact(self, run_id: str, selector: str) -> bool:
@@ -98,7 +99,7 @@ class Answers:
         # Ids are drawn in the order of time: the greatest is the newest, live or ended.
         ended = self._history.newest_with_job(job_id)
         among = (*live_ids, ended) if ended is not None else live_ids
-        return max(among) if among else _not_found(f"no run has a job {job_id!r}")
+        return max(among) if among else _no_job_at_all(job_id)
 
     # -- answers ----------------------------------------------------------------------------------
 
@@ -111,7 +112,9 @@ class Answers:
         cursor = request.cursor.removeprefix(_HISTORY)
         ended = self._history.runs(cursor, limit - len(live))
         following = _HISTORY + ended.cursor if ended.cursor else ""
-        return RunList(runs=(*live, *ended.runs), cursor=following)
+        shown = {view.run_id for view in live}  # one of them may have ended since
+        rest = tuple(view for view in ended.runs if view.run_id not in shown)
+        return RunList(runs=(*live, *rest), cursor=following)
 
     def _any_ended(self) -> bool:
         return bool(self._history.runs("", 1).runs)
@@ -218,7 +221,11 @@ def _not_found(text: str) -> Error:
 
 
 def _no_job(run_id: str, job_id: str) -> Error:
-    return _not_found(f"run {run_id} has no job {job_id!r}")
+    return _not_found(f"run {run_id} has no job {job_id[:JOB_ID_CHARS]!r}")
+
+
+def _no_job_at_all(job_id: str) -> Error:
+    return _not_found(f"no run has a job {job_id[:JOB_ID_CHARS]!r}")
 
 
 def _sum(run: RunView, state: JobState, number: int) -> JobChange:

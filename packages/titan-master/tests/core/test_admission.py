@@ -133,3 +133,16 @@ def test_a_run_without_jobs_is_over_at_once():
     turn = w.submit(run("r"))
     assert kinds(turn) == ["RunAccepted", "RunEnded"]
     assert not w.state.runs
+
+
+def test_a_key_that_has_grown_too_old_is_not_known_to_the_shell_either():
+    """It may lie in the state still, until the next run is accepted: its scripts must be found."""
+    w = World()
+    w.submit(run("r", job("a")), key="k")
+    assert w.core.knows_key("k", w.now_ms)
+    assert not w.core.knows_key("other", w.now_ms)
+    assert not w.core.knows_key("k", w.now_ms + KEY_REMEMBERED_MS)
+    w.advance(KEY_REMEMBERED_MS)
+    assert "k" in w.state.keys
+    again = answer(w.submit(run("r", job("a")), key="k", run_id="other"))
+    assert (again.run_id, again.known) == ("other", False)

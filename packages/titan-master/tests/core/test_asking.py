@@ -6,7 +6,9 @@ import pytest
 from core_world import World, effects, events, job, run
 
 from titan_master.core.effects import AskHistory
+from titan_proto.codec import encode
 from titan_proto.errors import ErrorCode
+from titan_proto.limits import FRAME_PAYLOAD_BYTES, REPORT_MESSAGE_CHARS
 from titan_proto.messages import (
     CancelRun,
     GetJob,
@@ -189,6 +191,18 @@ def test_a_page_ends_early_when_its_dependencies_would_not_fit_a_frame():
     page = w.answer(ListJobs(run="r", cursor="6000"))
     assert len(page.jobs) == 2
     assert len(w.answer(ListJobs(run="r", cursor=page.cursor)).jobs) == 2
+
+
+def test_a_page_ends_early_when_its_messages_would_not_fit_a_frame():
+    w = World({"w1": 4_000})
+    w.submit(run("r", *(job(f"j{n}") for n in range(1_001))))
+    w.advance(1)
+    message = "\N{SNOWMAN}" * REPORT_MESSAGE_CHARS
+    w.report("w1", *(w.ended_report(f"r/j{n}", 1, message=message) for n in range(1_000)))
+    page = w.answer(ListJobs(run="r"))
+    assert 100 < len(page.jobs) < 1_000
+    assert len(encode(page)) < FRAME_PAYLOAD_BYTES
+    assert w.answer(ListJobs(run="r", cursor=page.cursor)).jobs[0].job_id == f"j{len(page.jobs)}"
 
 
 def test_runs_are_listed_newest_first_and_paged():

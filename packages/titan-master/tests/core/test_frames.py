@@ -5,7 +5,7 @@ from titan_proto import codec
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import ENV_BYTES, FRAME_PAYLOAD_BYTES
 from titan_proto.messages import AttemptOrder, StartAttempts
-from titan_proto.specs import JobSpec, Launch, LaunchKind
+from titan_proto.specs import ArtifactFormat, ArtifactRef, JobSpec, Launch, LaunchKind
 
 
 def _orders(count, env):
@@ -42,3 +42,23 @@ def test_one_order_larger_than_a_share_goes_alone():
     orders = _orders(2, {"BIG": "x" * (2 * 1024 * 1024)})
 
     assert [len(part) for part in _frames(orders)] == [1, 1]
+
+
+def test_names_of_files_count_too():
+    """A path may be as long as the system allows, three times in one order."""
+    path = "/".join(["\N{SNOWMAN}" * 85] * 47)
+    named = ArtifactRef(digest="0" * 64, size_bytes=1, format=ArtifactFormat.FILE, name=path)
+    launch = Launch(script=path, artifact=named)
+    orders = [
+        AttemptOrder(
+            ref=AttemptRef("r" * 16, f"j{number}", 1),
+            fence=number,
+            spec=JobSpec(id=f"j{number}", launch=launch),
+            run_name="run",
+            workspace=named,
+        )
+        for number in range(500)
+    ]
+
+    for part in _frames(orders):
+        assert len(codec.encode(StartAttempts(term=1, orders=part))) < FRAME_PAYLOAD_BYTES

@@ -7,6 +7,7 @@ from core_world import World, job, kinds, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from titan_master.core import placement
 from titan_master.core.core import CoreConfig
 from titan_proto.messages import CancelRun
 from titan_proto.states import JobState
@@ -235,3 +236,30 @@ def test_many_workers_of_one_kind_are_served_evenly(count):
         w.join(f"w{n:04}", slots=2)
     w.submit(run("r", *(job(f"j{n}") for n in range(count // 100 or 1))))
     assert {len(worker.held) for worker in w.state.workers.values()} == {1}
+
+
+def test_classes_that_no_worker_fits_are_not_looked_at(monkeypatch):
+    """A turn's work does not grow with jobs that wait for skills nobody has."""
+    looked_at = []
+    look = placement._most_urgent
+
+    def count(ready, *rest):
+        looked_at.append(ready.skills)
+        return look(ready, *rest)
+
+    monkeypatch.setattr(placement, "_most_urgent", count)
+    w = World({"w1": 1})
+    w.submit(run("s", *(job(f"j{number}", skills=[f"S{number}"]) for number in range(500))))
+    w.submit(run("r", job("a"), job("b")))
+    assert order(w.ended("r/a")) == ["b"]
+    assert set(looked_at) == {("GENERAL",)}
+
+
+def test_a_worker_with_other_skills_finds_what_waited_for_them():
+    """Also when the class came after a worker of such skills had been here, and left."""
+    w = World({"w1": 1})
+    w.submit(run("r", job("a", skills=["GPU"])))
+    assert placements(w.join("w2", skills=["GENERAL", "GPU"], slots=1)) == [("a", "w2")]
+    w.leave("w2")
+    w.submit(run("s", job("b", skills=["GPU", "GENERAL"]), job("c", skills=["TPU"])))
+    assert order(w.join("w3", skills=["GPU", "GENERAL"], slots=4)) == ["a", "b"]

@@ -8,9 +8,12 @@ from titan_master.core.core import CoreConfig
 from titan_master.core.events import ClusterFounded
 from titan_master.core.inputs import Origin
 from titan_master.core.state import State
-from titan_master.core.turn import Draft
+from titan_master.core.turn import REFS_PER_FRAME, Draft
+from titan_proto.codec import encode
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
+from titan_proto.limits import FRAME_PAYLOAD_BYTES
+from titan_proto.messages import ReportAcks, StopAttempts
 from titan_proto.states import ExitReason
 
 
@@ -47,3 +50,21 @@ def test_a_stop_order_to_a_worker_without_a_link_is_left_to_its_return():
 def test_a_lease_is_divided_into_silence_and_heartbeats():
     config = CoreConfig(lost_after_ms=60_000, heartbeats_per_lease=4)
     assert (config.silent_after_ms, config.heartbeat_ms) == (20_000, 15_000)
+
+
+def test_what_would_not_fit_a_frame_leaves_in_several():
+    """However many attempts a worker has reported on, or is to stop, in one turn."""
+    one = draft()
+    count = 2 * REFS_PER_FRAME + 1
+    refs = [AttemptRef("r" * 16, f"{number:0128}", 2**63 - 1) for number in range(count)]
+    for ref in refs:
+        one.acknowledge(7, ref)
+    one.roster.bind("w", 7, START_MS)
+    for ref in refs:
+        one.stop("w", ref, ExitReason.CANCELLED)
+    messages = [effect.message for effect in one.take().effects]
+    for kind in (ReportAcks, StopAttempts):
+        ours = [message for message in messages if isinstance(message, kind)]
+        assert [ref for message in ours for ref in message.refs] == refs
+        assert len(ours) == 3
+    assert max(len(encode(message)) for message in messages) < FRAME_PAYLOAD_BYTES

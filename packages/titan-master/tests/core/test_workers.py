@@ -332,3 +332,23 @@ def test_a_silent_worker_is_lost_after_a_restart_only_when_the_new_lease_ends():
     w.restart()
     assert events(w.advance(29_999)) == []
     assert kinds(w.advance(1))[0] == "WorkerLost"
+
+
+# -- copies and crowds ----------------------------------------------------------------------------
+def test_one_start_of_a_ledger_is_not_on_two_machines():
+    """A data folder that was copied: the second process would take over, and lose, what runs."""
+    w = placed()
+    turn = w.join("w1", boot="another machine's", held=[])
+    assert events(turn) == []
+    assert "code=DUPLICATE_WORKER" in effects(turn)[0]
+    assert w.job_state("r/a") is JobState.RUNNING
+
+
+def test_there_is_an_end_to_how_many_workers_are_known(monkeypatch):
+    """Those that are known may come back."""
+    monkeypatch.setattr("titan_master.core.workers.WORKERS_KNOWN_MAX", 2)
+    w = World({"w1": 1, "w2": 1})
+    turn = w.join("w3")
+    assert events(turn) == []
+    assert "code=LIMIT_EXCEEDED" in effects(turn)[0]
+    assert "Joined" in effects(w.join("w1"))[-1]

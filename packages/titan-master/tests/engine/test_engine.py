@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from titan_master.core.core import Core, CoreConfig
+from titan_master.core.effects import AskHistory
 from titan_master.core.inputs import Asked, Origin, RunSubmitted, WorkerArrived
 from titan_master.core.state import InvariantViolation, digest
 from titan_master.engine import Engine, EngineConfig, poison_digest
@@ -19,8 +20,19 @@ from titan_master.history import Answers
 from titan_master.store.base import StoreError
 from titan_master.store.memory import MemoryStore
 from titan_proto.errors import ErrorCode
-from titan_proto.messages import Error, GetRun, GetStats, Join, RunReceipt, RunView, Stats
+from titan_proto.messages import (
+    Error,
+    GetRun,
+    GetStats,
+    Join,
+    ListRuns,
+    RunList,
+    RunReceipt,
+    RunView,
+    Stats,
+)
 from titan_proto.specs import JobSpec, Launch, LaunchKind, RunSpec
+from titan_proto.states import RunState
 
 
 class Clock:
@@ -371,3 +383,40 @@ async def test_an_exception_nobody_caught_ends_the_process(rig):
     assert not rig.engine.failure.done()
     rig.engine.broken(loop, quiet)
     assert rig.engine.failure.result() == os.EX_SOFTWARE
+
+
+@pytest.fixture
+def ended():
+    """History with one ended run, whose alias is `nightly-load-1`."""
+    view = RunView(
+        run_id="0" * 16, alias="nightly-load-1", name="n", state=RunState.SUCCEEDED,
+        submitted_at_ms=1, ended_at_ms=2,
+    )  # fmt: skip
+
+    class History(MemoryStore):
+        def resolve(self, selector):
+            return (view.run_id,) if view.alias.startswith(selector) else ()
+
+        def run(self, _run_id):
+            return view
+
+        def runs(self, _cursor, _limit):
+            return RunList(runs=(view,))
+
+    return view, Answers(History())
+
+
+def test_a_run_that_ends_while_history_is_asked_is_one_run(ended):
+    """The core saw it live, history has it already: its prefix is still unique."""
+    view, answers = ended
+    ask = AskHistory(origin=Origin(1, 1), request=GetRun(run="nightly"), live_ids=(view.run_id,))
+    assert answers.answer(ask) == Asked(origin=Origin(1, 1), request=GetRun(run=view.run_id))
+
+
+def test_a_run_that_ends_while_runs_are_listed_is_listed_once(ended):
+    """As the core saw it."""
+    view, answers = ended
+    live = msgspec.structs.replace(view, state=RunState.ACTIVE)
+    ask = AskHistory(origin=Origin(1, 1), request=ListRuns(ended=True), live_runs=(live,))
+    (reply,) = answers.answer(ask)
+    assert reply.message.runs == (live,)

@@ -187,6 +187,21 @@ def test_a_damaged_journal_ends_it_with_the_last_good_record(start, tmp_path):
     assert place.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["lock", "artifacts", "address"])
+def test_what_cannot_be_written_is_said(start, tmp_path, name):
+    """74, with the path, and no traceback."""
+    place = tmp_path / ".titan" / name
+    place.parent.mkdir()
+    if name == "artifacts":
+        place.write_text("in the way")
+    else:
+        (place / "in the way").mkdir(parents=True)
+    master = start()
+    assert master.end(0) == os.EX_IOERR
+    assert name in master.said
+    assert "Traceback" not in master.said
+
+
 def test_a_token_that_others_may_read_is_refused(start, tmp_path):
     """78, and the command that mends it."""
     (tmp_path / ".titan").mkdir()

@@ -111,19 +111,19 @@ def test_every_bit_of_the_journal_counts(path):
         assert damage_of(path).last_good_seq < good
 
 
-def test_a_flipped_bit_in_the_log_beside_the_database_is_found(tmp_path):
-    """SQLite drops the rest of its log without a word; the mark tells."""
+@pytest.mark.parametrize("place_in_log", [0.5, 1.0])
+def test_a_flipped_bit_in_the_log_beside_the_database_is_found(tmp_path, place_in_log):
+    """SQLite drops the rest of its log without a word; the mark tells, of the last commit too."""
     place = tmp_path / "t.sqlite"
     store = SqliteStore(place)
     term = store.open().term
     for event in stories.events(stories.a_day()):
         store.commit((event,), term)
-    store._mark.write(store._seq, store._chain)
     wal = place.with_name("t.sqlite-wal")
     copy = tmp_path / "copy.sqlite"
     log = bytearray(wal.read_bytes())
     assert len(log) > 100_000
-    log[len(log) // 2] ^= 1
+    log[int(len(log) * place_in_log) - 100] ^= 1
     copy.write_bytes(place.read_bytes())
     copy.with_name("copy.sqlite-wal").write_bytes(log)
     copy.with_name("copy.sqlite.mark").write_bytes(place.with_name("t.sqlite.mark").read_bytes())
@@ -131,6 +131,13 @@ def test_a_flipped_bit_in_the_log_beside_the_database_is_found(tmp_path):
     before = copy.with_name("copy.sqlite-wal").read_bytes()
     assert damage_of(copy).last_good_seq < len(stories.a_day().journal)
     assert copy.with_name("copy.sqlite-wal").read_bytes() == before, "the evidence is left alone"
+
+
+def test_a_term_that_went_back_is_damage(path):
+    """It is the fence against an old master, and no record's seal covers it."""
+    with raw(path) as connection:
+        connection.execute("UPDATE meta SET value = 0 WHERE key = 'term'")
+    assert "term" in damage_of(path).reason
 
 
 def test_a_file_that_is_no_database_is_damage(tmp_path):

@@ -30,6 +30,7 @@ from titan_proto.messages import (
     Pong,
     Proof,
     Refused,
+    Request,
     Welcome,
 )
 from titan_proto.opcodes import BULK, HANDSHAKE, OpCode, is_ancillary
@@ -37,6 +38,9 @@ from titan_proto.outbox import ControlFull, Outbox
 
 FLUSH_BYTES: Final = 256 * 1024
 """How much `data_to_send` joins into one write."""
+
+_WORDS_CHARS: Final = 1_000
+"""Of last words and complaints more is cut: they may quote what a peer said."""
 
 _ENDING: Final = frozenset({OpCode.ERROR, OpCode.DONE})
 """What ends the exchange it answers, whether or not the sender says so."""
@@ -237,6 +241,10 @@ class Connection:
             return
         if opcode <= OpCode.CANCEL and self._receive_link(message, correlation):
             return
+        if arrival is Arrival.CONTINUED and isinstance(message, Request):
+            # Two that are answered in one exchange could neither be told apart nor cancelled.
+            text = f"{type(message).__name__} in exchange {correlation}, which a request has begun"
+            raise RemoteProtocolError(text)
         if frame.end and arrival is Arrival.REPLY:
             self._exchanges.end(correlation)
         events.append(Received(message, correlation, frame.end))
@@ -305,8 +313,8 @@ class Connection:
 
         Raises:
             LocalProtocolError: before the handshake is over, in an exchange that never was, for a
-                message of the handshake, for one above FRAME_PAYLOAD_BYTES, or for a bulk message
-                while `bulk_room` is 0.
+                message of the handshake, or for a bulk message while `bulk_room` is 0.
+            FrameTooLarge: for a message above FRAME_PAYLOAD_BYTES; nothing was queued.
         """
         if self._closed is not None:
             return
@@ -353,7 +361,7 @@ class Connection:
             self._close_for(ErrorCode.SLOW_READER, "the peer does not read what it is sent")
 
     def _put_error(self, code: ErrorCode, text: str, correlation: int) -> None:
-        body = encode(Error(code=code, message=text))
+        body = encode(Error(code=code, message=text[:_WORDS_CHARS]))
         self._put_control(pack(self._version, OpCode.ERROR, END, correlation, body), correlation)
 
     def _put_handshake(self, opcode: OpCode, body: bytes) -> None:
@@ -361,6 +369,7 @@ class Connection:
 
     def _close_for(self, code: ErrorCode, reason: str) -> None:
         """Close with the last word that this moment allows."""
+        reason = reason[:_WORDS_CHARS]
         self._closed = Closed(code, reason)
         if self._opening is None:
             goodbye = encode(Goodbye(code=code, reason=reason))

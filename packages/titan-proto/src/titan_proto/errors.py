@@ -58,6 +58,10 @@ class LocalProtocolError(ProtocolError):
     """This side misused a connection: a bug here."""
 
 
+class FrameTooLarge(LocalProtocolError):
+    """A message that no frame holds: whoever lists things from outside cannot always know before."""
+
+
 class RemoteProtocolError(ProtocolError):
     """The peer broke the protocol: close politely with `code`."""
 

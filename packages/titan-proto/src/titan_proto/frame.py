@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from titan_proto.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from titan_proto.errors import ErrorCode, FrameTooLarge, RemoteProtocolError
 from titan_proto.limits import FRAME_PAYLOAD_BYTES
 
 HEADER_BYTES: Final = 8
@@ -50,7 +50,7 @@ def pack(version: int, opcode: int, flags: int, correlation: int, body: bytes) -
     """The bytes of one frame."""
     length = CORRELATION_BYTES + len(body)
     if length > FRAME_PAYLOAD_BYTES:
-        raise LocalProtocolError(
+        raise FrameTooLarge(
             f"frame payload of {length} bytes exceeds FRAME_PAYLOAD_BYTES ({FRAME_PAYLOAD_BYTES})"
         )
     return _PREFIX.pack(version, opcode, flags, 0, length, correlation) + body

@@ -1,8 +1,8 @@
 """TitanClient: what a program asks of a master, as plain calls.
 
-Decides how often and how long something is tried again: a link that breaks is dialled anew, and a
-submission carries the same key each time, so that asking twice is asking once. Holds no truth:
-everything can be asked for again. Used by programs, by `Run`, and by every command of the CLI.
+Decides which requests a call is made of, and that a submission carries the same key each time it is
+tried, so that asking twice is asking once. Holds no truth: everything can be asked for again. Used
+by programs, by `Run`, and by every command of the CLI.
 """
 
 from __future__ import annotations
@@ -10,27 +10,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import socket
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import msgspec
 
-from titan_proto.errors import (
-    ConnectFailed,
-    InvalidSpec,
-    LinkError,
-    LinkLost,
-    NotFound,
-    NoToken,
-    Timeout,
-    Unavailable,
-)
-from titan_proto.io.address import Address, find_master, find_token
-from titan_proto.io.blocking import BlockingLink, LinkPool
+from titan_proto.errors import InvalidSpec, NotFound, Timeout
 from titan_proto.io.entropy import new_key
 from titan_proto.limits import (
     FILE_NAMES_PER_REQUEST,
@@ -54,7 +42,6 @@ from titan_proto.messages import (
     LogStream,
     ReadLog,
     Request,
-    Role,
     RunView,
     ServiceView,
     Stats,
@@ -66,25 +53,23 @@ from titan_proto.messages import (
 )
 from titan_proto.specs import ArtifactRef, JobKind, JobSpec
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState
-from titan_sdk.__about__ import __version__
-from titan_sdk.errors import NoMaster
 from titan_sdk.jobs import TitanJob
-from titan_sdk.reasons import why_not_started
+from titan_sdk.links import Links
+from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
 from titan_sdk.staging import Staged, check_spec_size, stage_jobs, stage_pipeline
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from titan_proto.io.address import Address
     from titan_sdk.pipeline import Pipeline
 
 ReplyT = TypeVar("ReplyT")
-ResultT = TypeVar("ResultT")
 
 RunLike = str | Run
 JobLike = str | TitanJob
 
-SOFTWARE: Final = f"titan-sdk/{__version__}"
 PIPELINE_SUFFIXES: Final = (".yaml", ".yml")
 CONNECT_TIMEOUT_S: Final = 10.0
 WARN_AFTER_S: Final = 5.0
@@ -93,8 +78,6 @@ _LOG_COMPLETE_S: Final = 5.0
 """How long the rest of an ended attempt's log may take to reach the master."""
 _PAUSE_FIRST_S: Final = 0.05
 _PAUSE_MAX_S: Final = 1.0
-_STEADY_S: Final = 1.0
-"""A call that lasted so long before its link broke had a master that worked."""
 
 _log = logging.getLogger("titan_sdk")
 
@@ -108,19 +91,17 @@ class TitanClient:
         token: its token's text; by default where `titan_proto.io.address.find_token` finds it.
         timeout: seconds for which a lost master is tried again before a call gives up.
 
-    Nothing is dialled before the first call. One client may be used by many threads.
+    Nothing is dialled before the first call. One client may be used by many threads, and by the
+    child of a fork, which dials for itself.
     """
 
     def __init__(
         self, master: str | None = None, token: str | None = None, *, timeout: float = 30.0
     ) -> None:
-        self._master = master
-        self._token = token
-        self._patience_s = timeout
-        self._was_connected = False
+        self._links = Links(master, token, patience_s=timeout, connect_timeout_s=CONNECT_TIMEOUT_S)
         self._last_run: Run | None = None
-        self._pool = LinkPool(self._connect)
-        self._finalizer = weakref.finalize(self, self._pool.close)
+        # What is kept for the end must not lead back to the client, or it would never end.
+        self._finalizer = weakref.finalize(self, self._links.close)
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -143,10 +124,9 @@ class TitanClient:
             InvalidSpec: the jobs make no valid run, or a script is nowhere; nothing was sent.
             PackagingError: files that cannot be packed.
         """
-        given = [jobs] if isinstance(jobs, TitanJob) else list(jobs)
-        for one in given:
-            if not isinstance(one, TitanJob):
-                raise InvalidSpec(f"expected TitanJob, not {type(one).__name__}: {one!r}")
+        given = _jobs_of(jobs)
+        if not isinstance(name, str):
+            raise InvalidSpec(f"a run's name is text, not {name!r}")
         folder = None if workspace is None else Path(os.fspath(workspace)).expanduser()
         staged = stage_jobs(
             name,
@@ -243,25 +223,19 @@ class TitanClient:
         try:
             return self.ask(WaitRun(run=_selector(run)), timeout_s=timeout)
         except Timeout as error:
-            raise Timeout(f"run {_selector(run)} had not ended after {timeout:g} s") from error
+            name = run.alias if isinstance(run, Run) else run
+            raise Timeout(f"run {name} had not ended after {timeout:g} s") from error
 
     def watch(self, run: RunLike) -> Iterator[JobChange]:
         """Every job's present state, then each change, to the end of the run.
 
         After a lost link what was seen comes again: the newest word on a job counts.
         """
-        losses = _Losses(self._patience_s)
-        while True:
-            try:
-                with self._pool.link() as link:
-                    for change in link.stream(WatchRun(run=_selector(run))):
-                        losses.forget()
-                        yield change
-                        if change.run_state in RUN_TERMINAL:
-                            return
-                    return
-            except (LinkLost, Unavailable, ConnectFailed) as error:
-                self._after_loss(losses, error)
+        selector = _selector(run)
+        for change in self._links.stream(lambda: WatchRun(run=selector)):
+            yield change
+            if change.run_state in RUN_TERMINAL:
+                return
 
     # -- logs ---------------------------------------------------------------------------------
 
@@ -329,9 +303,9 @@ class TitanClient:
         tail_lines: int = 0,
     ) -> Iterator[LogData]:
         """Pieces of a log as they come; with `follow`, until its attempt has ended."""
-        losses = _Losses(self._patience_s)
-        while True:
-            request = ReadLog(
+
+        def request() -> ReadLog:
+            return ReadLog(
                 run=run,
                 job=job,
                 attempt=attempt,
@@ -340,15 +314,11 @@ class TitanClient:
                 position=position,
                 tail_lines=tail_lines,
             )
-            try:
-                with self._pool.link() as link:
-                    for piece in link.stream(request):
-                        losses.forget()
-                        attempt, position, tail_lines = piece.number, piece.position, 0
-                        yield piece
-                    return
-            except (LinkLost, Unavailable, ConnectFailed) as error:
-                self._after_loss(losses, error)
+
+        for piece in self._links.stream(request):
+            # From here on, should the link break.
+            attempt, position, tail_lines = piece.number, piece.position, 0
+            yield piece
 
     # -- services and the cluster -------------------------------------------------------------
 
@@ -377,13 +347,13 @@ class TitanClient:
     @property
     def address(self) -> Address:
         """Where the master is looked for."""
-        return find_master(self._master, os.environ, Path.cwd())
+        return self._links.address
 
     # -- asking -------------------------------------------------------------------------------
 
     def ask(self, request: Request[ReplyT], *, timeout_s: float | None = None) -> ReplyT:
         """Any request of the protocol that asking twice does not hurt."""
-        return self._persist(lambda link, left_s: link.call(request, left_s), timeout_s)
+        return self._links.persist(lambda link, left_s: link.call(request, left_s), timeout_s)
 
     def close(self) -> None:
         """Hang up. A client that is simply dropped does the same."""
@@ -420,60 +390,7 @@ class TitanClient:
         return self._last_run
 
     def _upload(self, digest: str, size: int, chunks: Callable[[int], Iterator[bytes]]) -> None:
-        self._persist(lambda link, left_s: link.upload(digest, size, chunks, left_s), None)
-
-    def _persist(
-        self, act: Callable[[BlockingLink, float | None], ResultT], timeout_s: float | None
-    ) -> ResultT:
-        """Do it on some link; on a lost link do it again, for as long as patience lasts."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        losses = _Losses(self._patience_s)
-        while True:
-            left_s = None if deadline is None else deadline - time.monotonic()
-            if left_s is not None and left_s <= 0:
-                raise Timeout("no answer came in time")
-            began = time.monotonic()
-            try:
-                with self._pool.link() as link:
-                    return act(link, left_s)
-            except (LinkLost, Unavailable, ConnectFailed) as error:
-                if isinstance(error, LinkLost) and time.monotonic() - began > _STEADY_S:
-                    losses.forget()
-                self._after_loss(losses, error, deadline)
-
-    def _after_loss(
-        self, losses: _Losses, error: LinkError | Unavailable, deadline: float | None = None
-    ) -> None:
-        """Wait a little before the next try, or raise: the first dial is never repeated."""
-        if isinstance(error, ConnectFailed) and not self._was_connected:
-            raise error
-        losses.pause(error, deadline)
-
-    def _connect(self) -> BlockingLink:
-        address = self.address
-        token = self._token
-        if token is None:
-            try:
-                token = find_token(address, os.environ, Path.cwd())
-            except NoToken as error:
-                _require_listener(address, error)
-                raise
-        try:
-            link = BlockingLink.connect(
-                address,
-                token,
-                role=_role_of(token),
-                software=SOFTWARE,
-                timeout_s=CONNECT_TIMEOUT_S,
-            )
-        except ConnectFailed as error:
-            if isinstance(error.__cause__, OSError):
-                raise NoMaster(
-                    str(address), local=address.is_loopback, cause=str(error.__cause__)
-                ) from error
-            raise
-        self._was_connected = True
-        return link
+        self._links.persist(lambda link, left_s: link.upload(digest, size, chunks, left_s), None)
 
     def _last(self, what: str) -> Run:
         if self._last_run is None:
@@ -521,41 +438,14 @@ class TitanClient:
     @staticmethod
     def _warn_never_ran(view: JobView) -> None:
         if view.state in JOB_TERMINAL:
-            reason = view.message or view.reason.value
+            words = how_ended(view.reason, view.exit_code, view.signal, view.message)
             _log.warning(
                 "job %s of run %s never ran: %s (%s)",
                 view.job_id,
                 view.run_alias,
                 view.state,
-                reason,
+                words,
             )
-
-
-class _Losses:
-    """How long a master has been away, and when to try again."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
-        self._since: float | None = None
-        self._pause_s = _PAUSE_FIRST_S
-
-    def forget(self) -> None:
-        """It answered."""
-        self._since = None
-        self._pause_s = _PAUSE_FIRST_S
-
-    def pause(self, error: Exception, deadline: float | None) -> None:
-        """Wait before the next try; raise `error` once patience is over."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-        end = self._since + self._patience_s
-        if now + self._pause_s > end:
-            raise error
-        if deadline is not None and now + self._pause_s > deadline:
-            raise Timeout("no answer came in time") from error
-        time.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
 
 
 def job_id_for(path: str) -> str:
@@ -584,18 +474,15 @@ def _selector(run: RunLike) -> str:
     return run.id if isinstance(run, Run) else run
 
 
-def _role_of(token: str) -> Role:
-    """What to ask to be: what the token's own text says it is for, else a client."""
-    kind = token.partition("_")[2].partition("_")[0]
-    return {"viewer": Role.VIEWER, "admin": Role.ADMIN}.get(kind, Role.CLIENT)
-
-
-def _require_listener(address: Address, cause: NoToken) -> None:
-    """Say that there is no master rather than no token, where nothing listens at all."""
-    try:
-        socket.create_connection((address.host, address.port), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise NoMaster(str(address), local=address.is_loopback, cause=str(error)) from cause
+def _jobs_of(given: object) -> list[TitanJob]:
+    """The jobs as a list; what is something else is refused, not taken apart."""
+    is_list = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
+    jobs: list[TitanJob] = []
+    for one in given if is_list else [given]:  # type: ignore[attr-defined]  # see the line above
+        if not isinstance(one, TitanJob):
+            raise InvalidSpec(f"expected TitanJob, not {type(one).__name__}: {one!r}")
+        jobs.append(one)
+    return jobs
 
 
 def _has_started(view: JobView) -> bool:

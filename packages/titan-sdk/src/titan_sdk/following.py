@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from titan_proto.errors import TitanError
-from titan_proto.messages import LogStream
+from titan_proto.messages import LogData, LogStream
+from titan_proto.specs import JobKind
 from titan_proto.states import JOB_TERMINAL, JobState
 
 if TYPE_CHECKING:
     from titan_sdk.client import TitanClient
 
 FOLLOWED_MAX: Final = 8
-"""Logs followed at once; further jobs are read when one of these has ended."""
+"""Logs of tasks followed at once; further ones are read when one of these has ended."""
 _WAITING_PIECES: Final = 256
+_LAST_WORDS_S: Final = 0.3
+"""How long, once a run is over, more is taken of the logs of services that go on."""
 
 
 class Line(NamedTuple):
@@ -30,13 +34,8 @@ class Line(NamedTuple):
 
     job: str
     data: bytes
-
-
-class _Ended(NamedTuple):
-    """A follower has nothing more to say."""
-
-    job: str
-    error: TitanError | None = None
+    attempt: int
+    stream: int
 
 
 class _Started(NamedTuple):
@@ -44,6 +43,13 @@ class _Started(NamedTuple):
 
     job: str
     attempt: int
+
+
+class _Ended(NamedTuple):
+    """A follower has nothing more to say."""
+
+    started: _Started
+    error: TitanError | None = None
 
 
 class _RunOver(NamedTuple):
@@ -78,11 +84,11 @@ def follow_lines(client: TitanClient, run: str, job: str | None) -> Iterator[str
     """Lines without their ends, as they come, to the end of the job or the run."""
     if job is not None:
         for line in follow_job(client, run, job):
-            yield _text(line)
+            yield text_of(line.data)
         return
-    many = len(client.jobs(run)) > 1
+    many = client.view(run).jobs > 1
     for one in follow_run(client, run):
-        yield f"{one.job} | {_text(one.data)}" if many else _text(one.data)
+        yield f"{one.job} | {text_of(one.data)}" if many else text_of(one.data)
 
 
 def follow_job(
@@ -92,46 +98,82 @@ def follow_job(
     *,
     attempt: int = 0,
     stream: LogStream = LogStream.BOTH,
-) -> Iterator[bytes]:
-    """One job's lines, each with its end."""
-    rest = b""
-    for piece in client.read_log(run, job, attempt=attempt, stream=stream, follow=True):
-        *lines, rest = (rest + piece.data).split(b"\n")
-        for line in lines:
-            yield line + b"\n"
-    if rest:
-        yield rest
+) -> Iterator[Line]:
+    """One job's lines as they come, to the end of its attempt."""
+    return whole_lines(job, client.read_log(run, job, attempt=attempt, stream=stream, follow=True))
+
+
+def whole_lines(job: str, pieces: Iterable[LogData]) -> Iterator[Line]:
+    """Lines out of pieces cut anywhere. A line of one stream is not torn by one of the other."""
+    rest: dict[int, bytes] = {}
+    attempt = 0
+    for piece in pieces:
+        attempt = piece.number
+        *whole, rest[piece.stream] = (rest.get(piece.stream, b"") + piece.data).split(b"\n")
+        for line in whole:
+            yield Line(job, line + b"\n", attempt, piece.stream)
+    for stream, line in rest.items():
+        if line:
+            yield Line(job, line, attempt, stream)
 
 
 def follow_run(
-    client: TitanClient, run: str, *, stream: LogStream = LogStream.BOTH
+    client: TitanClient,
+    run: str,
+    *,
+    stream: LogStream = LogStream.BOTH,
+    stay: bool = False,
 ) -> Iterator[Line]:
-    """The lines of every job, as they come, until the run is over and all has been said."""
+    """The lines of every job, as they come, until the run is over and all has been said.
+
+    A service that is up when the run is over goes on, and so does its log: it is left then, or,
+    with `stay`, followed to the service's own end.
+    """
+    services = {view.job_id for view in client.jobs(run) if view.kind is JobKind.SERVICE}
     items: queue.Queue[_Item] = queue.Queue(_WAITING_PIECES)
     stopped = threading.Event()
     crew = _Crew(client, run, stream, items, stopped)
     crew.start(crew.watch)
     waiting: deque[_Started] = deque()
-    active = 0
+    followed: set[_Started] = set()
+    tasks = 0
     over = False
     try:
-        while not (over and not active and not waiting):
-            while waiting and active < FOLLOWED_MAX:
-                active += 1
-                crew.follow(waiting.popleft())
+        while not (over and not waiting and not (followed if stay else tasks)):
+            # A service does not end, and must not keep the tasks behind it from being read.
+            while waiting and (tasks < FOLLOWED_MAX or waiting[0].job in services):
+                started = waiting.popleft()
+                followed.add(started)
+                tasks += started.job not in services
+                crew.follow(started)
             item = items.get()
             if isinstance(item, Line):
                 yield item
             elif isinstance(item, _Started):
                 waiting.append(item)
             elif isinstance(item, _Ended):
-                active -= 1
+                followed.discard(item.started)
+                tasks -= item.started.job not in services
                 _raise(item.error)
             elif isinstance(item, _RunOver):
                 over = True
                 _raise(item.error)
+        if followed:
+            yield from _last_words(items)
     finally:
         stopped.set()
+
+
+def _last_words(items: queue.Queue[_Item]) -> Iterator[Line]:
+    """What services said before the run was over and is still on its way."""
+    deadline = time.monotonic() + _LAST_WORDS_S
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            item = items.get(timeout=left)
+        except queue.Empty:
+            return
+        if isinstance(item, Line):
+            yield item
 
 
 class _Crew:
@@ -179,11 +221,11 @@ class _Crew:
                 self._client, self._run, started.job, attempt=started.attempt, stream=self._stream
             )
             for line in lines:
-                if not self._put(Line(started.job, line)):
+                if not self._put(line):
                     return
-            self._put(_Ended(started.job))
+            self._put(_Ended(started))
         except TitanError as error:
-            self._put(_Ended(started.job, error))
+            self._put(_Ended(started, error))
 
     def _put(self, item: _Item) -> bool:
         """Hand it over; False once nobody listens."""
@@ -201,5 +243,6 @@ def _raise(error: TitanError | None) -> None:
         raise error
 
 
-def _text(line: bytes) -> str:
+def text_of(line: bytes) -> str:
+    """A line without its end."""
     return line.decode("utf-8", "replace").rstrip("\r\n")

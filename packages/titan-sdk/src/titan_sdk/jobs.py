@@ -154,6 +154,12 @@ def _spec_of(given: Mapping[str, object]) -> JobSpec:
         if key not in bad:
             found.append(Problem(where=key, message=message, hint=hint))
     if found:
-        lines = [f"{p.where}: {p.message}" + (f" ({p.hint})" if p.hint else "") for p in found]
+        # What does not go together says itself which keys are meant.
+        lines = [
+            ("" if p.where not in bad else f"{p.where}: ")
+            + p.message
+            + (f" ({p.hint})" if p.hint else "")
+            for p in found
+        ]
         raise InvalidSpec(f"job {given['id']}: " + "; ".join(lines), problems=tuple(found))
     return job_spec(read)

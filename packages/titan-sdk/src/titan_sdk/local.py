@@ -142,11 +142,13 @@ class LocalCluster:
 
     def start(self, plan: Plan) -> list[Member]:
         """Start what of the plan does not run yet, and wait until it is ready. What was started."""
+        _require_installed()
+        if plan.port and not self.data.exists():
+            self._refuse_taken_port(plan.port)  # before there is a folder that nothing lies in
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / _LOGS).mkdir(exist_ok=True)
         with self._locked():
             self.members = [member for member in self._read() if self._is_alive(member)]
-            _require_installed()
             started: list[Member] = []
             with contextlib.ExitStack() as undo:
                 undo.callback(self._stop_new)  # whatever goes wrong: not half a cluster
@@ -167,11 +169,14 @@ class LocalCluster:
             self._wait_for(lambda: bool(self.dashboard_url()), started)
 
     def _start_master(self, plan: Plan) -> Member:
-        if plan.port:
-            self._refuse_taken_port(plan.port)
+        # The workers of a master that was killed dial on, at the place where it was.
+        before = self.address if self.alive(WORKER) else None
+        port = plan.port if before is None else before.port
+        if port:
+            self._refuse_taken_port(port)
         # A master that was killed leaves its address behind; only the new one's counts.
         (self.data / "address").unlink(missing_ok=True)
-        arguments = ["start", "--data", str(self.data), "--listen", f"{HOST}:{plan.port}"]
+        arguments = ["start", "--data", str(self.data), "--listen", f"{HOST}:{port}"]
         if plan.perm_files is not None:
             arguments += ["--perm-files", str(plan.perm_files)]
         if not plan.token_link:
@@ -282,7 +287,7 @@ class LocalCluster:
         gone = {member.who for member in members}
         self.members = [member for member in self.members if member.who not in gone]
         self._write()
-        return list(members)
+        return sorted(members, key=lambda member: _STOP_ORDER.index(member.role))
 
     def _wait_until_gone(self, group: Sequence[Member], patience_s: float) -> None:
         deadline = time.monotonic() + patience_s
@@ -332,7 +337,7 @@ class LocalCluster:
                 Member(one["role"], one["name"], ProcessIdentity(one["pid"], one["started"]))
                 for one in json.loads(text)["members"]
             ]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except (ValueError, KeyError, TypeError) as error:
             raise LocalError(

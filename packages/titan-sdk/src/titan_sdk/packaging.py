@@ -97,7 +97,7 @@ def pack_script(path: Path, name: str) -> Package:
     entry = _entry(path, name, executable=True)
     if entry is None:
         raise PackagingError(f"{path} is not a file that can be packed")
-    _refuse_excess([entry], str(path))
+    refuse_excess([entry], str(path))
     return _zip([entry])
 
 
@@ -120,7 +120,7 @@ def pack_folder(
         PackagingError: something cannot be read, or it is too much.
     """
     entries = select(root, include=include, exclude=exclude, scripts=scripts)
-    _refuse_excess(entries, str(root))
+    refuse_excess(entries, str(root))
     return _zip(entries)
 
 
@@ -244,7 +244,8 @@ def _entry(path: Path, name: str, *, executable: bool) -> Entry | None:
     return Entry(name, path, found.st_size, executable or bool(found.st_mode & 0o111))
 
 
-def _refuse_excess(entries: list[Entry], what: str) -> None:
+def refuse_excess(entries: list[Entry], what: str) -> None:
+    """Refuse what is more than a run may carry, with the largest of it."""
     total = sum(entry.size for entry in entries)
     if total > WORKSPACE_BYTES:
         raise PackagingError(

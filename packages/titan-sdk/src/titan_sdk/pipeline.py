@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from titan_proto.errors import Problem
+from titan_proto.ids import is_job_id
 from titan_proto.limits import NAME_CHARS
 from titan_proto.specs import ArtifactRef, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import DUPLICATE_ID, UNKNOWN_PARENT, problems
@@ -84,6 +85,8 @@ class ScriptUse(NamedTuple):
     """A job's script, and where the file names it."""
 
     job: int
+    called: str
+    """The job, as errors call it: by its id, or by its number if it has none that can be used."""
     name: str
     place: Place
 
@@ -344,9 +347,8 @@ class _Reader:
             self._error("Y102", what, self.places[path], "{id: NAME, script: FILE}")
             self._place_holder(index)
             return
-        entries = self._job_keys(path, node, key_id)
-        named = entries.get("id")
-        called = _plain(named, as_text=True) if named is not None else f"number {index + 1}"
+        entries = self._job_keys(index, node, key_id)
+        called = _called(entries.get("id"), index)
         read: dict[str, Any] = {}
         bad: set[str] = set()
         for key, entry in entries.items():
@@ -357,10 +359,10 @@ class _Reader:
                 bad.add(key)
             else:
                 read[key] = value
-        if named is None:
+        if "id" not in entries:
             self._error("Y105", f"job {called} has no id", node.place)
         for key, message, hint in conflicts({**dict.fromkeys(bad), **read}):
-            if not (key in bad or (key == "id" and named is None)):
+            if not (key in bad or (key == "id" and "id" not in entries)):
                 place = self.places.get(f"{path}.{key}", self.places[path])
                 if key == "id" and self._probably_meant(node, ("script", "run", "command")):
                     continue
@@ -368,12 +370,11 @@ class _Reader:
         self._add(index, read, entries)
 
     def _job_keys(
-        self, path: str, node: yamltree.Mapping, key_id: yamltree.Scalar | None
+        self, index: int, node: yamltree.Mapping, key_id: yamltree.Scalar | None
     ) -> dict[str, yamltree.Node]:
         """The job's entries under their canonical names."""
         entries: dict[str, yamltree.Node] = {}
-        named = key_id if key_id is not None else node.entries.get("id")
-        called = _plain(named, as_text=True) if named is not None else path
+        called = _called(node.entries.get("id") if key_id is None else key_id, index)
         if key_id is not None:
             entries["id"] = key_id
         for key, entry in node.entries.items():
@@ -417,20 +418,24 @@ class _Reader:
             merged["env"] = env
         spec = job_spec(merged)
         if spec.launch.kind is LaunchKind.SCRIPT:
-            name = self._script_path(spec, entries["script"].place) if spec.launch.script else ""
+            called = _called(entries.get("id"), index)
+            place = entries["script"].place if spec.launch.script else _START
+            name = self._script_path(spec.launch.script, called, place)
             if name:
-                self.pipeline.scripts.append(ScriptUse(index, name, entries["script"].place))
+                self.pipeline.scripts.append(ScriptUse(index, called, name, place))
             # Without a usable script there is a finding; the rest of the job is still checked.
             spec = replace(spec, launch=replace(spec.launch, script=name or "-"))
         self.pipeline.jobs.append(spec)
 
-    def _script_path(self, spec: JobSpec, place: Place) -> str:
+    def _script_path(self, script: str, called: str, place: Place) -> str:
         """The script's name relative to the packed folder; empty if it cannot have one."""
-        name = os.path.normpath(spec.launch.script)
+        if not script:
+            return ""
+        name = os.path.normpath(script)
         if Path(name).is_absolute() or Path(name).parts[0] == os.pardir:
             self._error(
                 "Y107",
-                f'script "{spec.launch.script}" of job {spec.id} lies outside the packed folder',
+                f'script "{script}" of job {called} lies outside the packed folder',
                 place,
                 "a path below the folder of this file",
             )
@@ -541,7 +546,12 @@ class _Reader:
             self._error("Y104", message, place)
             return
         meant = nearest(key, known)
-        hint = f'did you mean "{meant}"?' if meant else f"known are {', '.join(known)}"
+        if meant:
+            hint = f'did you mean "{meant}"?'
+        elif designed := nearest(key, later):
+            hint = f'did you mean "{designed}"? This version of Titan does not have it'
+        else:
+            hint = f"known are {', '.join(known)}"
         self._error("Y103", f'unknown key "{key}"{where}', place, hint)
 
     def _error(self, code: str, message: str, place: Place, hint: str = "") -> None:
@@ -550,6 +560,13 @@ class _Reader:
     def _note(self, alias: str, name: str, place: Place) -> None:
         message = f'"{alias}" is another spelling of "{name}"'
         self.pipeline.findings.append(Finding(INFO, "Y108", message, place))
+
+
+def _called(named: yamltree.Node | None, index: int) -> str:
+    """How errors call a job: by its id, or by its number where it has none that can be used."""
+    if isinstance(named, yamltree.Scalar) and is_job_id(named.text):
+        return named.text
+    return f"number {index + 1}"
 
 
 def _reader(key: str) -> Any:

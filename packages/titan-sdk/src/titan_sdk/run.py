@@ -43,7 +43,7 @@ class Run:
             Timeout: it had not ended after `timeout` seconds; it goes on.
             RunFailed: with `check`, if it did not succeed.
         """
-        view = self._client.wait(self.id, timeout)
+        view = self._client.wait(self, timeout)
         if check and view.state is not RunState.SUCCEEDED:
             raise RunFailed(self.alias, view.state.value, self._why())
         return view.state.value

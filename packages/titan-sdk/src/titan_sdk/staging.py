@@ -156,30 +156,29 @@ def file_findings(pipeline: Pipeline, away: Mapping[str, ArtifactRef] | None) ->
     found: list[Finding] = []
     for use in pipeline.scripts:
         path = pipeline.local(use.name)
-        job = pipeline.jobs[use.job].id
         if path.is_file():
             if not os.access(path, os.R_OK):
-                found.append(not_found(use, job, asked=True, unreadable=True))
+                found.append(not_found(use, asked=True, unreadable=True))
             elif _inside(pipeline, use.name).startswith(os.pardir):
-                found.append(_outside(use, job, pipeline))
+                found.append(_outside(use, pipeline))
         elif away is None or use.name not in away:
-            found.append(not_found(use, job, asked=away is not None))
+            found.append(not_found(use, asked=away is not None))
     return found
 
 
-def not_found(use: ScriptUse, job_id: str, *, asked: bool, unreadable: bool = False) -> Finding:
+def not_found(use: ScriptUse, *, asked: bool, unreadable: bool = False) -> Finding:
     """The finding for a script that could not be had; without a master it is only a warning."""
     if unreadable:
         return Finding(
-            ERROR, "Y111", f'script "{use.name}" of job {job_id} cannot be read', use.place
+            ERROR, "Y111", f'script "{use.name}" of job {use.called} cannot be read', use.place
         )
     if asked:
         message = (
-            f'script "{use.name}" of job {job_id} is neither beside this file '
+            f'script "{use.name}" of job {use.called} is neither beside this file '
             f"nor in the master's perm_files"
         )
         return Finding(ERROR, "Y110", message, use.place)
-    message = f'script "{use.name}" of job {job_id} is not beside this file'
+    message = f'script "{use.name}" of job {use.called} is not beside this file'
     hint = "no master answered, so its perm_files were not looked at"
     return Finding(WARNING, "Y110", message, use.place, hint)
 
@@ -231,8 +230,8 @@ def _inside(pipeline: Pipeline, name: str) -> str:
     return os.path.relpath(pipeline.local(name).absolute().resolve().parent / Path(name).name, root)
 
 
-def _outside(use: ScriptUse, job: str, pipeline: Pipeline) -> Finding:
-    message = f'script "{use.name}" of job {job} lies outside the packed folder'
+def _outside(use: ScriptUse, pipeline: Pipeline) -> Finding:
+    message = f'script "{use.name}" of job {use.called} lies outside the packed folder'
     hint = f"the workspace's root is {pipeline.workspace.root}"
     return Finding(ERROR, "Y107", message, use.place, hint)
 

@@ -96,7 +96,7 @@ def parse(text: str) -> tuple[Node | None, list[Finding]]:
         _refuse_depth(text)
         root = _StrictLoader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise UnreadableError(_syntax(error)) from error
+        raise UnreadableError(_syntax(text, error)) from error
     except yaml.YAMLError as error:
         raise UnreadableError(_odd_character(text, error)) from error
     builder = _Builder()
@@ -217,11 +217,13 @@ def _at(node: Any) -> Place:
     return Place(start.line + 1, start.column + 1, max(1, width))
 
 
-def _syntax(error: yaml.MarkedYAMLError) -> Finding:
+def _syntax(text: str, error: yaml.MarkedYAMLError) -> Finding:
     mark = error.problem_mark or error.context_mark
     place = Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1)
     message = " ".join(str(part) for part in (error.context, error.problem) if part)
-    if "tab" in message:
+    lines = text.splitlines()
+    # libyaml says only that some character cannot start a token.
+    if mark is not None and mark.line < len(lines) and lines[mark.line][mark.column :][:1] == "\t":
         return Finding(ERROR, "Y100", f"not YAML: {message}", place, "indent with spaces")
     return Finding(ERROR, "Y100", f"not YAML: {message}", place)
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -38,13 +40,13 @@ from titan_worker.host import orphans
 from titan_worker.host.identity import ProcessIdentity, boot_id
 from titan_worker.host.posix import PosixHost
 from titan_worker.host.usage import UsageSampler
-from titan_worker.launching import Launcher
+from titan_worker.launching import Launcher, Ports
 from titan_worker.ledger import Ledger
 from titan_worker.link import LinkRefused, MasterLink
 from titan_worker.probes import Probes
 from titan_worker.shipping import Shipping
 from titan_worker.tasks import Tasks
-from titan_worker.workspace import Workspaces
+from titan_worker.workspace import Workspaces, may_have_folder
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -59,10 +61,20 @@ _PART_S: Final = 5.0
 _SWEEP_EVERY_S: Final = 3600.0
 _SWEEP_PAUSE_S: Final = 1.0
 _PORTS_TRIED: Final = 100
+_DESCRIPTORS_PER_SLOT: Final = 2
+"""One to watch its process, one for what the next one waits for."""
+_DESCRIPTORS: Final = 128
+"""For everything else."""
+_DISK_TROUBLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""What another folder on the same disk would meet too."""
 
 
 class Taken(Exception):
     """Another live worker has this port here; the text names a free one."""
+
+
+class TooManySlots(Exception):
+    """More than this process may open files for."""
 
 
 def run(settings: Settings) -> int:
@@ -72,14 +84,19 @@ def run(settings: Settings) -> int:
         f"workspace {settings.workspace}, master {settings.master}"
     )
     try:
-        settings.private.mkdir(parents=True, exist_ok=True)
+        _allow_descriptors(settings.slots)
+        for folder in (settings.private, settings.workspace):
+            folder.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(settings)
     except Taken as error:
         _say(f"titan-worker: {error}")
         return TAKEN
+    except TooManySlots as error:
+        _say(f"titan-worker: {error}")
+        return CONFIG
     except OSError as error:
         _say(f"titan-worker: {error}; --data must name a folder that may be written")
-        return CONFIG
+        return IO_FAILED if error.errno in _DISK_TROUBLE else CONFIG
     code = IO_FAILED
     _tune_collector()
     with lock:
@@ -91,8 +108,9 @@ def run(settings: Settings) -> int:
                 asyncio.Runner() as runner,
             ):
                 code = runner.run(Worker(settings, ledger).live())
-        except (OSError, sqlite3.Error) as error:
-            _say(f"titan-worker: {error}")
+        except* (OSError, sqlite3.Error) as errors:
+            for error in _single(errors):
+                _say(f"titan-worker: {error} ({settings.private})")
     return code
 
 
@@ -130,8 +148,10 @@ class Worker:
             parts = self._make_parts(loop, tasks, engine, host)
             engine.bind(parts)
             self._take_over_logs(state, parts)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                # What whoever started us wants ignored (nohup) stays so.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    loop.add_signal_handler(number, self.stop)
             _tell_what_was_left(state)
             engine.begin(self._boot_id)
             for coroutine in (
@@ -139,6 +159,7 @@ class Worker:
                 self._dial(parts.link),
                 self._sweep(parts, host),
                 self._depart(engine),
+                engine.hunt(),
             ):
                 tasks.start(coroutine)
             try:
@@ -150,6 +171,7 @@ class Worker:
                 host.close()
                 parts.shipping.close()
                 parts.endings.close()
+                orphans.sweep(self._home, [])  # what left its group and was not hunted yet
         return self._exit_code()
 
     # -- building ---------------------------------------------------------------------------------
@@ -206,6 +228,7 @@ class Worker:
                 on_failed=engine.workspace_failed,
             ),
             launcher=Launcher(environ=os.environ, worker=self._name, home=self._home),
+            ports=Ports(),
             probes=Probes(tasks=tasks, on_answer=engine.probe_answered),
             shipping=Shipping(
                 loop=loop,
@@ -231,7 +254,12 @@ class Worker:
 
     def _take_over_logs(self, state: WorkerState, parts: Parts) -> None:
         """Ship on what earlier incarnations did not get through."""
-        left = [ref for ref, held in state.held.items() if not held.foreign]
+        left = [
+            ref
+            for ref, held in state.held.items()
+            # One under an impossible name never had a folder: its end is all that is owed.
+            if not held.foreign and may_have_folder(ref)
+        ]
         for ref in dict.fromkeys([*parts.endings.owing(), *left]):
             folders = parts.workspaces.folders(ref)
             parts.shipping.resume(ref, folders.stdout, folders.stderr)
@@ -340,6 +368,19 @@ def _free_port(settings: Settings) -> int:
     return settings.port + _PORTS_TRIED
 
 
+def _allow_descriptors(slots: int) -> None:
+    """See to it that every slot can be watched while its successor is prepared."""
+    needed = slots * _DESCRIPTORS_PER_SLOT + _DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise TooManySlots(
+                f"{slots} slots need {needed} open files, and `ulimit -Hn` is {hard}: "
+                f"--slots {max(1, (hard - _DESCRIPTORS) // _DESCRIPTORS_PER_SLOT)} would do"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 def _tune_collector() -> None:
     """State holds no cycles: let the collector look rarely, and never at what is here already."""
     gc.collect()
@@ -347,7 +388,17 @@ def _tune_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def _single(errors: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
+    """The exceptions in a group, however deep."""
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _single(error)
+        else:
+            yield error
+
+
 def _say(line: str) -> None:
-    """One line for whoever started this process."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    """One line for whoever started this process, if he still listens."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

@@ -50,6 +50,8 @@ class TreeFile(Struct, frozen=True, array_like=True):
     path: str
     mode: int
     size: int
+    changed_ns: int = 0
+    """When it was last touched in the cache: whatever was done to it since, this tells."""
 
 
 class Tree(Struct, frozen=True, array_like=True):
@@ -94,14 +96,21 @@ def unpack(archive: str, folder: str) -> Tree:
 
     After an error `folder` may hold a part: it is the caller's to remove.
     """
-    import zipfile  # a worker that never sees an archive need not know how to read one
+    import struct  # a worker that never sees an archive need not know how to read one
+    import zipfile
     import zlib
 
+    # zipfile has a word for damage of its own, and lets out what it stumbles over besides: names
+    # that are no text, offsets before the file, sizes that no file can have.
+    damage = (
+        zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, LookupError,
+        ArithmeticError, RuntimeError,
+    )  # fmt: skip
     try:
         with zipfile.ZipFile(archive) as source:
             members = _judged(source)
             return _written(source, members, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except damage as error:
         raise ArchiveError(f"the archive is damaged: {error}") from error
 
 

@@ -3,7 +3,9 @@
 An artifact is downloaded in pieces, checked against its digest and unpacked into the cache; every
 attempt copies from there. Requests for one artifact at the same time share one download. A lost
 link only pauses it. The cache holds a bounded number of bytes and gives up what was used longest
-ago; what another boot left is not trusted, because nothing here is synced to disk.
+ago; what another boot left is not trusted, because nothing here is synced to disk. Neither is a file
+that was touched since it was unpacked: jobs run under the worker's own account. Such an artifact is
+fetched again.
 
 Called by ``workspace``. It never writes into a workspace.
 """
@@ -37,10 +39,15 @@ _CONTENT: Final = "content"
 _MANIFEST: Final = "manifest"
 _BOOT: Final = "boot"
 _TEMPORARY: Final = "tmp-"
+_TRIES: Final = 3
 
 
 class ArtifactError(Exception):
     """An artifact cannot be had; the text is for people."""
+
+
+class EntryDamaged(Exception):
+    """What the cache holds is not what was put there."""
 
 
 class Fetch(Protocol):
@@ -82,7 +89,7 @@ class Cache:
     def open(self) -> None:
         """Take over what an earlier process of this boot has left."""
         boot = self._folder / _BOOT
-        if not boot.exists() or boot.read_text(encoding="ascii") != self._boot_id:
+        if not boot.exists() or boot.read_bytes() != self._boot_id.encode():
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
         boot.write_text(self._boot_id, encoding="ascii")
@@ -116,7 +123,7 @@ class Cache:
         """A folder for something to become an entry; an unfinished one goes at the next start."""
         self._made += 1
         folder = self._folder / f"{_TEMPORARY}{self._made}"
-        folder.mkdir()
+        folder.mkdir(parents=True)
         return folder
 
     def add(self, name: str, folder: Path, tree: Tree) -> Entry:
@@ -138,15 +145,27 @@ class Cache:
                 break
             if kept.users or name == keep:
                 continue
-            del self._kept[name]
-            self.size_bytes -= kept.size_bytes
-            # Renamed first: the same artifact may be wanted again while the old one goes.
-            self._made += 1
-            old = self._folder / f"{_TEMPORARY}{self._made}"
-            Path(kept.entry.folder).rename(old)
-            folders.append(str(old))
+            folders.append(self._release(name))
             _LOG.info("cache_gave_up name=%s bytes=%d", name, kept.size_bytes)
         return folders
+
+    def discard(self, name: str, entry: Entry) -> str | None:
+        """Forget an entry that is damaged; the folder to be removed, if nobody did this before."""
+        kept = self._kept.get(name)
+        if kept is None or kept.entry is not entry:
+            return None
+        _LOG.warning("cache_damaged name=%s", name)
+        return self._release(name)
+
+    def _release(self, name: str) -> str:
+        kept = self._kept.pop(name)
+        self.size_bytes -= kept.size_bytes
+        # Renamed first: the same artifact may be wanted again while the old one goes.
+        self._made += 1
+        old = f"{self._folder}/{_TEMPORARY}{self._made}"
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+            Path(kept.entry.folder).rename(old)
+        return old
 
 
 class Artifacts:
@@ -162,46 +181,58 @@ class Artifacts:
         self._cache = cache
         self._fetch = fetch
         self._tasks = tasks
-        self._coming: dict[str, asyncio.Task[Entry | ArtifactError]] = {}
+        self._coming: dict[str, asyncio.Task[ArtifactError | None]] = {}
 
     def find(self, ref: ArtifactRef) -> Entry | None:
-        """The artifact, if it is here already."""
+        """The artifact, if it is here already. Raises ArtifactError where it may not be had."""
+        # Also of one that is here: under its digest it is the same for all, its name is not.
+        _refuse_unfit(ref)
         return self._cache.find(_name(ref))
-
-    def in_use(self, ref: ArtifactRef) -> contextlib.AbstractContextManager[None]:
-        """While it lasts the artifact stays in the cache."""
-        return self._cache.in_use(_name(ref))
 
     async def get(self, ref: ArtifactRef) -> Entry:
         """The artifact, fetched if need be. Raises ArtifactError."""
-        entry = self.find(ref)
-        if entry is not None:
-            return entry
         name = _name(ref)
-        coming = self._coming.get(name)
-        if coming is None:
-            coming = self._coming[name] = self._tasks.start(self._bring(name, ref))
-            coming.add_done_callback(lambda _task: self._coming.pop(name))
-        # Others may wait for the same one: whoever gives up does not stop it.
-        await asyncio.wait([coming])
-        brought = coming.result()
-        if isinstance(brought, ArtifactError):
-            raise brought
-        return brought
+        while (entry := self.find(ref)) is None:
+            coming = self._coming.get(name)
+            if coming is None:
+                coming = self._coming[name] = self._tasks.start(self._bring(name, ref))
+                coming.add_done_callback(lambda _task: self._coming.pop(name))
+            # Others may wait for the same one: whoever gives up does not stop it.
+            await asyncio.wait([coming])
+            error = coming.result()
+            if error is not None:
+                raise error
+        return entry
 
-    async def _bring(self, name: str, ref: ArtifactRef) -> Entry | ArtifactError:
-        """The artifact, or why it cannot be had: a value, because several may wait for it."""
+    async def copy(self, ref: ArtifactRef, work: str) -> None:
+        """Put a copy into the folder `work`, fetched if need be. Raises ArtifactError, OSError."""
+        for _ in range(_TRIES):
+            entry = await self.get(ref)
+            try:
+                with self._cache.in_use(_name(ref)):
+                    await asyncio.to_thread(copy_into, entry, ref, work)
+                return
+            except EntryDamaged:
+                await self.discard(ref, entry)
+        raise ArtifactError(f"artifact {ref.digest[:12]}: somebody keeps changing the cache")
+
+    async def discard(self, ref: ArtifactRef, entry: Entry) -> None:
+        """Let go of an entry that is not what was put there."""
+        old = self._cache.discard(_name(ref), entry)
+        if old is not None:
+            await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
+
+    async def _bring(self, name: str, ref: ArtifactRef) -> ArtifactError | None:
+        """Fetch it; why it cannot be had is a value, because several may wait for it."""
         folder = None
         try:
-            _refuse_unfit(ref)
             folder = self._cache.new_folder()
             blob = folder / "blob"
             await self._download(ref, blob)
             tree = await asyncio.to_thread(_make_entry, ref, blob, folder)
-            entry = self._cache.add(name, folder, tree)
+            self._cache.add(name, folder, tree)
             for old in self._cache.give_up(keep=name):
                 await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
-            return entry
         except ArtifactError as error:
             return error
         except (ArchiveError, OSError) as error:
@@ -209,6 +240,7 @@ class Artifacts:
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)  # gone already if all went well
+        return None
 
     async def _download(self, ref: ArtifactRef, target: Path) -> None:
         """Write the bytes to `target` and check them."""
@@ -265,17 +297,22 @@ def _refuse_unfit(ref: ArtifactRef) -> None:
 
 def _make_entry(ref: ArtifactRef, blob: Path, folder: Path) -> Tree:
     """Turn a downloaded blob into an entry. Runs in a thread."""
+    content = folder / _CONTENT
     if ref.format is ArtifactFormat.ZIP:
-        content = folder / _CONTENT
         content.mkdir()
         tree = unpack(str(blob), str(content))
         blob.unlink()
+        tree = Tree(tree.folders, tuple(_stamped(file, content / file.path) for file in tree.files))
     else:
         # Modes do not travel with single files; what is found by name may be meant to be executed.
-        blob.rename(folder / _CONTENT)
-        tree = Tree((), (TreeFile(_CONTENT, MODE_MASK, ref.size_bytes),))
+        blob.rename(content)
+        tree = Tree((), (_stamped(TreeFile(_CONTENT, MODE_MASK, ref.size_bytes), content),))
     (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(tree))
     return tree
+
+
+def _stamped(file: TreeFile, path: Path) -> TreeFile:
+    return TreeFile(file.path, file.mode, file.size, path.stat().st_ctime_ns)
 
 
 def _read_manifest(folder: Path) -> Tree | None:
@@ -286,7 +323,10 @@ def _read_manifest(folder: Path) -> Tree | None:
 
 
 def copy_into(entry: Entry, ref: ArtifactRef, work: str) -> None:
-    """Put a copy of the artifact into the folder `work`. May run in a thread. Raises OSError."""
+    """Put a copy of the artifact into the folder `work`. May run in a thread.
+
+    Raises EntryDamaged, OSError.
+    """
     if ref.format is ArtifactFormat.FILE:
         parent, _, _ = ref.name.rpartition("/")
         if parent:
@@ -303,8 +343,14 @@ def copy_into(entry: Entry, ref: ArtifactRef, work: str) -> None:
 
 def _copy_file(source: str, target: str, file: TreeFile) -> None:
     """A copy that shares nothing a job could write to: no link, at most a clone on write."""
-    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise EntryDamaged(str(error)) from error
+    try:
+        found = os.fstat(reading)
+        if (found.st_size, found.st_ctime_ns) != (file.size, file.changed_ns):
+            raise EntryDamaged(source)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         writing = os.open(target, flags, file.mode)
         try:
@@ -320,5 +366,5 @@ def _copy_bytes(reading: int, writing: int, size: int) -> None:
     while left > 0:
         copied = os.sendfile(writing, reading, None, left)
         if copied == 0:
-            raise OSError(f"a file of the artifact cache is {left} bytes short")
+            raise EntryDamaged(f"{left} bytes short")
         left -= copied

@@ -15,6 +15,7 @@ from titan_worker.__about__ import __version__
 from titan_worker.config import ConfigError, make_settings
 
 USAGE: Final = 64
+INTERRUPTED: Final = 130
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -87,5 +88,5 @@ def main() -> None:
         error.show()
         code = USAGE
     except click.Abort:
-        code = USAGE
+        code = INTERRUPTED
     sys.exit(code)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from titan_proto.ids import AttemptRef
+from titan_worker.workspace import may_have_folder
 
 RETENTION_MS: Final = 24 * 3600 * 1000
 HOUR_MS: Final = 3600 * 1000
@@ -114,7 +115,7 @@ class Endings:
 
     def _hours(self) -> list[int]:
         """The hours that have a file, oldest first."""
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
 
     def _path(self, hour: int) -> Path:
         return self._folder / str(hour)
@@ -132,8 +133,9 @@ class Endings:
 
 
 def _read(line: str) -> tuple[str, AttemptRef | None, bool]:
-    """(kind, attempt, owes); no attempt where the line is not whole."""
+    """(kind, attempt, owes); no attempt where the line is none that was written here."""
     words = line.split()
-    if len(words) not in {4, 5} or words[0] not in {_ENDED, _SHIPPED} or not words[3].isdigit():
+    if len(words) not in {4, 5} or words[0] not in {_ENDED, _SHIPPED} or not words[3].isdecimal():
         return "", None, False
-    return words[0], AttemptRef(words[1], words[2], int(words[3])), words[-1] == _OWES
+    ref = AttemptRef(words[1], words[2], int(words[3]))
+    return words[0], ref if may_have_folder(ref) else None, words[-1] == _OWES

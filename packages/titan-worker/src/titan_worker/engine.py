@@ -9,6 +9,7 @@ goes wrong in it ends the process. Everything runs on the loop's thread. Built b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -60,7 +61,7 @@ from titan_worker.host import base
 from titan_worker.host.identity import ProcessIdentity
 from titan_worker.host.orphans import kill_escaped
 from titan_worker.host.usage import UsageSampler
-from titan_worker.launching import Launcher, service_port
+from titan_worker.launching import Launcher, Ports
 from titan_worker.link import MasterLink
 from titan_worker.probes import Probes
 from titan_worker.shipping import Shipping
@@ -69,6 +70,7 @@ from titan_worker.workspace import Workspaces
 
 _LOG: Final = logging.getLogger(__name__)
 TURN_INPUTS_MAX: Final = 256
+HUNT_EVERY_S: Final = 5.0
 _REJECTED: Final = frozenset({ErrorCode.PROTOCOL, ErrorCode.PERMISSION_DENIED})
 """How a link ends whose master does not take what it was sent."""
 _TURNS_PER_PASS: Final = 8
@@ -89,6 +91,7 @@ class Parts(NamedTuple):
     host: base.ProcessHost
     workspaces: Workspaces
     launcher: Launcher
+    ports: Ports
     probes: Probes
     shipping: Shipping
     endings: Endings
@@ -123,8 +126,10 @@ class Engine:
         # Started, and not told yet: (when, service port).
         self._starting: dict[AttemptRef, tuple[int, int]] = {}
         self._signalled: set[AttemptRef] = set()
-        self._escapes: set[AttemptRef] = set()
-        self._hunt: asyncio.Task[None] | None = None
+        # Ended, and not looked for yet outside their groups.
+        self._leavers: set[AttemptRef] = set()
+        self._has_left = asyncio.Event()
+        self._hunt_now = asyncio.Event()
         self._leave: Leave | None = None
         self.departed = asyncio.Event()
         """The core wants nothing more done: the process may end."""
@@ -170,6 +175,7 @@ class Engine:
         if known and known != cluster_id:
             # Another cluster has no use for these logs, and would not take them.
             self._own.shipping.drop_all()
+            self._own.link.went_over()
         self.post(LinkUp(cluster_id=cluster_id, term=opened.welcome.term))
 
     def link_closed(self, code: ErrorCode) -> None:
@@ -187,6 +193,7 @@ class Engine:
             self.post(FromMaster(message=message))
             # Logs only now: the master has compared what it knows with what is held here.
             self._own.shipping.link_up(self._own.link)
+            self._own.link.joined(message.lost_after_ms / 1000)
             self._on_joined()
         else:
             _LOG.warning("message_ignored what=%r", message)
@@ -220,12 +227,13 @@ class Engine:
         """A first process has ended, and its group with it."""
         own = self._own
         own.probes.stop(ref)
+        own.ports.give_back(ref)
         stdout_bytes, stderr_bytes = own.shipping.end(ref)
+        self._leavers.add(ref)
+        self._has_left.set()
         if ref in self._signalled:
             self._signalled.discard(ref)
-            self._escapes.add(ref)
-            if self._hunt is None:
-                self._hunt = own.tasks.start(self._hunt_escapes())
+            self._hunt_now.set()
         self.post(
             Exited(
                 ref=ref,
@@ -314,9 +322,10 @@ class Engine:
         own, ref = self._own, order.ref
         try:
             folders = own.workspaces.folders(ref)
-            port = service_port(order)
+            port = own.ports.take(order)
             own.host.spawn(ref, own.launcher.plan(order, folders, port))
         except base.SpawnError as error:
+            own.ports.give_back(ref)
             self.post(SpawnFailed(ref=ref, message=str(error)))
             return
         self._starting[ref] = (self._now_ms(), port)
@@ -326,14 +335,23 @@ class Engine:
         self._signalled.add(effect.ref)
         self._own.host.terminate(effect.ref, force=effect.force)
 
-    async def _hunt_escapes(self) -> None:
-        """What stopped attempts started outside their groups goes too; reports do not wait."""
-        while self._escapes:
-            refs, self._escapes = self._escapes, set()
+    async def hunt(self) -> None:
+        """What ended attempts left outside their groups goes too, for ever; reports do not wait.
+
+        That is a look at every process of the machine. Of stopped attempts it comes at once, of
+        those that ended by themselves now and then: most of them leave nothing.
+        """
+        while True:
+            # No deadline: as long as nothing ends nothing is left.
+            await self._has_left.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hunt_now.wait(), HUNT_EVERY_S)
+            refs, self._leavers = self._leavers, set()
+            self._has_left.clear()
+            self._hunt_now.clear()
             killed = await asyncio.to_thread(kill_escaped, self._own.home, refs)
             if killed:
                 _LOG.warning("escaped_processes_killed count=%d", killed)
-        self._hunt = None
 
     # -- the end --------------------------------------------------------------------------------
     async def part(self, timeout_s: float) -> None:

@@ -14,11 +14,12 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from titan_proto.ids import AttemptRef
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import Launch, LaunchKind
 from titan_worker.archives import path_problem
 from titan_worker.host.base import LaunchPlan, SpawnError
-from titan_worker.host.orphans import MARK
+from titan_worker.host.orphans import MARK, MARKS
 from titan_worker.workspace import Folders
 
 # Looks at files for every job: no pathlib.
@@ -28,6 +29,7 @@ _ALLOWED: Final = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SHELL")
 _ALLOWED_PREFIX: Final = "LC_"
 _PATH_DEFAULT: Final = "/usr/local/bin:/usr/bin:/bin"
 _LOOPBACK: Final = "127.0.0.1"
+_AUTO: Final = "`port: auto` picks a free one"
 _LISTED: Final = 8
 """So many names of a workspace are told when a script is not among them."""
 
@@ -75,9 +77,8 @@ class Launcher:
         if port:
             env["PORT"] = str(port)
         if order.spec.launch.env:
-            env.update(order.spec.launch.env)
-            # What a later life of this worker recognises its leftovers by is not the job's to set.
-            env[MARK] = self._base[MARK]
+            # What leftovers are recognised by is not the job's to set: it could be another's.
+            env |= dict(order.spec.launch.env) | {name: env[name] for name in MARKS}
         return env
 
     def _argv(self, launch: Launch, work: str, path: str) -> tuple[str, ...]:
@@ -96,6 +97,8 @@ class Launcher:
             raise SpawnError(f"script {script[:200]!r} is refused: {problem}")
         file = f"{work}/{script}"
         if not os.path.isfile(file):
+            if os.path.isdir(file):
+                raise SpawnError(f"script {script!r} is a folder")
             raise SpawnError(
                 f"script {script!r} is not in the workspace, which holds {_listed(work)}"
             )
@@ -131,26 +134,54 @@ class Launcher:
 
 
 def _listed(work: str) -> str:
-    names = sorted(os.listdir(work))
+    try:
+        names = sorted(os.listdir(work))
+    except OSError as error:  # another job may have removed it
+        raise SpawnError(f"the workspace is gone: {error.strerror} ({work})") from error
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return (", ".join(names[:_LISTED]) or "nothing") + more
 
 
-def service_port(order: AttemptOrder) -> int:
-    """The port that this order's process will listen on; 0 if it has none. Raises SpawnError."""
-    service = order.spec.service
-    if service is None or not (service.port or service.port_auto):
-        return 0
-    wanted = 0 if service.port_auto else service.port
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Somebody else's answer on that port would otherwise pass for the service's health.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_LOOPBACK, wanted))
-        except OSError as error:
-            raise SpawnError(
-                f"port {wanted} cannot be used on this worker ({error.strerror}); "
-                "`port: auto` picks a free one"
-            ) from error
-        port: int = probe.getsockname()[1]
+class Ports:
+    """The ports of this worker's services, each promised to one attempt from its start to its end.
+
+    A port that nobody listens on yet looks free to the next one who asks, and whoever is second
+    would pass for healthy by the first one's answer.
+    """
+
+    def __init__(self) -> None:
+        self._promised: dict[int, AttemptRef] = {}
+
+    def take(self, order: AttemptOrder) -> int:
+        """The port that this order's process will listen on; 0 if it has none. Raises SpawnError."""
+        service = order.spec.service
+        if service is None or not (service.port or service.port_auto):
+            return 0
+        if service.port_auto:
+            port = next(port for port in iter(lambda: _bindable(0), 0) if port not in self._promised)
+        else:
+            port = _bindable(service.port)
+        holder = self._promised.setdefault(port, order.ref)
+        if holder != order.ref:
+            raise SpawnError(f"port {port} is that of {holder} on this worker; {_AUTO}")
         return port
+
+    def give_back(self, ref: AttemptRef) -> None:
+        """The attempt is over."""
+        for port in [port for port, holder in self._promised.items() if holder == ref]:
+            del self._promised[port]
+
+
+def _bindable(wanted: int) -> int:
+    """A port that can be bound now: `wanted`, or with 0 one of the system's choice."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # Somebody else's answer on that port would otherwise pass for the service's health.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((_LOOPBACK, wanted))
+            port: int = probe.getsockname()[1]
+            return port
+    except OSError as error:
+        raise SpawnError(
+            f"port {wanted} cannot be used on this worker ({error.strerror}); {_AUTO}"
+        ) from error

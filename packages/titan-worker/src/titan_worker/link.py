@@ -2,7 +2,8 @@
 
 It hands the master's messages on and says when the link comes and goes. What they mean is the
 core's business. It gives up only where trying again is of no use: the token is refused, or another
-live worker has this one's name. Called by the engine; built by ``app``.
+live worker has this one's name (and it is not this one's own shadow: see ``went_over``). Called by
+the engine; built by ``app``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from titan_proto.errors import ConnectFailed, ErrorCode, LinkLost, NoToken, Refu
 from titan_proto.handshake import BadToken
 from titan_proto.io.address import Address
 from titan_proto.io.aio import AioLink, dial
+from titan_proto.limits import WORKER_LOST_AFTER_MS
 from titan_proto.messages import AnyMessage, ArtifactChunk, FetchArtifact, Role
 
 _LOG: Final = logging.getLogger(__name__)
@@ -80,6 +82,10 @@ class MasterLink:
         self._last_term = 0
         self._is_parting = False
         self._told = ""
+        self._went_over = False
+        self._lease_s = WORKER_LOST_AFTER_MS / 1000
+        # Since when a namesake has kept this worker out; 0: none does.
+        self._kept_out_s = 0.0
 
     async def run(self) -> None:
         """Dial, serve, dial again, for ever. Raises LinkRefused."""
@@ -108,10 +114,33 @@ class MasterLink:
         """The artifact's bytes from `offset` on, once there is a link. Raises LinkLost."""
         # No deadline: without a master there is nobody to give the attempt to instead.
         await self._up.wait()
-        if self._link is None:
+        link = self._link
+        if link is None or link.connection.is_closed:
+            # Its end is being told. Whoever asks again at once would never let that happen.
+            await self._gone.wait()
             raise LinkLost("there is no link")
-        async for chunk in self._link.stream(FetchArtifact(digest=digest, offset=offset)):
+        async for chunk in link.stream(FetchArtifact(digest=digest, offset=offset)):
             yield chunk
+
+    def joined(self, lease_s: float) -> None:
+        """The master has taken this worker in; it gives up silent ones after `lease_s`."""
+        self._lease_s = lease_s
+        self._kept_out_s = 0.0
+
+    def went_over(self) -> None:
+        """The worker has changed its cluster, and with it the id that it joins under.
+
+        A cluster that it comes back to believes in the old id until its lease is over, and takes
+        the new one for a second worker of one name: that passes.
+        """
+        self._went_over = True
+
+    def _is_own_shadow(self) -> bool:
+        if not self._went_over:
+            return False
+        now_s = time.monotonic()
+        self._kept_out_s = self._kept_out_s or now_s
+        return now_s - self._kept_out_s < self._lease_s + 2 * BACKOFF_MAX_S
 
     def hang_up(self, reason: str) -> None:
         """Close the present link; a new one is dialled after a pause."""
@@ -180,7 +209,11 @@ class MasterLink:
             closed = link.connection.closed
             self._user.link_closed(closed.code if closed else ErrorCode.UNAVAILABLE)
             link.abort()
-        if closed is not None and closed.code is ErrorCode.DUPLICATE_WORKER:
+        if (
+            closed is not None
+            and closed.code is ErrorCode.DUPLICATE_WORKER
+            and not self._is_own_shadow()
+        ):
             raise LinkRefused(closed.code, closed.reason)
         if closed is None or closed.code is not ErrorCode.SHUTTING_DOWN or not self._is_parting:
             self._tell("link_down", f"{closed.code}: {closed.reason}" if closed else "it was cut")

@@ -8,10 +8,14 @@ says so. Nothing is copied or held in memory. Called by ``shipping`` and the eng
 from __future__ import annotations
 
 import os
+import stat
 from typing import Final
 
 # Called for every piece of every log: no pathlib.
 # ruff: noqa: PTH116
+
+# The name lies in its job's reach: what is there now may be a link, or block whoever opens it.
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 POLL_MIN_S: Final = 0.02
 POLL_MAX_S: Final = 0.25
@@ -19,11 +23,12 @@ _SLOWER: Final = 1.5
 
 
 def size_of(path: str) -> int:
-    """The file's size; 0 if it is not there."""
+    """The file's size; 0 if there is no plain file of that name (any more)."""
     try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
+        found = os.lstat(path)
+    except OSError:  # its job has removed it, or what leads to it
         return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 class Output:
@@ -69,13 +74,13 @@ class Output:
         if offset >= kept:
             return self._mark[offset - kept :][:length] if self._size > self._ceiling else b""
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # somebody has removed it: there is nothing to read any more
+            fd = os.open(self.path, _FLAGS)
+            try:
+                return os.pread(fd, min(length, kept - offset), offset)
+            finally:
+                os.close(fd)
+        except OSError:  # as in `size_of`: there is nothing to read any more
             return b""
-        try:
-            return os.pread(fd, min(length, kept - offset), offset)
-        finally:
-            os.close(fd)
 
 
 class Pace:

@@ -51,12 +51,12 @@ class Probes:
 
 async def _answers(port: int) -> bool:
     """Whether somebody accepts connections there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)
-        try:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
             connecting = asyncio.get_running_loop().sock_connect(sock, (_LOOPBACK, port))
             await asyncio.wait_for(connecting, _CONNECT_S)
-        except (OSError, TimeoutError):
-            return False
-        # A port of the ephemeral range that nobody listens on may connect to itself.
-        return bool(sock.getsockname() != sock.getpeername())
+            # A port of the ephemeral range that nobody listens on may connect to itself.
+            return bool(sock.getsockname() != sock.getpeername())
+    except (OSError, TimeoutError):  # also: gone again at once, or no descriptor is left
+        return False

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from titan_proto.ids import AttemptRef, is_job_id, is_run_id
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import ArtifactRef
-from titan_worker.artifacts import ArtifactError, Artifacts, Entry, copy_into
+from titan_worker.artifacts import ArtifactError, Artifacts, Entry, EntryDamaged, copy_into
 from titan_worker.tasks import Tasks
 
 # One to four folders per job are the worker's hot path: no pathlib.
@@ -31,6 +31,14 @@ _INLINE_BYTES: Final = 256 * 1024
 _INLINE_FILES: Final = 8
 """Up to this much is copied at once: a thread would cost more than the copying."""
 _RUNS_REMEMBERED: Final = 10_000
+
+
+def may_have_folder(ref: AttemptRef) -> bool:
+    """Whether the attempt's name may become a path.
+
+    Orders and lists come from outside: this is asked here, whoever has asked before.
+    """
+    return is_run_id(ref.run_id) and is_job_id(ref.job_id) and ref.number > 0
 
 
 class Folders(NamedTuple):
@@ -69,8 +77,7 @@ class Workspaces:
 
     def folders(self, ref: AttemptRef) -> Folders:
         """Where `ref` lives; whether it is there is another matter."""
-        # The order comes from outside: what becomes a path is checked here, whoever checked before.
-        if not (is_run_id(ref.run_id) and is_job_id(ref.job_id) and ref.number > 0):
+        if not may_have_folder(ref):
             raise ValueError(f"not an attempt's name: {ref!r}")
         attempt = f"{self._jobs}/{ref.run_id}/{ref.job_id}.{ref.number}"
         return Folders(
@@ -95,11 +102,12 @@ class Workspaces:
             if entries is not None:
                 for entry, artifact in zip(entries, wanted, strict=True):
                     copy_into(entry, artifact, folders.work)
-        except (OSError, ValueError) as error:
+                self._on_ready(ref)
+                return
+        except EntryDamaged:
+            pass  # the copying below notices too, and has it fetched again
+        except (ArtifactError, OSError, ValueError) as error:
             self._on_failed(ref, _explain(error))
-            return
-        if entries is not None:
-            self._on_ready(ref)
             return
         task = self._filling[ref] = self._tasks.start(self._fill(ref, folders.work, wanted))
         task.add_done_callback(lambda _task: self._filling.pop(ref, None))
@@ -118,9 +126,10 @@ class Workspaces:
         """
         folders = self.folders(ref)
         shutil.rmtree(folders.attempt, ignore_errors=True)
-        for folder in (f"{self._jobs}/{ref.run_id}", folders.shared):
-            with contextlib.suppress(OSError):  # not empty
-                os.rmdir(folder)
+        with contextlib.suppress(OSError):  # not empty
+            os.rmdir(f"{self._jobs}/{ref.run_id}")
+            # Only then: other attempts of the run may count on it.
+            os.rmdir(folders.shared)
 
     def _make(self, ref: AttemptRef) -> Folders:
         folders = self.folders(ref)
@@ -162,9 +171,7 @@ class Workspaces:
     async def _fill(self, ref: AttemptRef, work: str, wanted: list[ArtifactRef]) -> None:
         try:
             for artifact in wanted:
-                entry = await self._artifacts.get(artifact)
-                with self._artifacts.in_use(artifact):
-                    await asyncio.to_thread(copy_into, entry, artifact, work)
+                await self._artifacts.copy(artifact, work)
         except (ArtifactError, OSError) as error:
             self._on_failed(ref, _explain(error))
             return

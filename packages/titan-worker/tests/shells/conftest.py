@@ -69,6 +69,7 @@ class Peer:
         self.cut_artifact_at = None
         self.join_stops = ()
         self.join_forgets = ()
+        self.refuses_join = None
         self._news = asyncio.Event()
         self._server = None
         self._tasks = set()
@@ -173,6 +174,10 @@ class Peer:
         self.seen.append((len(self.links), message))
         if isinstance(message, Join):
             self.joins.append(message)
+            if self.refuses_join is not None:
+                link.close(*self.refuses_join)
+                self._news.set()
+                return
             link.send(
                 Joined(
                     term=self.term,

@@ -1,7 +1,10 @@
 """Archives that nobody trusts: what is fit comes out as it went in, the rest is refused."""
 
+import contextlib
 import io
 import os
+import random
+import shutil
 import stat
 import struct
 import warnings
@@ -190,3 +193,29 @@ def test_ordinary_paths_are_fine():
     for path in ("a", "a/b.c", "ü/…", "..a/b..", " ", "-rf", "ab:c"):
         assert path_problem(path) == ""
     assert path_problem("")
+
+
+def test_whatever_is_done_to_an_archive_it_is_unpacked_or_refused(tmp_path):
+    """No other exception, whichever bytes are spoilt: it would end the worker."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(info("d/", 0o755, stat.S_IFDIR), b"")
+        archive.writestr("d/ü.txt", b"text " * 50)
+        archive.writestr(info("stored", method=zipfile.ZIP_STORED), b"bytes")
+        with archive.open(info("big"), "w", force_zip64=True) as member:
+            member.write(b"zip64")
+    packed = target.getvalue()
+    dice = random.Random(7)
+    for number in range(1_500):
+        spoilt = bytearray(packed)
+        for _ in range(dice.choice((1, 1, 2, 4))):
+            at = dice.randrange(len(spoilt))
+            spoilt[at : at + dice.choice((1, 2, 4, 8))] = dice.choice(
+                (b"\xff" * dice.choice((1, 2, 4, 8)), b"\0\0\0\0", dice.randbytes(4), b"", b"PK")
+            )
+        (tmp_path / "a.zip").write_bytes(spoilt)
+        out = tmp_path / str(number)
+        out.mkdir()
+        with contextlib.suppress(ArchiveError, OSError):
+            unpack(str(tmp_path / "a.zip"), str(out))
+        shutil.rmtree(out)

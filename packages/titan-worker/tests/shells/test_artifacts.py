@@ -154,11 +154,11 @@ async def test_what_was_used_longest_ago_is_given_up_first(make, source):
 
 
 async def test_what_is_being_copied_is_not_given_up(make, source):
-    _, artifacts = make(bytes_max=15)
+    cache, artifacts = make(bytes_max=15)
     a, b = (source.has(letter * 10) for letter in (b"a", b"b"))
     await artifacts.get(a)
 
-    with artifacts.in_use(a):
+    with cache.in_use(f"{a.digest}.{a.format}"):
         await artifacts.get(b)
         assert artifacts.find(a) is not None
 

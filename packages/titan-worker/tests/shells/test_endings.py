@@ -51,15 +51,15 @@ def test_folders_are_due_a_day_after_the_end_and_not_before(reopen):
 
 def test_they_go_in_portions_oldest_first_also_over_a_restart(reopen):
     endings = reopen()
-    for number in range(SWEEP_MAX + 2):
+    for number in range(1, SWEEP_MAX + 3):
         endings.ended(ref(number), NOW, owes_logs=False)
     endings.ended(ref(99_999), NOW + 2 * HOUR_MS, owes_logs=False)
 
     first = endings.due(LATER)
     endings.removed(first, LATER)
     second = endings.due(LATER)
-    assert first.refs == tuple(ref(number) for number in range(SWEEP_MAX))
-    assert second.refs == (ref(SWEEP_MAX), ref(SWEEP_MAX + 1))
+    assert first.refs == tuple(ref(number) for number in range(1, SWEEP_MAX + 1))
+    assert second.refs == (ref(SWEEP_MAX + 1), ref(SWEEP_MAX + 2))
 
     again = reopen()
     assert again.due(LATER).refs == first.refs  # asked twice does no harm

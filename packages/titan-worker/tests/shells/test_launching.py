@@ -8,7 +8,7 @@ import pytest
 from titan_proto.specs import JobKind, Launch, LaunchKind, ServiceSection
 from titan_worker.host.base import SpawnError
 from titan_worker.host.orphans import MARK
-from titan_worker.launching import Launcher, service_port
+from titan_worker.launching import Launcher, Ports
 from titan_worker.workspace import Folders
 
 
@@ -101,13 +101,42 @@ def test_a_job_cannot_take_off_the_mark_of_its_worker(plan):
     assert made.env["PORT"] == "1"  # its own: it has no service port
 
 
-def test_the_service_port_is_told_and_free(plan, make_order):
-    service = ServiceSection(port_auto=True)
-    order = make_order("a", shell="", kind=JobKind.SERVICE, service=service)
+@pytest.fixture
+def service(make_order):
+    def order(name, **section):
+        return make_order(name, shell="", kind=JobKind.SERVICE, service=ServiceSection(**section))
 
-    port = service_port(order)
+    return order
+
+
+def test_the_service_port_is_told_and_free(plan, make_order, service):
+    port = Ports().take(service("a", port_auto=True))
 
     with socket.create_server(("127.0.0.1", port)):
         pass
     assert plan(Launch(kind=LaunchKind.SHELL, shell=""), port=port).env["PORT"] == str(port)
-    assert service_port(make_order("a", shell="")) == 0
+    assert Ports().take(make_order("a", shell="")) == 0
+
+
+def test_a_port_is_promised_to_one_attempt_at_a_time(service, make_ref):
+    """As long as it lives: a port that nobody listens on yet looks free."""
+    ports = Ports()
+    port = ports.take(service("a", port_auto=True))
+
+    with pytest.raises(SpawnError, match=f"port {port} is that of .*/a.1"):
+        ports.take(service("b", port=port))
+    ports.give_back(make_ref("b"))
+    with pytest.raises(SpawnError, match="`port: auto`"):
+        ports.take(service("b", port=port))
+    ports.give_back(make_ref("a"))
+
+    assert ports.take(service("b", port=port)) == port
+
+
+def test_a_free_port_is_never_one_that_was_promised(service, monkeypatch):
+    """The system may name the same one twice while nobody has bound it."""
+    named = iter([5000, 5000, 5000, 5001])
+    monkeypatch.setattr("titan_worker.launching._bindable", lambda wanted: next(named))
+    ports = Ports()
+
+    assert [ports.take(service(name, port_auto=True)) for name in "ab"] == [5000, 5001]

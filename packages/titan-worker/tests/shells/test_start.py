@@ -1,7 +1,9 @@
 """The command line, and a worker as a process of its own."""
 
+import asyncio
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -74,7 +76,7 @@ def test_what_cannot_be_is_refused_with_what_could(fields, words):
 class Command:
     """One ``titan-worker`` process."""
 
-    def __init__(self, folder, *arguments, token=""):
+    def __init__(self, folder, *arguments, token="", before=None):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "titan_worker", *arguments],
             cwd=folder,
@@ -82,6 +84,7 @@ class Command:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
+            preexec_fn=before,
         )
 
     def line_with(self, words):
@@ -100,8 +103,8 @@ class Command:
 def command(tmp_path):
     started = []
 
-    def start(*arguments, token=""):
-        started.append(Command(tmp_path, *arguments, token=token))
+    def start(*arguments, **options):
+        started.append(Command(tmp_path, *arguments, **options))
         return started[-1]
 
     yield start
@@ -203,6 +206,143 @@ def test_a_folder_that_cannot_be_written_is_said(command, tmp_path):
 
     assert code == 78
     assert "--data must name a folder" in words
+
+
+@pytest.mark.parametrize(
+    ("place", "code"),
+    [
+        ("titan_workspace", 78),
+        (".worker-8080", 78),
+        ("titan_workspace/jobs", 74),
+        (".worker-8080/lock/", 78),
+        (".worker-8080/ledger.sqlite/", 74),
+        (".worker-8080/cache", 74),
+        (".worker-8080/cache/boot/", 74),
+        (".worker-8080/endings", 74),
+        (".worker-8080/endings/7/", 74),
+    ],
+)
+def test_something_in_the_way_is_said_in_a_sentence(command, tmp_path, place, code):
+    """A file where a folder should be (with a slash: the other way round)."""
+    path = tmp_path / "data" / place
+    path.parent.mkdir(parents=True)
+    path.mkdir() if place.endswith("/") else path.write_text("")
+
+    ended, words = command("--data", "data").end()
+
+    assert ended == code
+    assert str(tmp_path) in words
+    assert "Traceback" not in words
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own; only root may make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+    if os.geteuid() or subprocess.run(["mount", *options], check=False).returncode:
+        pytest.skip("needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_and_one_that_may_only_be_read_are_said(command, small_disk):
+    (small_disk / "filler").write_bytes(b"x" * 1_048_576)
+    code, words = command("--data", "disk/data").end()
+    assert code == 74
+    assert "No space left on device" in words
+    assert "Traceback" not in words
+
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    code, words = command("--data", "disk/data").end()
+    assert code == 78
+    assert "Read-only file system" in words
+    assert "Traceback" not in words
+
+
+async def test_a_job_that_fills_the_disk_ends_the_worker_in_words_at_worst(
+    command, peer, token, small_disk
+):
+    """What a worker cannot write down it must not do. With room again it goes on."""
+    address = (peer.address.host, str(peer.address.port))
+    command("8099", *address, "--data", "disk", token=token)
+    await peer.joined()
+    peer.order("fills", shell="cat /dev/zero > big; echo full >&2")
+    await peer.until(lambda: peer.ends or peer.link.connection.is_closed)
+    (small_disk / "titan_workspace/jobs" / ("r" * 16) / "fills.1/work/big").unlink()
+    if not peer.ends:
+        command("8099", *address, "--data", "disk", token=token)
+
+    await peer.end_of("fills")
+    peer.order("after", shell="echo fine")
+    assert (await peer.end_of("after")).exit_code == 0
+
+
+@pytest.fixture
+def few_files():
+    """Children may have 200 open files, and may ask for 400."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 400))
+
+    yield limit
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+def test_slots_that_could_not_be_watched_are_refused(command, few_files):
+    code, words = command("--slots", "200", before=few_files).end()
+
+    assert code == 78
+    assert "--slots 136 would do" in words
+
+    worker = command("8099", *NOBODY, "--slots", "136", before=few_files)
+    worker.line_with("no_master")
+    assert resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE) == (400, 400)
+
+
+async def test_it_lives_on_when_nobody_reads_what_it_says(command, peer, token):
+    """As in ``titan-worker 2>&1 | head -1``."""
+    worker = command("8099", peer.address.host, str(peer.address.port), token=token)
+    worker.process.stderr.close()
+    await peer.joined()
+    peer.order("a", shell="exit 3")
+
+    assert (await peer.end_of("a")).exit_code == 3
+    worker.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(worker.process.wait, 20) == 0
+
+
+async def test_a_terminal_that_is_closed_ends_it_in_good_order(command, peer, token):
+    """Not with jobs that nobody looks after any more."""
+    worker = command("8099", peer.address.host, str(peer.address.port), token=token)
+    await peer.joined()
+    peer.order("a", shell="echo on; exec sleep 1000")
+    await peer.log_of("a", b"on\n")
+
+    worker.process.send_signal(signal.SIGHUP)
+
+    assert (await asyncio.to_thread(worker.end))[0] == 0
+    assert peer.ends
+
+
+async def test_it_leaves_nothing_behind_when_it_ends(command, peer, token, wait_gone):
+    """Also not what left its job's group, and of a job that is over."""
+    worker = command("8099", peer.address.host, str(peer.address.port), token=token)
+    await peer.joined()
+    peer.order("over", shell="setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.05")
+    peer.order("runs", shell="setsid sh -c 'echo $$; exec sleep 1000' & exec sleep 1000")
+    pids = [int(await peer.log_of(name, b"\n")) for name in ("over", "runs")]
+    await peer.end_of("over")
+    descriptors = [os.pidfd_open(pid) for pid in pids]
+
+    worker.process.send_signal(signal.SIGTERM)
+
+    assert (await asyncio.to_thread(worker.end))[0] == 0
+    assert all(wait_gone(fd, 0) for fd in descriptors)
+    for fd in descriptors:
+        os.close(fd)
 
 
 async def test_without_a_token_a_listening_master_is_not_asked_again_and_again(

@@ -10,7 +10,7 @@ from titan_master.core import lifecycle
 from titan_master.core.apply import KEY_REMEMBERED_MS
 from titan_master.core.events import RunAccepted
 from titan_master.core.inputs import RunSubmitted
-from titan_master.core.state import KeyRecord
+from titan_master.core.state import KeyRecord, State
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import slug
@@ -20,7 +20,7 @@ from titan_proto.messages import RunReceipt
 
 def submit(draft: Draft, item: RunSubmitted) -> None:
     """Accept a run, recognise it, or say why not."""
-    known = _remembered(draft, item.key)
+    known = remembered(draft.state, item.key, draft.now_ms)
     if known is not None:
         _recognise(draft, item, known)
         return
@@ -39,9 +39,10 @@ def submit(draft: Draft, item: RunSubmitted) -> None:
     _accept(draft, item)
 
 
-def _remembered(draft: Draft, key: str) -> KeyRecord | None:
-    record = draft.state.keys.get(key)
-    if record is None or draft.now_ms - record.at_ms >= KEY_REMEMBERED_MS:
+def remembered(state: State, key: str, now_ms: int) -> KeyRecord | None:
+    """What a key was used for. One that is too old may still lie in the state: it counts no more."""
+    record = state.keys.get(key)
+    if record is None or now_ms - record.at_ms >= KEY_REMEMBERED_MS:
         return None
     return record
 

@@ -19,7 +19,7 @@ from titan_master.core.turn import Draft
 from titan_master.core.waiters import changes, is_reached, serve_log
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import is_run_id
-from titan_proto.limits import PAGE_ITEMS
+from titan_proto.limits import JOB_ID_CHARS, PAGE_ITEMS
 from titan_proto.messages import (
     CancelRun,
     GetJob,
@@ -86,7 +86,8 @@ def _find_job(
         draft.refuse(
             origin,
             ErrorCode.NOT_FOUND,
-            f"run {run.alias} has no job {request.job!r}; `titan ps {run.alias}` lists its jobs",
+            f"run {run.alias} has no job {request.job[:JOB_ID_CHARS]!r}; "
+            f"`titan ps {run.alias}` lists its jobs",
         )
         return None
     return run, job
@@ -117,8 +118,9 @@ def _live_page(draft: Draft, before: str, limit: int) -> tuple[tuple[RunView, ..
     """Live runs accepted before the one with this serial, newest first; and how to go on."""
     views: list[RunView] = []
     last = 0
+    serial = queries.position(before)
     for run in queries.runs_newest_first(draft.state):
-        if before.isdecimal() and run.serial >= int(before):
+        if serial is not None and run.serial >= serial:
             continue
         if len(views) == limit:
             return tuple(views), f"{LIVE_CURSOR}{last}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from titan_master.core.state import InvariantViolation, Job, Run, State, digest
+from titan_master.core.state import InvariantViolation, Job, Run, State, digest, fits
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -191,5 +191,9 @@ def _queue_problems(state: State) -> Iterator[str]:
         if size != ready.size or not size:
             yield f"class {key}: counts {ready.size} jobs, has {size}"
         total += size
+    for offered, fitting in state.queue.remembered():
+        wanted = {key for key in state.queue.classes if fits(key, offered)}
+        if set(fitting) != wanted:
+            yield f"workers with {offered} are thought to fit {sorted(fitting)}"
     if total != state.queue.size or total != state.counts.get(JobState.QUEUED, 0):
         yield f"{state.counts.get(JobState.QUEUED, 0)} jobs are queued, {total} in the queue"

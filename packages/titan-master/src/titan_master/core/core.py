@@ -89,6 +89,10 @@ class Core:
             return self._draft.now_ms
         return self._draft.timers.next_ms()
 
+    def knows_key(self, key: str, now_ms: int) -> bool:
+        """Whether a submission with this key would be recognised, or refused. Reads only."""
+        return admission.remembered(self.state, key, now_ms) is not None
+
     def may_log(self, link_id: int, ref: AttemptRef) -> bool:
         """Whether the worker on this link holds, or has held, that newest attempt. Reads only."""
         attempt = self.state.find_attempt(ref.run_id, ref.job_id)

@@ -12,7 +12,7 @@ from typing import Final
 
 from titan_master.core.events import AttemptPlaced
 from titan_master.core.presence import Entry
-from titan_master.core.state import InvariantViolation, Job, ReadyClass
+from titan_master.core.state import InvariantViolation, Job, ReadyClass, fits
 from titan_master.core.turn import CoreConfig, Draft
 from titan_master.core.workers import send_order
 
@@ -31,10 +31,9 @@ def place(draft: Draft) -> None:
     free = draft.roster.free
     if not draft.state.queue.size or not free:
         return
-    candidates = [
-        _most_urgent(ready, draft.now_ms, draft.config)
-        for ready in draft.state.queue.classes.values()
-    ]
+    queue = draft.state.queue
+    classes = {key: ready for offered in free for key, ready in queue.fitting(offered).items()}
+    candidates = [_most_urgent(ready, draft.now_ms, draft.config) for ready in classes.values()]
     heapq.heapify(candidates)
     left = draft.config.placements_max
     while candidates and free:
@@ -80,13 +79,9 @@ def _choose(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | None:
             return at_home
     best: Entry | None = None
     for offered, entries in draft.roster.free.items():
-        if _fits(skills, offered) and (best is None or entries[0] < best):
+        if fits(skills, offered) and (best is None or entries[0] < best):
             best = entries[0]
     return None if best is None else best[2]
-
-
-def _fits(skills: tuple[str, ...], offered: tuple[str, ...]) -> bool:
-    return skills == offered or all(skill in offered for skill in skills)
 
 
 def _parents_worker(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | None:
@@ -99,7 +94,7 @@ def _parents_worker(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | No
         if (
             worker is not None
             and draft.roster.of(worker.worker_id).entry is not None
-            and _fits(skills, worker.skills)
+            and fits(skills, worker.skills)
         ):
             return worker.worker_id
     return None

@@ -36,6 +36,11 @@ WAITS_FOR_ITEMS: Final = 10
 DEPENDENCIES_LISTED: Final = 10_000
 """A view lists no more, and a page ends once it has listed so many: it must fit into a frame."""
 
+_CHARS_OF_A_NAME: Final = 64
+"""So many characters of a message count as one name: they take as much of a frame."""
+_CURSOR_DIGITS: Final = 18
+"""More than any position takes, and less than Python refuses to read."""
+
 _MOVED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED)
 
 
@@ -115,14 +120,19 @@ def _waits_for(run: Run, job: Job) -> tuple[str, ...]:
     return tuple(islice(unmet, WAITS_FOR_ITEMS))
 
 
+def position(cursor: str) -> int | None:
+    """The number that a cursor holds; None where it begins. Not every cursor is one of ours."""
+    return int(cursor[:_CURSOR_DIGITS]) if cursor.isdecimal() else None
+
+
 def job_page(run: Run, cursor: str, limit: int) -> JobList:
     """One page of a run's jobs in the order of the submission; `cursor` is a position in it."""
-    first = int(cursor) if cursor.isdecimal() else 0
+    first = position(cursor) or 0
     jobs: list[Job] = []
     listed = 0
     for job in run.order[first : first + limit]:
         jobs.append(job)
-        listed += len(job.spec.dependencies)
+        listed += len(job.spec.dependencies) + _message_chars(job) // _CHARS_OF_A_NAME
         if listed >= DEPENDENCIES_LISTED:
             break
     after = first + len(jobs)
@@ -130,6 +140,11 @@ def job_page(run: Run, cursor: str, limit: int) -> JobList:
         jobs=tuple(job_view(run, job) for job in jobs),
         cursor=str(after) if after < len(run.order) else "",
     )
+
+
+def _message_chars(job: Job) -> int:
+    message = job.message or (job.attempt.message if job.attempt is not None else "")
+    return len(message)
 
 
 def job_change(run: Run, job: Job, at_ms: int) -> JobChange:

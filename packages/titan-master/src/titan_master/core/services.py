@@ -5,6 +5,8 @@ A service that ends is not started again in this version. Called by ``lifecycle`
 
 from __future__ import annotations
 
+from typing import Final
+
 from titan_master.core import queries
 from titan_master.core.events import AttemptEnded, ServiceEnded, ServiceStopping, ServiceUp
 from titan_master.core.inputs import Origin
@@ -12,9 +14,13 @@ from titan_master.core.state import Job, Run, Service, State
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
+from titan_proto.limits import JOB_ID_CHARS, NAME_CHARS
 from titan_proto.messages import StopService
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.states import ExitReason, ServiceState
+
+_QUOTED_CHARS: Final = NAME_CHARS + 1 + JOB_ID_CHARS
+"""No name is longer; what was asked for may be."""
 
 
 def come_up(draft: Draft, run: Run, job: Job, report: AttemptReport) -> None:
@@ -75,7 +81,7 @@ def stop_service(draft: Draft, origin: Origin, request: StopService) -> None:
             origin,
             ErrorCode.NOT_FOUND,
             (
-                f"no service is called {request.service!r}; `titan ps` lists those that are up, "
+                f"no service is called {request.service[:_QUOTED_CHARS]!r}; `titan ps` lists those that are up, "
                 "and one that is still starting ends when its run is cancelled"
             ),
         )
@@ -85,7 +91,7 @@ def stop_service(draft: Draft, origin: Origin, request: StopService) -> None:
         draft.refuse(
             origin,
             ErrorCode.CONFLICT,
-            f"{request.service!r} may be any of {names}: name one of them",
+            f"{request.service[:_QUOTED_CHARS]!r} may be any of {names}: name one of them",
             details={"candidates": names},
         )
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 import msgspec
@@ -27,6 +27,9 @@ from titan_proto.states import (
     ServiceState,
     WorkerState,
 )
+
+OFFERS_REMEMBERED: Final = 256
+"""Of so many different sets of workers' skills it is remembered which jobs they fit."""
 
 
 class InvariantViolation(Exception):
@@ -227,15 +230,36 @@ class ReadyClass:
                     yield job
 
 
+def fits(skills: tuple[str, ...], offered: tuple[str, ...]) -> bool:
+    """Whether a worker that offers these has all those skills."""
+    return skills == offered or all(skill in offered for skill in skills)
+
+
 class ReadyQueue:
     """All queued jobs, by class of needs. Derived from the jobs; written by ``apply`` alone."""
 
-    __slots__ = ("_keys", "classes", "size")
+    __slots__ = ("_fitting", "_keys", "classes", "size")
 
     def __init__(self) -> None:
         self.classes: dict[tuple[str, ...], ReadyClass] = {}
         self.size = 0
         self._keys: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._fitting: dict[tuple[str, ...], dict[tuple[str, ...], ReadyClass]] = {}
+        """By what a worker offers: the classes that it fits. Filled when first asked for."""
+
+    def fitting(self, offered: tuple[str, ...]) -> dict[tuple[str, ...], ReadyClass]:
+        """The classes that a worker of these skills can execute: others are never looked at."""
+        found = self._fitting.get(offered)
+        if found is None:
+            if len(self._fitting) >= OFFERS_REMEMBERED:
+                self._fitting.clear()
+            found = {key: ready for key, ready in self.classes.items() if fits(key, offered)}
+            self._fitting[offered] = found
+        return found
+
+    def remembered(self) -> Iterator[tuple[tuple[str, ...], Collection[tuple[str, ...]]]]:
+        """What `fitting` would answer without looking; for ``check``."""
+        yield from self._fitting.items()
 
     def key(self, skills: tuple[str, ...]) -> tuple[str, ...]:
         """The class of a list of skills: their order and repetitions mean nothing."""
@@ -252,6 +276,9 @@ class ReadyQueue:
         ready = self.classes.get(key)
         if ready is None:
             ready = self.classes[key] = ReadyClass(key)
+            for offered, classes in self._fitting.items():
+                if fits(key, offered):
+                    classes[key] = ready
         line = ready.lines[job.spec.priority]
         if line is None:
             line = ready.lines[job.spec.priority] = Line()
@@ -271,6 +298,8 @@ class ReadyQueue:
         self.size -= 1
         if not ready.size:
             del self.classes[key]
+            for classes in self._fitting.values():
+                classes.pop(key, None)
 
 
 class State(Struct, kw_only=True, eq=False):

@@ -56,6 +56,9 @@ from titan_proto.messages import (
 from titan_proto.specs import RunSpec
 from titan_proto.states import ExitReason
 
+REFS_PER_FRAME: Final = 10_000
+"""Names of attempts in one message to a worker; each takes at most some 170 bytes."""
+
 
 class CoreConfig(Struct, frozen=True, kw_only=True):
     """Policy: what an operator may choose. Nothing of it is ever used by ``apply``."""
@@ -180,18 +183,26 @@ class Draft:
         # One message a worker and kind, behind everything else: a Joined, say, must come first.
         term = self.state.term
         for link_id, refs in self._acks.items():
-            self.require(Tell(link_id=link_id, message=ReportAcks(refs=tuple(refs))))
+            for few in _batches(refs):
+                self.require(Tell(link_id=link_id, message=ReportAcks(refs=few)))
         for link_id, orders in self._orders.items():
             for part in _frames(orders):
                 message = StartAttempts(term=term, orders=part)
                 self.require(Tell(link_id=link_id, message=message))
         for (link_id, reason), refs in self._stops.items():
-            stop = StopAttempts(term=term, refs=tuple(refs), reason=reason)
-            self.require(Tell(link_id=link_id, message=stop))
+            for few in _batches(refs):
+                stop = StopAttempts(term=term, refs=few, reason=reason)
+                self.require(Tell(link_id=link_id, message=stop))
         turn = Turn(tuple(self._events), tuple(self._effects))
         self._events, self._effects = [], []
         self._acks, self._orders, self._stops = {}, {}, {}
         return turn
+
+
+def _batches(refs: list[AttemptRef]) -> Iterator[tuple[AttemptRef, ...]]:
+    """The refs in as many messages as fit into frames; nearly always one."""
+    for start in range(0, len(refs), REFS_PER_FRAME):
+        yield tuple(refs[start : start + REFS_PER_FRAME])
 
 
 def _frames(orders: list[AttemptOrder]) -> Iterator[tuple[AttemptOrder, ...]]:
@@ -208,8 +219,19 @@ def _frames(orders: list[AttemptOrder]) -> Iterator[tuple[AttemptOrder, ...]]:
 def _weight(order: AttemptOrder) -> int:
     """About how many bytes an order takes, from the parts of a spec that can be long."""
     launch = order.spec.launch
-    texts = (launch.shell, *launch.command, *launch.args, *launch.env, *launch.env.values())
-    return 1024 + 4 * sum(map(len, texts))  # a character may take four bytes
+    texts = (
+        launch.script,
+        launch.shell,
+        *launch.command,
+        *launch.args,
+        *launch.env,
+        *launch.env.values(),
+        launch.artifact.name if launch.artifact is not None else "",
+        order.workspace.name if order.workspace is not None else "",
+        *order.spec.needs.skills,
+    )
+    # A character may take four bytes; and each text has its own head.
+    return 1024 + sum(4 * len(text) + 5 for text in texts)
 
 
 # -- what follows an event ------------------------------------------------------------------------

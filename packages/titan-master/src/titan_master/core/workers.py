@@ -30,6 +30,8 @@ from titan_proto.messages.worker import AttemptReport
 from titan_proto.states import AttemptState, ExitReason, WorkerState
 
 PORT_MAX: Final = 65_535
+WORKERS_KNOWN_MAX: Final = 10_000
+"""Workers that have joined and were not forgotten yet, whether they are here or lost."""
 
 
 # -- arriving -------------------------------------------------------------------------------------
@@ -71,6 +73,19 @@ def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorC
                 f"this is start {join.incarnation})"
             ),
         )
+    if known is None and len(draft.state.workers) >= WORKERS_KNOWN_MAX:
+        return (
+            ErrorCode.LIMIT_EXCEEDED,
+            f"{WORKERS_KNOWN_MAX} workers (WORKERS_KNOWN_MAX) are known; lost ones count for a day",
+        )
+    if _is_copy(join, known):
+        return (
+            ErrorCode.DUPLICATE_WORKER,
+            (
+                f"worker {join.worker_id} runs on another machine: this one's data folder is a "
+                "copy of that one's; start it with an empty one"
+            ),
+        )
     name = f"{join.host}:{join.port}"
     holder = draft.state.workers.get(draft.state.names.get(name, join.worker_id))
     if holder is None or holder.worker_id == join.worker_id:
@@ -81,6 +96,15 @@ def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorC
     return (
         ErrorCode.DUPLICATE_WORKER,
         f"worker {name} is here already; start this one under another port, such as {free}",
+    )
+
+
+def _is_copy(join: Join, known: WorkerInfo | None) -> bool:
+    """Whether two processes have one ledger: one start of it cannot be on two boots."""
+    return (
+        known is not None
+        and known.incarnation == join.incarnation
+        and known.boot_id != join.boot_id
     )
 
 

@@ -223,13 +223,12 @@ class Artifacts:
     async def _send(
         self, outlet: Outlet, correlation: int, digest: str, offset: int, size: int
     ) -> None:
-        descriptor = os.open(self._blobs.path(digest), os.O_RDONLY | os.O_CLOEXEC)
         try:
             if offset == size:
                 await outlet.bulk_room(1)
                 outlet.send(ArtifactChunk(offset, b""), correlation, end=True)
             while offset < size:
-                block = await self._read(descriptor, min(READ_BYTES, size - offset), offset)
+                block = await self._read(digest, min(READ_BYTES, size - offset), offset)
                 for at in range(0, len(block), BULK_CHUNK_BYTES):
                     piece = block[at : at + BULK_CHUNK_BYTES]
                     await outlet.bulk_room(len(piece))
@@ -238,14 +237,13 @@ class Artifacts:
                     offset += len(piece)
         except OSError as error:
             _refuse(outlet, correlation, ErrorCode.INTERNAL, _disk_words(error))
-        finally:
-            os.close(descriptor)
 
-    async def _read(self, descriptor: int, wanted: int, offset: int) -> bytes:
+    async def _read(self, digest: str, wanted: int, offset: int) -> bytes:
+        """A block; the file is open for this moment only, for a reader may wait for ever."""
         if wanted <= BULK_CHUNK_BYTES:
-            block = os.pread(descriptor, wanted, offset)
+            block = self._blobs.read_at(digest, wanted, offset)
         else:
-            block = await self._off_loop(lambda: os.pread(descriptor, wanted, offset))
+            block = await self._off_loop(lambda: self._blobs.read_at(digest, wanted, offset))
         if not block:
             raise OSError(errno.EIO, "an artifact's file is shorter than it was")
         return block

@@ -58,6 +58,14 @@ class BlobStore:
         """The whole blob. Off the loop."""
         return self.path(digest).read_bytes()
 
+    def read_at(self, digest: str, wanted: int, offset: int) -> bytes:
+        """A part of a blob, from `offset` on."""
+        descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, wanted, offset)
+        finally:
+            os.close(descriptor)
+
     def receive(self, digest: str, size_bytes: int) -> Incoming:
         """Begin, or take up again, the receipt of a blob."""
         self.path(digest)
@@ -164,10 +172,12 @@ class Incoming:
             self.abandon()
 
     def abandon(self) -> None:
-        """Stop here. What came so far stays, for a later try."""
+        """Stop here. What came so far stays, for a later try; where none can find it, it goes."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+            if not self.offset or self._part.name != self.digest:
+                self._part.unlink(missing_ok=True)
         self._store.released(self._part)
 
 

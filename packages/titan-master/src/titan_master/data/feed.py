@@ -131,7 +131,11 @@ class LogFeed:
         final_bytes: tuple[int, int] | None,
     ) -> None:
         """Stream a log. `final_bytes` are the sizes of both outputs once the attempt has ended."""
-        log = self._files.get(ref)
+        try:
+            log = self._files.get(ref)
+        except OSError as error:
+            outlet.send(_unreadable(error), correlation, end=True)
+            return
         if final_bytes is not None:
             log.finish(*final_bytes)
         if len(log.followers) >= self._patience.followers_max:
@@ -204,10 +208,13 @@ class _Reader:
 
     async def run(self) -> None:
         """Send what is there, then what comes, until there is no more."""
-        if self._tail_lines > 0 and not self._position:
-            self._position = await self._feed.tail(self._log, self._stream, self._tail_lines)
-        while await self._send_pieces() and await self._more():
-            pass
+        try:
+            if self._tail_lines > 0 and not self._position:
+                self._position = await self._feed.tail(self._log, self._stream, self._tail_lines)
+            while await self._send_pieces() and await self._more():
+                pass
+        except OSError as error:
+            self._outlet.send(_unreadable(error), self._correlation, end=True)
 
     async def _send_pieces(self) -> bool:
         log = self._log
@@ -236,3 +243,8 @@ class _Reader:
             details={"position": str(self._position)},
         )
         self._outlet.send(said, self._correlation, end=True)
+
+
+def _unreadable(error: OSError) -> Error:
+    words = f"the master's disk: {error.strerror or error}"
+    return Error(code=ErrorCode.UNAVAILABLE, message=words)

@@ -32,15 +32,22 @@ from titan_master.data.logs import LogFiles
 from titan_master.net.access import Identity, is_allowed
 from titan_master.net.submission import Submissions
 from titan_proto.connection import Received
-from titan_proto.errors import ErrorCode
-from titan_proto.ids import AttemptRef
+from titan_proto.errors import ErrorCode, FrameTooLarge
+from titan_proto.ids import AttemptRef, is_job_id, is_run_id
 from titan_proto.io.aio import AioLink
-from titan_proto.limits import BULK_CHUNK_BYTES, SKILL_CHARS, SKILLS_PER_JOB, WORKER_SLOTS
+from titan_proto.limits import (
+    BULK_CHUNK_BYTES,
+    REPORTS_PER_FRAME,
+    SKILL_CHARS,
+    SKILLS_PER_JOB,
+    WORKER_SLOTS,
+)
 from titan_proto.messages import (
     STDERR,
     STDOUT,
     AnyMessage,
     ArtifactChunk,
+    AttemptReport,
     AttemptReports,
     Cancel,
     CancelRun,
@@ -73,6 +80,9 @@ _log = logging.getLogger("titan.link")
 
 _HOST_CHARS: Final = 253
 _ID_CHARS: Final = 128
+_PORT_MAX: Final = 65_535
+_NUMBER_MAX: Final = 2**63 - 1
+"""What a column of the database holds; a larger number in an event could never be committed."""
 _SKILLS_MAX: Final = 4 * SKILLS_PER_JOB
 _LOGS_REMEMBERED: Final = 4_096
 """Of so many attempts, ended or not, it is remembered who may write their logs."""
@@ -160,8 +170,17 @@ class MasterLink:
         return self._wire.peer
 
     def send(self, message: AnyMessage, correlation: int = 0, *, end: bool = False) -> None:
-        """Queue a message."""
-        self._wire.send(message, correlation, end=end)
+        """Queue a message; one too large for a frame ends its exchange, or the link, alone."""
+        try:
+            self._wire.send(message, correlation, end=end)
+        except FrameTooLarge as error:
+            what = f"{type(message).__name__}: {error}"
+            _log.error("not sent link=%d peer=%s %s", self._link_id, self.peer, what)
+            if correlation:
+                refusal = Error(code=ErrorCode.LIMIT_EXCEEDED, message=what)
+                self._wire.send(refusal, correlation, end=True)
+            else:
+                self.close(ErrorCode.INTERNAL, what)
 
     def has_bulk_room(self, wanted_bytes: int) -> bool:
         """Whether so many bytes of bulk may be queued at once."""
@@ -265,6 +284,9 @@ class MasterLink:
         if complaint:
             self.close(ErrorCode.MALFORMED, complaint)
             return
+        if self._worker_id not in {"", message.worker_id}:
+            self._break_off(f"worker {self._worker_id} joins as {message.worker_id}")
+            return
         self._worker_id = message.worker_id
         self._put(WorkerArrived(link_id=self._link_id, join=message))
 
@@ -272,6 +294,11 @@ class MasterLink:
         self._put(WorkerHeard(link_id=self._link_id, status=message))
 
     def _reports(self, message: AttemptReports, _received: Received) -> None:
+        complaint = reports_complaint(message.reports)
+        if complaint:
+            _log.warning("bad report link=%d peer=%s %s", self._link_id, self.peer, complaint)
+            self.close(ErrorCode.MALFORMED, complaint)
+            return
         self._put(ReportsArrived(link_id=self._link_id, reports=message.reports))
 
     def _leave(self, _message: Leave, _received: Received) -> None:
@@ -282,6 +309,9 @@ class MasterLink:
     def _log_chunk(self, chunk: LogChunk, _received: Received) -> None:
         if chunk.stream not in {STDOUT, STDERR} or chunk.offset < 0:
             self._break_off(f"a log has no stream {chunk.stream} with offset {chunk.offset}")
+            return
+        if not _is_ref(chunk.ref):
+            self._break_off("a log of what cannot be an attempt")
             return
         if len(chunk.data) > BULK_CHUNK_BYTES:
             self._break_off(f"a piece of log has at most {BULK_CHUNK_BYTES} bytes")
@@ -361,8 +391,13 @@ def join_complaint(join: Join) -> str:
         return f"a worker's id has 1 to {_ID_CHARS} printable characters"
     if not 0 < len(join.host) <= _HOST_CHARS or not join.host.isprintable():
         return f"a worker's host has 1 to {_HOST_CHARS} printable characters"
-    if not 0 <= join.port <= 65_535:
+    if not 0 <= join.port <= _PORT_MAX:
         return f"port {join.port} does not exist"
+    if not 0 <= join.incarnation <= _NUMBER_MAX:
+        return f"{join.incarnation} counts no starts"
+    for name, said in (("boot_id", join.boot_id), ("software", join.software)):
+        if len(said) > _ID_CHARS or not said.isprintable():
+            return f"a worker's {name} has at most {_ID_CHARS} printable characters"
     if not 0 < join.slots <= WORKER_SLOTS:
         return f"a worker has 1 to {WORKER_SLOTS} (WORKER_SLOTS) slots, not {join.slots}"
     if len(join.skills) > _SKILLS_MAX:
@@ -371,6 +406,32 @@ def join_complaint(join: Join) -> str:
         if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
             return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"
     return ""
+
+
+def reports_complaint(reports: tuple[AttemptReport, ...]) -> str:
+    """What is wrong with a worker's reports; empty if nothing is."""
+    if len(reports) > REPORTS_PER_FRAME:
+        return f"more than REPORTS_PER_FRAME ({REPORTS_PER_FRAME}) reports in one message"
+    for report in reports:
+        if not _is_ref(report.ref):
+            return "a report on what cannot be an attempt"
+        counts = (
+            report.started_at_ms,
+            report.ended_at_ms,
+            report.stdout_bytes,
+            report.stderr_bytes,
+            report.signal,
+        )
+        if min(counts) < 0 or max(*counts, abs(report.exit_code)) > _NUMBER_MAX:
+            return f"a report on {report.ref} with a number that cannot be"
+        if not 0 <= report.port <= _PORT_MAX:
+            return f"a report on {report.ref} with port {report.port}, which does not exist"
+    return ""
+
+
+def _is_ref(ref: AttemptRef) -> bool:
+    """Whether there can be an attempt of that name: it is looked up, quoted, and made a path."""
+    return is_run_id(ref.run_id) and is_job_id(ref.job_id) and 0 < ref.number <= _NUMBER_MAX
 
 
 _ASKS: Final[frozenset[type]] = frozenset(

@@ -1,7 +1,8 @@
 """The door: accepts connections, lets in who can prove a token, and keeps count.
 
-Before the handshake is over a peer has 4 KiB a frame and a deadline; beyond the number of links a
-master holds, peers are told so and sent away. The links by number, for the engine, are here too.
+Before the handshake is over a peer has 4 KiB a frame and a deadline, and when too many are about it
+the one that has waited longest goes; beyond the number of links a master holds, peers are told so
+and sent away. The links by number, for the engine, are here too.
 Called by ``app.py``.
 """
 
@@ -105,6 +106,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._next_link_id = 1
         self._wires: set[AioLink] = set()
+        self._strangers: dict[int, AioLink] = {}
+        """Connections whose handshake is not over, the one that has waited longest first."""
         self._all_gone: asyncio.Future[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -133,10 +136,12 @@ class Listener:
     # -- connections ------------------------------------------------------------------------------
 
     def _accept(self) -> asyncio.Protocol:
-        if len(self._wires) - len(self._links) >= self._config.strangers_max:
-            return _Closed()
+        if len(self._strangers) >= self._config.strangers_max:
+            # Who means to come in needs milliseconds: those who only stand there make room.
+            self._strangers.pop(next(iter(self._strangers))).abort()
         entry = _Entry(self, self._next_link_id)
         self._next_link_id += 1
+        self._strangers[entry.link_id] = entry.wire
         return entry.wire
 
     def make_wire(self, entry: _Entry) -> AioLink:
@@ -165,6 +170,7 @@ class Listener:
 
     def let_in(self, entry: _Entry, opened: Opened) -> MasterLink:
         """The handshake is over: a link is born."""
+        self._strangers.pop(entry.link_id, None)
         identity = self._gatekeeper.identify(opened.hello)
         link = MasterLink(entry.wire, entry.link_id, identity, self._desks)
         self._links.add(link)
@@ -177,6 +183,7 @@ class Listener:
     def gone(self, entry: _Entry, closed: Closed) -> None:
         """A connection has ended, open or not."""
         self._wires.discard(entry.wire)
+        self._strangers.pop(entry.link_id, None)
         link = self._links.discard(entry.link_id)
         if link is not None:
             _log.debug(
@@ -209,11 +216,3 @@ class _Entry:
 
     def closed(self, _wire: AioLink, closed: Closed) -> None:
         self._listener.gone(self, closed)
-
-
-class _Closed(asyncio.Protocol):
-    """What a connection gets when too many others have not said yet who they are."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()

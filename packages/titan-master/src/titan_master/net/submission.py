@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import posixpath
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Final
+from typing import Annotated, BinaryIO, Final
 
 import msgspec
 from msgspec import Struct
@@ -27,7 +28,7 @@ from titan_master.data.feed import Outlet, Streams
 from titan_proto.errors import ErrorCode, Problem
 from titan_proto.ids import is_digest
 from titan_proto.io.entropy import new_id
-from titan_proto.limits import SUBMIT_KEY_CHARS
+from titan_proto.limits import ARCHIVE_ENTRIES, JOBS_PER_RUN, SUBMIT_KEY_CHARS
 from titan_proto.messages import Error, SubmitRun
 from titan_proto.specs import ArtifactFormat, ArtifactRef, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import problems
@@ -36,19 +37,28 @@ MISSING_SCRIPT: Final = "Y250"
 MISSING_ARTIFACT: Final = "Y251"
 BAD_WORKSPACE: Final = "Y252"
 
+RUN_SPEC_BYTES: Final = 256 * 1024 * 1024
+"""A larger spec is refused unread: it is decoded in memory, and a record of the journal."""
 _AT_ONCE_JOBS: Final = 32
 """A run of so many jobs is validated in less time than a thread takes to wake."""
 _WORKSPACES_KNOWN: Final = 64
 """Of so many workspaces the names of their files are remembered."""
 
+_DIRECTORY_BYTES: Final = ARCHIVE_ENTRIES * 1024
+"""A zip archive's list of files; each entry takes some 50 bytes and its path."""
+_ZIP_END_BYTES: Final = 22
+_ZIP_LOCATOR_BYTES: Final = 20
+_ZIP_COMMENT_BYTES: Final = 65_535
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
-class RawRun(Struct):
+class RawRun(Struct, omit_defaults=True):
     """A RunSpec whose jobs are still bytes: taken apart in one go, decoded one by one."""
 
     name: str
-    jobs: tuple[msgspec.Raw, ...]
+    # Counted before it is taken apart: a byte each could be nothing, and an object here.
+    jobs: Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=JOBS_PER_RUN)]
     workspace: ArtifactRef | None = None
 
 
@@ -117,6 +127,10 @@ class Submissions:
             self._put(await loop.run_in_executor(self._worker, prepare))
         except Refusal as refusal:
             outlet.send(refusal.error, origin.correlation, end=True)
+        except OSError as error:
+            message = f"the master's disk: {error.strerror or error}"
+            refused = Error(code=ErrorCode.UNAVAILABLE, message=message)
+            outlet.send(refused, origin.correlation, end=True)
 
     def _is_light(self, spec: RunSpec, *, is_known: bool) -> bool:
         """Whether preparing this needs neither much time nor a file's content."""
@@ -149,9 +163,9 @@ class Submissions:
         # second try of a submission into another one.
         digest = hashlib.sha256(spec_bytes).hexdigest()
         if not is_known:
-            pinned = self._pinned(spec)
-            if pinned is not spec:
-                spec, spec_bytes = pinned, _ENCODER.encode(pinned)
+            spec = self._pinned(spec)
+        if spec is not request.spec:
+            spec_bytes = encode_spec(spec)
         return RunSubmitted(
             origin=origin,
             run_id=new_id(),
@@ -168,8 +182,12 @@ class Submissions:
         if request.spec is not None:
             return request.spec, _ENCODER.encode(request.spec)
         digest = request.spec_digest
-        if not is_digest(digest) or not self._blobs.has(digest):
+        size = self._blobs.size(digest) if is_digest(digest) else None
+        if size is None:
             raise _refusal(ErrorCode.NOT_FOUND, f"no artifact {digest[:64]!r} is stored here")
+        if size > RUN_SPEC_BYTES:
+            most = f"RUN_SPEC_BYTES ({RUN_SPEC_BYTES})"
+            raise _refusal(ErrorCode.LIMIT_EXCEEDED, f"a spec of {size} bytes is above {most}")
         try:
             spec_bytes = self._blobs.read(digest)
         except OSError as error:
@@ -258,6 +276,16 @@ def decode_spec(spec_bytes: bytes) -> RunSpec:
     return RunSpec(name=raw.name, jobs=tuple(jobs), workspace=raw.workspace)
 
 
+def encode_spec(spec: RunSpec) -> bytes:
+    """What the journal keeps: only what was understood, whatever came beside it.
+
+    A field that nobody knows may be nested so deep that this thread could just step over it, and
+    the next start, reading the journal from another depth, could not. In steps, as `decode_spec`.
+    """
+    jobs = tuple(msgspec.Raw(_ENCODER.encode(job)) for job in spec.jobs)
+    return _ENCODER.encode(RawRun(name=spec.name, jobs=jobs, workspace=spec.workspace))
+
+
 def _names_script(job: JobSpec) -> bool:
     return job.launch.kind is LaunchKind.SCRIPT and job.launch.artifact is None
 
@@ -266,8 +294,12 @@ def _zip_names(path: Path) -> frozenset[str]:
     import zipfile  # a megabyte of modules that an idle master need not hold
 
     try:
-        with zipfile.ZipFile(path) as archive:
-            return frozenset(map(posixpath.normpath, archive.namelist()))
+        with path.open("rb") as file:
+            if _directory_bytes(file) > _DIRECTORY_BYTES:
+                message = f"more than {_DIRECTORY_BYTES} bytes of names"
+                raise zipfile.BadZipFile(message)  # noqa: TRY301 - said as what zipfile itself finds
+            with zipfile.ZipFile(file) as archive:
+                return frozenset(map(posixpath.normpath, archive.namelist()))
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _invalid(
             (
@@ -278,6 +310,26 @@ def _zip_names(path: Path) -> frozenset[str]:
                 ),
             )
         ) from error
+
+
+def _directory_bytes(file: BinaryIO) -> int:
+    """How long the list of an archive's files is, from the record at its end that says so.
+
+    Found as zipfile finds it, which would make objects of the whole list, however long. With the
+    64-bit form of that record it is longer than any workspace's.
+    """
+    size = file.seek(0, os.SEEK_END)
+    tail_bytes = _ZIP_END_BYTES + _ZIP_LOCATOR_BYTES + _ZIP_COMMENT_BYTES
+    file.seek(max(0, size - tail_bytes))
+    tail = file.read(tail_bytes)
+    at = len(tail) - _ZIP_END_BYTES
+    if not (tail.startswith(b"PK\5\6", max(0, at)) and tail.endswith(b"\0\0")):
+        at = tail.rfind(b"PK\5\6")
+    if at < 0:
+        return 0  # no archive at all: zipfile says it better
+    if tail.startswith(b"PK\6\7", max(0, at - _ZIP_LOCATOR_BYTES)):
+        return size
+    return int.from_bytes(tail[at + 12 : at + 16], "little")
 
 
 def _missing_script(at: int, script: str) -> Problem:

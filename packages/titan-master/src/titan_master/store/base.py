@@ -12,7 +12,7 @@ returns one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -67,7 +67,7 @@ class Recovered(Struct, frozen=True, kw_only=True):
     last_seq: int
     """The journal's last record; 0 for a fresh store."""
     last_at_ms: int = 0
-    """Its time stamp: a clock that starts below it holds still until it has passed."""
+    """Its time stamp: a clock that would start below it starts there."""
 
 
 class AttemptRow(Struct, frozen=True, kw_only=True):
@@ -89,6 +89,15 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
     ended_at_ms: int = 0
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+
+
+_CURSOR_DIGITS: Final = 18
+"""More than any position takes, and less than a column of a database holds."""
+
+
+def position(cursor: str) -> int | None:
+    """The number that a cursor holds; None where it begins. Not every cursor is one of ours."""
+    return int(cursor[:_CURSOR_DIGITS]) if cursor.isdecimal() else None
 
 
 class History(Protocol):

@@ -28,7 +28,7 @@ from titan_master.core.events import (
 )
 from titan_master.core.state import State
 from titan_master.store import codec
-from titan_master.store.base import AttemptRow, Recovered, TermLost
+from titan_master.store.base import AttemptRow, Recovered, TermLost, position
 from titan_proto.messages import JobList, JobView, RunList, RunView
 from titan_proto.specs import JobSpec, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
@@ -113,7 +113,7 @@ class MemoryStore:
     def runs(self, cursor: str, limit: int) -> RunList:
         """See `History.runs`."""
         newest = self._projected().newest_first()
-        start = _position(cursor)
+        start = position(cursor) or 0
         page = tuple(run.view() for run in newest[start : start + limit])
         more = start + limit < len(newest)
         return RunList(runs=page, cursor=str(start + limit) if more else "")
@@ -123,7 +123,7 @@ class MemoryStore:
         found = self._projected().ended.get(run_id)
         if found is None:
             return None
-        start = _position(cursor)
+        start = position(cursor) or 0
         ids = [job.id for job in found.spec.jobs[start : start + limit]]
         more = start + limit < len(found.spec.jobs)
         return JobList(
@@ -318,8 +318,3 @@ class _History:
     def _job(self, run_id: str, job_id: str) -> _Job:
         run = self.live.get(run_id) or self.ended[run_id]
         return run.jobs[job_id]
-
-
-def _position(cursor: str) -> int:
-    """Where a page starts; a cursor that is none of ours starts over."""
-    return int(cursor) if cursor.isdecimal() else 0

@@ -26,6 +26,7 @@ class Folded(Struct, frozen=True, kw_only=True):
     rows: Rows
     """Rows that history lacks still."""
     last_seq: int
+    last_term: int
     chain: bytes
     """Of the last record: what the next one is sealed with."""
     last_at_ms: int
@@ -42,18 +43,23 @@ def fold(records: Iterable[codec.Record], history_seq: int) -> Folded:
     projection = Projection()
     rows = Rows()
     chain = codec.GENESIS
-    seq = 0
-    at_ms = 0
+    seq = term = at_ms = 0
     for record in records:
         event = codec.unseal(chain, seq + 1, record)
         apply(state, event)
         # Where history has the rows already, only what the projection remembers is wanted.
         projection.project(record.seq, event, rows if record.seq > history_seq else Rows())
         chain = record.chain
-        seq = record.seq
+        seq, term = record.seq, record.term
         at_ms = event.at_ms
     return Folded(
-        state=state, projection=projection, rows=rows, last_seq=seq, chain=chain, last_at_ms=at_ms
+        state=state,
+        projection=projection,
+        rows=rows,
+        last_seq=seq,
+        last_term=term,
+        chain=chain,
+        last_at_ms=at_ms,
     )
 
 

@@ -7,14 +7,16 @@ Exactly one connection writes and checkpoints; SQLite before 3.51.3 can corrupt 
 connections checkpoint and write at once. Another one, read-only, answers questions about history;
 it never checkpoints. ``synchronous=FULL``: with less, a power cut takes back commits that were
 acknowledged. The journal is sealed by ``codec.py`` because SQLite's own checks do not notice a WAL
-whose tail is gone; how far the journal went is also written to a file beside it, now and then.
+whose tail is gone; how far the journal went is also written to a file beside it, after each commit.
 
 `open`, `commit`, `tidy` and `close` belong to the engine's writer thread.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -37,7 +39,6 @@ _SCHEMA: Final = Path(__file__).parent / "schema"
 _MIGRATIONS: Final = ("0001_initial.sql",)
 _WAL_BYTES_MAX: Final = 64 * 1024 * 1024
 """Beyond this the log is moved into the database between two commits, without waiting for quiet."""
-_MARK_EVERY_MS: Final = 1_000
 _ROWS_MAX: Final = 512
 """So many rows of live runs wait at most for the end of a run."""
 _LOG_LOOKED_AT_EVERY: Final = 64
@@ -72,7 +73,6 @@ class SqliteStore:
         self._rows = Rows()
         self._chain = codec.GENESIS
         self._seq = 0
-        self._marked_at_ms = 0
         self._commits = 0
         self._is_broken = False
         self._history = SqliteHistory(path)
@@ -93,14 +93,25 @@ class SqliteStore:
             codec.check_format(_read_meta(connection, "format"))
             folded = fold(_records(connection), _read_meta(connection, "history"))
             check_mark(folded.last_seq, folded.chain, self._mark.read())
+            term = _read_meta(connection, "term") + 1
+            if term <= folded.last_term:
+                reason = f"the table meta has term {term - 1}, its records {folded.last_term}"
+                raise JournalDamaged(reason, folded.last_seq)
             is_sound = True
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{self._path} cannot be read: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise JournalDamaged(str(error), 0) from error
         finally:
             if not is_sound:
                 self._let_go()
         self._projection, self._rows = folded.projection, folded.rows
         self._seq, self._chain = folded.last_seq, folded.chain
-        term = _read_meta(connection, "term") + 1
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'term'", (term,))
+        try:
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'term'", (term,))
+        except sqlite3.Error as error:
+            self._let_go()
+            raise StoreError(f"{self._path} cannot be written: {error}") from error
         return Recovered(
             state=folded.state,
             term=term,
@@ -136,7 +147,7 @@ class SqliteStore:
             raise StoreError(f"a commit failed: {error}") from error
         self._seq, self._chain = seq, chain
         if events:
-            self._after_commit(events[-1].at_ms)
+            self._after_commit()
         return seq
 
     def tidy(self) -> None:
@@ -146,7 +157,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._is_broken = True
             raise StoreError(f"a checkpoint failed: {error}") from error
-        self._mark.write(self._seq, self._chain)
+        self._mark_place()
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -160,17 +171,23 @@ class SqliteStore:
         try:
             self.tidy()
         finally:
+            self._mark.close()
             self._connection.close()
             self._connection = None
 
-    def _after_commit(self, at_ms: int) -> None:
-        if at_ms - self._marked_at_ms >= _MARK_EVERY_MS:
-            self._marked_at_ms = at_ms
-            self._mark.write(self._seq, self._chain)
+    def _after_commit(self) -> None:
+        self._mark_place()
         self._commits += 1
         is_time = self._commits % _LOG_LOOKED_AT_EVERY == 0
         if is_time and self._wal.stat().st_size > _WAL_BYTES_MAX:
             self.tidy()
+
+    def _mark_place(self) -> None:
+        try:
+            self._mark.write(self._seq, self._chain)
+        except OSError as error:
+            self._is_broken = True
+            raise StoreError(f"the journal's mark cannot be written: {error.strerror}") from error
 
     def _let_go(self) -> None:
         """Close, and leave the files as they are for whoever looks into the damage.
@@ -178,6 +195,7 @@ class SqliteStore:
         The last connection to close would move the log into the database; a reader that stays
         a moment longer, and may not write, keeps it from doing so.
         """
+        self._mark.close()
         self._history.attach()
         if self._connection is not None:
             self._connection.close()
@@ -287,26 +305,36 @@ def _write_history(connection: sqlite3.Connection, rows: Rows, seq: int) -> None
 
 
 class _Mark:
-    """How far the journal went, in a file beside it: a lower bound, replaced whole."""
+    """How far the journal went, in a file beside it: one record, written over itself.
+
+    Not synced: it survives the process, and is a lower bound after a power cut.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._draft = path.with_name(path.name + ".new")
+        self._descriptor = -1
         self._written = 0
 
     def read(self) -> tuple[int, bytes] | None:
         try:
-            words = self._path.read_text(encoding="ascii", errors="replace").split()
-        except FileNotFoundError:
-            return None
-        try:
-            return int(words[0]), bytes.fromhex(words[1])
-        except (IndexError, ValueError):
-            return None  # torn by a power cut: it is only a help
+            seq, chain, crc = self._path.read_bytes().split()
+            if int(crc, 16) != zlib.crc32(seq + chain):
+                return None
+            return int(seq), bytes.fromhex(chain.decode("ascii"))
+        except (FileNotFoundError, ValueError):
+            return None  # not there, or torn by a power cut: it is only a help
 
     def write(self, seq: int, chain: bytes) -> None:
         if seq == self._written:
             return
-        self._draft.write_text(f"{seq} {chain.hex()}\n", encoding="ascii")
-        self._draft.replace(self._path)
+        if self._descriptor < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+        place, link = b"%020d" % seq, chain.hex().encode("ascii")
+        os.pwrite(self._descriptor, b"%s %s %08x\n" % (place, link, zlib.crc32(place + link)), 0)
         self._written = seq
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

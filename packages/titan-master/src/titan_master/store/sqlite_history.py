@@ -20,12 +20,16 @@ from msgspec import Struct
 
 from titan_master.core.events import RunAccepted
 from titan_master.store import codec
-from titan_master.store.base import AttemptRow, StoreError
+from titan_master.store.base import AttemptRow, StoreError, position
 from titan_proto.messages import JobList, JobView, RunList, RunView
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
 _MATCHES_MAX: Final = 10
+_NAMES_LISTED: Final = 10_000
+"""A view names no more dependencies, and a page ends once it has named so many: as the core's."""
+_CHARS_OF_A_NAME: Final = 64
+"""So many characters of a message count as one name: they take as much of a frame."""
 _RUN_COLUMNS: Final = (
     "SELECT seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts "
     "FROM history_run"
@@ -87,8 +91,8 @@ class SqliteHistory:
             self._rows("SELECT count(*) FROM sqlite_master")
 
     def resolve(self, selector: str) -> tuple[str, ...]:
-        if not selector:
-            return ()
+        if not selector.isascii() or not selector:
+            return ()  # ids and aliases are of letters, digits and hyphens
         ended = "SELECT run_id FROM history_run WHERE ended_at_ms IS NOT NULL AND "
         if selector == "@last":
             newest = self._rows(ended + "1 ORDER BY seq DESC LIMIT 1")
@@ -115,7 +119,8 @@ class SqliteHistory:
         return _run_view(rows[0]) if rows else None
 
     def runs(self, cursor: str, limit: int) -> RunList:
-        below = int(cursor) if cursor.isdecimal() else 2**62
+        start = position(cursor)
+        below = 2**62 if start is None else start
         rows = self._rows(
             f"{_RUN_COLUMNS} WHERE ended_at_ms IS NOT NULL AND seq < ? ORDER BY seq DESC LIMIT ?",
             below,
@@ -129,11 +134,11 @@ class SqliteHistory:
         run = self._ended(run_id)
         if run is None:
             return None
-        start = int(cursor) if cursor.isdecimal() else 0
+        start = position(cursor) or 0
         lines = self._plan_of(run[0]).jobs
-        page = lines[start : start + limit]
-        more = str(start + limit) if start + limit < len(lines) else ""
-        return JobList(jobs=tuple(self._job_views(run, page)), cursor=more)
+        views = _fitting(self._job_views(run, lines[start : start + limit]))
+        after = start + len(views)
+        return JobList(jobs=tuple(views), cursor=str(after) if after < len(lines) else "")
 
     def job(self, run_id: str, job_id: str) -> JobView | None:
         run = self._ended(run_id)
@@ -229,6 +234,16 @@ class SqliteHistory:
         return self._connection
 
 
+def _fitting(views: list[JobView]) -> list[JobView]:
+    """As many of them as are sure to fit into a frame; at least one if there is any."""
+    listed = 0
+    for count, view in enumerate(views, 1):
+        listed += len(view.dependencies) + len(view.message) // _CHARS_OF_A_NAME
+        if listed >= _NAMES_LISTED:
+            return views[:count]
+    return views
+
+
 def _run_view(row: tuple[Any, ...]) -> RunView:
     _seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts = row
     return RunView(
@@ -299,7 +314,7 @@ def _job_view(
         ended_at_ms=ended_at_ms,
         lost=lost,
         port=port,
-        dependencies=line.dependencies,
+        dependencies=line.dependencies[:_NAMES_LISTED],
         stdout_bytes=attempt.stdout_bytes if attempt else 0,
         stderr_bytes=attempt.stderr_bytes if attempt else 0,
     )

@@ -63,6 +63,7 @@ class AioLink(asyncio.Protocol):
         self._is_flush_due = False
         self._is_writing_paused = False
         self._is_hanging_up = False
+        self._is_cut = False
         self._readers_behind: set[object] = set()
         self._room_waiters: list[asyncio.Future[None]] = []
         self._sinks: dict[int, Callable[[Received | None], None]] = {}
@@ -152,7 +153,8 @@ class AioLink(asyncio.Protocol):
         self._flush_soon()
 
     def abort(self) -> None:
-        """Cut the link without a word."""
+        """Cut the link without a word; one that is only just being made, as soon as it is."""
+        self._is_cut = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -161,6 +163,9 @@ class AioLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake and its deadline."""
         self._transport = cast("asyncio.Transport", transport)
+        if self._is_cut:
+            self._transport.abort()
+            return
         sock = transport.get_extra_info("socket")
         if sock is not None:
             tune(sock)

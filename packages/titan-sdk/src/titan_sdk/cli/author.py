@@ -10,8 +10,9 @@ import click
 from titan_proto.errors import LinkError
 from titan_sdk.cli.context import Settings, emit, output_option, say, write
 from titan_sdk.cli.failures import USAGE
-from titan_sdk.findings import errors, in_order, report
-from titan_sdk.packaging import PackagingError, select
+from titan_sdk.cli.sanitize import clean
+from titan_sdk.findings import ERROR, Finding, Place, errors, in_order, report
+from titan_sdk.packaging import PackagingError, refuse_excess, select
 from titan_sdk.pipeline import Pipeline, load
 from titan_sdk.staging import file_findings
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from titan_proto.specs import ArtifactRef
-    from titan_sdk.findings import Finding
 
 
 @click.command()
@@ -43,16 +43,22 @@ def validate(settings: Settings, files: tuple[str, ...], *, output: str) -> None
         try:
             pipeline = load(name)
         except OSError as error:
-            say(f"error: {name}: {error.strerror}")
             worst = USAGE
+            results.append(_unreadable(name, error))
+            if output != "json":
+                say(clean(f"error: {name}: {error.strerror}"))
             continue
-        found = in_order([*pipeline.findings, *file_findings(pipeline, _away(settings, pipeline))])
-        said = "" if errors(found) else _what_is_packed(pipeline)
+        found = [*pipeline.findings, *file_findings(pipeline, _away(settings, pipeline))]
+        said = ""
+        if not errors(found):
+            said, more = _what_is_packed(pipeline)
+            found += more
         if errors(found):
             worst = USAGE
+        found = in_order(found)
         results.append(_as_json(pipeline, found))
         if output != "json":
-            write(report(pipeline.source, found) + said)
+            write(clean(report(pipeline.source, found)) + said)
     if output == "json":
         emit("ValidationList", {"items": results})
     if worst:
@@ -71,18 +77,21 @@ def _away(settings: Settings, pipeline: Pipeline) -> Mapping[str, ArtifactRef] |
         return None
 
 
-def _what_is_packed(pipeline: Pipeline) -> str:
+def _what_is_packed(pipeline: Pipeline) -> tuple[str, list[Finding]]:
+    """What would travel, in words; a finding instead if it cannot."""
     wish = pipeline.workspace
     if wish.alone or not pipeline.jobs:
-        return ""
+        return "", []
     try:
         entries = select(wish.root, include=wish.include, exclude=wish.exclude)
+        refuse_excess(entries, str(wish.root))
     except PackagingError as error:
-        return f" (but its folder cannot be packed: {error})"
+        message = f"its folder cannot be packed: {error}"
+        return "", [Finding(ERROR, "Y111", message, Place(1, 1))]
     size = sum(entry.size for entry in entries) / 1024
     root = Path(wish.root)
     jobs, files = _count(len(pipeline.jobs), "job"), _count(len(entries), "file")
-    return f"; {jobs}, packs {files} of {root} ({size:,.0f} KiB)"
+    return f"; {jobs}, packs {files} of {root} ({size:,.0f} KiB)", []
 
 
 def _count(number: int, word: str) -> str:
@@ -96,14 +105,25 @@ def _as_json(pipeline: Pipeline, found: list[Finding]) -> dict[str, Any]:
         "name": pipeline.name,
         "jobs": [job.id for job in pipeline.jobs],
         "findings": [
-            {
-                "severity": finding.severity,
-                "code": finding.code,
-                "message": finding.message,
-                "hint": finding.hint or None,
-                "line": finding.place.line,
-                "column": finding.place.column,
-            }
-            for finding in found
+            _finding(one.severity, one.code, one.message, one.hint, one.place) for one in found
         ],
+    }
+
+
+def _unreadable(name: str, error: OSError) -> dict[str, Any]:
+    """A file of which nothing more is known than that it cannot be read."""
+    finding = _finding(ERROR, "Y100", str(error.strerror), "", None)
+    return {"file": name, "valid": False, "name": None, "jobs": [], "findings": [finding]}
+
+
+def _finding(
+    severity: str, code: str, message: str, hint: str, place: Place | None
+) -> dict[str, Any]:
+    return {
+        "severity": severity,
+        "code": code,
+        "message": message,
+        "hint": hint or None,
+        "line": None if place is None else place.line,
+        "column": None if place is None else place.column,
     }

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
 from titan_proto.limits import DEFAULT_PORT
 from titan_sdk.cli.context import Settings, has_color, is_unicode, say, write
@@ -46,9 +47,9 @@ _TAIL_S: Final = 0.1
     help="Where the master listens on 127.0.0.1; 0: any free port.",
 )
 @click.option("--no-dashboard", is_flag=True, help="Start no dashboard.")
-@click.pass_obj
+@click.pass_context
 def up(
-    settings: Settings,
+    ctx: click.Context,
     *,
     detach: bool,
     workers: int,
@@ -60,7 +61,8 @@ def up(
 ) -> None:
     """Start a master, workers and the dashboard on this machine.
 
-    Stays in the foreground with everybody's log; Ctrl-C stops it. What is up already stays as it is.
+    Stays in the foreground with everybody's log; Ctrl-C stops it. What is up already, here or in a
+    folder above, stays as it is.
 
     \b
     Examples:
@@ -69,13 +71,14 @@ def up(
       titan up -d --skill GPU --skill GENERAL --port 9191
     """  # noqa: D301 - click reads the backspace
     plan = Plan(port=port, workers=workers, slots=slots, skills=skills, dashboard=not no_dashboard)
-    cluster = LocalCluster(data)
+    is_given = ctx.get_parameter_source("data") is not ParameterSource.DEFAULT
     with _explained(), _terminable():
+        cluster = LocalCluster(data if is_given else _nearest(alive=True))
         started = cluster.start(plan)
         _say_up(cluster, started, wants_dashboard=not no_dashboard)
         if detach or not started:
             return
-        _stay(cluster, started, settings)
+        _stay(cluster, started, ctx.obj)
 
 
 @click.command()
@@ -94,7 +97,7 @@ def down(data: Path | None, *, purge: bool, yes: bool) -> None:
       titan down
       titan down --purge
     """  # noqa: D301 - click reads the backspace
-    folder = data if data is not None else _nearest()
+    folder = data if data is not None else _nearest(alive=False)
     with _explained():
         cluster = LocalCluster(folder)
         if purge and not yes and folder.exists():
@@ -144,14 +147,10 @@ def demo(settings: Settings, *, leave: bool, example: Path | None) -> None:
 
 
 def _say_up(cluster: LocalCluster, started: list[Member], *, wants_dashboard: bool) -> None:
-    address = cluster.address
-    if not started:
-        names = ", ".join(member.name for member in cluster.alive())
-        say(f"Already up: {names}, master {address}, data in {cluster.data}")
-        return
     workers = [member.name.removeprefix(f"{WORKER}-") for member in cluster.alive(WORKER)]
-    ports = ", ".join(f"[{port}]" for port in workers) or "no worker"
-    say(f"Up: master {address}, {f'worker {ports}' if workers else ports}, data in {cluster.data}")
+    ports = f"worker {', '.join(f'[{port}]' for port in workers)}" if workers else "no worker"
+    how = "Up" if started else "Already up"
+    say(f"{how}: master {cluster.address}, {ports}, data in {cluster.data}")
     if url := cluster.dashboard_url():
         say(f"Dashboard: {url}")
     elif wants_dashboard:
@@ -224,12 +223,17 @@ def _tail(path: Path, name: str, color: str | None, ended: threading.Event) -> N
             ended.wait(_TAIL_S)
 
 
-def _nearest() -> Path:
-    """The nearest folder up from here in which something is up, else ./.titan."""
+def _nearest(*, alive: bool) -> Path:
+    """The nearest folder up from here in which something was started, or still runs; else ./.titan.
+
+    What was killed with its machine is still there for `titan down` to tidy up, but is no reason
+    for `titan up` to go to another folder.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / ".titan" / "up.json").exists():
-            return folder / ".titan"
+        data = folder / ".titan"
+        if (data / "up.json").exists() and not (alive and not LocalCluster(data).alive()):
+            return data
     return here / ".titan"
 
 

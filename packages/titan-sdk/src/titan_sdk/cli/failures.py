@@ -43,6 +43,7 @@ from titan_proto.errors import (
 from titan_proto.handshake import BadToken
 from titan_proto.io.address import BadAddress
 from titan_sdk.cli.context import API_VERSION, say
+from titan_sdk.cli.sanitize import clean
 from titan_sdk.errors import RunFailed
 from titan_sdk.findings import PipelineError
 from titan_sdk.packaging import PackagingError
@@ -88,7 +89,7 @@ _REFUSED: Final = {
 _NEXT: Final[tuple[tuple[type[Exception], str], ...]] = (
     (NoToken, "set TITAN_TOKEN or TITAN_TOKEN_FILE, or run this where the master's .titan/ is"),
     (BadToken, "check TITAN_TOKEN, or the file that TITAN_TOKEN_FILE names"),
-    (Timeout, "it goes on; look with  titan ps"),
+    (Timeout, "titan ps   (it goes on)"),
     (PermissionDenied, "use a token that may do this"),
     (Internal, "the master's log says more"),
     (LinkLost, "look whether the master still runs:  titan stats"),
@@ -133,14 +134,15 @@ def report(error: Exception, args: Sequence[str]) -> int:
         error.show(sys.stderr)
         return code
     known = isinstance(error, (TitanError, click.ClickException, OSError))
+    # Names that a user typed or a file holds stand in these texts: nothing may drive the terminal.
     if isinstance(error, PipelineError):
-        say(str(error))
+        say(clean(str(error)))
     elif known:
-        say(f"error{_mark(error)}: {_text(error)}")
+        say(clean(f"error{_mark(error)}: {_text(error)}"))
         if hint := _hint(error):
-            say(f"  try:  {hint}")
+            say(clean(f"  try:  {hint}"))
     else:
-        say(f"error: an unexpected {type(error).__name__}: {error}")
+        say(clean(f"error: an unexpected {type(error).__name__}: {error}"))
         if "--debug" not in args:
             say("  this is a bug in titan; `titan --debug …` shows where")
     return code
@@ -159,8 +161,8 @@ def _text(error: Exception) -> str:
         return error.format_message()
     if isinstance(error, Refused):
         return f"the master refused: {error.reason}"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ProtocolError):
         return f"the peer does not speak Titan's protocol: {error}"
     return str(error)

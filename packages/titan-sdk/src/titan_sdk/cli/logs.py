@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from titan_proto.errors import NotFound
-from titan_proto.messages import STDERR, LogStream
+from titan_proto.messages import STDERR, LogStream, RunView
 from titan_sdk.cli.context import (
     Settings,
     emit,
@@ -22,11 +22,12 @@ from titan_sdk.cli.context import (
 )
 from titan_sdk.cli.look import find_job, suggesting_runs
 from titan_sdk.cli.sanitize import Cleaner
-from titan_sdk.following import follow_run
+from titan_sdk.following import follow_run, text_of, whole_lines
 
 if TYPE_CHECKING:
     from titan_proto.messages import JobView, LogData
     from titan_sdk.client import TitanClient
+    from titan_sdk.following import Line
 
 
 @click.command()
@@ -63,15 +64,15 @@ def logs(
     stream = LogStream(only) if only else LogStream.BOTH
     with settings.client() as client:
         found = _find(client, id)
-        if isinstance(found, str):
+        if isinstance(found, RunView):
             if attempt is not None or lines is not None:
                 raise click.UsageError(f"{id} has several jobs: name one, as {id}/JOB.")
             try:
                 _whole_run(client, found, stream, follow=follow, as_json=output == "json")
             except KeyboardInterrupt:
-                _detached(found)
+                _detached(found.alias)
             return
-        if not found.attempt and not follow:
+        if not found.attempt and not follow and output != "json":
             say(f"{found.run_alias}/{found.job_id} has not run: {found.state}")
             return
         if "/" not in id and not id.startswith("@"):
@@ -89,8 +90,8 @@ def logs(
             _detached(found.run_alias)
 
 
-def _find(client: TitanClient, name: str) -> JobView | str:
-    """The job that is meant, or the alias of a run with several."""
+def _find(client: TitanClient, name: str) -> JobView | RunView:
+    """The job that is meant, or a run with several."""
     if "/" in name:
         return find_job(client, name)
     if not name.startswith("@"):
@@ -102,7 +103,7 @@ def _find(client: TitanClient, name: str) -> JobView | str:
         run = client.view(name)
     if run.jobs == 1:
         return client.jobs(run.run_id)[0]
-    return run.alias
+    return run
 
 
 def _pieces(
@@ -173,59 +174,65 @@ def _last_lines(data: Iterator[bytes], count: int) -> Iterator[bytes]:
 
 
 def _as_json(pieces: Iterator[LogData], job: JobView, lines: int | None, *, follow: bool) -> None:
-    about = {"run": job.run_id, "runAlias": job.run_alias, "job": job.job_id}
-    if not follow:
-        data = (piece.data for piece in pieces)
-        body = b"".join(data if lines is None else _last_lines(data, lines))
-        emit("Log", {**about, "text": body.decode("utf-8", "replace")})
+    if follow:
+        for line in whole_lines(job.job_id, pieces):
+            _emit_line(job.run_id, job.run_alias, line)
         return
-    rest: dict[int, bytes] = {}
-    for piece in pieces:
-        *whole, rest[piece.stream] = (rest.get(piece.stream, b"") + piece.data).split(b"\n")
-        for line in whole:
-            emit_line("LogLine", {**about, **_line(piece.number, piece.stream, line)})
-    for stream, line in rest.items():
-        if line:
-            emit_line("LogLine", {**about, **_line(job.attempt, stream, line)})
+    # Nothing has run, nothing is read: asked for its newest log, the master would refuse.
+    data = (piece.data for piece in pieces) if job.attempt else iter(())
+    body = b"".join(data if lines is None else _last_lines(data, lines))
+    about = {"run": job.run_id, "runAlias": job.run_alias, "job": job.job_id}
+    text = body.decode("utf-8", "replace")
+    emit("Log", {**about, "attempt": job.attempt or None, "text": text})
 
 
-def _line(attempt: int, stream: int, line: bytes) -> dict[str, object]:
-    name = "stderr" if stream == STDERR else "stdout"
-    return {"attempt": attempt, "stream": name, "text": line.decode("utf-8", "replace")}
+def _emit_line(run_id: str, alias: str, line: Line) -> None:
+    body = {
+        "run": run_id,
+        "runAlias": alias,
+        "job": line.job,
+        "attempt": line.attempt,
+        "stream": "stderr" if line.stream == STDERR else "stdout",
+        "text": text_of(line.data),
+    }
+    emit_line("LogLine", body)
 
 
 def _whole_run(
-    client: TitanClient, run: str, stream: LogStream, *, follow: bool, as_json: bool
+    client: TitanClient, run: RunView, stream: LogStream, *, follow: bool, as_json: bool
 ) -> None:
     """Every job of a run, each line after the id of its job."""
     if follow:
-        put_lines(client, run, stream, as_json=as_json)
+        put_lines(client, run, stream, stay=True, as_json=as_json)
         return
-    for job in client.jobs(run):
+    items: list[dict[str, object]] = []
+    for job in client.jobs(run.run_id):
         if not job.attempt:
             continue
+        data = b"".join(client.log_bytes(job, stream))
         if as_json:
-            _as_json(
-                _pieces(client, job, stream, follow=True, lines=None, attempt=None),
-                job,
-                None,
-                follow=True,
-            )
+            text = data.decode("utf-8", "replace")
+            items.append({"job": job.job_id, "attempt": job.attempt, "text": text})
         else:
-            data = b"".join(client.log_bytes(job, stream))
             put(f"{job.job_id} | ".encode() + line for line in _ended_lines(data))
+    if as_json:
+        emit("LogList", {"run": run.run_id, "runAlias": run.alias, "items": items})
 
 
 def put_lines(
-    client: TitanClient, run: str, stream: LogStream = LogStream.BOTH, *, as_json: bool = False
+    client: TitanClient,
+    run: RunView,
+    stream: LogStream = LogStream.BOTH,
+    *,
+    stay: bool = False,
+    as_json: bool = False,
 ) -> None:
     """The lines of a run's jobs as they come, to its end; ids before them if it has several."""
-    many = len(client.jobs(run)) > 1
+    many = run.jobs > 1
     terminal = stdout_is_terminal()
-    for line in follow_run(client, run, stream=stream):
+    for line in follow_run(client, run.run_id, stream=stream, stay=stay):
         if as_json:
-            text = line.data.decode("utf-8", "replace").rstrip("\r\n")
-            emit_line("LogLine", {"runAlias": run, "job": line.job, "text": text})
+            _emit_line(run.run_id, run.alias, line)
             continue
         data = line.data if line.data.endswith(b"\n") or not many else line.data + b"\n"
         if terminal:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from titan_proto.errors import Conflict, NotFound
+from titan_proto.specs import JobKind
+from titan_proto.states import ExitReason
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
     Settings,
@@ -22,10 +24,11 @@ from titan_sdk.cli.context import (
     stdout_is_terminal,
     write,
 )
+from titan_sdk.cli.sanitize import clean
 from titan_sdk.keys import nearest
 
 if TYPE_CHECKING:
-    from titan_proto.messages import JobView, RunView, Stats
+    from titan_proto.messages import JobView, RunView, ServiceView, Stats
     from titan_sdk.client import TitanClient
 
 _ENDED_SHOWN = 50
@@ -177,7 +180,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def _describe(client: TitanClient, name: str, look: render.Look) -> tuple[str, dict[str, Any], str]:
     if "/" in name:
-        return _job(find_job(client, name), look)
+        return _slashed(client, name, look)
     several: Conflict | None = None
     try:
         return _run(client, client.view(name), look)
@@ -186,19 +189,34 @@ def _describe(client: TitanClient, name: str, look: render.Look) -> tuple[str, d
     except Conflict as error:
         several = error  # the beginning of several runs' names may be one job's whole name
     try:
-        return _job(find_job(client, name), look)
+        return _job(client, find_job(client, name), look)
     except NotFound:
         if several is not None:
             raise several from None
     stats = client.stats()
     for service in client.services():
         if name in {service.name, service.job_id}:
-            return "Service", render.service_json(service), _service(client, service.name, look)
+            return _service(service, look)
     for worker in stats.workers:
         if name in {str(worker.port), f"{worker.host}:{worker.port}", worker.worker_id}:
             return "Worker", render.worker_json(worker), _worker(stats, name, look)
     known = [run.alias for run in client.runs(ended=True, limit=_ENDED_SHOWN)]
     raise NotFound(f"no run, job, service or worker is called {name}{did_you_mean(name, known)}")
+
+
+def _slashed(client: TitanClient, name: str, look: render.Look) -> tuple[str, dict[str, Any], str]:
+    """`RUN/JOB`, or a service's name, which is made of the run's name instead of its alias."""
+    try:
+        return _job(client, find_job(client, name), look)
+    except NotFound as error:
+        services = client.services()
+        for service in services:
+            if service.name == name:
+                return _service(service, look)
+        meant = did_you_mean(name, [service.name for service in services])
+        if meant:
+            raise NotFound(f"no job or service is called {name}{meant}") from error
+        raise
 
 
 def _run(client: TitanClient, run: RunView, look: render.Look) -> tuple[str, dict[str, Any], str]:
@@ -220,14 +238,20 @@ def _run(client: TitanClient, run: RunView, look: render.Look) -> tuple[str, dic
     return "Run", body, f"{head}\n\n{table}\n\nLogs:  titan logs {run.alias}/JOB"
 
 
-def _job(job: JobView, look: render.Look) -> tuple[str, dict[str, Any], str]:
+def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dict[str, Any], str]:
     now_ms = int(time.time() * 1000)
+    # A service settles as a job once it is healthy; whether it is still up is another matter.
+    services = client.services() if job.kind is JobKind.SERVICE else []
+    up = [one for one in services if (one.run_id, one.job_id) == (job.run_id, job.job_id)]
+    ended = job.reason is not ExitReason.UNKNOWN
+    printed = f"{job.stdout_bytes:,} bytes stdout, {job.stderr_bytes:,} bytes stderr"
     text = render.fields(
         [
             ("Job", job.job_id),
             ("Run", f"{job.run_alias} ({job.run_id})"),
             ("Type", str(job.kind)),
             ("State", look.state(job.state)),
+            ("Service", ", ".join(f"{look.state(one.state)}, {clean(one.name)}" for one in up)),
             ("Attempt", str(job.attempt) if job.attempt else ""),
             ("Lost before", str(job.lost) if job.lost else ""),
             ("Worker", job.worker),
@@ -238,17 +262,18 @@ def _job(job: JobView, look: render.Look) -> tuple[str, dict[str, Any], str]:
             ("Ended", render.local_time(job.ended_at_ms) if job.ended_at_ms else ""),
             ("Time", render.took(job.started_at_ms, job.ended_at_ms, now_ms)),
             ("Outcome", render.outcome(job)),
-            ("Printed", f"{job.stdout_bytes:,} bytes stdout, {job.stderr_bytes:,} bytes stderr"),
+            ("Printed", printed if ended else ""),
         ]
     )
     return "Job", render.job_json(job), f"{text}\n\nLog:  titan logs {job.run_alias}/{job.job_id}"
 
 
-def _service(client: TitanClient, name: str, look: render.Look) -> str:
+def _service(service: ServiceView, look: render.Look) -> tuple[str, dict[str, Any], str]:
     now_ms = int(time.time() * 1000)
-    found = [service for service in client.services() if service.name == name]
-    text, _ = render.services_table(found, look, now_ms).text(look, None)
-    return f"{text}\n\nStop it:  titan stop {name}"
+    table, _ = render.services_table([service], look, now_ms).text(look, None)
+    log = f"{service.run_alias}/{service.job_id}"
+    text = f"{table}\n\nLog:      titan logs {log}\nStop it:  titan stop {clean(service.name)}"
+    return "Service", render.service_json(service), text
 
 
 def _worker(stats: Stats, name: str, look: render.Look) -> str:
@@ -257,6 +282,7 @@ def _worker(stats: Stats, name: str, look: render.Look) -> str:
         for one in stats.workers
         if name in {str(one.port), f"{one.host}:{one.port}", one.worker_id}
     )
+    known = worker.memory_total_bytes > 0  # its first report comes with its first heartbeat
     return render.fields(
         [
             ("Worker", f"{worker.host}:{worker.port}"),
@@ -264,6 +290,8 @@ def _worker(stats: Stats, name: str, look: render.Look) -> str:
             ("State", look.state(worker.state)),
             ("Slots", f"{worker.used} of {worker.slots} taken"),
             ("Skills", ", ".join(worker.skills)),
+            ("CPU", f"{worker.cpu_permille / 10:.1f} %" if known else ""),
+            ("Memory", render.memory(worker) if known else ""),
             ("Heard of", f"{render.duration(worker.seen_ms_ago / 1000)} ago"),
             ("Services", ", ".join(worker.services)),
             ("Software", worker.software),

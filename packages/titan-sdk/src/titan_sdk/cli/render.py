@@ -133,6 +133,12 @@ def took(start_ms: int, end_ms: int, now_ms: int) -> str:
     return duration(max(0, (end_ms or now_ms) - start_ms) / 1000)
 
 
+def memory(worker: WorkerView) -> str:
+    """How much of its machine's memory is in use."""
+    used, total = (size / 1024**3 for size in (worker.memory_used_bytes, worker.memory_total_bytes))
+    return f"{used:.1f} of {total:.1f} GiB"
+
+
 def outcome(view: JobView) -> str:
     """How a job ended, in words; empty while it has not."""
     if view.reason is ExitReason.UNKNOWN:

@@ -83,10 +83,10 @@ def run(
             (say if follow else write)(handle.alias)
         try:
             if follow:
-                put_lines(client, handle.alias, as_json=output == "json")
+                put_lines(client, client.view(handle), as_json=output == "json")
             elif wait:
                 _wait(client, handle, timeout, settings.color)
-            view = client.wait(handle.id) if follow or wait else client.view(handle.id)
+            view = client.wait(handle) if follow or wait else client.view(handle)
         except KeyboardInterrupt:
             say(
                 f"\nDetached. Run {handle.alias} goes on.  "
@@ -96,7 +96,7 @@ def run(
         if output == "json":
             emit("Run", render.run_json(view))
         if follow or wait:
-            _conclude(client, view, quiet=output == "json")
+            _conclude(client, view, quiet=output == "json", was_followed=follow)
 
 
 @click.command()
@@ -151,13 +151,21 @@ def _submit(
     from titan_sdk.client import PIPELINE_SUFFIXES
 
     is_pipeline = file.lower().endswith(PIPELINE_SUFFIXES)
+    if not file:
+        raise click.UsageError("FILE is empty.")
     if is_pipeline and not Path(file).exists():
         raise Failure(f"{file}: there is no such file", USAGE)
     if is_pipeline and args:
         raise click.UsageError("A pipeline takes no ARGS; its jobs have args of their own.")
     if os.path.isdir(file):  # noqa: PTH112 - a text that may be no path at all
         raise Failure(f"{file} is a folder; name a script or a pipeline in it", USAGE)
-    return client.run_file(file, name=name, args=args, env=env)
+    try:
+        return client.run_file(file, name=name, args=args, env=env)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # What the user named cannot be opened; `titan validate` calls that a wrong file, too.
+        raise Failure(f"{error.filename}: {error.strerror}", USAGE) from error
 
 
 def _wait(client: TitanClient, run: Run, timeout: float | None, color: str) -> None:
@@ -166,7 +174,7 @@ def _wait(client: TitanClient, run: Run, timeout: float | None, color: str) -> N
     progress.start()
     watcher = threading.Thread(target=_show, args=(client, run, progress), daemon=True)
     watcher.start()
-    client.wait(run.id, timeout)
+    client.wait(run, timeout)
     watcher.join(_LAST_WORDS_S)
 
 
@@ -178,7 +186,7 @@ def _show(client: TitanClient, run: Run, progress: Progress) -> None:
         return  # what is wrong is told by whoever waits
 
 
-def _conclude(client: TitanClient, view: RunView, *, quiet: bool) -> None:
+def _conclude(client: TitanClient, view: RunView, *, quiet: bool, was_followed: bool) -> None:
     """Say how it ended, with the last lines of what failed, and leave with the run's code."""
     spent = render.duration(max(0, view.ended_at_ms - view.submitted_at_ms) / 1000)
     if not quiet:
@@ -188,17 +196,17 @@ def _conclude(client: TitanClient, view: RunView, *, quiet: bool) -> None:
     if view.state is RunState.CANCELLED:
         raise click.exceptions.Exit(CANCELLED)
     if not quiet:
-        _why(client, view)
+        _why(client, view, was_followed=was_followed)
     raise click.exceptions.Exit(FAILED)
 
 
-def _why(client: TitanClient, view: RunView) -> None:
+def _why(client: TitanClient, view: RunView, *, was_followed: bool) -> None:
     failed = [job for job in client.jobs(view.run_id) if job.state is JobState.FAILED]
     if not failed:
         return
     first = failed[0]
     say(f"{first.job_id} failed: {render.outcome(first)}")
-    if first.attempt:
+    if first.attempt and not was_followed:
         text = clean(b"".join(client.log_bytes(first)).decode("utf-8", "replace"))
         for line in text.splitlines()[-_TAIL_LINES:]:
             say(f"  | {line}")

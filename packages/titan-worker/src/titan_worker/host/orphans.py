@@ -1,4 +1,4 @@
-"""Clears away what earlier lives of this worker left running, once, before the first job.
+"""Clears away what earlier lives of this worker left running, and what ended attempts did.
 
 Two nets. Processes that the ledger remembers, proven by their identity; and every process of our
 user that carries this worker's mark in its environment (jobs hand it down to what they start).
@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -23,25 +23,24 @@ from titan_worker.host.identity import ProcessIdentity, ProcessStat, list_pids, 
 
 MARK: Final = "TITAN_WORKER_HOME"
 """Environment variable that names the worker (its private folder) to all its descendants."""
+MARKS: Final = (MARK, "TITAN_RUN_ID", "TITAN_JOB_ID", "TITAN_ATTEMPT")
+"""What names an attempt of it."""
 
+_MARKS: Final = tuple(map(os.fsencode, MARKS))
 _LOG: Final = logging.getLogger(__name__)
 _PASSES: Final = 10
 _GONE_WITHIN_MS: Final = 5_000
 
 
-def sweep(home: str, recorded: Iterable[ProcessIdentity]) -> int:
+def sweep(home: str, recorded: Collection[ProcessIdentity]) -> int:
     """Kill the leftovers of the worker whose private folder is `home`; how many there were.
 
     `recorded` are processes of this boot.
     """
-    mark = f"{MARK}={home}".encode()
-    killed: set[ProcessIdentity] = set()
-    for _ in range(_PASSES):  # one that was forking while we looked shows in the next pass
-        found = {*_marked(mark), *_recorded(recorded)}
-        if not found:
-            break
-        killed |= found
-        _kill(found)
+    mark = os.fsencode(home)
+    killed = _kill_while_any(
+        lambda: {*_recorded(recorded), *_marked(lambda marks: marks[0] == mark)}
+    )
     for identity in sorted(killed):
         _LOG.warning("orphan_killed pid=%d home=%s", identity.pid, home)
     return len(killed)
@@ -49,24 +48,29 @@ def sweep(home: str, recorded: Iterable[ProcessIdentity]) -> int:
 
 def kill_escaped(home: str, attempts: Iterable[AttemptRef]) -> int:
     """Kill what these ended attempts have left outside their groups; how many there were."""
-    killed = 0
-    for ref in attempts:
-        marks = (
-            f"{MARK}={home}",
-            f"TITAN_RUN_ID={ref.run_id}",
-            f"TITAN_JOB_ID={ref.job_id}",
-            f"TITAN_ATTEMPT={ref.number}",
-        )
-        found = set(_marked(*(mark.encode() for mark in marks)))
+    ended = {
+        tuple(map(os.fsencode, (home, ref.run_id, ref.job_id, str(ref.number))))
+        for ref in attempts
+    }
+    return len(_kill_while_any(lambda: _marked(lambda marks: marks in ended)))
+
+
+def _kill_while_any(find: Callable[[], set[ProcessIdentity]]) -> set[ProcessIdentity]:
+    """Kill what `find` finds; one that was forking while we looked shows in the next pass."""
+    killed: set[ProcessIdentity] = set()
+    for _ in range(_PASSES):
+        found = find()
+        if not found:
+            break
+        killed |= found
         _kill(found)
-        killed += len(found)
     return killed
 
 
-def _marked(*marks: bytes) -> list[ProcessIdentity]:
-    """Living processes of our user with all of `marks` in their environment; never ourselves."""
+def _marked(is_meant: Callable[[tuple[bytes, ...]], bool]) -> set[ProcessIdentity]:
+    """Living processes of our user whose marks (of ``MARKS``) are meant; never ourselves."""
     ours = _ancestry()
-    found = []
+    found = set()
     for pid in list_pids():
         if pid in ours:
             continue
@@ -74,8 +78,8 @@ def _marked(*marks: bytes) -> list[ProcessIdentity]:
         if stat is None or not stat.is_alive:
             continue
         environment = _environment(pid)
-        if all(mark in environment for mark in marks):
-            found.append(ProcessIdentity(pid, stat.start_ticks))
+        if is_meant(tuple(environment.get(mark, b"") for mark in _MARKS)):
+            found.add(ProcessIdentity(pid, stat.start_ticks))
     return found
 
 
@@ -88,15 +92,17 @@ def _recorded(recorded: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
     return found
 
 
-def _environment(pid: int) -> list[bytes]:
+def _environment(pid: int) -> dict[bytes, bytes]:
     """The variables a process was started with; none where it is not ours to read."""
     path = Path("/proc", str(pid))
     try:
         if path.stat().st_uid != os.geteuid():
-            return []
-        return (path / "environ").read_bytes().split(b"\0")
+            return {}
+        entries = (path / "environ").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return []
+        return {}
+    pairs = (entry.partition(b"=") for entry in entries)
+    return {name: value for name, _, value in pairs}
 
 
 def _ancestry() -> set[int]:
