@@ -26,9 +26,8 @@ def test_a_jar(cluster: Cluster, titan: Titan, tmp_path: Path) -> None:
     """A jar built from a few lines runs with its arguments, and its exit code is the job's."""
     cluster.start_worker(8080)
     (tmp_path / "Greet.java").write_text(JAVA, encoding="utf-8")
-    build = {"cwd": tmp_path, "check": True, "capture_output": True, "timeout": 120}
-    subprocess.run(["javac", "Greet.java"], **build)
-    subprocess.run(["jar", "cfe", "greet.jar", "Greet", "Greet.class"], **build)
+    for build in ("javac Greet.java", "jar cfe greet.jar Greet Greet.class"):
+        subprocess.run(build.split(), cwd=tmp_path, check=True, capture_output=True, timeout=120)
     (tmp_path / "greet.jar").chmod(0o644)
 
     titan("run", str(tmp_path / "greet.jar"), "--wait")

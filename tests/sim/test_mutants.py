@@ -146,7 +146,7 @@ def fill_one_slot_too_many(patch):
 
 def forget_submit_keys(patch):
     """A retried submission is a new run."""
-    patch.setattr(admission, "_remembered", lambda draft, key: None)
+    patch.setattr(admission, "remembered", lambda state, key, now_ms: None)
 
 
 def forget_the_crash_limit(patch):

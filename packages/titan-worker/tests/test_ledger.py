@@ -309,6 +309,23 @@ def test_a_file_that_is_no_database_is_kept_for_people_to_look_at(path, opened, 
     assert ledger.moved_aside.read_bytes() == spoiled
 
 
+@pytest.mark.parametrize("left", ["a part of a page", "a byte", "no journal"])
+def test_a_ledger_that_looks_empty_and_is_not_new_is_damaged(path, opened, world, left):
+    """SQLite takes these for databases without tables; nobody else begins one here."""
+    written(path, world, opened)
+    if left == "no journal":
+        path.unlink()
+        path.with_name("ledger.sqlite-wal").unlink(missing_ok=True)
+        database = sqlite3.connect(path)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.close()
+    else:
+        path.write_bytes(path.read_bytes()[: 2_000 if left == "a part of a page" else 1])
+    ledger = opened(path)
+    assert ledger.worker_id == "worker-2"
+    assert ledger.moved_aside is not None
+
+
 def test_damage_twice_keeps_both(path, opened, world):
     for number in (1, 2):
         written(path, world, opened)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
+import zipfile
 
 import msgspec
 import pytest
@@ -19,6 +21,7 @@ from titan_proto.codec import encode
 from titan_proto.errors import (
     ErrorCode,
     Internal,
+    InvalidSpec,
     LimitExceeded,
     Malformed,
     NotFound,
@@ -46,7 +49,7 @@ from titan_proto.messages import (
     StopService,
     SubmitRun,
 )
-from titan_proto.specs import JobSpec, Launch, LaunchKind, RunSpec
+from titan_proto.specs import ArtifactRef, JobSpec, Launch, LaunchKind, RunSpec
 from titan_proto.states import AttemptState, ExitReason, RunState
 
 TRUE = Launch(kind=LaunchKind.COMMAND, command=("true",))
@@ -296,6 +299,25 @@ def test_a_spec_above_the_limit_is_refused_unread(link, monkeypatch):
     body = msgspec.msgpack.encode(run(*(f"J{number}" for number in range(100))))
     with pytest.raises(LimitExceeded, match="RUN_SPEC_BYTES"):
         link.call(SubmitRun(key="k", spec_digest=upload(link, body)), timeout_s=10)
+
+
+@pytest.mark.parametrize("disguise", ["none", "comment", "zip64"])
+def test_a_workspace_with_a_list_of_files_too_long_is_not_taken_apart(link, monkeypatch, disguise):
+    """Its entries would be objects in memory by the million before one could be counted."""
+    monkeypatch.setattr(submission, "_DIRECTORY_BYTES", 1_000)
+    place = io.BytesIO()
+    with zipfile.ZipFile(place, "w") as archive:
+        for number in range(40):
+            archive.writestr(f"f{number}", b"")
+        archive.comment = b"read me" if disguise == "comment" else b""
+    data = place.getvalue()
+    if disguise == "zip64":
+        data = data[:-22] + b"PK\6\7" + bytes(16) + data[-22:-10] + bytes(10)
+    workspace = ArtifactRef(digest=upload(link, data), size_bytes=len(data))
+    job = JobSpec(id="A", launch=Launch(script="f1"))
+    spec = RunSpec(name="n", jobs=(job,), workspace=workspace)
+    with pytest.raises(InvalidSpec, match="bytes of names"):
+        link.call(SubmitRun(key="k", spec=spec), timeout_s=10)
 
 
 def test_an_upload_that_brought_nothing_leaves_nothing(master, link):

@@ -18,7 +18,7 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -108,9 +108,12 @@ def run(settings: Settings) -> int:
                 asyncio.Runner() as runner,
             ):
                 code = runner.run(Worker(settings, ledger).live())
-        except* (OSError, sqlite3.Error) as errors:
-            for error in _single(errors):
-                _say(f"titan-worker: {error} ({settings.private})")
+        # Tasks end in a group. (The linter reads this by the rules of Python 3.10.)
+        except (OSError, sqlite3.Error, BaseExceptionGroup) as error:  # noqa: F821
+            cause = _first(error)
+            if not isinstance(cause, OSError | sqlite3.Error):
+                raise
+            _say(f"titan-worker: {cause} (data {settings.private})")
     return code
 
 
@@ -211,6 +214,8 @@ class Worker:
             software=_SOFTWARE,
             user=engine,
         )
+        if self._ledger.moved_aside is not None:
+            link.id_changed()
         endings = Endings(settings.private / "endings")
         endings.open()
         cache = Cache(
@@ -388,13 +393,10 @@ def _tune_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _single(errors: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
-    """The exceptions in a group, however deep."""
-    for error in errors.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _single(error)
-        else:
-            yield error
+def _first(error: BaseException) -> BaseException:
+    """What a group of exceptions began with, however deep."""
+    inner = getattr(error, "exceptions", None)
+    return _first(inner[0]) if inner else error
 
 
 def _say(line: str) -> None:

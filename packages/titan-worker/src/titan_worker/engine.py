@@ -175,7 +175,7 @@ class Engine:
         if known and known != cluster_id:
             # Another cluster has no use for these logs, and would not take them.
             self._own.shipping.drop_all()
-            self._own.link.went_over()
+            self._own.link.id_changed()
         self.post(LinkUp(cluster_id=cluster_id, term=opened.welcome.term))
 
     def link_closed(self, code: ErrorCode) -> None:

@@ -23,7 +23,7 @@ from titan_worker.host.orphans import MARK, MARKS
 from titan_worker.workspace import Folders
 
 # Looks at files for every job: no pathlib.
-# ruff: noqa: PTH113, PTH208
+# ruff: noqa: PTH112, PTH113, PTH208
 
 _ALLOWED: Final = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SHELL")
 _ALLOWED_PREFIX: Final = "LC_"
@@ -158,7 +158,9 @@ class Ports:
         if service is None or not (service.port or service.port_auto):
             return 0
         if service.port_auto:
-            port = next(port for port in iter(lambda: _bindable(0), 0) if port not in self._promised)
+            port = _bindable(0)
+            while port in self._promised:
+                port = _bindable(0)
         else:
             port = _bindable(service.port)
         holder = self._promised.setdefault(port, order.ref)

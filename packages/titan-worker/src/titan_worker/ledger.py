@@ -102,11 +102,13 @@ class Ledger:
     def _open(cls, path: Path, new_id: Callable[[], str], moved_aside: Path | None) -> Ledger:
         # Orders carry their jobs' environments: nobody else may read them. SQLite gives its other
         # files the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        is_new = os.fstat(fd).st_size == 0
+        os.close(fd)
         database = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
         try:
             ledger = cls(database, moved_aside)
-            ledger._begin(new_id)
+            ledger._begin(new_id, is_new=is_new)
         except BaseException as error:  # raised again
             database.close()
             if isinstance(error, sqlite3.DatabaseError) and _is_damage(error):
@@ -168,7 +170,7 @@ class Ledger:
         self._database.close()
 
     # -- inside ---------------------------------------------------------------------------------
-    def _begin(self, new_id: Callable[[], str]) -> None:
+    def _begin(self, new_id: Callable[[], str], *, is_new: bool) -> None:
         execute = self._database.execute
         # One process has it (the folder's lock says so): no shared memory, fewer system calls.
         execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -176,7 +178,7 @@ class Ledger:
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA cache_size = -512")
         execute("BEGIN IMMEDIATE")
-        if execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        if is_new:
             for statement in _SCHEMA:
                 execute(statement)
             self.worker_id = new_id()
@@ -191,6 +193,7 @@ class Ledger:
     def _recognise(self) -> None:
         execute = self._database.execute
         (found,) = execute("PRAGMA user_version").fetchone()
+        # To SQLite a file that was cut, or has lost its journal, may be an empty database.
         if found != FORMAT:
             raise LedgerDamaged(f"its format is {found}; this version reads {FORMAT}")
         (verdict,) = execute("PRAGMA quick_check(1)").fetchone()

@@ -2,7 +2,7 @@
 
 It hands the master's messages on and says when the link comes and goes. What they mean is the
 core's business. It gives up only where trying again is of no use: the token is refused, or another
-live worker has this one's name (and it is not this one's own shadow: see ``went_over``). Called by
+live worker has this one's name (and it is not this one's own shadow: see ``id_changed``). Called by
 the engine; built by ``app``.
 """
 
@@ -82,7 +82,7 @@ class MasterLink:
         self._last_term = 0
         self._is_parting = False
         self._told = ""
-        self._went_over = False
+        self._id_changed = False
         self._lease_s = WORKER_LOST_AFTER_MS / 1000
         # Since when a namesake has kept this worker out; 0: none does.
         self._kept_out_s = 0.0
@@ -127,16 +127,16 @@ class MasterLink:
         self._lease_s = lease_s
         self._kept_out_s = 0.0
 
-    def went_over(self) -> None:
-        """The worker has changed its cluster, and with it the id that it joins under.
+    def id_changed(self) -> None:
+        """The worker joins under another id than before: another cluster, or its ledger is lost.
 
-        A cluster that it comes back to believes in the old id until its lease is over, and takes
-        the new one for a second worker of one name: that passes.
+        A master that knows the old id believes in it until its lease is over, and takes the new one
+        for a second worker of one name: that passes.
         """
-        self._went_over = True
+        self._id_changed = True
 
     def _is_own_shadow(self) -> bool:
-        if not self._went_over:
+        if not self._id_changed:
             return False
         now_s = time.monotonic()
         self._kept_out_s = self._kept_out_s or now_s

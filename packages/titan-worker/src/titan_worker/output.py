@@ -11,9 +11,6 @@ import os
 import stat
 from typing import Final
 
-# Called for every piece of every log: no pathlib.
-# ruff: noqa: PTH116
-
 # The name lies in its job's reach: what is there now may be a link, or block whoever opens it.
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 

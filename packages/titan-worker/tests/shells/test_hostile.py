@@ -48,7 +48,9 @@ async def lives_on(peer, name="after"):
 async def test_a_job_that_harms_its_own_log_harms_nobody_else(nest, peer, harm):
     peer.takes_logs = False  # what is read again later must not block or break either
     await nest.start()
-    peer.order("evil", shell=f"i=0; while [ $i -lt 9999 ]; do echo line $i; i=$((i+1)); done; {harm}")
+    peer.order(
+        "evil", shell=f"i=0; while [ $i -lt 9999 ]; do echo line $i; i=$((i+1)); done; {harm}"
+    )
     assert (await peer.end_of("evil")).reason is ExitReason.EXITED
 
     peer.takes_logs = True
@@ -128,7 +130,9 @@ async def test_two_services_of_one_port_are_not_both_healthy(nest, peer, make_or
     await peer.end_of("one")
     # Free again.
     peer.order("three", **service)
-    await peer.until(lambda: any(r.healthy and r.ref.job_id == "three" for r in peer.starts.values()))
+    await peer.until(
+        lambda: any(r.healthy and r.ref.job_id == "three" for r in peer.starts.values())
+    )
 
 
 async def test_what_a_job_left_outside_its_group_goes_after_its_end(
@@ -173,8 +177,12 @@ async def test_scripts_that_cannot_be_executed_say_why(nest, peer, content, name
 
 async def test_what_is_too_long_for_the_kernel_is_said(nest, peer):
     await nest.start()
-    peer.order("args", launch=Launch(kind=LaunchKind.COMMAND, command=("true",), args=("x" * 200_000,)))
-    peer.order("env", launch=Launch(kind=LaunchKind.COMMAND, command=("true",), env={"X": "x" * 200_000}))
+    peer.order(
+        "args", launch=Launch(kind=LaunchKind.COMMAND, command=("true",), args=("x" * 200_000,))
+    )
+    peer.order(
+        "env", launch=Launch(kind=LaunchKind.COMMAND, command=("true",), env={"X": "x" * 200_000})
+    )
     for name in ("args", "env"):
         end = await peer.end_of(name)
         assert end.reason is ExitReason.START_FAILED

@@ -84,7 +84,7 @@ class Command:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
-            preexec_fn=before,
+            preexec_fn=before,  # noqa: PLW1509 - no threads here
         )
 
     def line_with(self, words):

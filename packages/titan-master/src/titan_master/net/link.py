@@ -37,6 +37,7 @@ from titan_proto.ids import AttemptRef, is_job_id, is_run_id
 from titan_proto.io.aio import AioLink
 from titan_proto.limits import (
     BULK_CHUNK_BYTES,
+    OUTBOX_BULK_BYTES,
     REPORTS_PER_FRAME,
     SKILL_CHARS,
     SKILLS_PER_JOB,
@@ -84,6 +85,9 @@ _PORT_MAX: Final = 65_535
 _NUMBER_MAX: Final = 2**63 - 1
 """What a column of the database holds; a larger number in an event could never be committed."""
 _SKILLS_MAX: Final = 4 * SKILLS_PER_JOB
+_ROOM_LEFT_BYTES: Final = OUTBOX_BULK_BYTES - 1024 * 1024
+"""Of the bulk lane a master fills but a MiB: more does not leave sooner, and a thousand readers that
+do not read would each hold all of it."""
 _LOGS_REMEMBERED: Final = 4_096
 """Of so many attempts, ended or not, it is remembered who may write their logs."""
 _CHUNKS_HELD: Final = 64
@@ -185,11 +189,11 @@ class MasterLink:
     def has_bulk_room(self, wanted_bytes: int) -> bool:
         """Whether so many bytes of bulk may be queued at once."""
         connection = self._wire.connection
-        return connection.is_open and connection.bulk_room >= wanted_bytes
+        return connection.is_open and connection.bulk_room >= wanted_bytes + _ROOM_LEFT_BYTES
 
     async def bulk_room(self, wanted_bytes: int) -> None:
         """Wait until they may. Raises LinkLost."""
-        await self._wire.bulk_room(wanted_bytes)
+        await self._wire.bulk_room(wanted_bytes + _ROOM_LEFT_BYTES)
 
     def close(self, code: ErrorCode, reason: str) -> None:
         """Say goodbye and hang up."""

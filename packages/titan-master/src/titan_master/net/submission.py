@@ -297,7 +297,7 @@ def _zip_names(path: Path) -> frozenset[str]:
         with path.open("rb") as file:
             if _directory_bytes(file) > _DIRECTORY_BYTES:
                 message = f"more than {_DIRECTORY_BYTES} bytes of names"
-                raise zipfile.BadZipFile(message)  # noqa: TRY301 - said as what zipfile itself finds
+                raise zipfile.BadZipFile(message)
             with zipfile.ZipFile(file) as archive:
                 return frozenset(map(posixpath.normpath, archive.namelist()))
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:

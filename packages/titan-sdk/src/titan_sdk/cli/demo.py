@@ -18,14 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from titan_proto.errors import Timeout, TitanError
+from titan_proto.errors import Timeout
 from titan_proto.io.address import read_token_file
 from titan_proto.specs import JobKind
 from titan_proto.states import RunState
 from titan_sdk.__about__ import __version__
 from titan_sdk.cli import render
 from titan_sdk.cli.context import say
-from titan_sdk.cli.progress import Progress
+from titan_sdk.cli.progress import shown
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.client import TitanClient
 from titan_sdk.local import HOST, LocalCluster, Plan
@@ -101,16 +101,12 @@ def _run(client: TitanClient, path: Path, color: str) -> str | None:
     pipeline = load(path)
     run = client.run_pipeline(pipeline)
     say(f"{pipeline.name}  run {run.alias}")
-    progress = Progress(run.jobs(), color=color)
-    progress.start()
-    watcher = threading.Thread(target=_watch, args=(client, run.id, progress), daemon=True)
-    watcher.start()
     try:
-        view = client.wait(run.id, _RUN_S)
+        with shown(client, run.id, color=color):
+            view = client.wait(run, _RUN_S)
     except Timeout as error:
         say(f"error: {error}")
         return None
-    watcher.join(5)
     if view.state is not RunState.SUCCEEDED:
         say(f"Result  {view.state}")
         for job in run.jobs():
@@ -123,14 +119,6 @@ def _run(client: TitanClient, path: Path, color: str) -> str | None:
     say(f"Result  {view.state} in {spent}")
     port = next(job.port for job in run.jobs() if job.kind is JobKind.SERVICE)
     return _ask(f"http://{HOST}:{port}/")
-
-
-def _watch(client: TitanClient, run_id: str, progress: Progress) -> None:
-    try:
-        for change in client.watch(run_id):
-            progress.take(change)
-    except TitanError:
-        return  # what is wrong is told by the thread that waits
 
 
 def _ask(url: str) -> str | None:

@@ -5,13 +5,16 @@ Never both: what is piped or written to a file has no cursor to move.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
-from collections.abc import Iterable
-from typing import Final
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from titan_proto.errors import TitanError
 from titan_proto.messages import JobChange, JobView
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState
 from titan_sdk.cli.context import has_animation, has_color, is_unicode, say
@@ -19,9 +22,33 @@ from titan_sdk.cli.render import Look, duration
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.reasons import how_ended
 
+if TYPE_CHECKING:
+    from titan_sdk.client import TitanClient
+
 _LINES_MAX: Final = 24
+_LAST_WORDS_S: Final = 2.0
+"""How long, once a run is over, its last changes may take to be shown."""
 _WAITING: Final = frozenset({JobState.QUEUED, JobState.BLOCKED, JobState.SCHEDULED})
 _WORTH_A_LINE: Final = JOB_TERMINAL | {JobState.RUNNING}
+
+
+@contextlib.contextmanager
+def shown(client: TitanClient, run_id: str, *, color: str) -> Iterator[None]:
+    """Show how a run goes, from a thread of its own, while this one waits for the run's end."""
+    progress = Progress(client.jobs(run_id), color=color)
+    progress.start()
+    watcher = threading.Thread(target=_watch, args=(client, run_id, progress), daemon=True)
+    watcher.start()
+    yield
+    watcher.join(_LAST_WORDS_S)
+
+
+def _watch(client: TitanClient, run_id: str, progress: Progress) -> None:
+    try:
+        for change in client.watch(run_id):
+            progress.take(change)
+    except TitanError:
+        return  # what is wrong is told by whoever waits
 
 
 class Progress:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from titan_proto.errors import NotFound, TitanError
+from titan_proto.errors import NotFound
 from titan_proto.states import JobState, RunState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
@@ -24,7 +23,7 @@ from titan_sdk.cli.context import (
 from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED, USAGE, Failure
 from titan_sdk.cli.logs import put_lines
 from titan_sdk.cli.look import did_you_mean, suggesting_runs
-from titan_sdk.cli.progress import Progress
+from titan_sdk.cli.progress import shown
 from titan_sdk.cli.sanitize import clean
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from titan_sdk.run import Run
 
 _TAIL_LINES = 10
-_LAST_WORDS_S = 2.0
 
 
 @click.command()
@@ -85,7 +83,8 @@ def run(
             if follow:
                 put_lines(client, client.view(handle), as_json=output == "json")
             elif wait:
-                _wait(client, handle, timeout, settings.color)
+                with shown(client, handle.id, color=settings.color):
+                    client.wait(handle, timeout)
             view = client.wait(handle) if follow or wait else client.view(handle)
         except KeyboardInterrupt:
             say(
@@ -166,24 +165,6 @@ def _submit(
             raise
         # What the user named cannot be opened; `titan validate` calls that a wrong file, too.
         raise Failure(f"{error.filename}: {error.strerror}", USAGE) from error
-
-
-def _wait(client: TitanClient, run: Run, timeout: float | None, color: str) -> None:
-    """Wait in this thread, under a deadline; another one shows how it goes."""
-    progress = Progress(client.jobs(run.id), color=color)
-    progress.start()
-    watcher = threading.Thread(target=_show, args=(client, run, progress), daemon=True)
-    watcher.start()
-    client.wait(run, timeout)
-    watcher.join(_LAST_WORDS_S)
-
-
-def _show(client: TitanClient, run: Run, progress: Progress) -> None:
-    try:
-        for change in client.watch(run.id):
-            progress.take(change)
-    except TitanError:
-        return  # what is wrong is told by whoever waits
 
 
 def _conclude(client: TitanClient, view: RunView, *, quiet: bool, was_followed: bool) -> None:

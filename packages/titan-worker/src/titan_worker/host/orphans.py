@@ -49,8 +49,7 @@ def sweep(home: str, recorded: Collection[ProcessIdentity]) -> int:
 def kill_escaped(home: str, attempts: Iterable[AttemptRef]) -> int:
     """Kill what these ended attempts have left outside their groups; how many there were."""
     ended = {
-        tuple(map(os.fsencode, (home, ref.run_id, ref.job_id, str(ref.number))))
-        for ref in attempts
+        tuple(map(os.fsencode, (home, ref.run_id, ref.job_id, str(ref.number)))) for ref in attempts
     }
     return len(_kill_while_any(lambda: _marked(lambda marks: marks in ended)))
 
