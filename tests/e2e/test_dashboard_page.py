@@ -12,10 +12,17 @@ import pytest
 
 from tests.harness.cluster import Cluster, Daemon
 
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync --enable-logging"
-).split()
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging",
+]
 
 
 @pytest.mark.needs("chromium")

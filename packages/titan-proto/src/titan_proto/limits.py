@@ -36,6 +36,8 @@ JOBS_PER_RUN: Final = 100_000
 DEPENDENCIES_PER_JOB: Final = 100_000
 INLINE_SPEC_BYTES: Final = 1024 * 1024
 """A larger RunSpec travels as an artifact and is named by digest in the submission."""
+RUN_SPEC_BYTES: Final = 256 * 1024 * 1024
+"""A run's whole description: it is decoded in memory, and becomes one record of the journal."""
 JOB_SPEC_BYTES: Final = 1024 * 1024
 ENV_BYTES: Final = 128 * 1024
 ARGS_BYTES: Final = 256 * 1024

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, final
 from msgspec.structs import replace
 
 from titan_proto.errors import InvalidSpec, LinkError, Problem
-from titan_proto.limits import ARTIFACT_BYTES
+from titan_proto.limits import RUN_SPEC_BYTES
 from titan_proto.specs import ArtifactRef, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import problems
 from titan_sdk.findings import ERROR, WARNING, Finding
@@ -205,10 +205,10 @@ def refuse(found: Sequence[Problem]) -> None:
 
 
 def check_spec_size(size: int) -> None:
-    """A spec is an artifact when it is large, and artifacts have a ceiling."""
-    if size > ARTIFACT_BYTES:
+    """Refuse what the master would refuse, before it is sent."""
+    if size > RUN_SPEC_BYTES:
         raise PackagingError(
-            f"this run's description is {size:,} bytes, more than ARTIFACT_BYTES ({ARTIFACT_BYTES:,})"
+            f"this run's description is {size:,} bytes, more than RUN_SPEC_BYTES ({RUN_SPEC_BYTES:,})"
         )
 
 

@@ -28,7 +28,12 @@ from titan_master.data.feed import Outlet, Streams
 from titan_proto.errors import ErrorCode, Problem
 from titan_proto.ids import is_digest
 from titan_proto.io.entropy import new_id
-from titan_proto.limits import ARCHIVE_ENTRIES, JOBS_PER_RUN, SUBMIT_KEY_CHARS
+from titan_proto.limits import (
+    ARCHIVE_ENTRIES,
+    JOBS_PER_RUN,
+    RUN_SPEC_BYTES,
+    SUBMIT_KEY_CHARS,
+)
 from titan_proto.messages import Error, SubmitRun
 from titan_proto.specs import ArtifactFormat, ArtifactRef, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import problems
@@ -37,8 +42,6 @@ MISSING_SCRIPT: Final = "Y250"
 MISSING_ARTIFACT: Final = "Y251"
 BAD_WORKSPACE: Final = "Y252"
 
-RUN_SPEC_BYTES: Final = 256 * 1024 * 1024
-"""A larger spec is refused unread: it is decoded in memory, and a record of the journal."""
 _AT_ONCE_JOBS: Final = 32
 """A run of so many jobs is validated in less time than a thread takes to wake."""
 _WORKSPACES_KNOWN: Final = 64
