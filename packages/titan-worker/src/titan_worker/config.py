@@ -5,7 +5,6 @@ Called by ``cli``; everything after it trusts these values.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -15,14 +14,14 @@ from msgspec import Struct
 from titan_proto.io.address import Address, BadAddress, find_master, parse_address
 from titan_proto.limits import (
     DEFAULT_WORKER_PORT,
-    SKILL_CHARS,
     WORKER_SLOTS,
     WORKER_SLOTS_DEFAULT,
 )
+from titan_proto.specs import JobSpec, Launch, Needs, RunSpec
+from titan_proto.validation import BAD_SKILL, problems
 
 CACHE_BYTES: Final = 2 * 1024 * 1024 * 1024
 SKILLS_DEFAULT: Final = ("GENERAL",)
-_SKILL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*\Z")
 _PORT_MAX: Final = 65_535
 
 
@@ -77,11 +76,9 @@ def make_settings(
     if not 1 <= count <= WORKER_SLOTS:
         raise ConfigError(f"--slots is {count}, expected 1 to {WORKER_SLOTS}")
     for skill in skills:
-        if len(skill) > SKILL_CHARS or not _SKILL.match(skill):
-            raise ConfigError(
-                f"--skill {skill!r}: expected letters, digits, '_', '.', ':', '-', "
-                f"at most {SKILL_CHARS} characters"
-            )
+        rule = _broken_rule(skill)
+        if rule:
+            raise ConfigError(f"--skill {skill!r}: expected {rule}")
     return Settings(
         port=chosen,
         master=_master(master_host, master_port, master_flag, environ, cwd),
@@ -90,6 +87,13 @@ def make_settings(
         data=(cwd / data).resolve(),
         cache_bytes=CACHE_BYTES,
     )
+
+
+def _broken_rule(skill: str) -> str:
+    """The rule for skills, if this one breaks it: a job could never ask for it."""
+    asking = JobSpec(id="a", launch=Launch(script="a"), needs=Needs(skills=(skill,)))
+    found = problems(RunSpec(name="a", jobs=(asking,)))
+    return next((problem.hint for problem in found if problem.code == BAD_SKILL), "")
 
 
 def _master(

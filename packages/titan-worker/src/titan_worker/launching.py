@@ -128,7 +128,8 @@ class Launcher:
         program = self._programs.get((name, path))
         if program is None:
             program = shutil.which(name, path=path)
-            if program is not None:
+            # A path of the job's own is looked through each time: there may be no end of them.
+            if program is not None and path == self._base["PATH"]:
                 self._programs[name, path] = program
         return program
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from titan_proto.io.address import Address
+from titan_proto.specs import JobSpec, Launch, Needs, RunSpec
 from titan_proto.states import ExitReason
+from titan_proto.validation import BAD_SKILL, problems
 from titan_worker.config import ConfigError, make_settings
 from titan_worker.host.identity import read_stat
 
@@ -46,6 +48,28 @@ def test_arguments_and_flags_say_the_same():
     assert by_arguments == settings(port_flag=8081, master_flag="10.0.0.1:9191")
     assert settings(master_host="10.0.0.1").master == Address("10.0.0.1", 9090)
     assert settings(skills=("GPU", "HIGH_MEM", "GPU")).skills == ("GPU", "HIGH_MEM")
+
+
+def test_a_worker_may_offer_exactly_what_a_job_may_ask_for():
+    """Or a job could be accepted that no worker can ever be started for."""
+
+    def may_be_asked_for(skill):
+        asking = JobSpec(id="a", launch=Launch(script="a"), needs=Needs(skills=(skill,)))
+        return not any(
+            problem.code == BAD_SKILL for problem in problems(RunSpec(name="a", jobs=(asking,)))
+        )
+
+    def may_be_offered(skill):
+        try:
+            return settings(skills=(skill,)).skills == (skill,)
+        except ConfigError:
+            return False
+
+    tried = ["C++", "", "x" * 64, "x" * 65, "ü", *map(chr, range(128))]
+    tried += [f"a{chr(number)}" for number in range(128)]
+    for skill in tried:
+        assert may_be_offered(skill) == may_be_asked_for(skill), skill
+    assert may_be_offered("C++")
 
 
 def test_the_environment_names_the_master_where_no_argument_does():

@@ -257,19 +257,25 @@ async def test_a_cut_link_stops_nothing_and_ends_are_told_after_it(nest, peer):
     assert len(peer.got(ReportAcks)) == 0
 
 
-async def test_logs_go_on_where_the_master_stands_after_every_break(nest, peer):
+async def test_logs_go_on_where_the_master_stands_after_every_break(nest, peer, monkeypatch):
     """Links are cut again and again while a job writes; not a byte is missing or doubled."""
+    monkeypatch.setattr("titan_worker.link.BACKOFF_MAX_S", 0.01)
     await nest.start()
-    peer.order("loud", shell="i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done")
-    for cuts in range(1, 5):
-        await peer.until(lambda cuts=cuts: len(peer.log("loud")) > cuts * 20_000)
+    peer.order(
+        "loud",
+        shell="i=0; while [ $i -lt 30000 ]; do echo line $i; echo e$i >&2; i=$((i+1)); done",
+    )
+    for cuts in range(1, 21):
+        await peer.until(lambda cuts=cuts: len(peer.log("loud")) > cuts * 10_000)
         peer.cut()
         await peer.joined(cuts + 1)
     end = await peer.end_of("loud")
 
     await peer.until(lambda: len(peer.log("loud")) == end.stdout_bytes)
+    await peer.until(lambda: len(peer.log("loud", 2)) == end.stderr_bytes)
 
     assert peer.log("loud") == b"".join(b"line %d\n" % n for n in range(30_000))
+    assert peer.log("loud", 2) == b"".join(b"e%d\n" % n for n in range(30_000))
 
 
 async def test_logs_of_ended_attempts_survive_a_restart_of_the_worker(nest, peer):
@@ -319,6 +325,22 @@ async def test_an_artifact_is_fetched_on_from_where_the_link_broke(nest, peer):
     first, second = (fetch.offset for fetch in peer.fetches)
     assert first == 0
     assert 0 < second <= 300_000
+
+
+async def test_a_download_survives_a_cut_at_every_piece(nest, peer, monkeypatch):
+    monkeypatch.setattr("titan_worker.link.BACKOFF_MAX_S", 0.01)
+    await nest.start()
+    data = b"#!/bin/sh\necho whole\nexit 0\n" + os.urandom(600_000)
+    artifact = peer.offer(data, "big")
+    peer.cut_artifact_at = 1
+    peer.order("big", launch=script("big", artifact=artifact))
+    for cuts in range(1, 11):
+        await peer.until(lambda cuts=cuts: len(peer.fetches) > cuts)
+        peer.cut_artifact_at = cuts * 65_536
+
+    assert (await peer.end_of("big")).exit_code == 0
+    assert (nest.jobs / "big.1/work/big").read_bytes() == data
+    assert len(peer.fetches) > 5
 
 
 async def test_jobs_of_one_artifact_share_one_download(nest, peer, make_order):
