@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -55,6 +56,7 @@ def _look(place: str, profile: Path) -> str:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or "google-chrome"
     done = subprocess.run(
         [program, *QUIET, f"--user-data-dir={profile}", "--dump-dom", place],
+        env={**os.environ, "HOME": str(profile)},  # it keeps more than its profile
         capture_output=True,
         text=True,
         timeout=60,

@@ -339,23 +339,27 @@ def _remove_all(workspaces: Workspaces, refs: Iterable[AttemptRef]) -> None:
         workspaces.remove(ref)
 
 
-def _take_lock(settings: Settings) -> IO[str]:
+def _take_lock(settings: Settings) -> IO[bytes]:
     """The lock of this port in this folder, held while the file is open. Raises Taken."""
     path = settings.private / "lock"
-    file = path.open("a+", encoding="ascii")
+    # Unbuffered: on a full disk the write fails here, and not once more when the file is let go.
+    file = path.open("ab+", buffering=0)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        holder = file.read(16).strip() or "unknown"
+        holder = file.read(16).decode("ascii", "replace").strip() or "unknown"
         file.close()
         raise Taken(
             f"another worker (pid {holder}) has port {settings.port} in {settings.data}; "
             f"ask for a free one: titan-worker {_free_port(settings)}"
         ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(b"%d\n" % os.getpid())
+    except OSError:
+        file.close()
+        raise
     return file
 
 
