@@ -70,9 +70,9 @@ def test_the_self_healing_loop(project: Project) -> None:
         shutil.copy2(path, project.folder)
     done = project.run("agent.py")
     assert done.stdout.strip() == "[ERR] Failure detected. Deploying Fix..."
-    project.titan("logs", "FIX")
+    project.titan("logs", "-f", "FIX")
     job = json.loads(project.titan("show", "FIX", "-o", "json").stdout)
-    assert job["id"] == "FIX"
+    assert (job["id"], job["state"]) == ("FIX", "SUCCEEDED")
 
 
 def test_the_readme_shows_the_examples() -> None:

@@ -66,3 +66,17 @@ def test_every_other_kind_in_one_pipeline(cluster: Cluster, titan: Titan, tmp_pa
     lines = titan("logs", "LINE").stdout.splitlines()
     assert lines[:4] == ["py ['a b', 'c']", "sh x", "program", "vector $HOME"]
     assert lines[4].endswith("/LINE.1/work")
+
+
+def test_a_file_dropped_into_perm_files(cluster: Cluster, titan: Titan) -> None:
+    """Found by its name from anywhere; a run keeps the content that it was submitted with."""
+    dropped = cluster.perm_files / "tools" / "report.py"
+    dropped.parent.mkdir()
+    dropped.write_text("print('first edition')\n", encoding="utf-8")
+    titan("run", "tools/report.py")
+    dropped.write_text("print('second edition')\n", encoding="utf-8")
+    titan("run", "tools/report.py")
+    cluster.start_worker(8080)
+
+    assert titan("logs", "-f", "report-1/report").stdout == "first edition\n"
+    assert titan("logs", "-f", "report-2/report").stdout == "second edition\n"
