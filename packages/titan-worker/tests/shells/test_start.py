@@ -265,12 +265,13 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     options = ("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
-    if os.geteuid() or subprocess.run(["mount", *options], check=False).returncode:
-        pytest.skip("needs root")
+    if subprocess.run(["mount", *options], check=False, capture_output=True).returncode:
+        pytest.skip("needs mount: not on this machine")  # root alone is not enough in some boxes
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.needs("root")
 def test_a_full_disk_and_one_that_may_only_be_read_are_said(command, small_disk):
     (small_disk / "filler").write_bytes(b"x" * 1_048_576)
     code, words = command("--data", "disk/data").end()
@@ -285,6 +286,7 @@ def test_a_full_disk_and_one_that_may_only_be_read_are_said(command, small_disk)
     assert "Traceback" not in words
 
 
+@pytest.mark.needs("root")
 async def test_a_job_that_fills_the_disk_ends_the_worker_in_words_at_worst(
     command, peer, token, small_disk
 ):
