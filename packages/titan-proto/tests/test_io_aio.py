@@ -368,9 +368,28 @@ async def test_a_full_transport_keeps_control_ahead_of_bulk(wired):
     assert transport.writes == []
 
     link.resume_writing()
+    await a_pass_of_the_loop()
 
     events = other.receive_data(b"".join(transport.writes))
     assert [type(event.message) for event in events] == [Pong, LogData]
+
+
+async def test_nothing_is_written_from_within_a_transports_own_write(wired):
+    """`resume_writing` comes from the middle of the transport's write.
+
+    A write from there that fails (the peer has reset the connection) ends the transport once as its
+    own and once as the outer one's failure, and the second time breaks asyncio's callback.
+    """
+    link, transport, _ = wired
+    link.pause_writing()
+    link.send(Pong(1))
+    await a_pass_of_the_loop()
+
+    link.resume_writing()
+    assert transport.writes == []
+
+    await a_pass_of_the_loop()
+    assert len(transport.writes) == 1
 
 
 async def test_bulk_waits_for_room(wired):

@@ -192,7 +192,9 @@ class AioLink(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The transport has room again."""
         self._is_writing_paused = False
-        self._flush()
+        # Not at once: this is called from the middle of the transport's own write. Should the write
+        # that follows fail, asyncio would end the transport twice and break over the second time.
+        self._flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody, once."""
