@@ -10,7 +10,8 @@ from titan_proto.ids import AttemptRef
 from titan_worker.host import orphans
 from titan_worker.host.identity import ProcessIdentity, is_running, read_stat
 
-HOME = "/data/of/one/.worker-8080"
+# Its own for each run of the tests: two at once would sweep away each other's processes.
+HOME = f"/data/of/{os.getpid()}/.worker-8080"
 
 
 @pytest.fixture
@@ -95,7 +96,8 @@ def test_a_pid_that_nobody_has_any_more_is_no_trouble(start):
 
 
 def test_one_that_left_its_group_is_found_by_its_mark(start):
-    child = start("sh", "-c", "setsid sleep 1000 & echo ready; exec sleep 1000")
+    # The one that leaves says so itself, after it has left.
+    child = start("sh", "-c", "setsid sh -c 'echo ready; exec sleep 1000' & exec sleep 1000")
 
     assert orphans.sweep(HOME, []) == 2
 
