@@ -19,11 +19,15 @@ from titan_proto.limits import (
 from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
+    GateExpiry,
+    GateSection,
     JobKind,
     JobSpec,
     Launch,
     LaunchKind,
     Needs,
+    RetryCause,
+    RetryPolicy,
     RunSpec,
     ServiceSection,
 )
@@ -249,6 +253,73 @@ def test_a_run_as_a_whole(changes, code, where):
     assert (problem.code, problem.where) == (code, where)
 
 
+RETRIES = [
+    (RetryPolicy(limit=-1), "jobs[0].retries.limit"),
+    (RetryPolicy(limit=10**9), "jobs[0].retries.limit"),
+    (RetryPolicy(limit=1, delay_ms=-1), "jobs[0].retries.delay_ms"),
+    (RetryPolicy(limit=1, max_delay_ms=10**12), "jobs[0].retries.max_delay_ms"),
+    (RetryPolicy(limit=1, backoff_percent=99), "jobs[0].retries.backoff_percent"),
+    (RetryPolicy(limit=1, backoff_percent=1_001), "jobs[0].retries.backoff_percent"),
+    (RetryPolicy(limit=1, causes=()), "jobs[0].retries.causes"),
+    (RetryPolicy(limit=1, causes=(RetryCause.UNKNOWN,)), "jobs[0].retries.causes"),
+    (RetryPolicy(limit=1, not_exit_codes=(0,)), "jobs[0].retries.not_exit_codes[0]"),
+    (RetryPolicy(limit=1, not_exit_codes=(1, 256)), "jobs[0].retries.not_exit_codes[1]"),
+]
+
+
+@pytest.mark.parametrize(("retries", "where"), RETRIES)
+def test_retries_out_of_their_range(retries, where):
+    assert only(run(job(retries=retries))).where == where
+
+
+def test_a_refused_retry_limit_quotes_the_allowed_range():
+    problem = only(run(job(retries=RetryPolicy(limit=10**9))))
+
+    assert "from 0 to 100 (RETRIES)" in problem.message
+
+
+def test_retries_and_timeouts_that_are_good():
+    spec = run(
+        job("A", retries=RetryPolicy(limit=100, backoff_percent=150, not_exit_codes=(2,))),
+        job("B", timeout_ms=1, job_timeout_ms=86_400_000, exclusive=True),
+    )
+    assert problems(spec) == ()
+
+
+def gate(name="OK", *parents, section=GateSection(), **changes):  # noqa: B008 - frozen
+    return JobSpec(
+        id=name,
+        kind=JobKind.GATE,
+        launch=changes.pop("launch", Launch()),
+        dependencies=parents,
+        gate=section,
+        **changes,
+    )
+
+
+def test_a_good_gate_runs_nothing():
+    asking = GateSection(message="go on?", timeout_ms=0, on_timeout=GateExpiry.APPROVE)
+    assert problems(run(job("A"), gate("OK", "A", section=asking), job("B", "OK"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        (gate(launch=Launch(script="a.py")), "jobs[0].launch"),
+        (gate(exclusive=True), "jobs[0].launch"),
+        (gate(timeout_ms=5), "jobs[0].launch"),
+        (gate(retries=RetryPolicy(limit=1)), "jobs[0].retries"),
+        (gate(section=GateSection(timeout_ms=-1)), "jobs[0].gate.timeout_ms"),
+        (gate(section=GateSection(on_timeout=GateExpiry.UNKNOWN)), "jobs[0].gate.on_timeout"),
+        (gate(section=GateSection(message="x" * 4_001)), "jobs[0].gate.message"),
+        (job(gate=GateSection()), "jobs[0].gate"),
+        (job(kind=JobKind.SERVICE, timeout_ms=5), "jobs[0].timeout_ms"),
+    ],
+)
+def test_a_gate_or_a_timeout_that_makes_no_sense(changed, where):
+    assert only(run(changed)).where == where
+
+
 def test_text_that_is_no_unicode_is_refused_before_it_cannot_be_sent():
     problem = only(run(job("A", launch={"args": ("\udcff",)})))
 
@@ -281,7 +352,7 @@ def test_every_code_means_one_thing():
         if name.isupper() and isinstance(value, str) and value.startswith("Y2")
     ]
 
-    assert len(set(codes)) == len(codes) == 18
+    assert len(set(codes)) == len(codes) == 20
 
 
 def test_a_problem_can_travel():

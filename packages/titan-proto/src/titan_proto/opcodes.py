@@ -36,6 +36,7 @@ class OpCode(IntEnum):
     ATTEMPT_REPORTS = 0x15
     REPORT_ACKS = 0x16
     LEAVE = 0x17
+    HEARTBEAT_ACK = 0x18
     # logs 0x20-0x27
     LOG_CHUNK = 0x20
     LOG_ACK = 0x21
@@ -65,14 +66,21 @@ class OpCode(IntEnum):
     WAIT_JOB = 0x3C
     WATCH_RUN = 0x3D
     JOB_CHANGE = 0x3E
+    RERUN_RUN = 0x3F
     # services 0x40-0x47
     LIST_SERVICES = 0x40
     SERVICE_LIST = 0x41
     STOP_SERVICE = 0x42
     SERVICE_VIEW = 0x43
+    # gates 0x48-0x4F
+    LIST_GATES = 0x48
+    GATE_LIST = 0x49
+    DECIDE_GATE = 0x4A
+    GATE_VIEW = 0x4B
     # cluster 0x58-0x5F
     GET_STATS = 0x58
     STATS = 0x59
+    LIST_DEAD = 0x5A
 
 
 BULK: Final = frozenset({OpCode.LOG_CHUNK, OpCode.LOG_DATA, OpCode.ARTIFACT_CHUNK})

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from titan_proto.limits import PRIORITY_DEFAULT, STOP_GRACE_MS_DEFAULT
+from titan_proto.limits import (
+    BACKOFF_PERCENT_DEFAULT,
+    GATE_TIMEOUT_MS_DEFAULT,
+    PRIORITY_DEFAULT,
+    RETRY_DELAY_MS_DEFAULT,
+    RETRY_DELAY_MS_MAX_DEFAULT,
+    STOP_GRACE_MS_DEFAULT,
+)
 from titan_proto.states import OpenEnum
 
 
 class JobKind(OpenEnum):
-    """TASK ends by itself; SERVICE is meant to stay up."""
+    """TASK ends by itself; SERVICE is meant to stay up; GATE is decided by a person."""
 
     TASK = "TASK"
     SERVICE = "SERVICE"
+    GATE = "GATE"
     UNKNOWN = "UNKNOWN"
 
 
@@ -78,6 +86,61 @@ class ServiceSection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The worker picks a free port."""
 
 
+class RetryCause(OpenEnum):
+    """Failures of a job's own that may be tried again. Losing a worker is none of them."""
+
+    EXIT = "EXIT"
+    """An exit code other than 0."""
+    SIGNAL = "SIGNAL"
+    TIMEOUT = "TIMEOUT"
+    """An attempt outlasted its `timeout`."""
+    START = "START"
+    """Its workspace or its process could not be made."""
+    UNKNOWN = "UNKNOWN"
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How often, when and after which failures of its own a job is tried again."""
+
+    limit: int = 0
+    """Further tries after the first failure; lost attempts do not count."""
+    delay_ms: int = RETRY_DELAY_MS_DEFAULT
+    """Before the first further try ..."""
+    backoff_percent: int = BACKOFF_PERCENT_DEFAULT
+    """... and so many hundredths of that before each next one ..."""
+    max_delay_ms: int = RETRY_DELAY_MS_MAX_DEFAULT
+    """... but never more than this."""
+    jitter: bool = True
+    """Shift each delay by up to a quarter, so that many jobs do not come back at once."""
+    causes: tuple[RetryCause, ...] = (
+        RetryCause.EXIT,
+        RetryCause.SIGNAL,
+        RetryCause.TIMEOUT,
+        RetryCause.START,
+    )
+    not_exit_codes: tuple[int, ...] = ()
+    """Exit codes that say: trying again is of no use."""
+
+
+class GateExpiry(OpenEnum):
+    """What becomes of a gate about which nobody decided in time."""
+
+    REJECT = "REJECT"
+    APPROVE = "APPROVE"
+    FAIL = "FAIL"
+    UNKNOWN = "UNKNOWN"
+
+
+class GateSection(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What only a gate has. It occupies no slot and no worker."""
+
+    message: str = ""
+    """The question that is put to whoever decides."""
+    timeout_ms: int = GATE_TIMEOUT_MS_DEFAULT
+    """From its opening; 0 means that it waits for ever."""
+    on_timeout: GateExpiry = GateExpiry.REJECT
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One node of a run."""
 
@@ -95,6 +158,14 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_grace_ms: int = STOP_GRACE_MS_DEFAULT
     """Between SIGTERM and SIGKILL."""
     service: ServiceSection | None = None
+    retries: RetryPolicy = RetryPolicy()
+    timeout_ms: int = 0
+    """Of one attempt, from the start of its process; 0 means none."""
+    job_timeout_ms: int = 0
+    """Of the job as a whole, from the placement of its first attempt; 0 means none."""
+    exclusive: bool = False
+    """Two attempts never run at once: its own worker stops it before the master may give it away."""
+    gate: GateSection | None = None
 
 
 class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

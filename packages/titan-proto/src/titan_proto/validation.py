@@ -20,25 +20,35 @@ from titan_proto.ids import JOB_ID_RULE, is_digest, is_job_id
 from titan_proto.limits import (
     ARGS_BYTES,
     ARTIFACT_BYTES,
+    BACKOFF_PERCENT,
+    BACKOFF_PERCENT_MIN,
     DELAY_MS,
     DEPENDENCIES_PER_JOB,
     ENV_BYTES,
+    GATE_MESSAGE_CHARS,
     JOB_SPEC_BYTES,
     JOBS_PER_RUN,
     NAME_CHARS,
     PRIORITY_MAX,
+    RETRIES,
+    RETRY_DELAY_MS,
     SKILL_CHARS,
     SKILLS_PER_JOB,
     STOP_GRACE_MS,
+    TIMEOUT_MS,
 )
 from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
+    GateExpiry,
+    GateSection,
     JobKind,
     JobSpec,
     Launch,
     LaunchKind,
     Needs,
+    RetryCause,
+    RetryPolicy,
     RunSpec,
     ServiceSection,
 )
@@ -63,6 +73,8 @@ BAD_SKILL: Final = "Y214"
 BAD_SERVICE: Final = "Y215"
 UNKNOWN_KIND: Final = "Y216"
 BAD_ARTIFACT: Final = "Y217"
+BAD_RETRY: Final = "Y218"
+BAD_GATE: Final = "Y219"
 MORE: Final = "Y299"
 
 _SKILL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:+-]{{0,{SKILL_CHARS - 1}}}\Z")
@@ -71,6 +83,9 @@ _SKILL_RULE: Final = (
     f"at most {SKILL_CHARS} characters"
 )
 _USUAL_SKILLS: Final = Needs().skills
+_USUAL_RETRIES: Final = RetryPolicy()
+_NOTHING: Final = Launch()
+_EXIT_CODE_MAX: Final = 255
 _HINTS_MAX: Final = 20
 """Near names are looked for so often at most: each search reads many names."""
 _NEAR_NAMES: Final = 2_000
@@ -158,13 +173,15 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
         yield Problem(
             where=f"{where}.kind",
             message=f"job {_named(job.id)} is of a kind that is not known here",
-            hint="TASK or SERVICE",
+            hint="TASK, SERVICE or GATE",
             code=UNKNOWN_KIND,
         )
     for name, value, most, limit in (
         ("priority", job.priority, PRIORITY_MAX, "PRIORITY_MAX"),
         ("delay_ms", job.delay_ms, DELAY_MS, "DELAY_MS"),
         ("stop_grace_ms", job.stop_grace_ms, STOP_GRACE_MS, "STOP_GRACE_MS"),
+        ("timeout_ms", job.timeout_ms, TIMEOUT_MS, "TIMEOUT_MS"),
+        ("job_timeout_ms", job.job_timeout_ms, TIMEOUT_MS, "TIMEOUT_MS"),
     ):
         if not 0 <= value <= most:
             yield _out_of_range(f"{where}.{name}", name, value, most, limit)
@@ -172,16 +189,116 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
         yield from _skill_problems(f"{where}.needs.skills", job.needs.skills)
     if job.service is not None:
         yield from _service_problems(f"{where}.service", job, job.service)
-    yield from _launch_problems(f"{where}.launch", job.launch)
+    if job.retries != _USUAL_RETRIES:
+        yield from _retry_problems(f"{where}.retries", job, job.retries)
+    if job.kind is JobKind.GATE or job.gate is not None:
+        yield from _gate_problems(where, job)
+    else:
+        yield from _launch_problems(f"{where}.launch", job.launch)
+    if job.kind is JobKind.SERVICE and (job.timeout_ms or job.job_timeout_ms):
+        yield Problem(
+            where=f"{where}.timeout_ms",
+            message=f"job {_named(job.id)} is a SERVICE, which is meant to stay up, and has a timeout",
+            hint="take the timeout away, or make it a TASK",
+            code=BAD_SERVICE,
+        )
     yield from _size_problems(where, job)
 
 
-def _out_of_range(where: str, what: str, value: int, most: int, limit: str) -> Problem:
+def _out_of_range(
+    where: str, what: str, value: int, most: int, limit: str, least: int = 0
+) -> Problem:
     return Problem(
         where=where,
-        message=f"{what} is {value}; it must be from 0 to {most} ({limit})",
+        message=f"{what} is {value}; it must be from {least} to {most} ({limit})",
         code=OUT_OF_RANGE,
     )
+
+
+def _retry_problems(where: str, job: JobSpec, retries: RetryPolicy) -> Iterator[Problem]:
+    if job.kind is not JobKind.TASK:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} is a {job.kind.value} and has retries; only a TASK has them",
+            code=BAD_RETRY,
+        )
+    least = BACKOFF_PERCENT_MIN
+    for name, value, most, limit in (
+        ("limit", retries.limit, RETRIES, "RETRIES"),
+        ("delay_ms", retries.delay_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
+        ("max_delay_ms", retries.max_delay_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
+    ):
+        if not 0 <= value <= most:
+            yield _out_of_range(f"{where}.{name}", f"retries.{name}", value, most, limit)
+    backoff = retries.backoff_percent
+    if not least <= backoff <= BACKOFF_PERCENT:
+        yield _out_of_range(
+            f"{where}.backoff_percent",
+            "retries.backoff_percent",
+            backoff,
+            BACKOFF_PERCENT,
+            "BACKOFF_PERCENT",
+            least,
+        )
+    if RetryCause.UNKNOWN in retries.causes or not retries.causes:
+        yield Problem(
+            where=f"{where}.causes",
+            message="the causes after which to try again are not known here"
+            if retries.causes
+            else "there is no cause after which to try again",
+            hint="any of EXIT, SIGNAL, TIMEOUT, START",
+            code=BAD_RETRY,
+        )
+    for number, code in enumerate(retries.not_exit_codes):
+        if not 1 <= code <= _EXIT_CODE_MAX:
+            yield _out_of_range(
+                f"{where}.not_exit_codes[{number}]",
+                "an exit code of a failure",
+                code,
+                _EXIT_CODE_MAX,
+                "what a process can end with",
+                1,
+            )
+
+
+def _gate_problems(where: str, job: JobSpec) -> Iterator[Problem]:
+    gate = job.gate or GateSection()
+    if job.kind is not JobKind.GATE:
+        yield Problem(
+            where=f"{where}.gate",
+            message=f"job {_named(job.id)} is a {job.kind.value} and has what only a GATE has",
+            code=BAD_GATE,
+        )
+        return
+    if job.launch != _NOTHING or job.service is not None or job.exclusive or job.timeout_ms:
+        yield Problem(
+            where=f"{where}.launch",
+            message=f"job {_named(job.id)} is a GATE, which runs nothing",
+            hint="take its script, timeout, port and exclusive away",
+            code=BAD_GATE,
+        )
+    if not 0 <= gate.timeout_ms <= TIMEOUT_MS:
+        yield _out_of_range(
+            f"{where}.gate.timeout_ms",
+            "the gate's timeout_ms",
+            gate.timeout_ms,
+            TIMEOUT_MS,
+            "TIMEOUT_MS",
+        )
+    if gate.on_timeout is GateExpiry.UNKNOWN:
+        yield Problem(
+            where=f"{where}.gate.on_timeout",
+            message="what becomes of the gate in the end is not known here",
+            hint="REJECT, APPROVE or FAIL",
+            code=BAD_GATE,
+        )
+    if len(gate.message) > GATE_MESSAGE_CHARS:
+        yield Problem(
+            where=f"{where}.gate.message",
+            message=f"a message of {len(gate.message)} characters is more than GATE_MESSAGE_CHARS "
+            f"({GATE_MESSAGE_CHARS})",
+            code=TOO_LARGE,
+        )
 
 
 def _skill_problems(where: str, skills: tuple[str, ...]) -> Iterator[Problem]:

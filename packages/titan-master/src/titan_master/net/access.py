@@ -53,6 +53,7 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.ATTEMPT_REPORTS: _WORKERS,
     OpCode.REPORT_ACKS: _NOBODY,
     OpCode.LEAVE: _WORKERS,
+    OpCode.HEARTBEAT_ACK: _NOBODY,
     # logs
     OpCode.LOG_CHUNK: _WORKERS,
     OpCode.LOG_ACK: _NOBODY,
@@ -82,14 +83,21 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.WAIT_JOB: _READERS,
     OpCode.WATCH_RUN: _READERS,
     OpCode.JOB_CHANGE: _NOBODY,
+    OpCode.RERUN_RUN: _ACTORS,
     # services
     OpCode.LIST_SERVICES: _READERS,
     OpCode.SERVICE_LIST: _NOBODY,
     OpCode.STOP_SERVICE: _ACTORS,
     OpCode.SERVICE_VIEW: _NOBODY,
+    # gates: a job never decides, least of all about its own
+    OpCode.LIST_GATES: _READERS,
+    OpCode.GATE_LIST: _NOBODY,
+    OpCode.DECIDE_GATE: _ACTORS,
+    OpCode.GATE_VIEW: _NOBODY,
     # cluster
     OpCode.GET_STATS: _READERS,
     OpCode.STATS: _NOBODY,
+    OpCode.LIST_DEAD: _READERS,
 }
 """Who may send what to the master."""
 

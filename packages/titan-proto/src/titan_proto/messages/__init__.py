@@ -14,7 +14,8 @@ from titan_proto.messages.artifacts import (
     OfferArtifact,
 )
 from titan_proto.messages.base import HotMessage, Message, Request
-from titan_proto.messages.cluster import GetStats, Stats, WorkerView
+from titan_proto.messages.cluster import GetStats, ListDead, Stats, WorkerView
+from titan_proto.messages.gates import DecideGate, GateList, GateView, ListGates
 from titan_proto.messages.link import (
     Cancel,
     Challenge,
@@ -40,6 +41,7 @@ from titan_proto.messages.runs import (
     JobView,
     ListJobs,
     ListRuns,
+    RerunRun,
     RunList,
     RunReceipt,
     RunView,
@@ -53,6 +55,7 @@ from titan_proto.messages.worker import (
     AttemptOrder,
     AttemptReport,
     AttemptReports,
+    HeartbeatAck,
     HeldAttempt,
     Join,
     Joined,
@@ -90,6 +93,7 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         AttemptReports,
         ReportAcks,
         Leave,
+        HeartbeatAck,
         # logs
         LogChunk,
         LogAck,
@@ -119,14 +123,21 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         WaitJob,
         WatchRun,
         JobChange,
+        RerunRun,
         # services
         ListServices,
         ServiceList,
         StopService,
         ServiceView,
+        # gates
+        ListGates,
+        GateList,
+        DecideGate,
+        GateView,
         # cluster
         GetStats,
         Stats,
+        ListDead,
     )
 }
 
@@ -148,15 +159,19 @@ __all__ = [
     "Cancel",
     "CancelRun",
     "Challenge",
+    "DecideGate",
     "Done",
     "Error",
     "FetchArtifact",
     "FilesFound",
     "FindFiles",
+    "GateList",
+    "GateView",
     "GetJob",
     "GetRun",
     "GetStats",
     "Goodbye",
+    "HeartbeatAck",
     "HeldAttempt",
     "Hello",
     "HotMessage",
@@ -167,6 +182,8 @@ __all__ = [
     "Join",
     "Joined",
     "Leave",
+    "ListDead",
+    "ListGates",
     "ListJobs",
     "ListRuns",
     "ListServices",
@@ -184,6 +201,7 @@ __all__ = [
     "Refused",
     "ReportAcks",
     "Request",
+    "RerunRun",
     "Role",
     "RunList",
     "RunReceipt",

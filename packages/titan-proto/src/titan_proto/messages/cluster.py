@@ -7,6 +7,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 from titan_proto.messages.base import Message, Request
+from titan_proto.messages.runs import JobList
 from titan_proto.opcodes import OpCode
 from titan_proto.states import WorkerState
 
@@ -50,9 +51,21 @@ class Stats(Message, frozen=True, kw_only=True):
     running: int
     services: int
     software: str = ""
+    waiting: int = 0
+    """Gates that are open."""
+    backoff: int = 0
+    """Jobs that will be tried again after a while."""
 
 
 class GetStats(Request[Stats], frozen=True, kw_only=True):
     """Ask for them."""
 
     OPCODE: ClassVar[OpCode] = OpCode.GET_STATS
+
+
+class ListDead(Request[JobList], frozen=True, kw_only=True):
+    """Jobs that failed for good: their tries are spent, or they lost too many workers. Newest first."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.LIST_DEAD
+    cursor: str = ""
+    limit: int = 100

@@ -49,6 +49,8 @@ class RunView(Message, frozen=True, kw_only=True):
     jobs: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     """Jobs by state."""
+    rerun_of: str = ""
+    """Alias of the run that this one repeats."""
 
 
 class JobView(Message, frozen=True, kw_only=True):
@@ -79,6 +81,10 @@ class JobView(Message, frozen=True, kw_only=True):
     """Dependencies that are not met yet; the first few."""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    failures: int = 0
+    """Attempts that failed by themselves."""
+    retries: int = 0
+    """How many of those may be followed by another try."""
 
 
 class CancelRun(Request[RunView], frozen=True, kw_only=True):
@@ -187,3 +193,20 @@ class WatchRun(Request[JobChange], frozen=True, kw_only=True):
 
     OPCODE: ClassVar[OpCode] = OpCode.WATCH_RUN
     run: str
+
+
+class RerunRun(Request[RunReceipt], frozen=True, kw_only=True):
+    """Run an ended run again, as a new run that names it.
+
+    Without `failed` and `from_job` every job runs again. What is not run again is taken over as it
+    ended: its state, and the files in the run's shared folder.
+    """
+
+    OPCODE: ClassVar[OpCode] = OpCode.RERUN_RUN
+    key: str
+    """As a submission's."""
+    run: str
+    failed: bool = False
+    """Only what did not succeed."""
+    from_job: str = ""
+    """This job, everything that hangs on it, and what did not succeed."""

@@ -58,10 +58,19 @@ class WorkerStatus(Message, frozen=True, kw_only=True):
     OPCODE: ClassVar[OpCode] = OpCode.WORKER_STATUS
     running: int
     """Attempts that occupy a slot."""
+    beat: int = 0
+    """Grows with every heartbeat of a link; its acknowledgement names it."""
     cpu_permille: int = 0
     """Of the whole host: 1000 means every core is busy."""
     memory_used_bytes: int = 0
     memory_total_bytes: int = 0
+
+
+class HeartbeatAck(Message, frozen=True, kw_only=True):
+    """That heartbeat was heard, and the worker's lease renewed, counted from when it was sent."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.HEARTBEAT_ACK
+    beat: int
 
 
 class AttemptOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,6 +82,8 @@ class AttemptOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     spec: JobSpec
     run_name: str
     workspace: ArtifactRef | None = None
+    takes_over: str = ""
+    """Id of the run that this one repeats: its shared folder is where this one's begins."""
 
 
 class StartAttempts(Message, frozen=True, kw_only=True):
