@@ -21,10 +21,21 @@ from titan_master.core.state import digest as master_digest_of
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import JobChange, JobView, ReportAcks, RunReceipt, RunView, StartAttempts
 from titan_proto.messages.worker import AttemptOrder
-from titan_proto.specs import JobKind, JobSpec, RunSpec
+from titan_proto.specs import JobKind, JobSpec, RetryCause, RunSpec
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
 
 _SPEC: msgspec.msgpack.Decoder[RunSpec] = msgspec.msgpack.Decoder(RunSpec)
+
+OVERTIME_MS = 60_000
+"""How late a master may be that was down, or stood still, when a job's time was over."""
+
+_CAUSES = {
+    ExitReason.EXITED: RetryCause.EXIT,
+    ExitReason.SIGNALLED: RetryCause.SIGNAL,
+    ExitReason.START_FAILED: RetryCause.START,
+    ExitReason.PREPARE_FAILED: RetryCause.START,
+    ExitReason.TIMED_OUT: RetryCause.TIMEOUT,
+}
 
 LOST_MAX = 3
 """The crash limit: after so many lost attempts a job is not tried again."""
@@ -48,8 +59,11 @@ class JobBook:
         """The attempt that is placed and has not ended."""
         self.last: e.AttemptEnded | None = None
         self.lost = 0
+        self.failures = 0
         self.fence = 0
         self.not_before_ms = 0
+        self.first_placed_ms = 0
+        self.stopped_for: ExitReason | None = None
 
 
 class RunBook:
@@ -62,6 +76,9 @@ class RunBook:
         self.jobs = {job.id: JobBook(job) for job in _SPEC.decode(event.spec).jobs}
         for job in self.jobs.values():
             job.not_before_ms = event.at_ms + job.spec.delay_ms
+        for job_id in event.taken_over:
+            self.jobs[job_id].end = JobState.SUCCEEDED
+        self.rerun_of = event.rerun_of
         self.state = RunState.ACTIVE
         self.cancelled = False
 
@@ -106,6 +123,8 @@ class Auditor:
             e.RunEnded: self._on_run_ended,
             e.JobsQueued: self._on_jobs_queued,
             e.JobsScheduled: self._on_jobs_scheduled,
+            e.JobBackoff: self._on_job_backoff,
+            e.JobCancelling: self._on_job_cancelling,
             e.AttemptPlaced: self._on_attempt_placed,
             e.AttemptStarted: self._on_attempt_started,
             e.AttemptEnded: self._on_attempt_ended,
@@ -153,6 +172,14 @@ class Auditor:
         self.check(event.run_id not in self.runs, f"run {event.run_id} is accepted twice")
         self.check(event.key not in self._keys, f"key {event.key} is accepted twice")
         self.check(book.alias not in self._aliases, f"alias {book.alias} is given twice")
+        if event.taken_over:
+            before = self.runs[event.rerun_of]
+            self._coverage.reason(ExitReason.TAKEN_OVER)
+            for job_id in event.taken_over:
+                self.check(
+                    before.jobs[job_id].end is JobState.SUCCEEDED,
+                    f"{event.run_id} takes {job_id} over, which ended as {before.jobs[job_id].end}",
+                )
         self.runs[event.run_id] = book
         self._keys[event.key] = event.run_id
         self._aliases[book.alias] = event.run_id
@@ -183,6 +210,40 @@ class Auditor:
             job = self.runs[event.run_id].jobs[job_id]
             job.not_before_ms = event.at_ms + job.spec.delay_ms
             self.check(until_ms == job.not_before_ms, f"{job_id} waits until {until_ms}: {event}")
+
+    def _on_job_backoff(self, event: e.JobBackoff) -> None:
+        """It will be tried again: the policy says so, and the attempt before is over."""
+        job = self.runs[event.run_id].jobs[event.job_id]
+        name = f"{event.run_id}/{event.job_id}"
+        self.check(job.end is None, f"{name} is tried again after its end")
+        self.check(job.live is None, f"{name} backs off while attempt {job.live} lives")
+        self.check(not self.runs[event.run_id].cancelled, f"{name} backs off and is cancelled")
+        last, policy = job.last, job.spec.retries
+        assert last is not None
+        if last.reason is ExitReason.LOST:
+            self.check(job.spec.exclusive, f"{name} was lost, is not exclusive, and waits")
+            self.check(event.failures == job.failures, f"{name} counts a loss as a failure")
+        else:
+            job.failures += 1
+            self.check(
+                event.failures == job.failures, f"{name} failed {job.failures} times: {event}"
+            )
+            self.check(job.failures <= policy.limit, f"{name} is tried again too often: {event}")
+            self.check(
+                event.until_ms - event.at_ms <= policy.max_delay_ms,
+                f"{name} waits too long: {event}",
+            )
+        job.not_before_ms = event.until_ms
+
+    def _on_job_cancelling(self, event: e.JobCancelling) -> None:
+        job = self.runs[event.run_id].jobs[event.job_id]
+        job.stopped_for = event.reason
+        if event.reason is ExitReason.TIMED_OUT:
+            limit_ms = job.spec.job_timeout_ms
+            self.check(
+                limit_ms and event.at_ms - job.first_placed_ms >= limit_ms,
+                f"{event.run_id}/{event.job_id} is stopped before its time is over",
+            )
 
     def _ready(self, run_id: str, job_id: str) -> None:
         run = self.runs[run_id]
@@ -218,6 +279,12 @@ class Auditor:
         self._fence = job.fence = event.fence
         job.numbers = event.number
         job.live = event.number
+        job.first_placed_ms = job.first_placed_ms or event.at_ms
+        limit_ms = job.spec.job_timeout_ms
+        self.check(
+            not limit_ms or event.at_ms - job.first_placed_ms <= limit_ms + OVERTIME_MS,
+            f"{ref} is placed long after its job's time was over",
+        )
         worker.holds[ref] = None
         self.check(len(worker.holds) <= worker.slots, f"{ref} is one too many on {event.worker_id}")
 
@@ -264,8 +331,22 @@ class Auditor:
             self.check((ref.run_id, ref.job_id) in self.services, f"{ref} settles and is not up")
         if event.state is JobState.CANCELLED:
             self.check(self.runs[ref.run_id].cancelled, f"{ref} is cancelled by nobody")
-        if event.state is JobState.FAILED and event.reason is ExitReason.CRASH_LIMIT:
+        if event.reason is ExitReason.QUARANTINED:
             self.check(job.lost >= LOST_MAX, f"{ref} failed for {job.lost} lost attempts")
+        elif event.state is JobState.FAILED and event.reason is not ExitReason.TIMED_OUT:
+            self._check_spent(job, event)
+
+    def _check_spent(self, job: JobBook, event: e.JobEnded) -> None:
+        """It failed by itself and is not tried again: the policy has no further try for it."""
+        policy = job.spec.retries
+        cause = _CAUSES[event.reason]
+        self.check(
+            job.failures >= policy.limit
+            or cause not in policy.causes
+            or (cause is RetryCause.EXIT and event.exit_code in policy.not_exit_codes)
+            or job.spec.kind is JobKind.SERVICE,
+            f"{event} after {job.failures} failures, and there was another try",
+        )
 
     def _succeeded(self, event: e.AttemptEnded) -> bool:
         return (event.reason, event.exit_code, event.signal) == (ExitReason.EXITED, 0, 0)

@@ -21,7 +21,7 @@ from tests.sim.wire import Wire
 from tests.sim.world import Life, Violation, World
 from titan_master.core.apply import apply
 from titan_master.core.check import check
-from titan_master.core.core import Core, CoreConfig
+from titan_master.core.core import Core, CoreConfig, Heard
 from titan_master.core.effects import (
     AskHistory,
     CloseLog,
@@ -53,6 +53,7 @@ from titan_proto.messages import (
     AttemptReports,
     Cancel,
     Done,
+    HeartbeatAck,
     Hello,
     Join,
     Leave,
@@ -263,8 +264,8 @@ class MasterProcess:
             self._dirty[link_id] = None
 
     def _answer(self, effect: AskHistory) -> None:
-        answer = Answers(self._store).answer(effect)
-        if isinstance(answer, Asked):
+        answer = Answers(self._store, self.machine.draw_run_id).answer(effect)
+        if isinstance(answer, (Asked, RunSubmitted)):
             self.forward(answer)
             return
         for asked in answer:
@@ -297,11 +298,26 @@ class MasterLink:
         self._role = opened.hello.role
 
     def _message(self, received: Received) -> None:
+        if self._role is Role.WORKER and isinstance(received.message, WorkerStatus):
+            self._heard(received.message)
+            return
         item = self._input(received)
         if item is None:
             self.wire.hang_up(ErrorCode.PROTOCOL, "that is not for this role to say")
             raise Violation(f"a {self._role} sent {received.message}")
         self._process.forward(item)
+
+    def _heard(self, status: WorkerStatus) -> None:
+        """Past the inbox, as in the master's net."""
+        process = self._process
+        heard = process.core.hear(self._link_id, status, process.clock_ms())
+        if heard is Heard.STRANGER:
+            return
+        if heard is Heard.RETURNING:
+            process.forward(WorkerHeard(link_id=self._link_id, status=status))
+        if status.beat:
+            self.wire.send(HeartbeatAck(beat=status.beat))
+            self.wire.flush()
 
     def _check_logs(self, message: AttemptReports) -> None:
         """Whoever runs the live attempt may ship its log, on the link that it joined on."""
@@ -322,8 +338,6 @@ class MasterLink:
                 self._worker_id = message.worker_id
                 self._process.newest_links[message.worker_id] = link_id
                 return WorkerArrived(link_id=link_id, join=message)
-            if isinstance(message, WorkerStatus):
-                return WorkerHeard(link_id=link_id, status=message)
             if isinstance(message, AttemptReports):
                 self._check_logs(message)
                 return ReportsArrived(link_id=link_id, reports=message.reports)
@@ -346,5 +360,5 @@ class MasterLink:
             return ExchangeDropped(origin=origin)
         if type(message) in ASKS:
             request: Any = message
-            return Asked(origin=origin, request=request)
+            return Asked(origin=origin, request=request, by="sim")
         return None

@@ -152,12 +152,12 @@ def forget_submit_keys(patch):
 def forget_the_crash_limit(patch):
     """A job that kills its workers is tried for ever."""
 
-    def again(draft, run, job):
+    def again(draft, run, job, *, hold_ms):
         draft.emit(
             lifecycle.JobsQueued(at_ms=draft.now_ms, run_id=run.run_id, job_ids=(job.spec.id,))
         )
 
-    patch.setattr(lifecycle, "_try_again", again)
+    patch.setattr(lifecycle, "_after_a_loss", again)
 
 
 def forget_lost_orders(patch):

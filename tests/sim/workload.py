@@ -20,10 +20,12 @@ from titan_proto.messages import (
     GetStats,
     JobMilestone,
     JobView,
+    ListDead,
     ListJobs,
     ListRuns,
     ListServices,
     ReadLog,
+    RerunRun,
     RunReceipt,
     RunView,
     ServiceList,
@@ -34,7 +36,17 @@ from titan_proto.messages import (
     WaitRun,
     WatchRun,
 )
-from titan_proto.specs import JobKind, JobSpec, Launch, LaunchKind, Needs, RunSpec, ServiceSection
+from titan_proto.specs import (
+    JobKind,
+    JobSpec,
+    Launch,
+    LaunchKind,
+    Needs,
+    RetryCause,
+    RetryPolicy,
+    RunSpec,
+    ServiceSection,
+)
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, RunState, ServiceState
 
 SKILLS = ("GENERAL", "GPU")
@@ -70,6 +82,24 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
         affinity=world.chance(25),
         stop_grace_ms=world.random.choice((0, 200, 2_000)),
         service=_service(world) if service else None,
+        retries=RetryPolicy() if service else _retries(world),
+        job_timeout_ms=world.between(500, 40_000) if not service and world.chance(10) else 0,
+        exclusive=world.chance(10),
+    )
+
+
+def _retries(world: World) -> RetryPolicy:
+    if world.chance(60):
+        return RetryPolicy()
+    causes = tuple(cause for cause in RetryCause if cause is not RetryCause.UNKNOWN)
+    return RetryPolicy(
+        limit=world.between(1, 3),
+        delay_ms=world.random.choice((0, 100, 2_000)),
+        backoff_percent=world.random.choice((100, 150, 300)),
+        max_delay_ms=world.random.choice((3_000, 20_000)),
+        jitter=world.chance(70),
+        causes=causes if world.chance(70) else (world.random.choice(causes),),
+        not_exit_codes=tuple(range(1, 100)) if world.chance(20) else (),
     )
 
 
@@ -130,6 +160,36 @@ def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
     if world.chance(30):
         again = yield Call(request)
         auditor.received(key, again)
+    if world.chance(25):
+        yield from _run_again(world, auditor, receipt, spec, key)
+
+
+def _run_again(
+    world: World, auditor: Auditor, receipt: RunReceipt, spec: RunSpec, key: str
+) -> Errand:
+    """An ended run once more: whole, only what failed, or from one job on."""
+    request = RerunRun(
+        key=f"{key}-again",
+        run=receipt.run_id if world.chance(70) else receipt.alias,
+        failed=world.chance(50),
+        from_job=world.random.choice(spec.jobs).id if world.chance(40) else "",
+    )
+    answer: Any = None
+    while not isinstance(answer, RunReceipt):
+        answer = yield Call(request, give_up_ms=IMPATIENT_MS if world.chance(25) else 0)
+        if is_error(answer, ErrorCode.LIMIT_EXCEEDED):
+            yield Pause(world.between(1_000, 5_000))
+        elif is_error(answer, ErrorCode.CONFLICT) and request.failed and not request.from_job:
+            ends = [job.end for job in auditor.runs[receipt.run_id].jobs.values()]
+            if set(ends) != {JobState.SUCCEEDED}:
+                raise Violation(f"{receipt.alias} cannot run again though it failed: {answer}")
+            return
+        elif is_error(answer):
+            raise Violation(f"{receipt.alias} cannot run again: {answer}")
+    auditor.received(request.key, answer)
+    if auditor.runs[answer.run_id].rerun_of != receipt.run_id:
+        raise Violation(f"{answer} repeats {auditor.runs[answer.run_id].rerun_of}, not {receipt}")
+    yield from _await_end(world, auditor, answer, spec)
 
 
 def rival(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
@@ -195,7 +255,7 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
         run_ids = list(auditor.runs)
         run = world.random.choice(run_ids) if run_ids else "none"
         job = f"j{world.between(0, 6)}"
-        question = world.between(0, 9)
+        question = world.between(0, 10)
         if question == 0:
             _check_stats((yield Call(GetStats())))
         elif question == 1:
@@ -224,6 +284,8 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
         elif question == 7:
             yield Call(WatchRun(run=run), give_up_ms=1_000)
         elif question == 8:
+            yield from _list_dead(world, auditor)
+        elif question == 9:
             yield Call(StopService(service=f"nobody/{job}"))
         else:
             yield Call(ListServices())
@@ -266,6 +328,33 @@ def _list_runs(world: World, auditor: Auditor) -> Errand:
         same = auditor.runs[run_id].state is state
         if same and (ended or state is RunState.ACTIVE) and run_id not in listed:
             raise Violation(f"run {run_id}, {state}, is in no page of the list")
+
+
+def _list_dead(world: World, auditor: Auditor) -> Errand:
+    """Page through what failed for good: all that had failed before is there."""
+    before = [
+        (run_id, job_id)
+        for run_id, book in auditor.runs.items()
+        for job_id, job in book.jobs.items()
+        if job.end is JobState.FAILED
+    ]
+    cursor = ""
+    listed: dict[tuple[str, str], None] = {}
+    while True:
+        page = yield Call(ListDead(cursor=cursor, limit=world.between(1, 12)))
+        if is_error(page):
+            raise Violation(f"the list of dead jobs came to {page}")
+        for view in page.jobs:
+            auditor.told_job(view)
+            if view.state is not JobState.FAILED:
+                raise Violation(f"{view} is listed as dead")
+            listed[view.run_id, view.job_id] = None
+        cursor = page.cursor
+        if not cursor:
+            break
+    missing = [name for name in before if name not in listed]
+    if missing:
+        raise Violation(f"{missing[:3]} failed and are in no page of the list")
 
 
 def _list_jobs(world: World, auditor: Auditor, run: str) -> Errand:

@@ -272,7 +272,7 @@ class Master:
             store=store,
             term=recovered.term,
             writer=pools.writer,
-            answer=Answers(store).answer,
+            answer=Answers(store, new_id).answer,
             reader=pools.reader,
             clock=self._clock,
             links=self._links,

@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from titan_master.clock import Clock
-from titan_master.core.core import Core
+from titan_master.core.core import Core, Heard
 from titan_master.core.effects import (
     AskHistory,
     CloseLog,
@@ -64,7 +64,7 @@ from titan_master.core.turn import Turn
 from titan_master.store.base import Store
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import AnyMessage, Error, ReadLog
+from titan_proto.messages import AnyMessage, Error, ReadLog, WorkerStatus
 
 _log = logging.getLogger("titan.engine")
 
@@ -133,8 +133,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     turn_inputs_max: int
 
 
-Answer = Sequence[Effect] | Asked
-"""Effects to release, or the question for the core, put precisely."""
+Answer = Sequence[Effect] | Asked | RunSubmitted
+"""Effects to release, or something for the core: the question put precisely, or what came of it."""
 
 
 class Engine:
@@ -187,6 +187,10 @@ class Engine:
             return
         self._inbox.append(item)
         self._turn_soon()
+
+    def hear(self, link_id: int, status: WorkerStatus) -> Heard:
+        """A heartbeat, past the inbox: it counts from now, also while a commit is under way."""
+        return self._core.hear(link_id, status, self._clock.now_ms())
 
     @property
     def is_full(self) -> bool:
@@ -356,7 +360,7 @@ class Engine:
             self._links.reply(effect.origin, refusal, end=True)
             return
         answer = done.result()
-        if isinstance(answer, Asked):
+        if isinstance(answer, (Asked, RunSubmitted)):
             self.put(answer)
         else:
             self._release(answer)

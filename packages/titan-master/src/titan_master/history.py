@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from titan_master.core import rerun
 from titan_master.core.effects import AskHistory, Effect, Reply, ServeLog
-from titan_master.core.inputs import Asked, Origin
+from titan_master.core.inputs import Asked, Origin, RunSubmitted
 from titan_master.store.base import AttemptRow, History
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
@@ -25,18 +26,23 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     JobChange,
+    JobList,
     JobView,
+    ListDead,
     ListJobs,
     ListRuns,
     ReadLog,
+    RerunRun,
     RunList,
     RunView,
     WaitJob,
     WaitRun,
     WatchRun,
 )
+from titan_proto.specs import RunSpec
 from titan_proto.states import ExitReason, JobState, RunState
 
+_SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
 _SHOWN: Final = 5
 """So many of the runs that an ambiguous name fits are named in the refusal."""
 
@@ -44,12 +50,18 @@ _SHOWN: Final = 5
 class Answers:
     """Answers from history."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, draw_id: Callable[[], str]) -> None:
         self._history = history
+        self._draw_id = draw_id
 
-    def answer(self, ask: AskHistory) -> Sequence[Effect] | Asked:
-        """What to do for `ask`: effects, or the question back to the core with the exact run."""
+    def answer(self, ask: AskHistory) -> Sequence[Effect] | Asked | RunSubmitted:
+        """What to do for `ask`: effects, or something for the core.
+
+        That is the question with the exact run, or the submission that a RerunRun comes to.
+        """
         request = ask.request
+        if isinstance(request, ListDead):
+            return (Reply(origin=ask.origin, message=self._list_dead(ask, request)),)
         if isinstance(request, ListRuns):
             return (Reply(origin=ask.origin, message=self._list_runs(ask, request)),)
         if isinstance(request, ReadLog) and request.attempt:
@@ -62,7 +74,9 @@ class Answers:
             return (Reply(origin=ask.origin, message=found),)
         if found in ask.live_ids:
             exact: Any = msgspec.structs.replace(request, run=found)
-            return Asked(origin=ask.origin, request=exact)
+            return Asked(origin=ask.origin, request=exact, by=ask.by)
+        if isinstance(request, RerunRun):
+            return self._rerun(ask, request, found)
         return self._HANDLERS[type(request)](self, ask.origin, request, found)
 
     # -- which run --------------------------------------------------------------------------------
@@ -71,7 +85,7 @@ class Answers:
         request = ask.request
         if isinstance(request, GetJob) and not request.run:
             return self._run_with_job(request.job, ask.live_ids)
-        assert not isinstance(request, ListRuns)
+        assert not isinstance(request, (ListRuns, ListDead))
         selector = request.run
         ended = self._history.resolve(selector)
         if len(ended) == 1 and self._is_exact(ended[0], selector):
@@ -115,6 +129,39 @@ class Answers:
         shown = {view.run_id for view in live}  # one of them may have ended since
         rest = tuple(view for view in ended.runs if view.run_id not in shown)
         return RunList(runs=(*live, *rest), cursor=following)
+
+    def _list_dead(self, ask: AskHistory, request: ListDead) -> AnyMessage:
+        page = self._history.dead(request.cursor, request.limit)
+        shown = {(view.run_id, view.job_id) for view in ask.live_jobs}  # one may have ended since
+        rest = tuple(view for view in page.jobs if (view.run_id, view.job_id) not in shown)
+        return JobList(jobs=(*ask.live_jobs, *rest), cursor=page.cursor)
+
+    def _rerun(
+        self, ask: AskHistory, request: RerunRun, run_id: str
+    ) -> Sequence[Effect] | RunSubmitted:
+        view, spec_bytes = self._history.run(run_id), self._history.spec(run_id)
+        if view is None or spec_bytes is None:
+            return _reply(ask.origin, _not_found(f"no run {run_id}"))
+        spec = _SPEC.decode(spec_bytes)
+        try:
+            taken_over = rerun.taken_over(spec, self._history.ends(run_id), request)
+        except rerun.NothingToRerun as error:
+            refusal = Error(
+                code=ErrorCode.CONFLICT, message=f"run {view.alias} is not run again: {error}"
+            )
+            return _reply(ask.origin, refusal)
+        return RunSubmitted(
+            origin=ask.origin,
+            run_id=self._draw_id(),
+            key=request.key,
+            digest=rerun.rerun_digest(request),
+            spec=spec,
+            spec_bytes=spec_bytes,
+            owner=ask.by,
+            rerun_of=run_id,
+            rerun_alias=view.alias,
+            taken_over=taken_over,
+        )
 
     def _any_ended(self) -> bool:
         return bool(self._history.runs("", 1).runs)

@@ -49,7 +49,7 @@ DAMAGE = {
     "without a live attempt": lambda s: setattr(jobs(s)["q"], "state", JobState.RUNNING),
     "with a live attempt": lambda s: setattr(jobs(s)["a"], "state", JobState.SUCCEEDED),
     "with an attempt": lambda s: setattr(jobs(s)["a"].attempt, "state", AttemptState.PREPARING),
-    "attempts lost": lambda s: setattr(jobs(s)["a"], "lost", 2),
+    "lost and 0 failed": lambda s: setattr(jobs(s)["a"], "lost", 2),
     "fence was never given": lambda s: setattr(s, "fence", 1),
     "which is not live": lambda s: s.workers["w2"].held.update({("x", "y"): 1}),
     "placed on w": lambda s: setattr(jobs(s)["a"].attempt, "worker_id", "w9"),

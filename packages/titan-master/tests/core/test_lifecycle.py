@@ -87,8 +87,8 @@ def test_a_failure_skips_everything_below_it_in_one_event_and_spares_other_branc
     turn = w.ended("r/a", 3, message="no such file")
     assert events(turn)[1:] == [
         (
-            "JobEnded(run_id=r, job_id=a, state=FAILED, reason=EXITED, number=1, exit_code=3,"
-            " message='no such file')"
+            "JobEnded(run_id=r, job_id=a, state=FAILED, reason=EXITED, number=1, failures=1,"
+            " exit_code=3, message='no such file')"
         ),
         "JobsDropped(run_id=r, job_ids=[b, c, d], state=SKIPPED, reason=PARENT_FAILED)",
     ]
@@ -134,15 +134,16 @@ def test_a_lost_attempt_is_tried_again_under_a_new_number():
     assert effects(turn)[0] == "CloseLog(ref=r/a.1, stdout_bytes=0, stderr_bytes=0, lost=True)"
 
 
-def test_a_job_whose_attempts_keep_being_lost_fails_at_the_crash_limit():
+def test_a_job_whose_attempts_keep_being_lost_is_quarantined_at_the_crash_limit():
     w = World({"w1": 4}, CoreConfig(crash_limit=2))
     w.submit(run("r", job("a"), job("b", "a")))
     w.ended("r/a", reason=ExitReason.LOST)
     turn = w.ended("r/a", reason=ExitReason.LOST)
     assert events(turn)[1:] == [
         (
-            "JobEnded(run_id=r, job_id=a, state=FAILED, reason=CRASH_LIMIT, number=2, lost=2,"
-            " message='2 attempts were lost with their workers: not tried again')"
+            "JobEnded(run_id=r, job_id=a, state=FAILED, reason=QUARANTINED, number=2, lost=2,"
+            " message='2 attempts were lost with their workers (crash_limit): it may be what kills"
+            " them, and is not tried again')"
         ),
         "JobsDropped(run_id=r, job_ids=[b], state=SKIPPED, reason=PARENT_FAILED)",
         "RunEnded(run_id=r, state=FAILED)",
@@ -156,16 +157,6 @@ def test_a_report_counts_only_for_the_newest_attempt_and_is_acknowledged_anyway(
     turn = w.report("w1", w.ended_report("r/a.1"))
     assert events(turn) == []
     assert effects(turn) == ["Tell(link_id=101, message=ReportAcks(refs=[r/a.1]))"]
-
-
-def test_a_report_counts_only_from_the_worker_that_holds_the_attempt():
-    w = World({"w1": 1, "w2": 1})
-    w.submit(run("r", job("a")))
-    assert w.worker_of("r/a") == "w1"
-    turn = w.report("w2", w.ended_report("r/a"))
-    assert events(turn) == []
-    assert effects(turn) == ["Tell(link_id=102, message=ReportAcks(refs=[r/a.1]))"]
-    assert w.job_states("r") == {"a": "PLACED"}
 
 
 def test_an_end_reported_twice_is_one_end():

@@ -52,7 +52,7 @@ def test_a_service_that_ends_before_it_was_healthy_fails_its_job(code):
     turn = w.ended("r/api", code)
     assert [event for event in events(turn) if "JobEnded" in event] == [
         "JobEnded(run_id=r, job_id=api, state=FAILED, reason=EXITED, number=1"
-        + (", exit_code=1)" if code else ")")
+        + (", failures=1, exit_code=1)" if code else ")")
     ]
 
 

@@ -7,6 +7,7 @@ from core_world import World, job, run
 from titan_master.core.core import CoreConfig
 from titan_master.core.transitions import TABLES
 from titan_proto.messages import CancelRun, StopService
+from titan_proto.specs import RetryPolicy
 from titan_proto.states import ExitReason, JobState
 
 
@@ -28,6 +29,33 @@ def ends():
     w.ended("s/a")
     w.advance(5)
     w.ended("s/b")
+    return w
+
+
+def retries():
+    w = World({"w1": 9}, CoreConfig(crash_limit=9))
+    again = RetryPolicy(limit=9, delay_ms=1_000, jitter=False)
+    short = {"retries": again, "job_timeout_ms": 3_000}
+    w.submit(run("r", job("a", retries=again), job("b", **short), job("c", **short)))
+    w.ended("r/a", 1)
+    w.running("r/b")
+    w.ended("r/b", 1)
+    w.advance(1_000)
+    w.running("r/a")
+    w.ended("r/a")
+    w.advance(2_000)
+    w.ended("r/c", 1)
+    w.ended("r/b", reason=ExitReason.TIMED_OUT)
+    w.submit(run("s", job("a", retries=RetryPolicy(limit=1, delay_ms=9_000), job_timeout_ms=4_000)))
+    w.ended("s/a", 1)
+    w.advance(4_000)
+    w.submit(run("t", job("a", retries=again)))
+    w.ended("t/a", 1)
+    w.ask(CancelRun(run="t"))
+    w.submit(run("u", job("a", job_timeout_ms=4_000), job("b", "a")))
+    w.join("w1", slots=1)
+    w.leave("w1")
+    w.advance(4_000)
     return w
 
 
@@ -67,7 +95,7 @@ def services():
 
 
 def test_every_legal_move_is_made_and_no_other():
-    made = set().union(*(story().moves for story in (ends, cancels, workers, services)))
+    made = set().union(*(story().moves for story in (ends, retries, cancels, workers, services)))
     legal = {(table, str(frm), str(to)) for table, moves in TABLES.items() for frm, to in moves}
     assert sorted(made) == sorted(legal)
 
@@ -85,6 +113,6 @@ def test_nothing_leaves_a_terminal_state():
 
 
 def test_every_job_state_can_be_reached_and_left_unless_it_is_an_end():
-    states = set(JobState) - {JobState.UNKNOWN}
+    states = set(JobState) - {JobState.UNKNOWN, JobState.WAITING}
     moves = TABLES["JOB"]
     assert {to for _, to in moves} | {JobState.BLOCKED} == states

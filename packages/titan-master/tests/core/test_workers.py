@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from core_world import World, effects, events, job, kinds, run
 
-from titan_master.core.core import CoreConfig
+from titan_master.core.core import CoreConfig, Heard
 from titan_master.core.inputs import LinkClosed, ReportsArrived, WorkerArrived, WorkerHeard
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import CancelRun, GetJob, WorkerStatus
@@ -181,7 +181,7 @@ def test_an_attempt_cancelled_before_its_worker_heard_of_it_is_cancelled_and_nev
     assert events(turn)[1:] == [
         (
             "JobEnded(run_id=r, job_id=a, state=CANCELLED, reason=CANCELLED, number=1,"
-            " message='cancelled before its worker had heard of it')"
+            " message='stopped before its worker had heard of it')"
         ),
         "RunEnded(run_id=r, state=CANCELLED)",
     ]
@@ -261,10 +261,96 @@ def test_a_lost_worker_that_returns_is_told_to_stop_what_was_given_away():
     assert w.job_state("r/a") is JobState.PLACED
 
 
-def test_a_long_pause_of_the_master_is_no_shortcut_past_silence():
+def test_a_master_that_stood_still_gives_everyone_a_fresh_lease():
+    """It could hear nobody: an hour of its own sleep is no silence of its workers."""
     w = placed()
     w.now_ms += 3_600_000
-    assert kinds(w.turn())[:2] == ["WorkerSilent", "WorkerLost"]
+    assert kinds(w.turn()) == []
+    assert kinds(w.advance(9_999)) == []
+    assert kinds(w.advance(20_001)) == ["WorkerSilent", "WorkerLost", "AttemptEnded", "JobsQueued"]
+
+
+def test_a_master_that_was_only_a_little_late_goes_by_what_it_heard():
+    w = placed()
+    w.advance(9_999)
+    w.now_ms += 10_000
+    assert kinds(w.turn()) == ["WorkerSilent"]
+
+
+def test_a_heartbeat_counts_from_the_moment_it_is_received_not_from_the_next_turn():
+    """A commit may take long; meanwhile nobody is silent whose heartbeats arrive."""
+    w = placed()
+    w.advance(9_000)
+    status = WorkerStatus(running=1)
+    assert w.core.hear(w.links["w1"], status, w.now_ms) is Heard.KNOWN
+    assert kinds(w.advance(9_999)) == []
+    assert kinds(w.advance(1)) == ["WorkerSilent"]
+
+
+def test_a_silent_worker_that_is_heard_returns_by_an_input():
+    w = placed()
+    w.advance(10_000)
+    assert w.core.hear(w.links["w1"], WorkerStatus(running=1), w.now_ms) is Heard.RETURNING
+    assert kinds(w.heartbeat("w1")) == ["WorkerReturned"]
+
+
+def test_a_worker_given_up_is_not_acknowledged_though_nobody_has_heard_of_it_yet():
+    """Its lease must not go on: what was its own is being given away."""
+    w = placed()
+    link = w.links["w1"]
+    w.advance(30_000)
+    assert w.core.hear(link, WorkerStatus(running=1), w.now_ms) is Heard.STRANGER
+
+
+def test_a_shorter_lease_begins_when_the_workers_have_been_told():
+    w = placed()
+    w.config = CoreConfig(lost_after_ms=3_000)
+    w.restart()
+    assert kinds(w.advance(27_000)) == []
+    assert "WorkerLost" in kinds(w.advance(3_000))
+
+
+def test_an_attempt_out_of_time_before_its_worker_heard_of_it_timed_out_and_was_not_cancelled():
+    """Found by the simulator, seed 144."""
+    w = World({"w1": 1})
+    w.submit(run("r", job("a", job_timeout_ms=5_000)))
+    w.cut("w1")
+    w.advance(5_000)
+    turn = w.join("w1")
+    assert "reason=TIMED_OUT" in events(turn)[0]
+    assert "state=FAILED, reason=TIMED_OUT" in events(turn)[1]
+
+
+def test_an_exclusive_job_of_a_lost_worker_waits_until_its_old_attempt_is_surely_over():
+    w = World({"w1": 1, "w2": 1})
+    w.submit(run("r", job("a", exclusive=True)))
+    w.running("r/a")
+    w.advance(5_000)
+    w.heartbeat("w2")
+    w.advance(15_000)
+    w.heartbeat("w2")
+    assert kinds(w.advance(10_000)) == ["WorkerLost", "AttemptEnded", "JobBackoff"]
+    w.heartbeat("w2")
+    assert kinds(w.advance(2_999)) == []
+    assert kinds(w.advance(1)) == ["JobsQueued", "AttemptPlaced"]
+
+
+def test_a_report_on_what_was_never_placed_there_closes_the_link():
+    w = World({"w1": 1, "w2": 1})
+    w.submit(run("r", job("a")))
+    assert w.worker_of("r/a") == "w1"
+    for name in ("r/a", "r/a.2", "r/b.1"):
+        link = w.links["w2"]
+        turn = w.report("w2", w.ended_report(name))
+        assert events(turn) == []
+        assert effects(turn) == [
+            (
+                f"HangUp(link_id={link}, code=PERMISSION_DENIED, reason='worker w2 reports on"
+                f" {w.ref(name)}, which was never placed on it')"
+            )
+        ]
+        w.join("w2")
+    assert w.job_states("r") == {"a": "PLACED"}
 
 
 def test_a_lost_worker_is_forgotten_after_a_day():

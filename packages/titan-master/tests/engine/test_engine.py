@@ -20,6 +20,7 @@ from titan_master.history import Answers
 from titan_master.store.base import StoreError
 from titan_master.store.memory import MemoryStore
 from titan_proto.errors import ErrorCode
+from titan_proto.io.entropy import new_id
 from titan_proto.messages import (
     Error,
     GetRun,
@@ -123,7 +124,7 @@ class Rig:
             store=store,
             term=found.term,
             writer=writer,
-            answer=Answers(store).answer,
+            answer=Answers(store, new_id).answer,
             reader=reader,
             clock=self.clock,
             links=self.links,
@@ -403,7 +404,7 @@ def ended():
         def runs(self, _cursor, _limit):
             return RunList(runs=(view,))
 
-    return view, Answers(History())
+    return view, Answers(History(), new_id)
 
 
 def test_a_run_that_ends_while_history_is_asked_is_one_run(ended):

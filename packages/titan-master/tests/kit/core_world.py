@@ -15,7 +15,7 @@ import msgspec
 
 from titan_master.core.apply import apply
 from titan_master.core.check import check
-from titan_master.core.core import Core, CoreConfig, Turn
+from titan_master.core.core import Core, CoreConfig, Heard, Turn
 from titan_master.core.effects import Reply
 from titan_master.core.events import AnyEvent
 from titan_master.core.inputs import (
@@ -281,10 +281,13 @@ class World:
         return self.turn(WorkerArrived(link_id=self._link, join=join))
 
     def heartbeat(self, *names: str) -> Turn:
+        """Heard at once, as the engine does; only what changes something makes an input."""
+        status = WorkerStatus(running=0)
         return self.turn(
             *(
-                WorkerHeard(link_id=self.links[name], status=WorkerStatus(running=0))
+                WorkerHeard(link_id=self.links[name], status=status)
                 for name in names
+                if self.core.hear(self.links[name], status, self.now_ms) is Heard.RETURNING
             )
         )
 

@@ -83,5 +83,7 @@ WORKER_SLOTS_DEFAULT: Final = 4
 WORKER_SLOTS: Final = 4_096
 WORKER_LOST_AFTER_MS: Final = 30_000
 HEARTBEATS_PER_LEASE: Final = 6
+CRASH_LIMIT: Final = 3
+"""Attempts of one job that may be lost with their workers before it is quarantined."""
 DEFAULT_PORT: Final = 9090
 DEFAULT_WORKER_PORT: Final = 8080

@@ -122,3 +122,5 @@ RUN_TERMINAL: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.C
 JOB_TERMINAL: Final = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.SKIPPED, JobState.CANCELLED}
 )
+DECISIONS: Final = frozenset({ExitReason.REJECTED, ExitReason.EXPIRED})
+"""Reasons of a failure that was somebody's decision: in no list of dead jobs."""

@@ -9,20 +9,19 @@ from __future__ import annotations
 from titan_master.core import lifecycle
 from titan_master.core.apply import KEY_REMEMBERED_MS
 from titan_master.core.events import RunAccepted
-from titan_master.core.inputs import RunSubmitted
+from titan_master.core.inputs import Origin, RunSubmitted
 from titan_master.core.state import KeyRecord, State
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import slug
 from titan_proto.limits import JOBS_PER_RUN, SUBMIT_KEY_CHARS
 from titan_proto.messages import RunReceipt
+from titan_proto.specs import JobKind
 
 
 def submit(draft: Draft, item: RunSubmitted) -> None:
     """Accept a run, recognise it, or say why not."""
-    known = remembered(draft.state, item.key, draft.now_ms)
-    if known is not None:
-        _recognise(draft, item, known)
+    if known_before(draft, item.origin, item.key, item.digest):
         return
     refusal = _limit_met(draft, item)
     if refusal is not None:
@@ -39,6 +38,14 @@ def submit(draft: Draft, item: RunSubmitted) -> None:
     _accept(draft, item)
 
 
+def known_before(draft: Draft, origin: Origin, key: str, digest: str) -> bool:
+    """Answer what was submitted under this key before; False if it is new."""
+    known = remembered(draft.state, key, draft.now_ms)
+    if known is not None:
+        _recognise(draft, origin, key, digest, known)
+    return known is not None
+
+
 def remembered(state: State, key: str, now_ms: int) -> KeyRecord | None:
     """What a key was used for. One that is too old may still lie in the state: it counts no more."""
     record = state.keys.get(key)
@@ -47,15 +54,15 @@ def remembered(state: State, key: str, now_ms: int) -> KeyRecord | None:
     return record
 
 
-def _recognise(draft: Draft, item: RunSubmitted, known: KeyRecord) -> None:
-    if known.digest == item.digest:
+def _recognise(draft: Draft, origin: Origin, key: str, digest: str, known: KeyRecord) -> None:
+    if known.digest == digest:
         receipt = RunReceipt(run_id=known.run_id, alias=known.alias, known=True)
-        draft.reply(item.origin, receipt)
+        draft.reply(origin, receipt)
         return
     draft.refuse(
-        item.origin,
+        origin,
         ErrorCode.CONFLICT,
-        f"key {item.key!r} was used for {known.alias}, which has another content: "
+        f"key {key!r} was used for {known.alias}, which has another content: "
         "use a new key for a new run",
         details={"run_id": known.run_id, "alias": known.alias},
     )
@@ -96,8 +103,24 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         owner=item.owner,
         jobs=len(item.spec.jobs),
         spec=item.spec_bytes,
+        rerun_of=item.rerun_of,
+        rerun_alias=item.rerun_alias,
+        taken_over=_taken_over(draft.state, item),
     )
     draft.emit(event, item.spec)
     run = draft.state.runs[item.run_id]
     draft.reply(item.origin, RunReceipt(run_id=run.run_id, alias=run.alias))
     lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
+
+
+def _taken_over(state: State, item: RunSubmitted) -> tuple[str, ...]:
+    """What need not run again; of services only those that are up, for others may need them."""
+    if not item.taken_over:
+        return ()
+    up = {service.name for service in state.services.values()}
+    services = {job.id for job in item.spec.jobs if job.kind is JobKind.SERVICE}
+    return tuple(
+        job_id
+        for job_id in item.taken_over
+        if job_id not in services or f"{item.spec.name}/{job_id}" in up
+    )

@@ -19,6 +19,7 @@ from titan_master.core.events import (
     AttemptStarted,
     ClusterFounded,
     Event,
+    JobBackoff,
     JobCancelling,
     JobEnded,
     JobsDropped,
@@ -153,6 +154,7 @@ def _master_started(state: State, event: MasterStarted) -> None:
     state.term = event.term
     state.software = event.software
     state.started_at_ms = event.at_ms
+    state.lost_after_ms = event.lost_after_ms
 
 
 def _poison_remembered(state: State, event: PoisonRemembered) -> None:
@@ -182,7 +184,9 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         order=[],
         children={},
         counts={},
-        remaining=len(spec.jobs),
+        remaining=len(spec.jobs) - len(event.taken_over),
+        rerun_of=event.rerun_of,
+        rerun_alias=event.rerun_alias,
     )
     state.runs[event.run_id] = run
     state.aliases[run.alias] = event.run_id
@@ -191,7 +195,7 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
     state.keys[event.key] = KeyRecord(
         digest=event.digest, run_id=event.run_id, alias=run.alias, at_ms=event.at_ms
     )
-    _add_jobs(state, run, spec, event.at_ms)
+    _add_jobs(state, run, spec, frozenset(event.taken_over), event.at_ms)
 
 
 def _forget_old_keys(state: State, at_ms: int) -> None:
@@ -204,18 +208,27 @@ def _forget_old_keys(state: State, at_ms: int) -> None:
         del state.keys[key]
 
 
-def _add_jobs(state: State, run: Run, spec: RunSpec, at_ms: int) -> None:
+def _add_jobs(
+    state: State, run: Run, spec: RunSpec, taken_over: frozenset[str], at_ms: int
+) -> None:
     """Every job in its first state. One loop, because a run may have 100,000 jobs."""
     run_id, jobs, order = run.run_id, run.jobs, run.order
     push = state.queue.push
     seq = state.queued_seq
     blocked, scheduled, queued = JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED
     dependants: list[Job] = []
-    delayed = 0
+    delayed = waiting = 0
     for index, job_spec in enumerate(spec.jobs):
-        if job_spec.dependencies:
+        # Where nothing is taken over, the usual case, no name is looked up.
+        if taken_over and job_spec.id in taken_over:
+            job = Job(job_spec, run_id, index, JobState.SUCCEEDED, 0)
+            job.reason = ExitReason.TAKEN_OVER
+            job.ended_at_ms = at_ms
+            dependants.append(job)
+        elif job_spec.dependencies and not taken_over.issuperset(job_spec.dependencies):
             job = Job(job_spec, run_id, index, blocked, 0)
             dependants.append(job)
+            waiting += 1
         elif job_spec.delay_ms > 0:
             delayed += 1
             job = Job(job_spec, run_id, index, scheduled, 0, at_ms + job_spec.delay_ms)
@@ -230,11 +243,16 @@ def _add_jobs(state: State, run: Run, spec: RunSpec, at_ms: int) -> None:
     children = run.children
     for job in dependants:
         parents = dict.fromkeys(job.spec.dependencies)
-        job.waiting = len(parents)
+        job.waiting = len(parents) - sum(parent in taken_over for parent in parents)
         for parent in parents:
             children.setdefault(jobs[parent].index, []).append(job.index)
     state.queued_seq, ready = seq, seq - state.queued_seq
-    for first, number in ((blocked, len(dependants)), (scheduled, delayed), (queued, ready)):
+    for first, number in (
+        (blocked, waiting),
+        (scheduled, delayed),
+        (queued, ready),
+        (JobState.SUCCEEDED, len(taken_over)),
+    ):
         if number:
             run.counts[first] = number
             state.counts[first] = state.counts.get(first, 0) + number
@@ -274,11 +292,22 @@ def _jobs_queued(state: State, event: JobsQueued) -> None:
         _enqueue(state, job, event.at_ms)
 
 
+def _job_backoff(state: State, event: JobBackoff) -> None:
+    run = _run_of(state, event.run_id)
+    job = run.jobs[event.job_id]
+    if job.attempt is None or job.attempt.is_live:
+        raise InvariantViolation(f"{run.run_id}/{event.job_id}: backs off from no ended attempt")
+    _move_job(state, run, job, JobState.BACKOFF)
+    job.ready_at_ms = event.until_ms
+    job.failures = event.failures
+
+
 def _job_cancelling(state: State, event: JobCancelling) -> None:
     run = _run_of(state, event.run_id)
     job = run.jobs[event.job_id]
     attempt = _attempt_of(job, job.number)
     _move_job(state, run, job, JobState.CANCELLING)
+    job.stop_reason = event.reason
     _move_attempt(state, attempt, AttemptState.STOPPING, f"{event.run_id}/{event.job_id}")
 
 
@@ -297,6 +326,7 @@ def _job_ended(state: State, event: JobEnded) -> None:
     _move_job(state, run, job, event.state)
     job.reason = event.reason
     job.message = event.message
+    job.failures = event.failures
     job.ended_at_ms = event.at_ms
     if event.state is JobState.SUCCEEDED:
         order = run.order
@@ -320,6 +350,7 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
         fence=event.fence,
         placed_at_ms=event.at_ms,
     )
+    job.first_placed_at_ms = job.first_placed_at_ms or event.at_ms
     state.fence = event.fence
     worker.held[event.run_id, event.job_id] = event.number
 
@@ -442,6 +473,7 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     RunEnded: _run_ended,
     JobsScheduled: _jobs_scheduled,
     JobsQueued: _jobs_queued,
+    JobBackoff: _job_backoff,
     JobCancelling: _job_cancelling,
     JobsDropped: _jobs_dropped,
     JobEnded: _job_ended,

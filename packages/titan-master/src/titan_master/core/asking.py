@@ -11,24 +11,27 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from titan_master.core import lifecycle, queries, services
+from titan_master.core import admission, lifecycle, queries, services
 from titan_master.core.effects import AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
+from titan_master.core.rerun import rerun_digest
 from titan_master.core.state import Job, Run
 from titan_master.core.turn import Draft
 from titan_master.core.waiters import changes, is_reached, serve_log
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import is_run_id
-from titan_proto.limits import JOB_ID_CHARS, PAGE_ITEMS
+from titan_proto.limits import JOB_ID_CHARS, PAGE_ITEMS, SUBMIT_KEY_CHARS
 from titan_proto.messages import (
     CancelRun,
     GetJob,
     GetRun,
     GetStats,
+    ListDead,
     ListJobs,
     ListRuns,
     ListServices,
     ReadLog,
+    RerunRun,
     RunList,
     RunView,
     StopService,
@@ -42,16 +45,21 @@ LAST: Final = "@last"
 LIVE_CURSOR: Final = "live:"
 """Marks a cursor of ListRuns that still stands among the live runs; others are history's own."""
 
-OfOneRun = GetRun | CancelRun | ListJobs | GetJob | WaitRun | WaitJob | WatchRun | ReadLog
+OfOneRun = (
+    GetRun | CancelRun | ListJobs | GetJob | WaitRun | WaitJob | WatchRun | ReadLog | RerunRun
+)
 
 
 def ask(draft: Draft, item: Asked) -> None:
     """Answer a request, now or by a waiter, or pass it on to history."""
+    if isinstance(item.request, RerunRun):
+        _rerun_run(draft, item.origin, item.request, item.by)
+        return
     _HANDLERS[type(item.request)](draft, item.origin, item.request)
 
 
 # -- finding what is meant ------------------------------------------------------------------------
-def _find_run(draft: Draft, origin: Origin, request: OfOneRun) -> Run | None:
+def _find_run(draft: Draft, origin: Origin, request: OfOneRun, by: str = "") -> Run | None:
     """The live run that the request means; None when somebody else answers."""
     state, selector = draft.state, request.run
     if selector == LAST:
@@ -63,7 +71,7 @@ def _find_run(draft: Draft, origin: Origin, request: OfOneRun) -> Run | None:
     run = state.runs.get(state.aliases.get(selector, selector))
     if run is None:
         live_ids = () if is_run_id(selector) else _with_prefix(draft, selector)
-        draft.require(AskHistory(origin=origin, request=request, live_ids=live_ids))
+        draft.require(AskHistory(origin=origin, request=request, live_ids=live_ids, by=by))
     return run
 
 
@@ -138,6 +146,31 @@ def _cancel_run(draft: Draft, origin: Origin, request: CancelRun) -> None:
         draft.reply(origin, queries.run_view(run))
     else:
         draft.reply(origin, queries.run_view(run, lifecycle.verdict(run), draft.now_ms))
+
+
+def _rerun_run(draft: Draft, origin: Origin, request: RerunRun, by: str) -> None:
+    """A key that is known is answered here; history makes a submission of a new one."""
+    if not 0 < len(request.key) <= SUBMIT_KEY_CHARS:
+        message = f"a submit key has 1 to {SUBMIT_KEY_CHARS} (SUBMIT_KEY_CHARS) characters"
+        draft.refuse(origin, ErrorCode.INVALID_SPEC, message)
+        return
+    if admission.known_before(draft, origin, request.key, rerun_digest(request)):
+        return
+    run = _find_run(draft, origin, request, by)
+    if run is not None:
+        draft.refuse(
+            origin,
+            ErrorCode.CONFLICT,
+            f"run {run.alias} has not ended: wait for its end, or `titan cancel {run.alias}` first",
+        )
+
+
+def _list_dead(draft: Draft, origin: Origin, request: ListDead) -> None:
+    """Those of live runs stand on the first page; all others are history's."""
+    limit = max(1, min(request.limit, PAGE_ITEMS))
+    exact = replace(request, limit=limit)
+    live = () if request.cursor else queries.dead_jobs(draft.state)
+    draft.require(AskHistory(origin=origin, request=exact, live_jobs=live))
 
 
 def _wait_run(draft: Draft, origin: Origin, request: WaitRun) -> None:
@@ -243,6 +276,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     GetJob: _get_job,
     WaitJob: _wait_job,
     ReadLog: _read_log,
+    ListDead: _list_dead,
     ListServices: _list_services,
     StopService: services.stop_service,
     GetStats: _get_stats,

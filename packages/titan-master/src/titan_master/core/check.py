@@ -18,6 +18,7 @@ from titan_proto.states import (
 )
 
 HOLDS_ATTEMPT = (JobState.PLACED, JobState.RUNNING, JobState.CANCELLING)
+WAITS_FOR_TIME_OR_SLOT = (JobState.SCHEDULED, JobState.QUEUED, JobState.BACKOFF)
 
 
 def check(state: State) -> None:
@@ -72,7 +73,7 @@ def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
     unmet = sum(parent.state is not JobState.SUCCEEDED for parent in parents)
     if job.waiting != unmet:
         yield f"{name}: counts {job.waiting} unmet dependencies, has {unmet}"
-    if unmet and (job.attempt is not None or job.state in (JobState.SCHEDULED, JobState.QUEUED)):
+    if unmet and (job.attempt is not None or job.state in WAITS_FOR_TIME_OR_SLOT):
         yield f"{name}: {job.state} before its dependencies"
     if job.state is JobState.BLOCKED:
         if not unmet:
@@ -84,6 +85,10 @@ def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
 
 def _attempt_problems(state: State, job: Job, name: str) -> Iterator[str]:
     attempt = job.attempt
+    if job.state is JobState.BACKOFF and attempt is None:
+        yield f"{name}: backs off from nothing"
+    if job.failures and job.failures > job.spec.retries.limit and not job.is_terminal:
+        yield f"{name}: {job.failures} failures, and it goes on"
     is_up = (job.run_id, job.spec.id) in state.services
     if job.state in HOLDS_ATTEMPT and (attempt is None or not attempt.is_live):
         yield f"{name}: {job.state} without a live attempt"
@@ -98,8 +103,10 @@ def _attempt_problems(state: State, job: Job, name: str) -> Iterator[str]:
     }.get(job.state, attempt.state)
     if attempt.state is not expected:
         yield f"{name}: {job.state} with an attempt {attempt.state}"
-    if job.lost > attempt.number:
-        yield f"{name}: {job.lost} of {attempt.number} attempts lost"
+    if job.lost + job.failures > attempt.number:
+        yield f"{name}: {job.lost} lost and {job.failures} failed of {attempt.number} attempts"
+    if not job.first_placed_at_ms:
+        yield f"{name}: it has an attempt and was never placed"
     if attempt.fence > state.fence:
         yield f"{name}: its fence was never given"
 

@@ -7,6 +7,7 @@ The engine calls it: ``start`` once, then ``handle`` for each input of a batch, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final
 
 from titan_master.core import admission, asking, lifecycle, placement, workers
@@ -24,11 +25,24 @@ from titan_master.core.inputs import (
     WorkerLeft,
 )
 from titan_master.core.state import State
-from titan_master.core.timers import JobsDue
+from titan_master.core.timers import JobsDue, OvertimeDue
 from titan_master.core.turn import CoreConfig, Draft, Turn
 from titan_proto.ids import AttemptRef
+from titan_proto.messages import WorkerStatus
+from titan_proto.states import WorkerState
 
-__all__ = ["Core", "CoreConfig", "Turn"]
+__all__ = ["Core", "CoreConfig", "Heard", "Turn"]
+
+
+class Heard(Enum):
+    """Whose heartbeat it was, and so what to do about it."""
+
+    STRANGER = "STRANGER"
+    """Nobody who has joined on that link, or somebody given up: no acknowledgement."""
+    KNOWN = "KNOWN"
+    """Acknowledge it."""
+    RETURNING = "RETURNING"
+    """Acknowledge it, and put it into the inbox too: the worker's state changes by it."""
 
 
 class Core:
@@ -53,10 +67,17 @@ class Core:
         draft = self._at(now_ms)
         if not self.state.cluster_id:
             draft.emit(ClusterFounded(at_ms=now_ms, cluster_id=cluster_id, name=cluster_name))
-        draft.emit(MasterStarted(at_ms=now_ms, term=term, software=software))
+        told_ms = self.state.lost_after_ms
+        lost_after_ms = draft.config.lost_after_ms
+        draft.emit(
+            MasterStarted(at_ms=now_ms, term=term, software=software, lost_after_ms=lost_after_ms)
+        )
         for run in self.state.runs.values():
             draft.timers.delay_run(run)
-        workers.fresh_leases(draft)
+            lifecycle.watch_overtime(draft, run)
+        # Workers go by the lease that they were told last until they have joined again: a shorter
+        # one must not let this master give away what is theirs still.
+        workers.fresh_leases(draft, longer_ms=max(0, told_ms - lost_after_ms))
         for worker in self.state.workers.values():
             for (run_id, job_id), number in worker.held.items():
                 ref = AttemptRef(run_id, job_id, number)
@@ -66,15 +87,33 @@ class Core:
         """Take in one fact from outside."""
         _HANDLERS[type(item)](self._at(now_ms), item)
 
+    def hear(self, link_id: int, status: WorkerStatus, now_ms: int) -> Heard:
+        """A heartbeat, the moment it is received: it must not wait for a commit that is under way.
+
+        Changes nothing durable. What the answer depends on is in memory ahead of the disk: a worker
+        that is being declared lost is not acknowledged, though nobody has heard of it yet.
+        """
+        worker_id = self._draft.roster.hear(link_id, status, now_ms)
+        if worker_id is None:
+            return Heard.STRANGER
+        worker = self.state.workers[worker_id]
+        return Heard.KNOWN if worker.state is WorkerState.ONLINE else Heard.RETURNING
+
     def settle(self, now_ms: int) -> None:
         """Do what time and free slots allow: due deadlines, then placement; bounded work."""
         draft = self._at(now_ms)
+        due_ms = draft.timers.next_ms()
+        if due_ms is not None and now_ms - due_ms > draft.config.silent_after_ms:
+            # It should have been called then: this process stood still, and so could hear nobody.
+            workers.fresh_leases(draft)
         for _ in range(draft.config.deadlines_max):
             due = draft.timers.pop_due(draft.now_ms)
             if due is None:
                 break
             if isinstance(due, JobsDue):
                 lifecycle.delays_over(draft, due)
+            elif isinstance(due, OvertimeDue):
+                lifecycle.time_over(draft, due)
             else:
                 workers.look_at(draft, due.worker_id)
         placement.place(draft)

@@ -17,9 +17,12 @@ from titan_proto.messages import (
     CancelRun,
     GetJob,
     GetRun,
+    JobView,
+    ListDead,
     ListJobs,
     ListRuns,
     ReadLog,
+    RerunRun,
     RunView,
     WaitJob,
     WaitRun,
@@ -51,7 +54,17 @@ class HangUp(Struct, frozen=True, kw_only=True):
 
 
 HistoryAsk = (
-    GetRun | ListRuns | ListJobs | GetJob | WaitRun | WaitJob | WatchRun | ReadLog | CancelRun
+    GetRun
+    | ListRuns
+    | ListJobs
+    | GetJob
+    | WaitRun
+    | WaitJob
+    | WatchRun
+    | ReadLog
+    | CancelRun
+    | RerunRun
+    | ListDead
 )
 
 
@@ -59,7 +72,8 @@ class AskHistory(Struct, frozen=True, kw_only=True):
     """The core alone cannot answer: the run has ended, or its name may be another run's prefix.
 
     The engine looks into the store (off the loop) and answers; where the answer is one of
-    `live_ids`, it gives the request back to the core with that exact id.
+    `live_ids`, it gives the request back to the core with that exact id. What history makes of a
+    RerunRun is a submission, which goes to the core like any other.
     """
 
     origin: Origin
@@ -68,6 +82,10 @@ class AskHistory(Struct, frozen=True, kw_only=True):
     """Live runs that the selector fits as a prefix, or that have the bare job id."""
     live_runs: tuple[RunView, ...] = ()
     """For ListRuns: the active ones, newest first, to stand before the ended ones."""
+    live_jobs: tuple[JobView, ...] = ()
+    """For ListDead: those of active runs, to stand before those of ended ones."""
+    by: str = ""
+    """For RerunRun: who asks."""
 
 
 class ServeLog(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from titan_proto.limits import WORKER_LOST_AFTER_MS
 from titan_proto.states import ExitReason, JobState, RunState
 
 
@@ -31,6 +32,8 @@ class MasterStarted(Event, frozen=True, kw_only=True):
 
     term: int
     software: str = ""
+    lost_after_ms: int = WORKER_LOST_AFTER_MS
+    """The lease that it tells its workers."""
 
 
 # -- runs ---------------------------------------------------------------------------------------
@@ -48,6 +51,11 @@ class RunAccepted(Event, frozen=True, kw_only=True):
     jobs: int
     spec: bytes
     """msgpack of the RunSpec, as it arrived."""
+    rerun_of: str = ""
+    """Id of the run that this one repeats."""
+    rerun_alias: str = ""
+    taken_over: tuple[str, ...] = ()
+    """Jobs that succeeded there and do not run again: they begin as SUCCEEDED."""
 
 
 class RunCancelRequested(Event, frozen=True, kw_only=True):
@@ -79,11 +87,23 @@ class JobsQueued(Event, frozen=True, kw_only=True):
     job_ids: tuple[str, ...]
 
 
+class JobBackoff(Event, frozen=True, kw_only=True):
+    """Its attempt failed or was lost, and it will be queued again, but not before `until_ms`."""
+
+    run_id: str
+    job_id: str
+    until_ms: int
+    failures: int
+    """Attempts that failed by themselves, this one included."""
+
+
 class JobCancelling(Event, frozen=True, kw_only=True):
     """The job's attempt has been told to stop; the job ends when the attempt does."""
 
     run_id: str
     job_id: str
+    reason: ExitReason = ExitReason.CANCELLED
+    """TIMED_OUT when the job as a whole took too long."""
 
 
 class JobsDropped(Event, frozen=True, kw_only=True):
@@ -104,6 +124,7 @@ class JobEnded(Event, frozen=True, kw_only=True):
     reason: ExitReason
     number: int
     lost: int = 0
+    failures: int = 0
     exit_code: int = 0
     signal: int = 0
     message: str = ""
@@ -232,6 +253,7 @@ AnyEvent = (
     | RunEnded
     | JobsScheduled
     | JobsQueued
+    | JobBackoff
     | JobCancelling
     | JobsDropped
     | JobEnded

@@ -14,10 +14,12 @@ from titan_proto.messages import (
     GetRun,
     GetStats,
     Join,
+    ListDead,
     ListJobs,
     ListRuns,
     ListServices,
     ReadLog,
+    RerunRun,
     StopService,
     WaitJob,
     WaitRun,
@@ -45,6 +47,8 @@ Ask = (
     | WaitJob
     | WatchRun
     | ReadLog
+    | RerunRun
+    | ListDead
     | ListServices
     | StopService
     | GetStats
@@ -64,6 +68,11 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     spec_bytes: bytes
     """The msgpack encoding of `spec`, as the journal keeps it."""
     owner: str
+    rerun_of: str = ""
+    """Id of the ended run that this one repeats."""
+    rerun_alias: str = ""
+    taken_over: tuple[str, ...] = ()
+    """Jobs that succeeded there and need not run again."""
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -71,6 +80,8 @@ class Asked(Struct, frozen=True, kw_only=True):
 
     origin: Origin
     request: Ask
+    by: str = ""
+    """The public id of the token behind the link; a run keeps it as its owner."""
 
 
 class ExchangeDropped(Struct, frozen=True, kw_only=True):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from titan_master.core import graph, services
+from titan_master.core import graph, retrying, services
 from titan_master.core.events import (
     AttemptEnded,
     AttemptStarted,
+    JobBackoff,
     JobCancelling,
     JobEnded,
     JobsDropped,
@@ -21,7 +22,7 @@ from titan_master.core.events import (
     RunEnded,
 )
 from titan_master.core.state import Attempt, Job, Run
-from titan_master.core.timers import JobsDue, still_due
+from titan_master.core.timers import JobsDue, OvertimeDue, still_due
 from titan_master.core.turn import Draft
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import REPORT_MESSAGE_CHARS
@@ -29,7 +30,8 @@ from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
-NOT_STARTED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED)
+NOT_PLACED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED, JobState.BACKOFF)
+"""States of a job that can end at once, because nothing of it is anywhere."""
 
 
 # -- reports --------------------------------------------------------------------------------------
@@ -88,9 +90,15 @@ def _started_at_ms(attempt: Attempt, report: AttemptReport, now_ms: int) -> int:
 
 
 def lose_attempt(
-    draft: Draft, ref: AttemptRef, attempt: Attempt, reason: ExitReason, message: str
+    draft: Draft,
+    ref: AttemptRef,
+    attempt: Attempt,
+    reason: ExitReason,
+    message: str,
+    *,
+    hold_ms: int = 0,
 ) -> None:
-    """Nobody will report on it any more."""
+    """Nobody will report on it any more; see `end_attempt` for `hold_ms`."""
     end_attempt(
         draft,
         attempt,
@@ -106,11 +114,20 @@ def lose_attempt(
             placed_at_ms=attempt.placed_at_ms,
             started_at_ms=attempt.started_at_ms,
         ),
+        hold_ms=hold_ms,
     )
 
 
-def end_attempt(draft: Draft, attempt: Attempt, event: AttemptEnded) -> None:
-    """Emit the end of an attempt and everything that follows from it."""
+def end_attempt(draft: Draft, attempt: Attempt, event: AttemptEnded, *, hold_ms: int = 0) -> None:
+    """Emit the end of an attempt and everything that follows from it.
+
+    Args:
+        draft: the turn.
+        attempt: which; live until now.
+        event: its end.
+        hold_ms: of an attempt that may still run, unheard: how long an exclusive job must wait
+            before it may be placed again.
+    """
     draft.emit(event)
     service = draft.state.services.get((event.run_id, event.job_id))
     if service is not None and service.attempt is attempt:
@@ -121,29 +138,71 @@ def end_attempt(draft: Draft, attempt: Attempt, event: AttemptEnded) -> None:
     succeeded = event.reason is ExitReason.EXITED and event.exit_code == 0
     if job.spec.kind is JobKind.SERVICE:
         succeeded = False  # it ended before it was ever up
-    if job.state is JobState.CANCELLING:
-        if succeeded:
-            settle_job(draft, run, job, JobState.SUCCEEDED, event.reason)
-        else:
-            settle_job(draft, run, job, JobState.CANCELLED, ExitReason.CANCELLED)
+    if succeeded:
+        settle_job(draft, run, job, JobState.SUCCEEDED, event.reason)
+    elif job.state is JobState.CANCELLING:
+        _settle_stopped(draft, run, job)
     elif event.reason is ExitReason.LOST:
-        _try_again(draft, run, job)
+        _after_a_loss(draft, run, job, hold_ms=hold_ms)
     else:
-        state = JobState.SUCCEEDED if succeeded else JobState.FAILED
-        settle_job(draft, run, job, state, event.reason)
+        _after_a_failure(draft, run, job, event)
 
 
-def _try_again(draft: Draft, run: Run, job: Job) -> None:
+def _settle_stopped(draft: Draft, run: Run, job: Job) -> None:
+    """What was told to stop has stopped."""
+    if job.stop_reason is ExitReason.TIMED_OUT:
+        settle_job(draft, run, job, JobState.FAILED, ExitReason.TIMED_OUT, _overtime(job))
+    else:
+        settle_job(draft, run, job, JobState.CANCELLED, ExitReason.CANCELLED)
+
+
+def _after_a_loss(draft: Draft, run: Run, job: Job, *, hold_ms: int) -> None:
+    """Try again whatever `retries` says, unless it has cost too many workers already."""
     if job.lost >= draft.config.crash_limit:
-        message = f"{job.lost} attempts were lost with their workers: not tried again"
-        settle_job(draft, run, job, JobState.FAILED, ExitReason.CRASH_LIMIT, message)
+        message = (
+            f"{job.lost} attempts were lost with their workers (crash_limit): it may be what kills "
+            "them, and is not tried again"
+        )
+        settle_job(draft, run, job, JobState.FAILED, ExitReason.QUARANTINED, message)
+    elif job.spec.exclusive and hold_ms:
+        _back_off(draft, run, job, hold_ms, job.failures)
+    else:
+        draft.emit(JobsQueued(at_ms=draft.now_ms, run_id=run.run_id, job_ids=(job.spec.id,)))
+
+
+def _after_a_failure(draft: Draft, run: Run, job: Job, event: AttemptEnded) -> None:
+    """The attempt ended by itself and not well: another try, or the end of the job."""
+    failures = job.failures + retrying.is_own_failure(event)
+    policy = job.spec.retries
+    if job.spec.kind is JobKind.TASK and retrying.is_worth_another(policy, event, failures):
+        ref = AttemptRef(run.run_id, job.spec.id, event.number)
+        _back_off(draft, run, job, retrying.delay_ms(policy, ref, failures), failures)
         return
-    draft.emit(JobsQueued(at_ms=draft.now_ms, run_id=run.run_id, job_ids=(job.spec.id,)))
+    settle_job(draft, run, job, JobState.FAILED, event.reason, failures=failures)
+
+
+def _back_off(draft: Draft, run: Run, job: Job, wait_ms: int, failures: int) -> None:
+    draft.emit(
+        JobBackoff(
+            at_ms=draft.now_ms,
+            run_id=run.run_id,
+            job_id=job.spec.id,
+            until_ms=draft.now_ms + wait_ms,
+            failures=failures,
+        )
+    )
 
 
 # -- ends and what they bring about ---------------------------------------------------------------
 def settle_job(
-    draft: Draft, run: Run, job: Job, state: JobState, reason: ExitReason, message: str = ""
+    draft: Draft,
+    run: Run,
+    job: Job,
+    state: JobState,
+    reason: ExitReason,
+    message: str = "",
+    *,
+    failures: int | None = None,
 ) -> None:
     """A job that had attempts is terminal: let others begin, or drop what hung on it."""
     attempt = job.attempt
@@ -157,6 +216,7 @@ def settle_job(
             reason=reason,
             number=job.number,
             lost=job.lost,
+            failures=job.failures if failures is None else failures,
             exit_code=attempt.exit_code if attempt is not None and ended else 0,
             signal=attempt.signal if attempt is not None and ended else 0,
             message=message or (attempt.message if attempt is not None and ended else ""),
@@ -210,12 +270,42 @@ def release(draft: Draft, run: Run, jobs: list[Job]) -> None:
 
 
 def delays_over(draft: Draft, due: JobsDue) -> None:
-    """The time of delayed jobs has come."""
+    """The time of jobs that were delayed or backed off has come."""
     job_ids = still_due(draft.state, due, draft.now_ms)
     if job_ids:
         draft.emit(JobsQueued(at_ms=draft.now_ms, run_id=due.run_id, job_ids=job_ids))
 
 
+# -- the time of a job as a whole -----------------------------------------------------------------
+def watch_overtime(draft: Draft, run: Run) -> None:
+    """After a restart: set the deadlines of jobs whose time runs."""
+    for job in run.order:
+        if job.spec.job_timeout_ms and job.first_placed_at_ms and not job.is_terminal:
+            draft.timers.watch_job(
+                run.run_id, job.spec.id, job.first_placed_at_ms + job.spec.job_timeout_ms
+            )
+
+
+def time_over(draft: Draft, due: OvertimeDue) -> None:
+    """A job's time is over: it fails now, or when its attempt has been stopped."""
+    run = draft.state.runs.get(due.run_id)
+    if run is None:
+        return
+    job = run.jobs[due.job_id]
+    if job.state in NOT_PLACED:
+        settle_job(draft, run, job, JobState.FAILED, ExitReason.TIMED_OUT, _overtime(job))
+    elif job.state in (JobState.PLACED, JobState.RUNNING):
+        stop_job(draft, run, job, ExitReason.TIMED_OUT)
+
+
+def _overtime(job: Job) -> str:
+    return (
+        f"it took longer, all attempts together, than its job_timeout of "
+        f"{job.spec.job_timeout_ms / 1000:g} s"
+    )
+
+
+# -- the end of a run -----------------------------------------------------------------------------
 def end_if_over(draft: Draft, run: Run) -> None:
     """End the run once nothing of it is left to do."""
     if not run.remaining:
@@ -237,12 +327,26 @@ def cancel_run(draft: Draft, run: Run) -> None:
     """Nothing new starts; what runs is told to stop. Twice is once, but for the stop orders."""
     if not run.cancelled:
         draft.emit(RunCancelRequested(at_ms=draft.now_ms, run_id=run.run_id))
-    waiting = [job for job in run.order if job.state in NOT_STARTED]
+    waiting = [job for job in run.order if job.state in NOT_PLACED]
     drop(draft, run, waiting, JobState.CANCELLED, ExitReason.CANCELLED)
     for job in run.order:
         if job.state in (JobState.PLACED, JobState.RUNNING):
-            draft.emit(JobCancelling(at_ms=draft.now_ms, run_id=run.run_id, job_id=job.spec.id))
-        if job.state is JobState.CANCELLING and job.attempt is not None:
-            ref = AttemptRef(run.run_id, job.spec.id, job.number)
-            draft.stop(job.attempt.worker_id, ref, ExitReason.CANCELLED)
+            stop_job(draft, run, job, ExitReason.CANCELLED)
+        elif job.state is JobState.CANCELLING:
+            order_stop(draft, run, job)
     end_if_over(draft, run)
+
+
+def stop_job(draft: Draft, run: Run, job: Job, reason: ExitReason) -> None:
+    """Its attempt must end: from now on the state says so, and the order can be repeated."""
+    draft.emit(
+        JobCancelling(at_ms=draft.now_ms, run_id=run.run_id, job_id=job.spec.id, reason=reason)
+    )
+    order_stop(draft, run, job)
+
+
+def order_stop(draft: Draft, run: Run, job: Job) -> None:
+    """Send the stop order, at first and whenever its worker comes back without having obeyed."""
+    if job.attempt is not None:
+        ref = AttemptRef(run.run_id, job.spec.id, job.number)
+        draft.stop(job.attempt.worker_id, ref, job.stop_reason)

@@ -69,6 +69,15 @@ class Roster:
         self._links[link_id] = worker_id
         self.refresh(worker_id)
 
+    def hear(self, link_id: int, status: WorkerStatus, at_ms: int) -> str | None:
+        """A sign of life on this link, stamped when it was received; whose it was, if anybody's."""
+        worker_id = self._links.get(link_id)
+        if worker_id is not None:
+            presence = self.of(worker_id)
+            presence.seen_ms = max(presence.seen_ms, at_ms)
+            presence.status = status
+        return worker_id
+
     def unbind(self, link_id: int) -> str | None:
         """The link is gone, or not to be listened to; returns who was on it."""
         worker_id = self._links.pop(link_id, None)

@@ -23,6 +23,7 @@ from titan_proto.messages import (
     WorkerView,
 )
 from titan_proto.states import (
+    DECISIONS,
     AttemptState,
     ExitReason,
     JobState,
@@ -35,6 +36,9 @@ WAITS_FOR_ITEMS: Final = 10
 
 DEPENDENCIES_LISTED: Final = 10_000
 """A view lists no more, and a page ends once it has listed so many: it must fit into a frame."""
+
+DEAD_LISTED: Final = 500
+"""So many failed jobs of live runs are listed at once."""
 
 _CHARS_OF_A_NAME: Final = 64
 """So many characters of a message count as one name: they take as much of a frame."""
@@ -55,6 +59,7 @@ def run_view(run: Run, state: RunState = RunState.ACTIVE, ended_at_ms: int = 0) 
         ended_at_ms=ended_at_ms,
         jobs=len(run.order),
         counts={str(job_state): number for job_state, number in run.counts.items() if number},
+        rerun_of=run.rerun_alias,
     )
 
 
@@ -79,6 +84,8 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         lost=job.lost,
         dependencies=job.spec.dependencies[:DEPENDENCIES_LISTED],
         waits_for=_waits_for(run, job),
+        failures=job.failures,
+        retries=job.spec.retries.limit,
     )
     if attempt is None:
         return base
@@ -106,6 +113,8 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         waits_for=base.waits_for,
         stdout_bytes=attempt.stdout_bytes,
         stderr_bytes=attempt.stderr_bytes,
+        failures=base.failures,
+        retries=base.retries,
     )
 
 
@@ -140,6 +149,18 @@ def job_page(run: Run, cursor: str, limit: int) -> JobList:
         jobs=tuple(job_view(run, job) for job in jobs),
         cursor=str(after) if after < len(run.order) else "",
     )
+
+
+def dead_jobs(state: State) -> tuple[JobView, ...]:
+    """Jobs of live runs that failed for good, newest run first; bounded like any page."""
+    failed = (
+        job_view(run, job)
+        for run in runs_newest_first(state)
+        if run.counts.get(JobState.FAILED)
+        for job in run.order
+        if job.state is JobState.FAILED and job.reason not in DECISIONS
+    )
+    return tuple(islice(failed, DEAD_LISTED))
 
 
 def _message_chars(job: Job) -> int:
@@ -239,6 +260,8 @@ def stats(state: State, roster: Roster, now_ms: int) -> Stats:
         + counts.get(JobState.CANCELLING, 0),
         services=len(state.services),
         software=state.software,
+        waiting=counts.get(JobState.WAITING, 0),
+        backoff=counts.get(JobState.BACKOFF, 0),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct, field
 
-from titan_proto.limits import PRIORITY_MAX
+from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
 from titan_proto.specs import ArtifactRef, JobSpec
 from titan_proto.states import (
     JOB_TERMINAL,
@@ -86,6 +86,12 @@ class Job(Struct, gc=False, eq=False):
     reason: ExitReason = ExitReason.UNKNOWN
     ended_at_ms: int = 0
     message: str = ""
+    failures: int = 0
+    """Attempts that failed by themselves."""
+    first_placed_at_ms: int = 0
+    """When its first attempt was placed: from here the time of the job as a whole is counted."""
+    stop_reason: ExitReason = ExitReason.UNKNOWN
+    """While CANCELLING: why."""
 
     @property
     def number(self) -> int:
@@ -124,6 +130,9 @@ class Run(Struct, kw_only=True, eq=False):
     """Jobs that are not terminal. Derived."""
     cancelled: bool = False
     """Somebody asked for its cancellation."""
+    rerun_of: str = ""
+    """Id of the run that this one repeats."""
+    rerun_alias: str = ""
 
     @property
     def alias(self) -> str:
@@ -310,6 +319,8 @@ class State(Struct, kw_only=True, eq=False):
     term: int = 0
     software: str = ""
     started_at_ms: int = 0
+    lost_after_ms: int = WORKER_LOST_AFTER_MS
+    """The lease that workers were told last."""
     fence: int = 0
     """Grows with every placement of the cluster, for ever."""
     runs_accepted: int = 0
@@ -365,6 +376,9 @@ def _job_digest(job: Job) -> tuple[object, ...]:
         job.reason,
         job.ended_at_ms,
         job.message,
+        job.failures,
+        job.first_placed_at_ms,
+        job.stop_reason,
     )
 
 
@@ -381,6 +395,8 @@ def _run_digest(run: Run) -> tuple[object, ...]:
         run.submitted_at_ms,
         run.workspace,
         run.cancelled,
+        run.rerun_of,
+        run.rerun_alias,
         [_job_digest(job) for job in run.jobs.values()],
     )
 
@@ -409,6 +425,7 @@ def digest(state: State) -> str:
         state.term,
         state.software,
         state.started_at_ms,
+        state.lost_after_ms,
         state.fence,
         state.runs_accepted,
         state.queued_seq,

@@ -7,17 +7,27 @@ has overtaken do no harm and are never searched for.
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from titan_master.core.state import Run, State
 from titan_proto.states import JobState
 
+DELAYED: Final = (JobState.SCHEDULED, JobState.BACKOFF)
+"""The states of a job that waits for nothing but a moment."""
+
 
 class JobsDue(NamedTuple):
-    """Delayed jobs of one run whose time has come, unless they were dropped meanwhile."""
+    """Jobs of one run, delayed or backing off, whose time has come, unless they were dropped meanwhile."""
 
     run_id: str
     job_ids: tuple[str, ...]
+
+
+class OvertimeDue(NamedTuple):
+    """A job whose time as a whole may be over, unless it has ended meanwhile."""
+
+    run_id: str
+    job_id: str
 
 
 class WorkerDue(NamedTuple):
@@ -30,9 +40,9 @@ class Timers:
     """The deadlines of one process."""
 
     def __init__(self) -> None:
-        # (when, in which order set, ("run" or "worker", id)): the number keeps equal deadlines in
-        # their order, and the heap from comparing further.
-        self._heap: list[tuple[int, int, tuple[str, str]]] = []
+        # (when, in which order set, ("run", "job" or "worker", id, job)): the number keeps equal
+        # deadlines in their order, and the heap from comparing further.
+        self._heap: list[tuple[int, int, tuple[str, str, str]]] = []
         self._pushed = 0
         self._workers: dict[str, int] = {}
         self._delayed: dict[str, dict[int, list[str]]] = {}
@@ -49,15 +59,15 @@ class Timers:
             ids = moments.get(moment)
             if ids is None:
                 moments[moment] = [job_id]
-                self._push(moment, ("run", run_id))
+                self._push(moment, ("run", run_id, ""))
             else:
                 ids.append(job_id)
 
     def delay_run(self, run: Run) -> None:
-        """All jobs of a run that are SCHEDULED: after its acceptance, or after a restart."""
-        if not run.counts.get(JobState.SCHEDULED):
+        """All jobs of a run that wait for a time: after its acceptance, or after a restart."""
+        if not any(run.counts.get(state) for state in DELAYED):
             return
-        jobs = [job for job in run.order if job.state is JobState.SCHEDULED]
+        jobs = [job for job in run.order if job.state in DELAYED]
         self.delay_jobs(
             run.run_id,
             tuple(job.spec.id for job in jobs),
@@ -68,17 +78,23 @@ class Timers:
         """It has ended: what it had delayed may be a year away, and is of no interest any more."""
         self._delayed.pop(run_id, None)
 
+    def watch_job(self, run_id: str, job_id: str, at_ms: int) -> None:
+        """Look at `at_ms` whether the job has ended: its time as a whole is over then."""
+        self._push(at_ms, ("job", run_id, job_id))
+
     def watch_worker(self, worker_id: str, at_ms: int) -> None:
         """Look at this worker at `at_ms`. One entry a worker counts: the earliest."""
         pending = self._workers.get(worker_id)
         if pending is None or at_ms < pending:
             self._workers[worker_id] = at_ms
-            self._push(at_ms, ("worker", worker_id))
+            self._push(at_ms, ("worker", worker_id, ""))
 
-    def pop_due(self, now_ms: int) -> JobsDue | WorkerDue | None:
+    def pop_due(self, now_ms: int) -> JobsDue | OvertimeDue | WorkerDue | None:
         """The next thing to look at, if any deadline has passed."""
         while self._heap and self._heap[0][0] <= now_ms:
-            at_ms, _, (kind, name) = heapq.heappop(self._heap)
+            at_ms, _, (kind, name, job_id) = heapq.heappop(self._heap)
+            if kind == "job":
+                return OvertimeDue(name, job_id)
             if kind == "run":
                 job_ids = self._take(name, at_ms)
                 if job_ids:
@@ -95,17 +111,15 @@ class Timers:
             self._delayed.pop(run_id, None)
         return job_ids
 
-    def _push(self, at_ms: int, what: tuple[str, str]) -> None:
+    def _push(self, at_ms: int, what: tuple[str, str, str]) -> None:
         self._pushed += 1
         heapq.heappush(self._heap, (at_ms, self._pushed, what))
 
 
 def still_due(state: State, due: JobsDue, now_ms: int) -> tuple[str, ...]:
-    """Which of the jobs are SCHEDULED still, and for no later than now."""
+    """Which of the jobs wait for their time still, and for no later than now."""
     run = state.runs.get(due.run_id)
     if run is None:
         return ()
     jobs = (run.jobs[job_id] for job_id in due.job_ids)
-    return tuple(
-        job.spec.id for job in jobs if job.state is JobState.SCHEDULED and job.ready_at_ms <= now_ms
-    )
+    return tuple(job.spec.id for job in jobs if job.state in DELAYED and job.ready_at_ms <= now_ms)

@@ -22,17 +22,24 @@ JOB: Final[Table] = frozenset(
         (JobState.SCHEDULED, JobState.CANCELLED),
         (JobState.QUEUED, JobState.PLACED),
         (JobState.QUEUED, JobState.CANCELLED),
+        (JobState.QUEUED, JobState.FAILED),  # tried before, and out of time as a whole
         (JobState.PLACED, JobState.RUNNING),
         (JobState.PLACED, JobState.SUCCEEDED),  # start and end in one report
         (JobState.PLACED, JobState.FAILED),
         (JobState.PLACED, JobState.QUEUED),  # its attempt was lost
+        (JobState.PLACED, JobState.BACKOFF),
         (JobState.PLACED, JobState.CANCELLING),
         (JobState.RUNNING, JobState.SUCCEEDED),
         (JobState.RUNNING, JobState.FAILED),
         (JobState.RUNNING, JobState.QUEUED),  # its attempt was lost
+        (JobState.RUNNING, JobState.BACKOFF),  # it failed and may be tried again
         (JobState.RUNNING, JobState.CANCELLING),
+        (JobState.BACKOFF, JobState.QUEUED),
+        (JobState.BACKOFF, JobState.CANCELLED),
+        (JobState.BACKOFF, JobState.FAILED),  # out of time as a whole
         (JobState.CANCELLING, JobState.CANCELLED),
         (JobState.CANCELLING, JobState.SUCCEEDED),  # it was done before the order came
+        (JobState.CANCELLING, JobState.FAILED),  # told to stop because it took too long as a whole
     }
 )
 

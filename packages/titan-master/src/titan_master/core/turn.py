@@ -20,6 +20,7 @@ from titan_master.core.events import (
     AttemptPlaced,
     AttemptStarted,
     Event,
+    JobBackoff,
     JobCancelling,
     JobEnded,
     JobsDropped,
@@ -41,6 +42,7 @@ from titan_master.core.waiters import Waiters
 from titan_proto.errors import ErrorCode, Problem
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import (
+    CRASH_LIMIT,
     HEARTBEATS_PER_LEASE,
     ORDER_BYTES_PER_FRAME,
     WORKER_LOST_AFTER_MS,
@@ -68,8 +70,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     heartbeats_per_lease: int = HEARTBEATS_PER_LEASE
     forget_after_ms: int = 24 * 3600 * 1000
     """A worker lost for so long is forgotten."""
-    crash_limit: int = 3
-    """A job fails when so many of its attempts were lost."""
+    crash_limit: int = CRASH_LIMIT
+    """A job is quarantined when so many of its attempts were lost."""
     live_runs_max: int = 10_000
     live_jobs_max: int = 1_000_000
     placements_max: int = 500
@@ -85,6 +87,15 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     def silent_after_ms(self) -> int:
         """A third of the lease."""
         return self.lost_after_ms // 3
+
+    @property
+    def give_away_after_ms(self) -> int:
+        """How long after the loss of a worker its exclusive jobs may be placed elsewhere.
+
+        Their own worker stops them before its lease ends; a tenth more is for clocks that do not
+        run at one rate.
+        """
+        return max(1, self.lost_after_ms // 10)
 
     @property
     def heartbeat_ms(self) -> int:
@@ -245,6 +256,11 @@ def _jobs_scheduled(draft: Draft, event: JobsScheduled) -> None:
     draft.jobs_changed(event.run_id, event.job_ids)
 
 
+def _job_backoff(draft: Draft, event: JobBackoff) -> None:
+    draft.timers.delay_jobs(event.run_id, (event.job_id,), (event.until_ms,))
+    draft.jobs_changed(event.run_id, (event.job_id,))
+
+
 def _jobs_queued(draft: Draft, event: JobsQueued) -> None:
     draft.placement_due = True
     draft.jobs_changed(event.run_id, event.job_ids)
@@ -262,6 +278,11 @@ def _attempt_placed(draft: Draft, event: AttemptPlaced) -> None:
     draft.roster.refresh(event.worker_id)
     ref = AttemptRef(event.run_id, event.job_id, event.number)
     draft.require(OpenLog(ref=ref, worker_id=event.worker_id))
+    job = draft.state.runs[event.run_id].jobs[event.job_id]
+    if job.spec.job_timeout_ms and event.number == 1:
+        draft.timers.watch_job(
+            event.run_id, event.job_id, job.first_placed_at_ms + job.spec.job_timeout_ms
+        )
     draft.jobs_changed(event.run_id, (event.job_id,))
 
 
@@ -296,6 +317,7 @@ _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     RunAccepted: _run_accepted,
     JobsScheduled: _jobs_scheduled,
     JobsQueued: _jobs_queued,
+    JobBackoff: _job_backoff,
     JobsDropped: _jobs_dropped,
     JobCancelling: _job_changed,
     JobEnded: _job_changed,

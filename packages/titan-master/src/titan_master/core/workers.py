@@ -154,7 +154,7 @@ def _reconcile(draft: Draft, link_id: int, join: Join, *, is_ledger_trusted: boo
         elif ref not in held:
             _not_held(draft, worker, ref, attempt)
         elif attempt.state is AttemptState.STOPPING and held[ref] is not AttemptState.ENDED:
-            _stop_again(draft, ref, attempt)
+            _stop_again(draft, ref)
     stale = [ref for ref in held if not _is_held_by(draft.state, ref, worker.worker_id)]
     joined = Joined(
         term=draft.state.term,
@@ -173,19 +173,21 @@ def _not_held(draft: Draft, worker: WorkerInfo, ref: AttemptRef, attempt: Attemp
         run = draft.state.runs[ref.run_id]
         send_order(draft, run, run.jobs[ref.job_id], attempt)
     elif attempt.state is AttemptState.STOPPING and not attempt.started_at_ms:
-        message = "cancelled before its worker had heard of it"
-        lifecycle.lose_attempt(draft, ref, attempt, ExitReason.CANCELLED, message)
+        message = "stopped before its worker had heard of it"
+        why = draft.state.runs[ref.run_id].jobs[ref.job_id].stop_reason
+        lifecycle.lose_attempt(draft, ref, attempt, why, message)
     else:
         message = f"worker {worker.name} came back without it"
         lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message)
 
 
-def _stop_again(draft: Draft, ref: AttemptRef, attempt: Attempt) -> None:
+def _stop_again(draft: Draft, ref: AttemptRef) -> None:
     service = draft.state.services.get((ref.run_id, ref.job_id))
     if service is not None:
         services.order_stop(draft, service)
     else:
-        draft.stop(attempt.worker_id, ref, ExitReason.CANCELLED)
+        run = draft.state.runs[ref.run_id]
+        lifecycle.order_stop(draft, run, run.jobs[ref.job_id])
 
 
 def _is_held_by(state: State, ref: AttemptRef, worker_id: str) -> bool:
@@ -205,13 +207,14 @@ def send_order(draft: Draft, run: Run, job: Job, attempt: Attempt) -> None:
             spec=replace(job.spec, dependencies=()) if job.spec.dependencies else job.spec,
             run_name=run.name,
             workspace=run.workspace,
+            takes_over=run.rerun_of,
         )
         draft.order(link_id, order)
 
 
 # -- being heard ----------------------------------------------------------------------------------
 def heard(draft: Draft, item: WorkerHeard) -> None:
-    """A heartbeat."""
+    """A heartbeat that changes something; see `Core.hear` for all others."""
     worker_id = _sign_of_life(draft, item.link_id)
     if worker_id is not None:
         draft.roster.of(worker_id).status = item.status
@@ -233,6 +236,10 @@ def reports_arrive(draft: Draft, item: ReportsArrived) -> None:
     worker_id = _sign_of_life(draft, item.link_id)
     if worker_id is None:
         return
+    foreign = next((r for r in item.reports if _is_foreign(draft.state, r.ref, worker_id)), None)
+    if foreign is not None:
+        _refuse_reports(draft, item.link_id, worker_id, foreign)
+        return
     for report in item.reports:
         if report.state is AttemptState.ENDED:
             if _is_held_by(draft.state, report.ref, worker_id):
@@ -244,6 +251,35 @@ def reports_arrive(draft: Draft, item: ReportsArrived) -> None:
             else:
                 # Given away or forgotten here: it must not go on for nobody.
                 draft.stop(worker_id, report.ref, ExitReason.CANCELLED)
+
+
+def _is_foreign(state: State, ref: AttemptRef, worker_id: str) -> bool:
+    """Whether this attempt was surely never placed on that worker.
+
+    A number below the newest may have been the worker's own: it is stale, not foreign. So may be
+    whatever belongs to a run that has ended.
+    """
+    run = state.runs.get(ref.run_id)
+    if run is None:
+        service = state.services.get((ref.run_id, ref.job_id))
+        newest = None if service is None else service.attempt
+        return (
+            newest is not None
+            and ref.number >= newest.number
+            and not (ref.number == newest.number and newest.worker_id == worker_id)
+        )
+    job = run.jobs.get(ref.job_id)
+    if job is None or ref.number > job.number or ref.number < 1:
+        return True
+    attempt = job.attempt
+    return attempt is not None and ref.number == attempt.number and attempt.worker_id != worker_id
+
+
+def _refuse_reports(draft: Draft, link_id: int, worker_id: str, report: AttemptReport) -> None:
+    """Nothing of such a message is believed; the worker has to join again and show what it holds."""
+    reason = f"worker {worker_id} reports on {report.ref}, which was never placed on it"
+    draft.require(HangUp(link_id=link_id, code=ErrorCode.PERMISSION_DENIED, reason=reason))
+    draft.roster.unbind(link_id)
 
 
 def _attempt_ended(draft: Draft, report: AttemptReport) -> None:
@@ -298,15 +334,18 @@ def _lose(draft: Draft, worker: WorkerInfo) -> None:
         draft.require(HangUp(link_id=link_id, code=ErrorCode.UNAVAILABLE, reason=reason))
         draft.roster.unbind(link_id)
     draft.emit(WorkerLost(at_ms=draft.now_ms, worker_id=worker.worker_id))
-    _lose_held(draft, worker, f"worker {worker.name} was silent for {seconds} s")
+    # It may be alive and only unheard: what must never run twice at once waits a little longer.
+    hold_ms = draft.config.give_away_after_ms
+    message = f"worker {worker.name} was silent for {seconds} s"
+    _lose_held(draft, worker, message, hold_ms=hold_ms)
 
 
-def _lose_held(draft: Draft, worker: WorkerInfo, message: str) -> None:
+def _lose_held(draft: Draft, worker: WorkerInfo, message: str, *, hold_ms: int = 0) -> None:
     for (run_id, job_id), number in list(worker.held.items()):
         attempt = draft.state.find_attempt(run_id, job_id)
         if attempt is not None:
             ref = AttemptRef(run_id, job_id, number)
-            lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message)
+            lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message, hold_ms=hold_ms)
 
 
 # -- leaving and returning ------------------------------------------------------------------------
@@ -321,8 +360,13 @@ def leave(draft: Draft, item: WorkerLeft) -> None:
     draft.emit(WorkerRetired(at_ms=draft.now_ms, worker_id=worker_id))
 
 
-def fresh_leases(draft: Draft) -> None:
-    """A master has just started: nobody could be heard before, so nobody has been silent."""
+def fresh_leases(draft: Draft, *, longer_ms: int = 0) -> None:
+    """This master has just started, or stood still: whom it could not hear has not been silent.
+
+    Args:
+        draft: the turn.
+        longer_ms: what this first lease is longer than all later ones.
+    """
     for worker in draft.state.workers.values():
-        draft.roster.of(worker.worker_id).seen_ms = draft.now_ms
+        draft.roster.of(worker.worker_id).seen_ms = draft.now_ms + longer_ms
         _watch(draft, worker)

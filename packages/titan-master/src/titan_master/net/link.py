@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from msgspec import Struct
 
+from titan_master.core.core import Heard
 from titan_master.core.inputs import (
     Asked,
     ExchangeDropped,
@@ -58,8 +59,10 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     GetStats,
+    HeartbeatAck,
     Join,
     Leave,
+    ListDead,
     ListJobs,
     ListRuns,
     ListServices,
@@ -69,6 +72,7 @@ from titan_proto.messages import (
     Pong,
     ReadLog,
     Request,
+    RerunRun,
     StopService,
     SubmitRun,
     WaitJob,
@@ -98,6 +102,10 @@ class Inbox(Protocol):
 
     def put(self, item: Input) -> None:
         """Take an input in."""
+        ...
+
+    def hear(self, link_id: int, status: WorkerStatus) -> Heard:
+        """A heartbeat was received just now."""
         ...
 
     @property
@@ -231,7 +239,8 @@ class MasterLink:
             return
         if kind in _ASKS:
             origin = Origin(self._link_id, received.correlation)
-            self._put(Asked(origin=origin, request=message))  # type: ignore[arg-type]
+            by = self.identity.name
+            self._put(Asked(origin=origin, request=message, by=by))  # type: ignore[arg-type]
             return
         handler = self._HANDLERS.get(kind)
         if handler is not None:
@@ -295,7 +304,14 @@ class MasterLink:
         self._put(WorkerArrived(link_id=self._link_id, join=message))
 
     def _status(self, message: WorkerStatus, _received: Received) -> None:
-        self._put(WorkerHeard(link_id=self._link_id, status=message))
+        """Stamped and acknowledged at once: a worker's lease does not wait for our disk."""
+        heard = self._desks.inbox.hear(self._link_id, message)
+        if heard is Heard.STRANGER:
+            return
+        if heard is Heard.RETURNING:
+            self._put(WorkerHeard(link_id=self._link_id, status=message))
+        if message.beat:
+            self.send(HeartbeatAck(beat=message.beat))
 
     def _reports(self, message: AttemptReports, _received: Received) -> None:
         complaint = reports_complaint(message.reports)
@@ -444,10 +460,12 @@ _ASKS: Final[frozenset[type]] = frozenset(
         GetJob,
         GetRun,
         GetStats,
+        ListDead,
         ListJobs,
         ListRuns,
         ListServices,
         ReadLog,
+        RerunRun,
         StopService,
         WaitJob,
         WaitRun,

@@ -20,7 +20,7 @@ from titan_master.core.events import AnyEvent
 from titan_master.core.state import State
 from titan_proto.errors import TitanError
 from titan_proto.messages import JobList, JobView, RunList, RunView
-from titan_proto.states import ExitReason
+from titan_proto.states import ExitReason, JobState
 
 
 class StoreError(TitanError):
@@ -133,6 +133,18 @@ class History(Protocol):
 
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """Every attempt that was placed of one job, by number."""
+        ...
+
+    def spec(self, run_id: str) -> bytes | None:
+        """The run's spec, as the journal has it."""
+        ...
+
+    def ends(self, run_id: str) -> dict[str, JobState]:
+        """How each of its jobs ended."""
+        ...
+
+    def dead(self, cursor: str, limit: int) -> JobList:
+        """A page of jobs that failed for good, those of the newest run first."""
         ...
 
 

@@ -31,7 +31,7 @@ from titan_master.store import codec
 from titan_master.store.base import AttemptRow, Recovered, TermLost, position
 from titan_proto.messages import JobList, JobView, RunList, RunView
 from titan_proto.specs import JobSpec, RunSpec
-from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState
 
 _SPEC = msgspec.msgpack.Decoder(RunSpec)
 _MATCHES_MAX = 10
@@ -151,6 +151,30 @@ class MemoryStore:
         job = found.jobs.get(job_id) if found else None
         return tuple(job.attempts.values()) if job else ()
 
+    def spec(self, run_id: str) -> bytes | None:
+        """See `History.spec`."""
+        found = self._projected().ended.get(run_id)
+        return found.spec_bytes if found else None
+
+    def ends(self, run_id: str) -> dict[str, JobState]:
+        """See `History.ends`."""
+        found = self._projected().ended.get(run_id)
+        return {job_id: job.state for job_id, job in found.jobs.items()} if found else {}
+
+    def dead(self, cursor: str, limit: int) -> JobList:
+        """See `History.dead`."""
+        dead = [
+            job.view()
+            for run in self._projected().newest_first()
+            for _, job in sorted(run.jobs.items())
+            if job.state is JobState.FAILED and job.reason not in DECISIONS
+        ]
+        start = position(cursor) or 0
+        more = start + limit < len(dead)
+        return JobList(
+            jobs=tuple(dead[start : start + limit]), cursor=str(start + limit) if more else ""
+        )
+
     def _projected(self) -> _History:
         """History up to the last record that no power cut undoes."""
         while self._read < self._synced:
@@ -168,7 +192,7 @@ class _Job:
         self.spec = spec
         self.state = JobState.UNKNOWN
         self.reason = ExitReason.UNKNOWN
-        self.end: JobEnded | JobsDropped | None = None
+        self.end: JobEnded | JobsDropped | RunAccepted | None = None
         self.ready_at_ms = 0 if spec.dependencies else at_ms
         self.port = 0
         self.attempts: dict[int, AttemptRow] = {}
@@ -198,6 +222,8 @@ class _Job:
             started_at_ms=row.started_at_ms if row else 0,
             ended_at_ms=end.at_ms if end else 0,
             lost=ended.lost if ended else 0,
+            failures=ended.failures if ended else 0,
+            retries=self.spec.retries.limit,
             port=self.port,
             dependencies=self.spec.dependencies,
             stdout_bytes=row.stdout_bytes if row else 0,
@@ -216,10 +242,15 @@ class _Run:
         self.accepted_at_ms = event.at_ms
         self.ended_at_ms = 0
         self.state = RunState.ACTIVE
+        self.spec_bytes = event.spec
         self.spec = _SPEC.decode(event.spec)
+        self.rerun_alias = event.rerun_alias
         self.jobs = {
             job.id: _Job(self.run_id, self.alias, job, event.at_ms) for job in self.spec.jobs
         }
+        for job_id in event.taken_over:
+            job = self.jobs[job_id]
+            job.state, job.reason, job.end = JobState.SUCCEEDED, ExitReason.TAKEN_OVER, event
 
     def view(self) -> RunView:
         counts: dict[str, int] = {}
@@ -234,6 +265,7 @@ class _Run:
             ended_at_ms=self.ended_at_ms,
             jobs=len(self.jobs),
             counts=counts,
+            rerun_of=self.rerun_alias,
         )
 
 

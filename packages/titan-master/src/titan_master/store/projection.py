@@ -19,6 +19,7 @@ from titan_master.core.events import (
     AttemptEnded,
     AttemptPlaced,
     AttemptStarted,
+    JobBackoff,
     JobEnded,
     JobsDropped,
     JobsQueued,
@@ -28,7 +29,7 @@ from titan_master.core.events import (
     ServiceUp,
     WorkerJoined,
 )
-from titan_proto.states import ExitReason, RunState
+from titan_proto.states import ExitReason, JobState, RunState
 
 Row = tuple[object, ...]
 
@@ -83,7 +84,14 @@ class Projection:
         self._runs[event.run_id] = seq
         alias = f"{event.slug}-{event.number}"
         rows.accepted.append(
-            (seq, event.run_id, alias, event.name, RunState.ACTIVE.value, event.jobs, event.at_ms)
+            (
+                *(seq, event.run_id, alias, event.name, RunState.ACTIVE.value, event.jobs),
+                *(event.at_ms, event.rerun_alias),
+            )
+        )
+        state, reason = JobState.SUCCEEDED.value, ExitReason.TAKEN_OVER.value
+        rows.jobs.extend(
+            (seq, job_id, state, reason, 0, 0, "", 0, event.at_ms, 0) for job_id in event.taken_over
         )
 
     def _run_ended(self, _seq: int, event: RunEnded, rows: Rows) -> None:
@@ -97,11 +105,16 @@ class Projection:
         run_seq = self._runs[event.run_id]
         rows.ready.append((run_seq, seq, event.at_ms, msgspec.msgpack.encode(event.job_ids)))
 
+    def _job_backoff(self, _seq: int, _event: JobBackoff, rows: Rows) -> None:
+        # Of a live job, the core shows only the newest attempt: this one may be asked for now.
+        rows.is_due = True
+
     def _jobs_dropped(self, _seq: int, event: JobsDropped, rows: Rows) -> None:
         run_seq = self._runs[event.run_id]
         state, reason = event.state.value, event.reason.value
         rows.jobs.extend(
-            (run_seq, job_id, state, reason, 0, 0, "", 0, event.at_ms) for job_id in event.job_ids
+            (run_seq, job_id, state, reason, 0, 0, "", 0, event.at_ms, 0)
+            for job_id in event.job_ids
         )
 
     def _job_ended(self, _seq: int, event: JobEnded, rows: Rows) -> None:
@@ -116,6 +129,7 @@ class Projection:
                 event.message,
                 event.lost,
                 event.at_ms,
+                event.failures,
             )
         )
 
@@ -191,6 +205,7 @@ class Projection:
         RunEnded: _run_ended,
         JobsQueued: _jobs_ready,
         JobsScheduled: _jobs_ready,
+        JobBackoff: _job_backoff,
         JobsDropped: _jobs_dropped,
         JobEnded: _job_ended,
         AttemptPlaced: _attempt_placed,

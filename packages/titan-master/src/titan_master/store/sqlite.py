@@ -34,9 +34,10 @@ from titan_master.store.projection import Projection, Rows
 from titan_master.store.recovery import check_mark, fold
 from titan_master.store.sqlite_history import SqliteHistory
 from titan_proto.messages import JobList, JobView, RunList, RunView
+from titan_proto.states import JobState
 
 _SCHEMA: Final = Path(__file__).parent / "schema"
-_MIGRATIONS: Final = ("0001_initial.sql",)
+_MIGRATIONS: Final = ("0001_initial.sql", "0002_reruns.sql")
 _WAL_BYTES_MAX: Final = 64 * 1024 * 1024
 """Beyond this the log is moved into the database between two commits, without waiting for quiet."""
 _ROWS_MAX: Final = 512
@@ -45,14 +46,14 @@ _LOG_LOOKED_AT_EVERY: Final = 64
 
 _INSERT_RECORD: Final = "INSERT INTO journal (seq, term, body, crc, chain) VALUES (?, ?, ?, ?, ?)"
 _INSERT_RUN: Final = (
-    "INSERT INTO history_run (seq, run_id, alias, name, state, jobs, accepted_at_ms) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO history_run (seq, run_id, alias, name, state, jobs, accepted_at_ms, rerun_of) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_READY: Final = "INSERT INTO history_ready VALUES (?, ?, ?, ?)"
 _PUT_ATTEMPT: Final = (
     "INSERT OR REPLACE INTO history_attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_PUT_JOB: Final = "INSERT OR REPLACE INTO history_job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_JOB: Final = "INSERT OR REPLACE INTO history_job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _END_RUN: Final = (
     "UPDATE history_run SET state = ?, ended_at_ms = ?, counts = ("
     "SELECT json_group_object(state, jobs) FROM ("
@@ -251,6 +252,18 @@ class SqliteStore:
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """See `History.attempts`."""
         return self._history.attempts(run_id, job_id)
+
+    def spec(self, run_id: str) -> bytes | None:
+        """See `History.spec`."""
+        return self._history.spec(run_id)
+
+    def ends(self, run_id: str) -> dict[str, JobState]:
+        """See `History.ends`."""
+        return self._history.ends(run_id)
+
+    def dead(self, cursor: str, limit: int) -> JobList:
+        """See `History.dead`."""
+        return self._history.dead(cursor, limit)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

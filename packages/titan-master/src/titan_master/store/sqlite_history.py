@@ -22,8 +22,8 @@ from titan_master.core.events import RunAccepted
 from titan_master.store import codec
 from titan_master.store.base import AttemptRow, StoreError, position
 from titan_proto.messages import JobList, JobView, RunList, RunView
-from titan_proto.specs import JobKind
-from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+from titan_proto.specs import JobKind, RetryPolicy
+from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState
 
 _MATCHES_MAX: Final = 10
 _NAMES_LISTED: Final = 10_000
@@ -31,7 +31,7 @@ _NAMES_LISTED: Final = 10_000
 _CHARS_OF_A_NAME: Final = 64
 """So many characters of a message count as one name: they take as much of a frame."""
 _RUN_COLUMNS: Final = (
-    "SELECT seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts "
+    "SELECT seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts, rerun_of "
     "FROM history_run"
 )
 _ATTEMPTS_OF_JOB: Final = (
@@ -47,8 +47,19 @@ _ATTEMPTS_OF_JOBS: Final = (
     "ORDER BY number"
 )
 _ENDS_OF_JOBS: Final = (
-    "SELECT job_id, state, reason, exit_code, signal, message, lost, ended_at_ms "
+    "SELECT job_id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures "
     "FROM history_job WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
+)
+
+
+_RUN_OF_JOB: Final = "SELECT seq, run_id, alias, accepted_at_ms FROM history_run WHERE seq = ?"
+# The newest run first, its jobs by name: in the order of the index of failed jobs.
+_DEAD_JOBS: Final = (
+    "SELECT job.run_seq, job.job_id FROM history_job AS job JOIN history_run AS run "
+    "ON run.seq = job.run_seq WHERE job.state = 'FAILED' AND run.ended_at_ms IS NOT NULL "
+    "AND job.reason NOT IN (SELECT value FROM json_each(?4)) "
+    "AND (job.run_seq < ?1 OR (job.run_seq = ?1 AND job.job_id > ?2)) "
+    "ORDER BY job.run_seq DESC, job.job_id LIMIT ?3"
 )
 
 
@@ -58,6 +69,7 @@ class _Line(Struct, frozen=True):
     id: str
     kind: JobKind = JobKind.TASK
     dependencies: tuple[str, ...] = ()
+    retries: RetryPolicy = RetryPolicy()
 
 
 class _Plan(Struct, frozen=True):
@@ -160,6 +172,36 @@ class SqliteHistory:
         rows = self._rows(_ATTEMPTS_OF_JOB, run_id, job_id)
         return tuple(_attempt_row(run_id, row) for row in rows)
 
+    def spec(self, run_id: str) -> bytes | None:
+        run = self._ended(run_id)
+        return None if run is None else self._spec_of(run[0])
+
+    def ends(self, run_id: str) -> dict[str, JobState]:
+        rows = self._rows(
+            "SELECT job_id, state FROM history_job "
+            "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?)",
+            run_id,
+        )
+        return {job_id: JobState(state) for job_id, state in rows}
+
+    def dead(self, cursor: str, limit: int) -> JobList:
+        before, _, after = cursor.partition("/")
+        newest = position(before)
+        first = 2**62 if newest is None else newest
+        decisions = json.dumps(sorted(DECISIONS))
+        rows = self._rows(_DEAD_JOBS, first, after, limit + 1, decisions)
+        views: list[JobView] = []
+        for run_seq, job_id in rows[:limit]:
+            run = self._rows(_RUN_OF_JOB, run_seq)[0]
+            line = next(line for line in self._plan_of(run_seq).jobs if line.id == job_id)
+            views += self._job_views(run, [line])
+        more = ""
+        views = _fitting(views)
+        if len(views) < len(rows):
+            run_seq, job_id = rows[len(views) - 1]
+            more = f"{run_seq}/{job_id}"
+        return JobList(jobs=tuple(views), cursor=more)
+
     # -- inside -----------------------------------------------------------------------------------
 
     def _ended(self, run_id: str) -> tuple[int, str, str, int] | None:
@@ -175,13 +217,16 @@ class SqliteHistory:
         kept = self._plan
         if kept is not None and kept[0] == run_seq:
             return kept[1]
+        plan = _PLAN.decode(self._spec_of(run_seq))
+        self._plan = (run_seq, plan)
+        return plan
+
+    def _spec_of(self, run_seq: int) -> bytes:
         ((body,),) = self._rows("SELECT body FROM journal WHERE seq = ?", run_seq)
         event = codec.decode(body)
         if not isinstance(event, RunAccepted):
             raise StoreError(f"record {run_seq} accepts no run")
-        plan = _PLAN.decode(event.spec)
-        self._plan = (run_seq, plan)
-        return plan
+        return event.spec
 
     def _job_views(self, run: tuple[int, str, str, int], lines: Sequence[_Line]) -> list[JobView]:
         run_seq, run_id, alias, accepted_at_ms = run
@@ -245,7 +290,7 @@ def _fitting(views: list[JobView]) -> list[JobView]:
 
 
 def _run_view(row: tuple[Any, ...]) -> RunView:
-    _seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts = row
+    _seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts, rerun_of = row
     return RunView(
         run_id=run_id,
         alias=alias,
@@ -255,6 +300,7 @@ def _run_view(row: tuple[Any, ...]) -> RunView:
         ended_at_ms=ended_at_ms,
         jobs=jobs,
         counts=json.loads(counts),
+        rerun_of=rerun_of,
     )
 
 
@@ -289,8 +335,8 @@ def _job_view(
     ready_at_ms: int,
     port: int,
 ) -> JobView:
-    _id, state, reason, exit_code, signal, message, lost, ended_at_ms = end or (
-        line.id, JobState.UNKNOWN.value, ExitReason.UNKNOWN.value, 0, 0, "", 0, 0,
+    _id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures = end or (
+        line.id, JobState.UNKNOWN.value, ExitReason.UNKNOWN.value, 0, 0, "", 0, 0, 0,
     )  # fmt: skip
     attempt_state = AttemptState.UNKNOWN
     if attempt is not None:
@@ -313,6 +359,8 @@ def _job_view(
         started_at_ms=attempt.started_at_ms if attempt else 0,
         ended_at_ms=ended_at_ms,
         lost=lost,
+        failures=failures,
+        retries=line.retries.limit,
         port=port,
         dependencies=line.dependencies[:_NAMES_LISTED],
         stdout_bytes=attempt.stdout_bytes if attempt else 0,
