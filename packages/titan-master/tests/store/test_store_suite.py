@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import stories
 from core_world import World, job, run
@@ -10,6 +11,7 @@ from titan_master.core.state import digest
 from titan_master.store.base import TermLost
 from titan_master.store.memory import MemoryStore
 from titan_master.store.sqlite import SqliteStore
+from titan_proto.specs import RetryPolicy, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
 
@@ -252,3 +254,71 @@ def test_both_stores_give_the_same_history(tmp_path):
             attempts = memory.attempts(run_id, view.job_id)
             assert attempts == sqlite.attempts(run_id, view.job_id)
     sqlite.close()
+
+
+def test_the_spec_of_a_run_that_ended_and_how_its_jobs_ended(day):
+    """What running it again needs; of a live run history knows nothing."""
+    spec = day.spec("run2")
+    assert spec is not None
+    assert [one.id for one in msgspec.msgpack.decode(spec, type=RunSpec).jobs] == ["PULL", "CLEAN"]
+    assert day.ends("run2") == {"PULL": JobState.FAILED, "CLEAN": JobState.SKIPPED}
+    assert (day.spec("nobody"), day.ends("nobody")) == (None, {})
+
+
+def test_dead_jobs_are_listed_in_pages_the_newest_run_first(store):
+    """Failed ones of ended runs, with why; skipped and cancelled ones are not dead."""
+    term = store.open().term
+    world = World({"w1": 9})
+    for number in range(3):
+        world.submit(run("r", job("a"), job("b"), job("c", "a")), run_id=f"run{number}")
+        world.ended(f"run{number}/a", 3)
+        world.ended(f"run{number}/b", reason=ExitReason.SIGNALLED, signal=9)
+    world.submit(run("r", job("a"), job("b")), run_id="live")
+    world.ended("live/a", 1)
+    store.commit(stories.events(world), term)
+    shown = []
+    cursor = ""
+    while True:
+        page = store.dead(cursor, 4)
+        shown += [(view.run_id, view.job_id, view.failures) for view in page.jobs]
+        cursor = page.cursor
+        if not cursor:
+            break
+    assert shown == [(f"run{n}", name, 1) for n in (2, 1, 0) for name in "ab"]
+
+
+def test_an_attempt_before_the_newest_is_in_history_as_soon_as_the_next_may_come(store):
+    """Of a live job the core shows only the newest attempt."""
+    term = store.open().term
+    world = World({"w1": 9})
+    world.submit(run("r", job("a", retries=RetryPolicy(limit=1))), run_id="run1")
+    world.running("run1/a")
+    world.ended("run1/a", 3)
+    for event in stories.events(world):
+        store.commit((event,), term)
+    (row,) = store.attempts("run1", "a")
+    assert (row.number, row.ended, row.exit_code) == (1, True, 3)
+
+
+def test_a_run_that_repeats_another_says_so_when_it_has_ended(store):
+    """And what it took over is shown as succeeded, without an attempt of its own."""
+    term = store.open().term
+    world = World({"w1": 9})
+    spec = run("r", job("a"), job("b", "a"))
+    item = msgspec.structs.replace(
+        world.submission(spec, run_id="again"),
+        rerun_of="first",
+        rerun_alias="r-1",
+        taken_over=("a",),
+    )
+    world.turn(item)
+    world.ended("again/b")
+    store.commit(stories.events(world), term)
+    view = store.run("again")
+    assert view is not None
+    assert (view.rerun_of, view.counts) == ("r-1", {"SUCCEEDED": 2})
+    taken = store.job("again", "a")
+    assert taken is not None
+    assert (taken.state, taken.reason, taken.attempt) == (
+        JobState.SUCCEEDED, ExitReason.TAKEN_OVER, 0,
+    )  # fmt: skip

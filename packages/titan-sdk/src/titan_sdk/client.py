@@ -35,6 +35,7 @@ from titan_proto.messages import (
     JobChange,
     JobMilestone,
     JobView,
+    ListDead,
     ListJobs,
     ListRuns,
     ListServices,
@@ -42,6 +43,7 @@ from titan_proto.messages import (
     LogStream,
     ReadLog,
     Request,
+    RerunRun,
     RunView,
     ServiceView,
     Stats,
@@ -213,6 +215,39 @@ class TitanClient:
     def cancel(self, run: RunLike) -> RunView:
         """End a run: nothing new starts, what runs is stopped."""
         return self.ask(CancelRun(run=_selector(run)))
+
+    def rerun(self, run: RunLike, *, failed: bool = False, from_job: JobLike = "") -> Run:
+        """Run an ended run again, as a new run that names the old one; the new run's handle.
+
+        Without a choice every job runs again. What does not is taken over: its state, its results
+        and the files in the run's shared folder.
+
+        Args:
+            run: which; it must have ended.
+            failed: only what did not succeed.
+            from_job: this job, all that hangs on it, and what did not succeed.
+
+        Raises:
+            Conflict: it has not ended, or nothing of it would run.
+        """
+        job_id = from_job.id if isinstance(from_job, TitanJob) else from_job
+        # One key for all tries of this call, as with a submission.
+        request = RerunRun(key=new_key(), run=_selector(run), failed=failed, from_job=job_id)
+        receipt = self.ask(request)
+        self._last_run = Run(self, receipt.run_id, receipt.alias)
+        return self._last_run
+
+    def dead(self, limit: int | None = None) -> list[JobView]:
+        """Jobs that failed for good: their tries are spent, or they lost too many workers."""
+        found: list[JobView] = []
+        cursor = ""
+        while limit is None or len(found) < limit:
+            page = self.ask(ListDead(cursor=cursor))
+            found += page.jobs
+            cursor = page.cursor
+            if not cursor:
+                break
+        return found if limit is None else found[:limit]
 
     def wait(self, run: RunLike, timeout: float | None = None) -> RunView:
         """Wait until a run has ended.

@@ -39,6 +39,11 @@ class TitanJob:
         delay: how long it waits once it could start.
         affinity: prefer the worker on which a parent ran.
         stop_grace: time between SIGTERM and SIGKILL when it is stopped.
+        retries: how often it is tried again after failures of its own; a number, or a mapping of
+            limit, delay, backoff, max_delay, jitter, causes, not_exit_codes.
+        timeout: how long one attempt may run.
+        job_timeout: how long all attempts together may take, from the first one's placement.
+        exclusive: two attempts must never run at once, even where a machine cannot be reached.
 
     Raises:
         InvalidSpec: a value is not what its key takes; `problems` lists all of them.
@@ -65,6 +70,10 @@ class TitanJob:
         delay: Duration | None = None,
         affinity: bool | None = None,
         stop_grace: Duration | None = None,
+        retries: int | Mapping[str, object] | None = None,
+        timeout: Duration | None = None,
+        job_timeout: Duration | None = None,
+        exclusive: bool | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(f"job {id}: filename and script are the same key; give one of them")
@@ -86,6 +95,10 @@ class TitanJob:
                 "delay": delay,
                 "affinity": affinity,
                 "stop_grace": stop_grace,
+                "retries": retries,
+                "timeout": timeout,
+                "job_timeout": job_timeout,
+                "exclusive": exclusive,
             }
         )
 

@@ -14,13 +14,24 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from titan_proto.ids import JOB_ID_RULE, is_job_id
-from titan_proto.limits import PRIORITY_DEFAULT, PRIORITY_MAX, STOP_GRACE_MS_DEFAULT
+from titan_proto.limits import (
+    BACKOFF_PERCENT,
+    BACKOFF_PERCENT_MIN,
+    PRIORITY_DEFAULT,
+    PRIORITY_MAX,
+    RETRIES,
+    RETRY_DELAY_MS,
+    STOP_GRACE_MS_DEFAULT,
+    TIMEOUT_MS,
+)
 from titan_proto.specs import (
     JobKind,
     JobSpec,
     Launch,
     LaunchKind,
     Needs,
+    RetryCause,
+    RetryPolicy,
     ServiceSection,
 )
 
@@ -135,6 +146,117 @@ def boolean(value: object) -> bool:
     raise BadValue(f"expected true or false, not {_shown(value)}")
 
 
+def flag(value: object) -> bool:
+    """`true` or `false`."""
+    if isinstance(value, bool):
+        return value
+    raise BadValue(f"expected true or false, not {_shown(value)}")
+
+
+def timeout_ms(value: object) -> int:
+    """A duration after which something is stopped; none is said by leaving the key out."""
+    limit_ms = duration_ms(value)
+    if not 0 < limit_ms <= TIMEOUT_MS:
+        raise BadValue(
+            f"{_shown(value)} is no timeout",
+            f"more than 0, at most {TIMEOUT_MS // 86_400_000} days; without the key there is none",
+        )
+    return limit_ms
+
+
+def retries(value: object) -> RetryPolicy:
+    """How often to try again, or the whole policy: limit, delay, backoff, and what not to retry."""
+    if not isinstance(value, Mapping):
+        return RetryPolicy(limit=_retry_limit(value))
+    read: dict[str, Any] = {}
+    for key, given in value.items():
+        entry = _RETRY_KEYS.get(key) if isinstance(key, str) else None
+        if entry is None:
+            meant = nearest(str(key), _RETRY_KEYS)
+            hint = f'did you mean "{meant}"?' if meant else f"one of {', '.join(_RETRY_KEYS)}"
+            raise BadValue(f"retries has no {_shown(key)}", hint, (str(key),))
+        field, reader = entry
+        try:
+            read[field] = reader(given)
+        except BadValue as error:
+            error.at = (key, *error.at)
+            raise
+    if "limit" not in read:
+        raise BadValue("retries has no limit", "limit: 3 tries up to three times more")
+    return RetryPolicy(**read)
+
+
+def _retry_limit(value: object) -> int:
+    return _whole(value, "how often to try again", 0, RETRIES, "RETRIES")
+
+
+def _retry_delay_ms(value: object) -> int:
+    delay_ms = duration_ms(value)
+    if delay_ms > RETRY_DELAY_MS:
+        raise BadValue(
+            f"{_shown(value)} is too long", f"at most {RETRY_DELAY_MS // 3_600_000} hours"
+        )
+    return delay_ms
+
+
+def _backoff_percent(value: object) -> int:
+    """A factor: 2 doubles each delay, 1 keeps it."""
+    low, high = BACKOFF_PERCENT_MIN / 100, BACKOFF_PERCENT / 100
+    if isinstance(value, _TEXT_NUMBER) and not isinstance(value, bool) and low <= value <= high:
+        return round(value * 100)
+    raise BadValue(f"{_shown(value)} is no backoff", f"a factor from {low:g} to {high:g}")
+
+
+def _causes(value: object) -> tuple[RetryCause, ...]:
+    known = [cause.value.lower() for cause in RetryCause if cause is not RetryCause.UNKNOWN]
+
+    def read(one: object) -> str:
+        word = one.lower() if isinstance(one, str) else ""
+        if word not in known:
+            meant = nearest(word, known)
+            hint = f'did you mean "{meant}"?' if meant else f"any of {', '.join(known)}"
+            raise BadValue(f"{_shown(one)} is no cause of a failure", hint)
+        return word
+
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not given:
+        raise BadValue(
+            f"expected a list of causes, not {_shown(value)}", f"any of {', '.join(known)}"
+        )
+    return tuple(RetryCause(word.upper()) for word in dict.fromkeys(_each(given, read)))
+
+
+def _exit_codes(value: object) -> tuple[int, ...]:
+    given = value if isinstance(value, (list, tuple)) else [value]
+    codes = []
+    for index, one in enumerate(given):
+        try:
+            codes.append(_whole(one, "an exit code of a failure", 1, 255, ""))
+        except BadValue as error:
+            error.at = (index,)
+            raise
+    return tuple(codes)
+
+
+def _whole(value: object, what: str, least: int, most: int, limit: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
+    named = f" ({limit})" if limit else ""
+    raise BadValue(f"{_shown(value)} is not {what}", f"a number from {least} to {most}{named}")
+
+
+_RETRY_KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
+    "limit": ("limit", _retry_limit),
+    "delay": ("delay_ms", _retry_delay_ms),
+    "backoff": ("backoff_percent", _backoff_percent),
+    "max_delay": ("max_delay_ms", _retry_delay_ms),
+    "jitter": ("jitter", flag),
+    "causes": ("causes", _causes),
+    "not_exit_codes": ("not_exit_codes", _exit_codes),
+}
+"""The keys of the long form of `retries`, and the fields that they become."""
+
+
 def port(value: object) -> int | str:
     """A port's number, or `auto`."""
     if value == PORT_AUTO:
@@ -210,6 +332,10 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "delay": duration_ms,
     "affinity": boolean,
     "stop_grace": duration_ms,
+    "retries": retries,
+    "timeout": timeout_ms,
+    "job_timeout": timeout_ms,
+    "exclusive": flag,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -222,14 +348,16 @@ ALIASES: Final[dict[str, str]] = {
 
 LATER: Final = frozenset(
     {
-        "approval", "approvers", "artifacts", "env_file", "exclusive", "healthcheck", "hitl_message",
-        "job_timeout", "matrix", "max_wait_seconds", "message", "on_end", "on_timeout", "outputs",
-        "replicas", "reschedule", "resources", "restart", "retries", "secrets", "share", "timeout",
-        "trigger", "when",
+        "approval", "approvers", "artifacts", "env_file", "healthcheck", "hitl_message", "matrix",
+        "max_wait_seconds", "message", "on_end", "on_timeout", "outputs", "replicas", "reschedule",
+        "resources", "restart", "secrets", "share", "trigger", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
-without its `timeout` would be worse than one that does not run."""
+without what its author counts on would be worse than one that does not run."""
+
+FOR_TASKS: Final = ("retries", "timeout", "job_timeout")
+"""Keys that mean nothing where a job is meant to stay up."""
 
 
 def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -244,6 +372,16 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         found.append(("args", "has args beside run", "write them into the line itself"))
     if "port" in read and read.get("type", JobKind.TASK) is JobKind.TASK:
         found.append(("port", "has a port but is no service", 'type: "SERVICE"'))
+    if read.get("type", JobKind.TASK) is JobKind.SERVICE:
+        found += [
+            (
+                key,
+                f"is a service and has {key}",
+                "a service is meant to stay up; only a task has it",
+            )
+            for key in FOR_TASKS
+            if key in read
+        ]
     if "requirement" in read and "skills" in read:
         found.append(("requirement", "has requirement and skills", "keep skills"))
     return found
@@ -262,10 +400,15 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
         affinity=read.get("affinity", False),
         stop_grace_ms=read.get("stop_grace", STOP_GRACE_MS_DEFAULT),
         service=_service(read),
+        retries=read.get("retries", _NO_RETRIES),
+        timeout_ms=read.get("timeout", 0),
+        job_timeout_ms=read.get("job_timeout", 0),
+        exclusive=read.get("exclusive", False),
     )
 
 
 _GENERAL: Final = Needs()
+_NO_RETRIES: Final = RetryPolicy()
 
 
 def _needs(read: Mapping[str, Any]) -> Needs:

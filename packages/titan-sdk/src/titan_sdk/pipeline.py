@@ -18,12 +18,13 @@ from msgspec.structs import replace
 from titan_proto.errors import Problem
 from titan_proto.ids import is_job_id
 from titan_proto.limits import NAME_CHARS
-from titan_proto.specs import ArtifactRef, JobSpec, LaunchKind, RunSpec
+from titan_proto.specs import ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import DUPLICATE_ID, UNKNOWN_PARENT, problems
 from titan_sdk import yamltree
 from titan_sdk.findings import ERROR, INFO, Finding, PipelineError, Place, Source, errors
 from titan_sdk.keys import (
     ALIASES,
+    FOR_TASKS,
     LATER,
     READERS,
     BadValue,
@@ -33,14 +34,17 @@ from titan_sdk.keys import (
     dependencies,
     duration_ms,
     environment,
+    flag,
     job_id,
     job_spec,
     kind,
     nearest,
     port,
     priority,
+    retries,
     text,
     texts,
+    timeout_ms,
     words,
 )
 
@@ -52,14 +56,15 @@ ROOT_LATER: Final = frozenset(
     }
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
-    "env", "requirement", "skills", "priority", "delay", "affinity", "stop_grace",
+    "env", "requirement", "skills", "priority", "delay", "affinity", "stop_grace", "retries",
+    "timeout", "job_timeout",
 )  # fmt: skip
 """What `defaults:` may say for all jobs: what is not a single job's own business."""
 WORKSPACE_KEYS: Final = ("root", "include", "exclude")
 API_VERSION: Final = "titan/v1"
 
 _START: Final = Place(1, 1)
-_TYPED: Final = frozenset({boolean, duration_ms, kind, port, priority})
+_TYPED: Final = frozenset({boolean, duration_ms, flag, kind, port, priority, retries, timeout_ms})
 """Readers to which 1 and "1" are not the same; to all others a number is the text it is."""
 _LISTS: Final = frozenset({dependencies, texts, words})
 _JOB_PATH = re.compile(r"jobs\[(\d+)\](?:\.(.+))?\Z")
@@ -77,6 +82,8 @@ _FIELDS: Final = {
     "service.port": "port",
     "delay_ms": "delay",
     "stop_grace_ms": "stop_grace",
+    "timeout_ms": "timeout",
+    "job_timeout_ms": "job_timeout",
 }
 """Where a field of the spec stands in the file."""
 
@@ -410,6 +417,9 @@ class _Reader:
             read["id"] = f"job-{index + 1}"
         env = {**self.env, **self.defaults.get("env", {}), **read.get("env", {})}
         merged = {**self.defaults, **read}
+        if read.get("type", JobKind.TASK) is not JobKind.TASK:
+            for key in FOR_TASKS:
+                merged.pop(key, None)  # what all jobs are given is not this one's mistake
         if "skills" in read or "requirement" in read:
             other = "requirement" if "skills" in read else "skills"
             if other not in read:

@@ -15,6 +15,8 @@ def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -
         return _blocked(view)
     if view.state is JobState.SCHEDULED:
         return "SCHEDULED, its delay has not passed yet"
+    if view.state is JobState.BACKOFF:
+        return f"BACKOFF, attempt {view.attempt} failed and the next one has not begun"
     if view.state is JobState.PLACED:
         return f"PLACED on {view.worker}, which is getting its workspace ready"
     if view.state is not JobState.QUEUED:
@@ -56,7 +58,10 @@ def how_ended(reason: ExitReason, exit_code: int, signal: int, message: str = ""
         ExitReason.PREPARE_FAILED: "its workspace could not be made",
         ExitReason.START_FAILED: "it could not be started",
         ExitReason.LOST: "its worker was lost",
+        ExitReason.TIMED_OUT: "timed out",
         ExitReason.CRASH_LIMIT: "its workers were lost too often",
+        ExitReason.QUARANTINED: "quarantined",
+        ExitReason.TAKEN_OVER: "taken over",
         ExitReason.PARENT_FAILED: "a job before it did not succeed",
     }
     said = words.get(reason, "")

@@ -56,6 +56,10 @@ class Run:
         """Its jobs as they stand, in the order of the submission."""
         return self._client.jobs(self.id)
 
+    def rerun(self, *, failed: bool = False, from_job: str = "") -> Run:
+        """Run it again once it has ended; see `TitanClient.rerun`."""
+        return self._client.rerun(self.id, failed=failed, from_job=from_job)
+
     def cancel(self) -> str:
         """End it: nothing new starts, what runs is stopped. Returns the state then."""
         return self._client.cancel(self.id).state.value

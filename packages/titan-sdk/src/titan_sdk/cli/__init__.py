@@ -28,6 +28,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "logs": ("logs", "What a job has printed."),
     "stats": ("look", "The cluster at a glance."),
     "cancel": ("runs", "End a run: nothing new starts, what runs is stopped."),
+    "retry": ("runs", "Run an ended run again: all of it, or what failed."),
+    "dead": ("look", "Jobs that failed for good."),
     "stop": ("runs", "Stop a service."),
 }
 """Module and one line of help, so that listing the commands loads none of them."""

@@ -133,6 +133,39 @@ def stats(settings: Settings, *, output: str) -> None:
         write(render.stats_screen(view, symbols=is_unicode()))
 
 
+@click.command()
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=_ENDED_SHOWN,
+    show_default=True,
+    help="At most so many, those of the newest run first.",
+)
+@output_option
+@click.pass_obj
+def dead(settings: Settings, *, limit: int, output: str) -> None:
+    """List jobs that failed for good: their tries are spent, or they lost too many workers.
+
+    \b
+    Examples:
+      titan dead
+      titan dead -n 10 -o json
+    """  # noqa: D301 - click reads the backspace
+    with settings.client() as client:
+        jobs = client.dead(limit)
+    if output == "json":
+        emit("JobList", {"items": [render.job_json(job) for job in jobs]})
+        return
+    if not jobs:
+        say("No job has failed for good.")
+        return
+    look = _look(settings)
+    _print(render.dead_table(jobs, look), look)
+    first = jobs[0].run_alias
+    say(f"\nRun again what failed:  titan retry {first} --failed   Its log:  titan logs RUN/JOB")
+
+
 def _look(settings: Settings) -> render.Look:
     color = has_color(settings.color, terminal=stdout_is_terminal())
     return render.Look(symbols=is_unicode(), color=color)

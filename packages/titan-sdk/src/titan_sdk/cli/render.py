@@ -15,7 +15,7 @@ import click
 
 from titan_proto.messages import JobView, RunView, ServiceView, Stats, WorkerView
 from titan_proto.specs import JobKind
-from titan_proto.states import ExitReason, OpenEnum, WorkerState
+from titan_proto.states import ExitReason, JobState, OpenEnum, WorkerState
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.reasons import how_ended
 
@@ -39,6 +39,7 @@ SYMBOLS: Final = {
     "QUEUED": ("…", ".", None),
     "BLOCKED": ("…", ".", None),
     "SCHEDULED": ("…", ".", None),
+    "BACKOFF": ("↻", "~", "yellow"),
 }
 
 _GAP: Final = "  "
@@ -154,7 +155,19 @@ def job_notes(view: JobView) -> str:
         return f"waits for {', '.join(view.waits_for)}"
     if view.kind is JobKind.SERVICE and view.port and not outcome(view):
         return f"port {view.port}"
-    return outcome(view)
+    return "; ".join(part for part in (outcome(view), tries(view)) if part)
+
+
+def tries(view: JobView) -> str:
+    """How often a job has been tried in vain; empty where nobody would ask."""
+    said = []
+    if view.failures and (view.retries or view.state is JobState.BACKOFF):
+        said.append(f"failed {view.failures} of {view.retries + 1} times")
+    if view.lost:
+        said.append(f"{view.lost} lost")
+    if view.state is JobState.BACKOFF:
+        said.append(f"next try {local_time(view.ready_at_ms)}")
+    return ", ".join(said)
 
 
 # -- tables ---------------------------------------------------------------------------------------
@@ -190,6 +203,23 @@ def jobs_table(jobs: Sequence[JobView], look: Look, now_ms: int) -> Table:
             job.worker or "-",
             took(job.started_at_ms, job.ended_at_ms, now_ms),
             job_notes(job),
+        )
+    return table
+
+
+def dead_table(jobs: Sequence[JobView], look: Look) -> Table:
+    """One line a job that failed for good."""
+    table = Table(
+        ("RUN", "JOB", "STATE", "ATTEMPTS", "ENDED", "WHY"), ("ENDED", "STATE", "ATTEMPTS")
+    )
+    for job in jobs:
+        table.add(
+            job.run_alias,
+            job.job_id,
+            look.state(job.state),
+            str(job.attempt or "-"),
+            local_time(job.ended_at_ms),
+            outcome(job),
         )
     return table
 
@@ -238,6 +268,8 @@ def stats_screen(stats: Stats, *, symbols: bool) -> str:
         lines.append(f"{'Running:':<19}{stats.running} jobs")
     if stats.delayed:
         lines.append(f"{'Delayed:':<19}{stats.delayed} jobs")
+    if stats.backoff:
+        lines.append(f"{'Retrying:':<19}{stats.backoff} jobs")
     lines += [
         f"{'Blocked (DAG):':<19}{stats.blocked} jobs",
         "-------------------------------",
@@ -253,7 +285,10 @@ def _worker_lines(worker: WorkerView, *, alone: bool, symbols: bool) -> list[str
     name = str(worker.port) if alone else f"{worker.host}:{worker.port}"
     share = round(100 * worker.used / worker.slots) if worker.slots else 0
     load = f"{worker.used}/{worker.slots} ({share}%)"
-    state = "" if worker.state is WorkerState.ONLINE else f" | {worker.state}"
+    state = ""
+    if worker.state is not WorkerState.ONLINE:
+        # How long ago it was heard of is what a person asks next.
+        state = f" | {worker.state}, last seen {duration(worker.seen_ms_ago / 1000)} ago"
     bullet, branch = (" •", "└── ⚙️ ") if symbols else (" *", "`-- ")
     skills = ", ".join(worker.skills)
     head = f"{bullet} [{name}] Load: {load:<13}| Skills: [{skills}]{state}"
@@ -274,6 +309,7 @@ def run_json(run: RunView) -> dict[str, Any]:
         "endedAt": rfc3339(run.ended_at_ms),
         "jobs": run.jobs,
         "jobsByState": dict(sorted(run.counts.items())),
+        "rerunOf": run.rerun_of or None,
     }
 
 
@@ -294,6 +330,8 @@ def job_json(job: JobView) -> dict[str, Any]:
         "signal": job.signal or None,
         "message": job.message or None,
         "lostAttempts": job.lost,
+        "failedAttempts": job.failures,
+        "retries": job.retries,
         "port": job.port or None,
         "dependencies": list(job.dependencies),
         "waitsFor": list(job.waits_for),
@@ -354,6 +392,7 @@ def stats_json(stats: Stats) -> dict[str, Any]:
         "queued": stats.queued,
         "blocked": stats.blocked,
         "delayed": stats.delayed,
+        "backoff": stats.backoff,
         "running": stats.running,
         "services": stats.services,
         "workers": [worker_json(worker) for worker in stats.workers],

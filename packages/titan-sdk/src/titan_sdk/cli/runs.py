@@ -121,6 +121,53 @@ def cancel(settings: Settings, run: str, *, output: str) -> None:
 
 
 @click.command()
+@click.argument("run")
+@click.option("--failed", is_flag=True, help="Only what did not succeed.")
+@click.option(
+    "--from", "from_job", metavar="JOB", help="JOB, all that hangs on it, and what did not succeed."
+)
+@click.option("--wait", is_flag=True, help="Wait for the end; exit 1 if it failed, 8 if cancelled.")
+@output_option
+@click.pass_obj
+def retry(
+    settings: Settings, run: str, *, failed: bool, from_job: str | None, wait: bool, output: str
+) -> None:
+    """Run RUN, which has ended, again: as a new run that names the old one.
+
+    What is not run again is taken over as it ended: its state, its results, and the files in the
+    run's shared folder. The new run's alias is printed on stdout.
+
+    \b
+    Examples:
+      titan retry nightly-1
+      titan retry nightly-1 --failed
+      titan retry nightly-1 --from TRANSFORM --wait
+    """  # noqa: D301 - click reads the backspace
+    if failed and from_job:
+        raise click.UsageError("--from takes what failed along; leave --failed out.")
+    with settings.client() as client:
+        with suggesting_runs(client, run):
+            handle = client.rerun(run, failed=failed, from_job=from_job or "")
+        if output != "json":
+            write(handle.alias)
+        if wait:
+            try:
+                with shown(client, handle.id, color=settings.color):
+                    client.wait(handle)
+            except KeyboardInterrupt:
+                say(
+                    f"\nDetached. Run {handle.alias} goes on.  "
+                    f"titan ps {handle.alias}   titan cancel {handle.alias}"
+                )
+                raise click.exceptions.Exit(INTERRUPTED) from None
+        view = client.view(handle)
+        if output == "json":
+            emit("Run", render.run_json(view))
+        if wait:
+            _conclude(client, view, quiet=output == "json", was_followed=False)
+
+
+@click.command()
 @click.argument("id")
 @output_option
 @click.pass_obj
