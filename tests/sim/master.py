@@ -21,7 +21,7 @@ from tests.sim.wire import Wire
 from tests.sim.world import Life, Violation, World
 from titan_master.core.apply import apply
 from titan_master.core.check import check
-from titan_master.core.core import Core, CoreConfig, Heard
+from titan_master.core.core import Core, CoreConfig
 from titan_master.core.effects import (
     AskHistory,
     CloseLog,
@@ -35,6 +35,7 @@ from titan_master.core.inputs import (
     Ask,
     Asked,
     ExchangeDropped,
+    Heard,
     LinkClosed,
     Origin,
     ReportsArrived,

@@ -154,7 +154,7 @@ def test_further_lines_come_only_when_they_say_something_and_hosts_where_ports_m
         "Blocked (DAG):     0 jobs",
         "-------------------------------",
         "Worker Status:",
-        " * [a:8080] Load: 0/4 (0%)     | Skills: [GENERAL] | SILENT",
+        " * [a:8080] Load: 0/4 (0%)     | Skills: [GENERAL] | SILENT, last seen 0.0s ago",
         " * [b:8080] Load: 0/4 (0%)     | Skills: [GENERAL]",
     ]
 
@@ -373,7 +373,7 @@ def test_exit_codes_of_errors():
 
 def test_validate_says_everything_and_exits_2(run, alone):
     (alone / "good.yaml").write_text("name: p\njobs: [{id: A, run: a}]\n")
-    (alone / "bad.yaml").write_text("name: p\njobs: [{id: A, run: a, timeout: 5}]\n")
+    (alone / "bad.yaml").write_text("name: p\njobs: [{id: A, run: a, replicas: 5}]\n")
     code, out, _ = run("validate", "good.yaml")
     assert (code, out) == (0, f"good.yaml: ok; 1 job, packs 2 files of {Path()} (0 KiB)\n")
     code, out, _ = run("validate", "good.yaml", "bad.yaml")

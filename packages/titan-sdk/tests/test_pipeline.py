@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import pytest
 
-from titan_proto.specs import JobKind, LaunchKind, Needs, ServiceSection
+from titan_proto.errors import InvalidSpec
+from titan_proto.specs import (
+    JobKind,
+    LaunchKind,
+    Needs,
+    RetryCause,
+    RetryPolicy,
+    ServiceSection,
+)
 from titan_sdk import TitanJob
 from titan_sdk.findings import INFO, PipelineError, errors, in_order, report
 from titan_sdk.keys import LATER, READERS
@@ -185,7 +194,13 @@ jobs:
     ("text", "expected"),
     [
         ("scrpit: a.py", ["4:5 Y103"]),
-        ("script: a.py\nretries: 3", ["5:5 Y104"]),
+        ("script: a.py\nretries: 1000000000", ["5:14 Y107"]),
+        ("script: a.py\nretries: {limit: 3, cause: [exit]}", ["5:29 Y107"]),
+        ("script: a.py\nretries: {limit: 3, causes: [exit, oops]}", ["5:37 Y107"]),
+        ("script: a.py\nretries: {delay: 3s}", ["5:14 Y107"]),
+        ("script: a.py\ntimeout: -5", ["5:14 Y107"]),
+        ("script: a.py\njob_timeout: 0", ["5:18 Y107"]),
+        ("script: a.py\ntype: SERVICE\ntimeout: 5s", ["6:5 Y106"]),
         ("script: a.py\nhitl_message: go?", ["5:5 Y104"]),
         ("run: a\ntype: APPROVAL", ["5:11 Y104"]),
         ("run: echo ${{ params.day }}", ["4:10 Y104"]),
@@ -233,7 +248,7 @@ def test_a_bad_job_is_refused_at_its_place(text, expected):
         ("name: p\nschedule: '* * * * *'\njobs: [{id: A, run: a}]", ["2:1 Y104"]),
         ("name: p\nversion: 2\njobs: [{id: A, run: a}]", ["2:10 Y107"]),
         ("apiVersion: titan/v2\nname: p\njobs: [{id: A, run: a}]", ["1:13 Y107"]),
-        ("name: p\ndefaults: {retries: 2}\njobs: [{id: A, run: a}]", ["2:12 Y104"]),
+        ("name: p\ndefaults: {replicas: 2}\njobs: [{id: A, run: a}]", ["2:12 Y104"]),
         ("name: p\ndefaults: {script: a}\njobs: [{id: A, run: a}]", ["2:12 Y103"]),
         ("name: p\nworkspace: {root: nowhere}\njobs: [{id: A, run: a}]", ["2:19 Y107"]),
         ("name: p\nworkspace: {inclued: []}\njobs: [{id: A, run: a}]", ["2:13 Y103"]),
@@ -254,7 +269,7 @@ def test_a_job_without_a_usable_id_is_called_by_its_number():
     body = """\
 name: p
 jobs:
-  - {script: a.py, retries: 3}
+  - {script: a.py, replicas: 3}
   - {id: a b, script: b.py}
 """
     pipeline = read(body)
@@ -263,7 +278,7 @@ jobs:
     assert told == [
         "job number 1 has no id",
         'script "a.py" of job number 1 is neither beside this file nor in the master\'s perm_files',
-        '"retries" in job number 1 is not supported by this version of Titan',
+        '"replicas" in job number 1 is not supported by this version of Titan',
         '"a b" cannot be a job id',
         'script "b.py" of job number 2 is neither beside this file nor in the master\'s perm_files',
     ]
@@ -304,7 +319,7 @@ jobs:
   - id: DEPLOY
     run: "x"
     dependencies: ["TRANSFROM"]
-    timeout: 5m
+    replicas: 5
 """
     )
     assert report(pipeline.source, pipeline.findings) == (
@@ -315,9 +330,9 @@ p.yaml:6:5: error[Y103] unknown key "scrpit" in job TRANSFORM
 p.yaml:9:20: error[Y201] job DEPLOY depends on "TRANSFROM", which is not in this pipeline
   9 |     dependencies: ["TRANSFROM"]
     |                    ^^^^^^^^^^^ did you mean "TRANSFORM"?
-p.yaml:10:5: error[Y104] "timeout" in job DEPLOY is not supported by this version of Titan
-  10 |     timeout: 5m
-     |     ^^^^^^^
+p.yaml:10:5: error[Y104] "replicas" in job DEPLOY is not supported by this version of Titan
+  10 |     replicas: 5
+     |     ^^^^^^^^
 3 errors in p.yaml"""
     )
     with pytest.raises(PipelineError) as raised:
@@ -415,11 +430,80 @@ def test_a_titan_job_means_what_the_yaml_means():
         "delay": "1m",
         "affinity": True,
         "stop_grace": "2s",
+        "exclusive": True,
     }
-    body = "name: p\njobs:\n  - id: A\n" + "".join(
-        f"    {key}: {str(value).replace('True', 'true')}\n" for key, value in values.items()
+    task = {
+        "script": "a.py",
+        "retries": {"limit": 3, "delay": "2s", "backoff": 1.5, "causes": ["exit", "signal"]},
+        "timeout": "10m",
+        "job_timeout": 3600,
+    }
+    for given in (values, task):
+        body = "name: p\njobs:\n  - id: A\n" + "".join(
+            f"    {key}: {json.dumps(value)}\n" for key, value in given.items()
+        )
+        pipeline = read(body + "  - {id: B, run: b}\n")
+        assert pipeline.findings == []
+        assert pipeline.jobs[0] == TitanJob(id="A", **given).spec
+    assert {*values, *task} | {"id", "run", "command", "requirement"} == set(READERS)
+
+
+def test_retries_in_short_and_in_full():
+    short = TitanJob(id="A", run="a", retries=3).spec.retries
+    assert short == RetryPolicy(limit=3)
+    full = TitanJob(
+        id="A",
+        run="a",
+        retries={
+            "limit": 2,
+            "delay": "2s",
+            "backoff": 1.5,
+            "max_delay": "1m",
+            "jitter": False,
+            "causes": ["timeout", "START"],
+            "not_exit_codes": [2, 64],
+        },
+    ).spec.retries
+    assert full == RetryPolicy(
+        limit=2,
+        delay_ms=2_000,
+        backoff_percent=150,
+        max_delay_ms=60_000,
+        jitter=False,
+        causes=(RetryCause.TIMEOUT, RetryCause.START),
+        not_exit_codes=(2, 64),
     )
-    pipeline = read(body + "  - {id: B, run: b}\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("retries", -1, "a number from 0 to 100 (RETRIES)"),
+        ("retries", 10**9, "a number from 0 to 100 (RETRIES)"),
+        ("retries", {"limit": 1, "causes": ["exits"]}, 'did you mean "exit"?'),
+        ("retries", {"limit": 1, "maxdelay": 1}, 'did you mean "max_delay"?'),
+        ("retries", {"limit": 1, "backoff": 0.5}, "a factor from 1 to 10"),
+        ("retries", {"limit": 1, "not_exit_codes": [0]}, "a number from 1 to 255"),
+        ("timeout", -5, "at least 0 seconds"),
+        ("timeout", "400d", "at most 366 days"),
+        ("job_timeout", 0, "more than 0"),
+    ],
+)
+def test_a_wrong_policy_is_refused_with_what_is_allowed(key, value, said):
+    with pytest.raises(InvalidSpec) as caught:
+        TitanJob(id="A", run="a", **{key: value})
+    assert said in caught.value.problems[0].hint
+
+
+def test_defaults_of_tasks_are_not_a_services_mistake():
+    pipeline = read(
+        """name: p
+defaults: {retries: 2, timeout: 5m}
+jobs:
+  - {id: A, run: a}
+  - {id: B, run: b, type: SERVICE}
+"""
+    )
     assert pipeline.findings == []
-    assert pipeline.jobs[0] == TitanJob(id="A", **values).spec
-    assert set(values) | {"id", "run", "command", "requirement"} == set(READERS)
+    assert [job.retries.limit for job in pipeline.jobs] == [2, 0]
+    assert [job.timeout_ms for job in pipeline.jobs] == [300_000, 0]

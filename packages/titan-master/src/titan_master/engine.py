@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from titan_master.clock import Clock
-from titan_master.core.core import Core, Heard
+from titan_master.core.core import Core
 from titan_master.core.effects import (
     AskHistory,
     CloseLog,
@@ -53,6 +53,7 @@ from titan_master.core.events import (
 )
 from titan_master.core.inputs import (
     Asked,
+    Heard,
     Input,
     Origin,
     ReportsArrived,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from core_world import World, effects, events, job, kinds, run
 
-from titan_master.core.core import CoreConfig, Heard
-from titan_master.core.inputs import LinkClosed, ReportsArrived, WorkerArrived, WorkerHeard
+from titan_master.core.core import CoreConfig
+from titan_master.core.inputs import Heard, LinkClosed, ReportsArrived, WorkerArrived, WorkerHeard
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import CancelRun, GetJob, WorkerStatus
 from titan_proto.states import ExitReason, JobState, WorkerState

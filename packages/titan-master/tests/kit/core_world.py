@@ -15,12 +15,13 @@ import msgspec
 
 from titan_master.core.apply import apply
 from titan_master.core.check import check
-from titan_master.core.core import Core, CoreConfig, Heard, Turn
+from titan_master.core.core import Core, CoreConfig, Turn
 from titan_master.core.effects import Reply
 from titan_master.core.events import AnyEvent
 from titan_master.core.inputs import (
     Asked,
     ExchangeDropped,
+    Heard,
     Input,
     LinkClosed,
     Origin,

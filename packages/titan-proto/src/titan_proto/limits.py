@@ -46,6 +46,7 @@ PRIORITY_MAX: Final = 10
 PRIORITY_DEFAULT: Final = 5
 DELAY_MS: Final = 366 * 24 * 3600 * 1000
 STOP_GRACE_MS_DEFAULT: Final = 10_000
+STOP_GRACE_MS: Final = 3_600_000
 RETRIES: Final = 100
 """How often a job may be tried again after failures of its own."""
 RETRY_DELAY_MS_DEFAULT: Final = 1_000
@@ -59,7 +60,6 @@ GATE_TIMEOUT_MS_DEFAULT: Final = 48 * 3600 * 1000
 GATE_MESSAGE_CHARS: Final = 4_000
 DECISION_CHARS: Final = 4_000
 """What is said beside an approval or a rejection."""
-STOP_GRACE_MS: Final = 3_600_000
 
 # -- bytes ------------------------------------------------------------------------------------
 REPORT_MESSAGE_CHARS: Final = 4_000

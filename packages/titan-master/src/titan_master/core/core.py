@@ -7,7 +7,6 @@ The engine calls it: ``start`` once, then ``handle`` for each input of a batch, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, Final
 
 from titan_master.core import admission, asking, lifecycle, placement, workers
@@ -16,6 +15,7 @@ from titan_master.core.events import ClusterFounded, MasterStarted
 from titan_master.core.inputs import (
     Asked,
     ExchangeDropped,
+    Heard,
     Input,
     LinkClosed,
     ReportsArrived,
@@ -31,18 +31,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import WorkerStatus
 from titan_proto.states import WorkerState
 
-__all__ = ["Core", "CoreConfig", "Heard", "Turn"]
-
-
-class Heard(Enum):
-    """Whose heartbeat it was, and so what to do about it."""
-
-    STRANGER = "STRANGER"
-    """Nobody who has joined on that link, or somebody given up: no acknowledgement."""
-    KNOWN = "KNOWN"
-    """Acknowledge it."""
-    RETURNING = "RETURNING"
-    """Acknowledge it, and put it into the inbox too: the worker's state changes by it."""
+__all__ = ["Core", "CoreConfig", "Turn"]
 
 
 class Core:

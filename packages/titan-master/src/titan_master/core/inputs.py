@@ -6,6 +6,8 @@ lookups (files by name, digests) have been done before an input is made.
 
 from __future__ import annotations
 
+from enum import Enum
+
 from msgspec import Struct
 
 from titan_proto.messages import (
@@ -98,10 +100,21 @@ class WorkerArrived(Struct, frozen=True, kw_only=True):
 
 
 class WorkerHeard(Struct, frozen=True, kw_only=True):
-    """A heartbeat."""
+    """A heartbeat of a worker that was silent; all others are heard past the inbox."""
 
     link_id: int
     status: WorkerStatus
+
+
+class Heard(Enum):
+    """Whose heartbeat it was, and so what to do about it."""
+
+    STRANGER = "STRANGER"
+    """Nobody who has joined on that link, or somebody given up: no acknowledgement."""
+    KNOWN = "KNOWN"
+    """Acknowledge it."""
+    RETURNING = "RETURNING"
+    """Acknowledge it, and put it into the inbox too: the worker's state changes by it."""
 
 
 class ReportsArrived(Struct, frozen=True, kw_only=True):

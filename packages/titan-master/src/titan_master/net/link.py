@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Final, Protocol
 
 from msgspec import Struct
 
-from titan_master.core.core import Heard
 from titan_master.core.inputs import (
     Asked,
     ExchangeDropped,
+    Heard,
     Input,
     LinkClosed,
     Origin,

@@ -40,6 +40,7 @@ SYMBOLS: Final = {
     "BLOCKED": ("…", ".", None),
     "SCHEDULED": ("…", ".", None),
     "BACKOFF": ("↻", "~", "yellow"),
+    "WAITING": ("⏸", "=", "magenta"),
 }
 
 _GAP: Final = "  "
