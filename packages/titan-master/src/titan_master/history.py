@@ -232,10 +232,10 @@ class Answers:
                 f"job {request.job} of run {view.run_alias} has no attempt {request.attempt}; "
                 f"its newest is {view.attempt}"
             )
-        return _not_found(
-            f"job {request.job} of run {view.run_alias} has no log: it never started "
-            f"({view.state}, {view.reason})"
-        )
+        why = f"it never started ({view.state}, {view.reason})"
+        if view.reason is ExitReason.TAKEN_OVER:
+            why = f"it was taken over {view.message}, where its log is"
+        return _not_found(f"job {request.job} of run {view.run_alias} has no log: {why}")
 
     _HANDLERS: ClassVar[dict[type, Callable[[Answers, Origin, Any, str], Sequence[Effect]]]] = {
         GetRun: _run,

@@ -223,6 +223,7 @@ def _add_jobs(
         if taken_over and job_spec.id in taken_over:
             job = Job(job_spec, run_id, index, JobState.SUCCEEDED, 0)
             job.reason = ExitReason.TAKEN_OVER
+            job.message = f"from {run.rerun_alias}"
             job.ended_at_ms = at_ms
             dependants.append(job)
         elif job_spec.dependencies and not taken_over.issuperset(job_spec.dependencies):

@@ -23,7 +23,7 @@ from titan_proto.messages import (
     WaitRun,
     WatchRun,
 )
-from titan_proto.states import AttemptState, JobState, RunState
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
 CHANGES_AT_ONCE: Final = 1_000
 """More changes of one moment than this are told as one summary."""
@@ -35,12 +35,16 @@ def serve_log(origin: Origin, request: ReadLog, job: Job) -> Effect:
     """Stream the log of the job's newest attempt, or say that there is none."""
     attempt = job.attempt
     if attempt is None:
-        why = f"({job.state}: {job.reason})" if job.is_terminal else "yet"
+        why = f"it has not started ({job.state}: {job.reason})"
+        if not job.is_terminal:
+            why = "it has not started yet"
+        elif job.reason is ExitReason.TAKEN_OVER:
+            why = f"it was taken over {job.message}, where its log is"
         return Reply(
             origin=origin,
             message=Error(
                 code=ErrorCode.NOT_FOUND,
-                message=f"job {job.spec.id} has no log: it has not started {why}",
+                message=f"job {job.spec.id} has no log: {why}",
                 details={"state": str(job.state)},
             ),
         )

@@ -194,6 +194,7 @@ class _Job:
         self.reason = ExitReason.UNKNOWN
         self.end: JobEnded | JobsDropped | RunAccepted | None = None
         self.ready_at_ms = 0 if spec.dependencies else at_ms
+        self.message = ""
         self.port = 0
         self.attempts: dict[int, AttemptRow] = {}
 
@@ -216,7 +217,7 @@ class _Job:
             reason=self.reason,
             exit_code=ended.exit_code if ended else 0,
             signal=ended.signal if ended else 0,
-            message=ended.message if ended else "",
+            message=ended.message if ended else self.message,
             ready_at_ms=self.ready_at_ms,
             placed_at_ms=row.placed_at_ms if row else 0,
             started_at_ms=row.started_at_ms if row else 0,
@@ -251,6 +252,7 @@ class _Run:
         for job_id in event.taken_over:
             job = self.jobs[job_id]
             job.state, job.reason, job.end = JobState.SUCCEEDED, ExitReason.TAKEN_OVER, event
+            job.message = f"from {event.rerun_alias}"
 
     def view(self) -> RunView:
         counts: dict[str, int] = {}

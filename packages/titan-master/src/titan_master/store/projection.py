@@ -91,7 +91,8 @@ class Projection:
         )
         state, reason = JobState.SUCCEEDED.value, ExitReason.TAKEN_OVER.value
         rows.jobs.extend(
-            (seq, job_id, state, reason, 0, 0, "", 0, event.at_ms, 0) for job_id in event.taken_over
+            (seq, job_id, state, reason, 0, 0, f"from {event.rerun_alias}", 0, event.at_ms, 0)
+            for job_id in event.taken_over
         )
 
     def _run_ended(self, _seq: int, event: RunEnded, rows: Rows) -> None:
