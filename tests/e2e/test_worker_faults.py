@@ -39,7 +39,7 @@ def test_a_job_that_kills_its_worker_is_tried_elsewhere_and_stops_at_the_crash_l
             cluster.start_worker(8080)
             assert run.wait(timeout=60) == "FAILED", cluster.logs()
             job = run.jobs()[0]
-            assert (job.reason, job.attempt, job.lost) == ("CRASH_LIMIT", 3, 3)
+            assert (job.reason, job.attempt, job.lost) == ("QUARANTINED", 3, 3)
             assert client.submit("ok", [TitanJob(id="a", run="true")]).wait(30) == "SUCCEEDED"
         assert len(pids) == 6
         assert not [pid for pid in pids if _is_sleep(pid)]

@@ -268,6 +268,8 @@ class Auditor:
         self.check(not run.cancelled, f"{ref} is placed after its run's cancellation")
         self.check(job.lost < LOST_MAX, f"{ref} is placed after {job.lost} lost attempts")
         self.check(job.live is None, f"{ref} is placed beside attempt {job.live}")
+        once = not job.spec.retries.after_loss
+        self.check(not once or event.number == 1, f"{ref} is placed and was to be done once")
         self.check(event.number == job.numbers + 1, f"{ref} follows attempt {job.numbers}")
         self.check(event.fence > self._fence, f"{ref} has fence {event.fence} after {self._fence}")
         self.check(worker.state == "ONLINE", f"{ref} is placed on a worker that is {worker.state}")
@@ -331,7 +333,10 @@ class Auditor:
             self.check((ref.run_id, ref.job_id) in self.services, f"{ref} settles and is not up")
         if event.state is JobState.CANCELLED:
             self.check(self.runs[ref.run_id].cancelled, f"{ref} is cancelled by nobody")
-        if event.reason is ExitReason.QUARANTINED:
+        if event.reason is ExitReason.LOST:
+            once = not job.spec.retries.after_loss
+            self.check(once, f"{ref} is given up after a loss")
+        elif event.reason is ExitReason.QUARANTINED:
             self.check(job.lost >= LOST_MAX, f"{ref} failed for {job.lost} lost attempts")
         elif event.state is JobState.FAILED and event.reason is not ExitReason.TIMED_OUT:
             self._check_spent(job, event)

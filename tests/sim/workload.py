@@ -71,6 +71,7 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
 
 def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...]) -> JobSpec:
     service = world.chance(8)
+    once = not service and world.chance(6)
     return JobSpec(
         id=f"j{place}",
         launch=POISON if world.chance(0.7) else LAUNCH,
@@ -82,9 +83,9 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
         affinity=world.chance(25),
         stop_grace_ms=world.random.choice((0, 200, 2_000)),
         service=_service(world) if service else None,
-        retries=RetryPolicy() if service else _retries(world),
+        retries=RetryPolicy(after_loss=not once) if service or once else _retries(world),
         job_timeout_ms=world.between(500, 40_000) if not service and world.chance(10) else 0,
-        exclusive=world.chance(10),
+        exclusive=once or world.chance(10),
     )
 
 

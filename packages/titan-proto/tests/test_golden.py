@@ -434,6 +434,20 @@ MESSAGES = (
         backoff=8,
     ),
     SubmitRun(key="key-3", spec=RunSpec(name="Gated", jobs=(RETRIED, REVIEW))),
+    SubmitRun(
+        key="key-4",
+        spec=RunSpec(
+            name="Once",
+            jobs=(
+                JobSpec(
+                    id="PAY",
+                    launch=Launch(script="pay.py"),
+                    exclusive=True,
+                    retries=RetryPolicy(after_loss=False),
+                ),
+            ),
+        ),
+    ),
     StartAttempts(
         term=14,
         orders=(

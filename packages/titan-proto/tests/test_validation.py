@@ -286,6 +286,16 @@ def test_retries_and_timeouts_that_are_good():
     assert problems(spec) == ()
 
 
+def test_at_most_once_is_exclusive_and_has_no_retries():
+    once = RetryPolicy(after_loss=False)
+    assert problems(run(job(exclusive=True, retries=once))) == ()
+    for changes in (
+        {"retries": once},
+        {"exclusive": True, "retries": RetryPolicy(limit=1, after_loss=False)},
+    ):
+        assert only(run(job(**changes))).where == "jobs[0].retries.after_loss"
+
+
 def gate(name="OK", *parents, section=GateSection(), **changes):  # noqa: B008 - frozen
     return JobSpec(
         id=name,

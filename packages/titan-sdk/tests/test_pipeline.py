@@ -437,6 +437,7 @@ def test_a_titan_job_means_what_the_yaml_means():
         "retries": {"limit": 3, "delay": "2s", "backoff": 1.5, "causes": ["exit", "signal"]},
         "timeout": "10m",
         "job_timeout": 3600,
+        "delivery": "at-least-once",
     }
     for given in (values, task):
         body = "name: p\njobs:\n  - id: A\n" + "".join(
@@ -493,6 +494,16 @@ def test_a_wrong_policy_is_refused_with_what_is_allowed(key, value, said):
     with pytest.raises(InvalidSpec) as caught:
         TitanJob(id="A", run="a", **{key: value})
     assert said in caught.value.problems[0].hint
+
+
+def test_what_is_done_at_most_once_is_exclusive_and_not_tried_again():
+    spec = TitanJob(id="A", run="a", delivery="at-most-once").spec
+    assert (spec.retries.after_loss, spec.exclusive) == (False, True)
+    for contrary in ({"retries": 1}, {"exclusive": False}):
+        with pytest.raises(InvalidSpec, match="at most once"):
+            TitanJob(id="A", run="a", delivery="at-most-once", **contrary)
+    with pytest.raises(InvalidSpec, match="at-least-once or at-most-once"):
+        TitanJob(id="A", run="a", delivery="exactly-once")
 
 
 def test_defaults_of_tasks_are_not_a_services_mistake():

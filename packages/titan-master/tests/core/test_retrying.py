@@ -12,6 +12,7 @@ from titan_proto.messages import CancelRun, GetJob
 from titan_proto.specs import RetryCause, RetryPolicy
 from titan_proto.states import ExitReason, JobState
 
+ONCE = RetryPolicy(after_loss=False)
 STEADY = RetryPolicy(limit=2, delay_ms=1_000, jitter=False)
 
 
@@ -119,6 +120,22 @@ def test_a_failed_service_start_is_not_a_matter_of_retries():
     w.submit(run("r", job("api", service=True)))
     w.running("r/api")
     assert "JobEnded" in kinds(w.ended("r/api", 1))
+
+
+def test_what_is_to_be_done_at_most_once_is_never_tried_again_after_a_loss():
+    w = World({"w1": 4, "w2": 4})
+    w.submit(run("r", job("pay", exclusive=True, retries=ONCE), job("b", "pay")))
+    turn = w.ended("r/pay", reason=ExitReason.LOST)
+    assert kinds(turn) == ["AttemptEnded", "JobEnded", "JobsDropped", "RunEnded"]
+    assert "state=FAILED, reason=LOST" in events(turn)[1]
+
+
+def test_an_order_that_was_never_taken_is_sent_again_also_for_what_is_done_at_most_once():
+    """The same attempt under the same number: its worker never had it."""
+    w = World({"w1": 4})
+    w.submit(run("r", job("pay", exclusive=True, retries=ONCE)))
+    w.cut("w1")
+    assert "StartAttempts" in effects(w.join("w1"))[-1]
 
 
 # -- how long -----------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class RetryCause(OpenEnum):
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How often, when and after which failures of its own a job is tried again."""
+    """How often, when and after what a job is tried again."""
 
     limit: int = 0
     """Further tries after the first failure; lost attempts do not count."""
@@ -120,6 +120,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     )
     not_exit_codes: tuple[int, ...] = ()
     """Exit codes that say: trying again is of no use."""
+    after_loss: bool = True
+    """Whether a lost attempt, which may have done its work, is followed by another. Without, the job
+    is done at most once: it goes with `exclusive` and a limit of 0."""
 
 
 class GateExpiry(OpenEnum):

@@ -222,6 +222,13 @@ def _retry_problems(where: str, job: JobSpec, retries: RetryPolicy) -> Iterator[
             message=f"job {_named(job.id)} is a {job.kind.value} and has retries; only a TASK has them",
             code=BAD_RETRY,
         )
+    elif not retries.after_loss and (retries.limit or not job.exclusive):
+        yield Problem(
+            where=f"{where}.after_loss",
+            message=f"job {_named(job.id)} is to be done at most once, and so is exclusive and has no "
+            "retries",
+            code=BAD_RETRY,
+        )
     least = BACKOFF_PERCENT_MIN
     for name, value, most, limit in (
         ("limit", retries.limit, RETRIES, "RETRIES"),

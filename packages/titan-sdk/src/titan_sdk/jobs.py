@@ -44,6 +44,8 @@ class TitanJob:
         timeout: how long one attempt may run.
         job_timeout: how long all attempts together may take, from the first one's placement.
         exclusive: two attempts must never run at once, even where a machine cannot be reached.
+        delivery: "at-least-once" (the default), or "at-most-once": never tried again where it may
+            have been done.
 
     Raises:
         InvalidSpec: a value is not what its key takes; `problems` lists all of them.
@@ -74,6 +76,7 @@ class TitanJob:
         timeout: Duration | None = None,
         job_timeout: Duration | None = None,
         exclusive: bool | None = None,
+        delivery: str | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(f"job {id}: filename and script are the same key; give one of them")
@@ -99,6 +102,7 @@ class TitanJob:
                 "timeout": timeout,
                 "job_timeout": job_timeout,
                 "exclusive": exclusive,
+                "delivery": delivery,
             }
         )
 

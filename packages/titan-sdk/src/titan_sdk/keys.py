@@ -257,6 +257,17 @@ _RETRY_KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
 """The keys of the long form of `retries`, and the fields that they become."""
 
 
+AT_LEAST_ONCE: Final = "at-least-once"
+AT_MOST_ONCE: Final = "at-most-once"
+
+
+def delivery(value: object) -> str:
+    """`at-least-once` or `at-most-once`."""
+    if value in (AT_LEAST_ONCE, AT_MOST_ONCE):
+        return str(value)
+    raise BadValue(f"{_shown(value)} is no delivery", f"{AT_LEAST_ONCE} or {AT_MOST_ONCE}")
+
+
 def port(value: object) -> int | str:
     """A port's number, or `auto`."""
     if value == PORT_AUTO:
@@ -336,6 +347,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "timeout": timeout_ms,
     "job_timeout": timeout_ms,
     "exclusive": flag,
+    "delivery": delivery,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -356,7 +368,7 @@ LATER: Final = frozenset(
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
 without what its author counts on would be worse than one that does not run."""
 
-FOR_TASKS: Final = ("retries", "timeout", "job_timeout")
+FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 """Keys that mean nothing where a job is meant to stay up."""
 
 
@@ -382,6 +394,16 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             for key in FOR_TASKS
             if key in read
         ]
+    if read.get("delivery") == AT_MOST_ONCE:
+        retried = read.get("retries")
+        if retried is not None and retried.limit:
+            found.append(
+                ("retries", "is to be done at most once and has retries", "leave them out")
+            )
+        if read.get("exclusive") is False:
+            found.append(
+                ("exclusive", "is to be done at most once, and so is exclusive", "leave it out")
+            )
     if "requirement" in read and "skills" in read:
         found.append(("requirement", "has requirement and skills", "keep skills"))
     return found
@@ -389,6 +411,7 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def job_spec(read: Mapping[str, Any]) -> JobSpec:
     """The spec that values read by `READERS` amount to; conflicts were looked for before."""
+    at_most_once = read.get("delivery") == AT_MOST_ONCE
     return JobSpec(
         id=read["id"],
         launch=_launch(read),
@@ -400,15 +423,16 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
         affinity=read.get("affinity", False),
         stop_grace_ms=read.get("stop_grace", STOP_GRACE_MS_DEFAULT),
         service=_service(read),
-        retries=read.get("retries", _NO_RETRIES),
+        retries=_NEVER_AGAIN if at_most_once else read.get("retries", _NO_RETRIES),
         timeout_ms=read.get("timeout", 0),
         job_timeout_ms=read.get("job_timeout", 0),
-        exclusive=read.get("exclusive", False),
+        exclusive=read.get("exclusive", False) or at_most_once,
     )
 
 
 _GENERAL: Final = Needs()
 _NO_RETRIES: Final = RetryPolicy()
+_NEVER_AGAIN: Final = RetryPolicy(after_loss=False)
 
 
 def _needs(read: Mapping[str, Any]) -> Needs:

@@ -82,6 +82,7 @@ _FIELDS: Final = {
     "service.port": "port",
     "delay_ms": "delay",
     "stop_grace_ms": "stop_grace",
+    "retries.after_loss": "delivery",
     "timeout_ms": "timeout",
     "job_timeout_ms": "job_timeout",
 }

@@ -157,8 +157,13 @@ def _settle_stopped(draft: Draft, run: Run, job: Job) -> None:
 
 
 def _after_a_loss(draft: Draft, run: Run, job: Job, *, hold_ms: int) -> None:
-    """Try again whatever `retries` says, unless it has cost too many workers already."""
-    if job.lost >= draft.config.crash_limit:
+    """Try again whatever `retries` says, unless it must not be done twice or costs too many workers."""
+    if not job.spec.retries.after_loss:
+        message = (
+            "it may have been done, and is to be done at most once: look, then `titan retry` it"
+        )
+        settle_job(draft, run, job, JobState.FAILED, ExitReason.LOST, message)
+    elif job.lost >= draft.config.crash_limit:
         message = (
             f"{job.lost} attempts were lost with their workers (crash_limit): it may be what kills "
             "them, and is not tried again"
