@@ -76,8 +76,12 @@ class LinkTable:
         """Close a link after what was sent."""
         link = self._links.get(link_id)
         if link is not None:
-            _log.info(
-                "hanging up link=%d peer=%s code=%s reason=%s", link_id, link.peer, code, reason
+            # What a peer was not allowed to say is worth an operator's eye; the rest is routine.
+            level = logging.WARNING if code is ErrorCode.PERMISSION_DENIED else logging.INFO
+            _log.log(
+                level,
+                "hanging up link=%d peer=%s role=%s name=%s code=%s reason=%s",
+                *(link_id, link.peer, link.identity.role, link.identity.name, code, reason),
             )
             link.close(code, reason)
 
