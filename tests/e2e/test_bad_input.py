@@ -55,15 +55,16 @@ def test_a_worker_with_a_wrong_token_ends_with_the_reason(cluster: Cluster) -> N
 
 
 def test_scripts_that_cannot_run(cluster: Cluster, titan: Titan, tmp_path: Path) -> None:
-    """Missing: refused before anything is sent. Not executable: fails with a sentence."""
+    """Missing, no file, not executable: refused with a sentence before anything is sent."""
     cluster.start_worker(8080)
     missing = titan("run", "nowhere.py", code=2)
     assert "nowhere.py" in missing.stderr
     plain = tmp_path / "notes.txt"
     plain.write_text("just text\n", encoding="utf-8")
-    titan("run", str(plain), "--wait", code=1)
-    shown = titan("show", "notes")
-    assert "execut" in shown.stdout.lower()
+    assert f"chmod +x {plain}" in titan("run", str(plain), "--wait", code=2).stderr
+    os.mkfifo(tmp_path / "pipe.py")
+    assert "is a FIFO, not a file" in titan("run", str(tmp_path / "pipe.py"), code=2).stderr
+    assert titan("ps", "-a").stdout == ""
     for name, body in (("one.py", "print(1)"), ("two.sh", "echo 2")):
         script = tmp_path / name
         script.write_text(body + "\n", encoding="utf-8")

@@ -46,6 +46,20 @@ def test_a_script_alone_is_one_entry_that_may_be_executed(project):
         assert info.date_time == (1980, 1, 1, 0, 0, 0)
 
 
+def test_a_program_keeps_the_mode_that_its_owner_gave_it(project):
+    """Only what a worker starts with a program of its own needs no execute bit."""
+    fill(project, "tool", "step.sh", "data.txt")
+    scripts = ("step.sh", "tool")
+    modes = {entry.name: entry.executable for entry in select(project, scripts=scripts)}
+    assert modes == {"data.txt": False, "step.sh": True, "tool": False}
+    (project / "tool").chmod(0o755)
+    (project / "data.txt").chmod(0o711)
+    modes = {entry.name: entry.executable for entry in select(project, scripts=scripts)}
+    assert modes == {"data.txt": True, "step.sh": True, "tool": True}
+    with zipfile.ZipFile(io.BytesIO(body(pack_script(project / "tool", "tool")))) as archive:
+        assert stat.S_IMODE(archive.getinfo("tool").external_attr >> 16) == 0o755
+
+
 def test_the_same_content_is_the_same_digest(tmp_path):
     """Whatever the folder's name, the order of creation, times, modes and umask."""
     one, other = tmp_path / "one", tmp_path / "other"
@@ -152,6 +166,7 @@ def test_links_and_sockets(project, tmp_path):
     (project / "link.txt").symlink_to("real.txt")
     (project / "dangling").symlink_to("nowhere")
     (project / "loop").symlink_to(".")
+    (project / "circle").symlink_to("circle")
     with socket.socket(socket.AF_UNIX) as one:
         here = Path.cwd()
         os.chdir(project)  # a socket's path may only have some 100 characters

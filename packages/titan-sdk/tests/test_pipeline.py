@@ -223,6 +223,8 @@ jobs:
         ("run: a\nrequirement: GPU\nskills: [GPU]", ["5:18 Y106"]),
         ("script: ../up.py", ["4:13 Y107"]),
         ("script: /etc/passwd", ["4:13 Y107"]),
+        ("script: .", ["4:13 Y107"]),
+        ("script: scripts/..", ["4:13 Y107"]),
         ('args: "\'open"\nscript: a.py', ["4:11 Y107"]),
         ("script: a.py\nscript: b.py", ["5:5 Y101"]),
         ("run: a\ndependencies: [B, A]", ["5:20 Y201", "5:23 Y204"]),

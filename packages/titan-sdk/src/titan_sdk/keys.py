@@ -34,6 +34,7 @@ from titan_proto.specs import (
     RetryPolicy,
     ServiceSection,
 )
+from titan_sdk.scripts import names_a_folder
 
 PORT_AUTO: Final = "auto"
 
@@ -86,6 +87,14 @@ def text(value: object) -> str:
     if "\0" in value:
         raise BadValue("text with a NUL character in it")
     return value
+
+
+def script(value: object) -> str:
+    """The path of a file."""
+    name = text(value)
+    if names_a_folder(name):
+        raise BadValue(f"{_shown(name)} names a folder", "the path of a file")
+    return name
 
 
 def texts(value: object) -> tuple[str, ...]:
@@ -329,7 +338,7 @@ def _parent(value: object) -> str:
 
 READERS: Final[dict[str, Callable[[object], Any]]] = {
     "id": job_id,
-    "script": text,
+    "script": script,
     "run": text,
     "command": command,
     "args": words,
@@ -503,6 +512,12 @@ def _shown(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "a list"
     if isinstance(value, str):
-        short = value if len(value) <= 60 else value[:57] + "..."
-        return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in short) + '"'
+        return f'"{named(value)}"'
     return str(value)[:60]
+
+
+def named(name: object) -> str:
+    """A name as an error says it: on one line, what cannot be printed escaped, not all if long."""
+    whole = str(name)
+    short = whole if len(whole) <= 60 else whole[:57] + "..."
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in short)

@@ -10,6 +10,7 @@ content goes through a temporary file without a name, never through memory.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -26,6 +27,7 @@ from titan_proto.limits import ARCHIVE_ENTRIES, WORKSPACE_BYTES
 from titan_proto.specs import ArtifactFormat, ArtifactRef
 from titan_proto.validation import is_inside
 from titan_sdk import ignores
+from titan_sdk.scripts import INTERPRETED
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time a zip can hold."""
@@ -94,7 +96,7 @@ def pack_script(path: Path, name: str) -> Package:
     Raises:
         PackagingError: it cannot be read, or is larger than a workspace may be.
     """
-    entry = _entry(path, name, executable=True)
+    entry = _entry(path, name, executable=name.endswith(INTERPRETED))
     if entry is None:
         raise PackagingError(f"{path} is not a file that can be packed")
     refuse_excess([entry], str(path))
@@ -114,7 +116,7 @@ def pack_folder(
         root: the folder; a job starts in its copy.
         include: patterns; given, they alone say what is packed and no ignore file is read.
         exclude: patterns of what is left out all the same.
-        scripts: files that are packed in any case, and may be executed.
+        scripts: files that are packed in any case.
 
     Raises:
         PackagingError: something cannot be read, or it is too much.
@@ -134,7 +136,7 @@ def select(
     """The files that `pack_folder` would pack, by name."""
     found: dict[str, Entry] = {}
     for name in scripts:
-        entry = _entry(root / name, _slashed(name), executable=True)
+        entry = _entry(root / name, _slashed(name), executable=name.endswith(INTERPRETED))
         if entry is not None:
             found[entry.name] = entry
     wanted, left_out = ignores.globs(include), ignores.globs(exclude)
@@ -228,12 +230,17 @@ def _is_included(name: str, wanted: list[ignores.Rule]) -> bool:
 
 
 def _entry(path: Path, name: str, *, executable: bool) -> Entry | None:
-    """The file as an entry; None for what is no file (a socket, a link that leads nowhere)."""
+    """The file as an entry; None for what is no file (a socket, a link that leads nowhere).
+
+    `executable`: it may be executed whatever its mode, as a script that something interprets.
+    """
     try:
         found = path.stat()
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
         raise PackagingError(f"{path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         return None

@@ -38,6 +38,7 @@ from titan_sdk.keys import (
     job_id,
     job_spec,
     kind,
+    named,
     nearest,
     port,
     priority,
@@ -47,6 +48,7 @@ from titan_sdk.keys import (
     timeout_ms,
     words,
 )
+from titan_sdk.scripts import is_absent
 
 ROOT_KEYS: Final = ("name", "description", "jobs", "env", "defaults", "workspace", "apiVersion")
 ROOT_LATER: Final = frozenset(
@@ -127,13 +129,13 @@ class Pipeline:
         return self.path.parent
 
     def absent(self) -> list[ScriptUse]:
-        """The scripts that are not files on this side."""
-        return [use for use in self.scripts if not self.local(use.name).is_file()]
+        """The scripts of which nothing lies on this side."""
+        return [use for use in self.scripts if is_absent(self.local(use.name))]
 
     def local(self, script: str) -> Path:
         """Where a script would lie on this side: in the packed folder, else beside the file."""
         inside = self.workspace.root / script
-        return inside if inside.is_file() else self.folder / script
+        return self.folder / script if is_absent(inside) else inside
 
     def spec(
         self,
@@ -446,7 +448,7 @@ class _Reader:
         if Path(name).is_absolute() or Path(name).parts[0] == os.pardir:
             self._error(
                 "Y107",
-                f'script "{script}" of job {called} lies outside the packed folder',
+                f'script "{named(script)}" of job {called} lies outside the packed folder',
                 place,
                 "a path below the folder of this file",
             )

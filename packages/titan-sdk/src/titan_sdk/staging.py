@@ -8,7 +8,8 @@ master itself: it is handed a function that asks for names.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,9 @@ from titan_proto.limits import RUN_SPEC_BYTES
 from titan_proto.specs import ArtifactRef, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import problems
 from titan_sdk.findings import ERROR, WARNING, Finding
+from titan_sdk.keys import named
 from titan_sdk.packaging import Package, PackagingError, pack_folder, pack_script
+from titan_sdk.scripts import INTERPRETED, is_absent, needs_execute_bit, what_instead
 
 if TYPE_CHECKING:
     from titan_sdk.pipeline import Pipeline, ScriptUse
@@ -66,30 +69,37 @@ def stage_jobs(
     """
     base = folder if workspace is None else folder / workspace
     scripts = {job.launch.script for job in jobs if job.launch.kind is LaunchKind.SCRIPT}
-    here = {script: base / script for script in scripts if (base / script).is_file()}
+    here = {script: base / script for script in scripts if not is_absent(base / script)}
     away = find(sorted(scripts - here.keys())) if scripts - here.keys() else {}
     missing = scripts - here.keys() - away.keys()
     found = [
         Problem(
             where=f"jobs[{index}].script",
-            message=f'script "{job.launch.script}" of job {job.id} is neither in {base} '
+            message=f'script "{named(job.launch.script)}" of job {job.id} is neither in {base} '
             f"nor in the master's perm_files",
             code="Y110",
         )
         for index, job in enumerate(jobs)
         if job.launch.kind is LaunchKind.SCRIPT and job.launch.script in missing
     ]
+    for index, job in enumerate(jobs):
+        if job.launch.kind is LaunchKind.SCRIPT and job.launch.script in here:
+            for code, wrong, hint in _unfit(here[job.launch.script]):
+                message = f'script "{named(job.launch.script)}" of job {job.id} {wrong}'
+                found.append(
+                    Problem(where=f"jobs[{index}].script", message=message, hint=hint, code=code)
+                )
     found += [
         Problem(
             where="workspace",
-            message=f'script "{script}" lies outside the workspace {base}',
+            message=f'script "{named(script)}" lies outside the workspace {base}',
             code="Y107",
         )
         for script, path in sorted(here.items())
         if workspace is not None and os.path.relpath(path, base).startswith(os.pardir)
     ]
-    named: Launches = {script: (alone(script), None) for script in scripts}
-    refuse([*found, *problems(RunSpec(name=name, jobs=_launched(jobs, named)))])
+    planned: Launches = {script: (alone(script), None) for script in scripts}
+    refuse([*found, *problems(RunSpec(name=name, jobs=_launched(jobs, planned)))])
     with ExitStack() as undo:
         packages: list[Package] = []
         whole: ArtifactRef | None = None
@@ -156,31 +166,45 @@ def file_findings(pipeline: Pipeline, away: Mapping[str, ArtifactRef] | None) ->
     found: list[Finding] = []
     for use in pipeline.scripts:
         path = pipeline.local(use.name)
-        if path.is_file():
-            if not os.access(path, os.R_OK):
-                found.append(not_found(use, asked=True, unreadable=True))
-            elif _inside(pipeline, use.name).startswith(os.pardir):
-                found.append(_outside(use, pipeline))
-        elif away is None or use.name not in away:
-            found.append(not_found(use, asked=away is not None))
+        if is_absent(path):
+            if away is None or use.name not in away:
+                found.append(not_found(use, asked=away is not None))
+            continue
+        unfit = [
+            Finding(ERROR, code, f"{_script_of(use)} {wrong}", use.place, hint)
+            for code, wrong, hint in _unfit(path)
+        ]
+        found += unfit
+        if not unfit and _inside(pipeline, use.name).startswith(os.pardir):
+            found.append(_outside(use, pipeline))
     return found
 
 
-def not_found(use: ScriptUse, *, asked: bool, unreadable: bool = False) -> Finding:
+def not_found(use: ScriptUse, *, asked: bool) -> Finding:
     """The finding for a script that could not be had; without a master it is only a warning."""
-    if unreadable:
-        return Finding(
-            ERROR, "Y111", f'script "{use.name}" of job {use.called} cannot be read', use.place
-        )
     if asked:
-        message = (
-            f'script "{use.name}" of job {use.called} is neither beside this file '
-            f"nor in the master's perm_files"
-        )
+        message = f"{_script_of(use)} is neither beside this file nor in the master's perm_files"
         return Finding(ERROR, "Y110", message, use.place)
-    message = f'script "{use.name}" of job {use.called} is not beside this file'
+    message = f"{_script_of(use)} is not beside this file"
     hint = "no master answered, so its perm_files were not looked at"
     return Finding(WARNING, "Y110", message, use.place, hint)
+
+
+def _unfit(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Why what lies there cannot be run: code, the end of a sentence about the script, hint."""
+    what = what_instead(path)
+    if what:
+        yield "Y111", f"is {what}, not a file", ""
+    elif not os.access(path, os.R_OK):
+        yield "Y111", "cannot be read: permission denied", f"chmod u+r {shlex.quote(str(path))}"
+    elif needs_execute_bit(path):
+        endings = f"{', '.join(INTERPRETED[:-1])} or {INTERPRETED[-1]}"
+        hint = f"chmod +x {shlex.quote(str(path))}, or end its name in {endings}"
+        yield "Y112", "is not executable", hint
+
+
+def _script_of(use: ScriptUse) -> str:
+    return f'script "{named(use.name)}" of job {use.called}'
 
 
 def alone(script: str) -> str:
@@ -231,7 +255,7 @@ def _inside(pipeline: Pipeline, name: str) -> str:
 
 
 def _outside(use: ScriptUse, pipeline: Pipeline) -> Finding:
-    message = f'script "{use.name}" of job {use.called} lies outside the packed folder'
+    message = f"{_script_of(use)} lies outside the packed folder"
     hint = f"the workspace's root is {pipeline.workspace.root}"
     return Finding(ERROR, "Y107", message, use.place, hint)
 

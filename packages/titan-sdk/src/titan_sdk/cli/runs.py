@@ -25,6 +25,7 @@ from titan_sdk.cli.logs import put_lines
 from titan_sdk.cli.look import did_you_mean, suggesting_runs
 from titan_sdk.cli.progress import shown
 from titan_sdk.cli.sanitize import clean
+from titan_sdk.scripts import is_absent, what_instead
 
 if TYPE_CHECKING:
     from titan_proto.messages import RunView
@@ -199,8 +200,10 @@ def _submit(
     is_pipeline = file.lower().endswith(PIPELINE_SUFFIXES)
     if not file:
         raise click.UsageError("FILE is empty.")
-    if is_pipeline and not Path(file).exists():
+    if is_pipeline and is_absent(Path(file)):
         raise Failure(f"{file}: there is no such file", USAGE)
+    if is_pipeline and Path(file).is_symlink() and (what := what_instead(Path(file))):
+        raise Failure(f"{file} is {what}", USAGE)
     if is_pipeline and args:
         raise click.UsageError("A pipeline takes no ARGS; its jobs have args of their own.")
     if os.path.isdir(file):  # noqa: PTH112 - a text that may be no path at all
