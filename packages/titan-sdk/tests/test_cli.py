@@ -619,6 +619,51 @@ def test_wait_leaves_with_the_runs_code(run, master, alone, state, code):
     assert ("A failed: exit 3\n  | boom\n  more:  titan logs run-1/A" in err) is (code == 1)
 
 
+def test_a_service_that_ends_before_it_is_up_says_so_everywhere(run, master, alone):
+    (alone / "a.py").write_text("")
+    gone = {"state": JobState.FAILED, "attempt": 1, "reason": ExitReason.EXITED}
+    master.answers |= {
+        WaitRun: run_view(RunState.FAILED, ended_at_ms=1_700_000_002_000),
+        WatchRun: [JobChange(run_id="r", at_ms=1, job_id="S", **gone)],
+        ListJobs: JobList(jobs=(job_view(job_id="S", kind=JobKind.SERVICE, **gone),)),
+        GetJob: job_view(job_id="S", kind=JobKind.SERVICE, **gone),
+        ListServices: ServiceList(services=()),
+        ReadLog: [],
+    }
+    words = "exit 0 before its port answered"
+    code, _, err = run("run", "a.py", "--wait")
+    assert code == 1
+    assert re.search(rf"FAILED +{words}\n", err)
+    assert f"S failed: {words}\n" in err
+    assert f"Outcome:    {words}\n" in run("show", "run-1/S")[1]
+    assert words in run("ps", "run-1")[1]
+
+
+def test_what_kept_a_job_from_starting_is_said_once_and_no_log_is_shown(run, master, alone):
+    (alone / "a.py").write_text("")
+    cause = {"reason": ExitReason.START_FAILED, "message": "command 'x' was not found"}
+    failed = {"state": JobState.FAILED, "attempt": 1, **cause}
+    master.answers |= {
+        WaitRun: run_view(RunState.FAILED, ended_at_ms=1_700_000_002_000),
+        WatchRun: [JobChange(run_id="r", at_ms=1, job_id="A", **failed)],
+        ListJobs: JobList(jobs=(job_view(**failed),)),
+        GetJob: job_view(**failed),
+    }
+    code, _, err = run("run", "a.py", "--wait")
+    assert code == 1
+    assert err.count("command 'x' was not found") == 1
+    assert "A failed: it could not be started: command 'x' was not found\n" in err
+    assert "  more:  titan show run-1/A\n" in err
+    assert "titan logs" not in err
+    _, out, err = run("logs", "run-1/A")
+    assert (out, err) == (
+        "",
+        "run-1/A never ran: it could not be started: command 'x' was not found\n",
+    )
+    assert "titan logs" not in run("show", "run-1/A")[1]
+    assert master.of(ReadLog) == []
+
+
 def test_waiting_too_long_is_6_and_the_run_goes_on(run, master, alone):
     (alone / "a.py").write_text("")
     master.answers |= {

@@ -473,13 +473,12 @@ class TitanClient:
     @staticmethod
     def _warn_never_ran(view: JobView) -> None:
         if view.state in JOB_TERMINAL:
-            words = how_ended(view.reason, view.exit_code, view.signal, view.message)
             _log.warning(
                 "job %s of run %s never ran: %s (%s)",
                 view.job_id,
                 view.run_alias,
                 view.state,
-                words,
+                how_ended(view),
             )
 
 

@@ -5,8 +5,12 @@ Decides only the words. Never asks anything; callers bring the views.
 
 from __future__ import annotations
 
-from titan_proto.messages import JobView, Stats, WorkerView
-from titan_proto.states import ExitReason, JobState, WorkerState
+from typing import Final
+
+from titan_proto.messages import JobChange, JobView, Stats, WorkerView
+from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, WorkerState
+
+_BEFORE_START: Final = frozenset({ExitReason.PREPARE_FAILED, ExitReason.START_FAILED})
 
 
 def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -> str:
@@ -48,11 +52,20 @@ def _name(worker: WorkerView) -> str:
     return f"{worker.host}:{worker.port}"
 
 
-def how_ended(reason: ExitReason, exit_code: int, signal: int, message: str = "") -> str:
-    """How a process, or a job without one, came to its end."""
+def never_started(view: JobView | JobChange) -> bool:
+    """Whether the newest attempt of an ended job came to no process, so that there is no log."""
+    return view.state in JOB_TERMINAL and (not view.attempt or view.reason in _BEFORE_START)
+
+
+def how_ended(view: JobView | JobChange, *, brief: bool = False) -> str:
+    """How a job came to its end; `brief`: without what its worker or the master adds."""
+    exited = f"exit {view.exit_code}"
+    if view.state is JobState.FAILED and not view.exit_code:
+        # Only a service fails by that: for a task it is success.
+        exited = "exit 0 before its port answered"
     words = {
-        ExitReason.EXITED: f"exit {exit_code}",
-        ExitReason.SIGNALLED: f"killed by signal {signal}{_signal_name(signal)}",
+        ExitReason.EXITED: exited,
+        ExitReason.SIGNALLED: f"killed by signal {view.signal}{_signal_name(view.signal)}",
         ExitReason.CANCELLED: "cancelled",
         ExitReason.STOPPED: "stopped",
         ExitReason.PREPARE_FAILED: "its workspace could not be made",
@@ -64,7 +77,8 @@ def how_ended(reason: ExitReason, exit_code: int, signal: int, message: str = ""
         ExitReason.TAKEN_OVER: "taken over",
         ExitReason.PARENT_FAILED: "a job before it did not succeed",
     }
-    said = words.get(reason, "")
+    said = words.get(view.reason, "")
+    message = "" if brief and said else view.message
     if not message or message == said:
         return said
     return f"{said}: {message}" if said else message

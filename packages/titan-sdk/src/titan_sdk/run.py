@@ -90,10 +90,7 @@ class Run:
     def _why(self) -> str:
         """The first failures, in words."""
         failed = [job for job in self.jobs() if job.state is JobState.FAILED]
-        said = [
-            f"{job.job_id} failed ({how_ended(job.reason, job.exit_code, job.signal, job.message)})"
-            for job in failed[:_FAILED_SHOWN]
-        ]
+        said = [f"{job.job_id} failed ({how_ended(job)})" for job in failed[:_FAILED_SHOWN]]
         if len(failed) > _FAILED_SHOWN:
             said.append(f"{len(failed) - _FAILED_SHOWN} more failed")
         return ", ".join(said)

@@ -11,6 +11,7 @@ import click
 
 from titan_proto.errors import NotFound
 from titan_proto.messages import STDERR, LogStream, RunView
+from titan_sdk.cli import render
 from titan_sdk.cli.context import (
     Settings,
     emit,
@@ -23,6 +24,7 @@ from titan_sdk.cli.context import (
 from titan_sdk.cli.look import find_job, suggesting_runs
 from titan_sdk.cli.sanitize import Cleaner
 from titan_sdk.following import follow_run, text_of, whole_lines
+from titan_sdk.reasons import never_started
 
 if TYPE_CHECKING:
     from titan_proto.messages import JobView, LogData
@@ -71,6 +73,10 @@ def logs(
                 _whole_run(client, found, stream, follow=follow, as_json=output == "json")
             except KeyboardInterrupt:
                 _detached(found.alias)
+            return
+        if output != "json" and attempt is None and never_started(found):
+            how = render.outcome(found) or str(found.state)
+            say(f"{found.run_alias}/{found.job_id} never ran: {how}")
             return
         if not found.attempt and not follow and output != "json":
             say(f"{found.run_alias}/{found.job_id} has not run: {found.state}")

@@ -26,6 +26,7 @@ from titan_sdk.cli.context import (
 )
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.keys import nearest
+from titan_sdk.reasons import never_started
 
 if TYPE_CHECKING:
     from titan_proto.messages import JobView, RunView, ServiceView, Stats
@@ -296,10 +297,11 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
             ("Ended", render.local_time(job.ended_at_ms) if job.ended_at_ms else ""),
             ("Time", render.took(job.started_at_ms, job.ended_at_ms, now_ms)),
             ("Outcome", render.outcome(job)),
-            ("Printed", printed if ended else ""),
+            ("Printed", printed if ended and not never_started(job) else ""),
         ]
     )
-    return "Job", render.job_json(job), f"{text}\n\nLog:  titan logs {job.run_alias}/{job.job_id}"
+    log = "" if never_started(job) else f"\n\nLog:  titan logs {job.run_alias}/{job.job_id}"
+    return "Job", render.job_json(job), text + log
 
 
 def _service(service: ServiceView, look: render.Look) -> tuple[str, dict[str, Any], str]:

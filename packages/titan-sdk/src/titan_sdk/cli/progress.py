@@ -20,7 +20,7 @@ from titan_proto.states import JOB_TERMINAL, ExitReason, JobState
 from titan_sdk.cli.context import has_animation, has_color, is_unicode, say
 from titan_sdk.cli.render import Look, duration
 from titan_sdk.cli.sanitize import clean
-from titan_sdk.reasons import how_ended
+from titan_sdk.reasons import how_ended, never_started
 
 if TYPE_CHECKING:
     from titan_sdk.client import TitanClient
@@ -109,11 +109,10 @@ class Progress:
             notes.append(duration(max(0, change.at_ms - self._started[job]) / 1000))
         if change.port:
             notes.append(f"port {change.port}")
-        failed = change.reason not in {ExitReason.UNKNOWN, ExitReason.EXITED} or change.exit_code
-        if change.state in JOB_TERMINAL and failed:
-            notes.append(
-                clean(how_ended(change.reason, change.exit_code, change.signal, change.message))
-            )
+        ended = change.state in JOB_TERMINAL and change.reason is not ExitReason.UNKNOWN
+        if ended and (change.state is JobState.FAILED or change.reason is not ExitReason.EXITED):
+            # What kept it from starting may be a long sentence, and is said at the run's end.
+            notes.append(clean(how_ended(change, brief=never_started(change))))
         if change.attempt > 1:
             notes.append(f"attempt {change.attempt}")
         state = self._look.state(change.state)

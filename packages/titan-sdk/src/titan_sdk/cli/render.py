@@ -145,9 +145,8 @@ def outcome(view: JobView) -> str:
     """How a job ended, in words; empty while it has not."""
     if view.reason is ExitReason.UNKNOWN:
         return clean(view.message)
-    if view.reason is ExitReason.EXITED and view.exit_code == 0:
-        return ""
-    return clean(how_ended(view.reason, view.exit_code, view.signal, view.message))
+    good = view.reason is ExitReason.EXITED and not view.exit_code
+    return "" if good and view.state is not JobState.FAILED else clean(how_ended(view))
 
 
 def job_notes(view: JobView) -> str:

@@ -25,10 +25,11 @@ from titan_sdk.cli.logs import put_lines
 from titan_sdk.cli.look import did_you_mean, suggesting_runs
 from titan_sdk.cli.progress import shown
 from titan_sdk.cli.sanitize import clean
+from titan_sdk.reasons import never_started
 from titan_sdk.scripts import is_absent, what_instead
 
 if TYPE_CHECKING:
-    from titan_proto.messages import RunView
+    from titan_proto.messages import JobView, RunView
     from titan_sdk.client import TitanClient
     from titan_sdk.run import Run
 
@@ -237,9 +238,15 @@ def _why(client: TitanClient, view: RunView, *, was_followed: bool) -> None:
         return
     first = failed[0]
     say(f"{first.job_id} failed: {render.outcome(first)}")
-    if first.attempt and not was_followed:
+    if never_started(first):
+        say(f"  more:  titan show {view.alias}/{first.job_id}{_others(failed)}")
+        return
+    if not was_followed:
         text = clean(b"".join(client.log_bytes(first)).decode("utf-8", "replace"))
         for line in text.splitlines()[-_TAIL_LINES:]:
             say(f"  | {line}")
-    others = f", and {len(failed) - 1} more failed" if len(failed) > 1 else ""
-    say(f"  more:  titan logs {view.alias}/{first.job_id}{others}")
+    say(f"  more:  titan logs {view.alias}/{first.job_id}{_others(failed)}")
+
+
+def _others(failed: list[JobView]) -> str:
+    return f", and {len(failed) - 1} more failed" if len(failed) > 1 else ""
