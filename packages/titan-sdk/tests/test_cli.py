@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from titan_proto.errors import ErrorCode
@@ -41,7 +42,7 @@ from titan_proto.messages import (
 )
 from titan_proto.specs import JobKind
 from titan_proto.states import ExitReason, JobState, RunState, ServiceState, WorkerState
-from titan_sdk.cli import COMMANDS, context, main, render, titan
+from titan_sdk.cli import COMMANDS, context, main, render, stalls, titan
 from titan_sdk.cli.failures import exit_code, report
 from titan_sdk.cli.sanitize import Cleaner, clean
 from titan_sdk.errors import NoMaster, Timeout
@@ -662,6 +663,69 @@ def test_what_kept_a_job_from_starting_is_said_once_and_no_log_is_shown(run, mas
     )
     assert "titan logs" not in run("show", "run-1/A")[1]
     assert master.of(ReadLog) == []
+
+
+NO_GPU = "waits for a worker with GPU: none of the 1 known has that"
+NO_SLOT = "waits for a slot: all 4 of the 1 worker(s) with GPU are taken"
+
+
+@pytest.mark.parametrize("how", ["--wait", "--follow"])
+def test_who_waits_hears_why_nothing_happens_once_and_again_when_it_is_another_why(
+    run, master, alone, monkeypatch, how
+):
+    (alone / "a.py").write_text("")
+    monkeypatch.setattr(stalls, "LOOK_S", 0.01)
+    queued = job_view(state=JobState.QUEUED, attempt=0, reason=ExitReason.UNKNOWN)
+    ended = threading.Event()
+    reasons = [NO_GPU] * 5 + [NO_SLOT] * 5
+
+    def why(request):
+        if not reasons:
+            ended.set()
+            return msgspec.structs.replace(queued, message=NO_SLOT)
+        return msgspec.structs.replace(queued, message=reasons.pop(0))
+
+    def end(request):
+        assert ended.wait(20)
+        return run_view(RunState.SUCCEEDED, ended_at_ms=1_700_000_001_000)
+
+    def watch(request):
+        assert ended.wait(20)
+        return [JobChange(run_id="r", at_ms=2, run_state=RunState.SUCCEEDED)]
+
+    master.answers |= {
+        GetRun: run_view(counts={"QUEUED": 1, "BLOCKED": 2}),
+        GetJob: why,
+        ListJobs: JobList(jobs=(job_view(job_id="B", state=JobState.BLOCKED), queued)),
+        WaitRun: end,
+        WatchRun: watch,
+    }
+    code, _, err = run("run", "a.py", how)
+    assert code == 0
+    assert (err.count(NO_GPU), err.count(NO_SLOT)) == (1, 1)
+    assert err.index(NO_GPU) < err.index(NO_SLOT)
+    assert re.search(rf"A .*QUEUED.* {re.escape(NO_GPU)}", err)
+
+
+@pytest.mark.parametrize("counts", [{"RUNNING": 1, "QUEUED": 1}, {"BLOCKED": 1}, {"SUCCEEDED": 1}])
+def test_a_run_that_goes_on_is_not_explained(counts):
+    assert not stalls._stands(counts)
+
+
+def test_ps_says_what_the_first_queued_jobs_wait_for(run, master):
+    jobs = [
+        job_view(job_id=f"J{n}", state=JobState.QUEUED, attempt=0, reason=ExitReason.UNKNOWN)
+        for n in range(20)
+    ]
+    master.answers |= {
+        ListJobs: JobList(jobs=tuple(jobs)),
+        GetJob: lambda request: msgspec.structs.replace(
+            jobs[0], job_id=request.job, message=NO_GPU
+        ),
+    }
+    _, out, _ = run("ps", "run-1")
+    assert re.search(rf"^J0 .*QUEUED .*{re.escape(NO_GPU)}$", out, re.MULTILINE)
+    assert len(master.of(GetJob)) == 5
 
 
 def test_waiting_too_long_is_6_and_the_run_goes_on(run, master, alone):

@@ -25,6 +25,8 @@ def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -
         return f"PLACED on {view.worker}, which is getting its workspace ready"
     if view.state is not JobState.QUEUED:
         return str(view.state)
+    if view.message:  # the master knows more than the counts of the cluster say
+        return f"QUEUED, {view.message}"
     return f"QUEUED, {_queued(stats, skills)}"
 
 

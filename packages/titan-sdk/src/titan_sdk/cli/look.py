@@ -12,7 +12,7 @@ import click
 
 from titan_proto.errors import Conflict, NotFound
 from titan_proto.specs import JobKind
-from titan_proto.states import ExitReason
+from titan_proto.states import ExitReason, JobState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
     Settings,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from titan_sdk.client import TitanClient
 
 _ENDED_SHOWN = 50
+_EXPLAINED = 5
+"""Each costs the master a look at every worker; those behind them wait for the same."""
 
 
 @click.command()
@@ -67,7 +69,7 @@ def ps(settings: Settings, run: str | None, *, everything: bool, limit: int, out
             if output == "json":
                 emit("JobList", {"items": [render.job_json(job) for job in jobs]})
                 return
-            _print(render.jobs_table(jobs, look, now_ms), look)
+            _print(render.jobs_table(_explained(client, jobs), look, now_ms), look)
             return
         runs = client.runs(ended=everything, limit=limit if everything else None)
         services = client.services()
@@ -180,6 +182,15 @@ def _print(table: render.Table, look: render.Look) -> None:
     click.echo(text, color=look.color or None)
     if dropped:
         say(f"(not shown for lack of width: {', '.join(dropped)}; -o json has them)")
+
+
+def _explained(client: TitanClient, jobs: list[JobView]) -> list[JobView]:
+    """The jobs, the first queued ones with what they wait for: a list does not say it."""
+    queued = [n for n, job in enumerate(jobs) if job.state is JobState.QUEUED and not job.message]
+    shown = list(jobs)
+    for n in queued[:_EXPLAINED]:
+        shown[n] = client.job(jobs[n].job_id, run=jobs[n].run_id)
+    return shown
 
 
 def find_job(client: TitanClient, name: str) -> JobView:

@@ -20,6 +20,7 @@ from titan_proto.states import JOB_TERMINAL, ExitReason, JobState
 from titan_sdk.cli.context import has_animation, has_color, is_unicode, say
 from titan_sdk.cli.render import Look, duration
 from titan_sdk.cli.sanitize import clean
+from titan_sdk.cli.stalls import explained
 from titan_sdk.reasons import how_ended, never_started
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def shown(client: TitanClient, run_id: str, *, color: str) -> Iterator[None]:
     progress.start()
     watcher = threading.Thread(target=_watch, args=(client, run_id, progress), daemon=True)
     watcher.start()
-    yield
+    with explained(client, run_id, progress.explain):
+        yield
     watcher.join(_LAST_WORDS_S)
 
 
@@ -64,16 +66,35 @@ class Progress:
         self._started: dict[str, int] = {}
         self._width = max((len(job) for job in self._jobs), default=0)
         self._drawn: list[str] = []
+        self._why: dict[str, str] = {}
+        self._lock = threading.Lock()  # what changes and why nothing does come from two threads
         self._animated = has_animation() and 0 < len(self._jobs) <= _LINES_MAX
 
     def take(self, change: JobChange) -> None:
         """Show what has changed."""
         if not change.job_id:
             return
+        with self._lock:
+            self._take(change)
+
+    def explain(self, job: JobView, why: str) -> None:
+        """Show what a job waits for, until it changes."""
+        if job.job_id not in self._jobs:
+            return
+        with self._lock:
+            self._why = {job.job_id: why}
+            if self._animated:
+                self._draw()
+            else:
+                state = self._look.state(job.state)
+                say(f"  {job.job_id:<{self._width}}  {state}{_pad(state)}  {clean(why)}")
+
+    def _take(self, change: JobChange) -> None:
         before = self._jobs.get(change.job_id)
         if before is not None and _same(before, change):
             return  # a watch that was begun anew tells the present again
         self._jobs[change.job_id] = change
+        self._why.pop(change.job_id, None)
         if change.state is JobState.RUNNING:
             self._started[change.job_id] = change.at_ms
         if self._animated:
@@ -101,8 +122,10 @@ class Progress:
         self._drawn = lines
 
     def _line(self, job: str, change: JobChange | None) -> str:
+        why = [clean(self._why[job])] if job in self._why else []
         if change is None:
-            return f"  {job:<{self._width}}  {self._look.state(self._states[job])}"
+            state = self._look.state(self._states[job])
+            return f"  {job:<{self._width}}  {state}{_pad(state)}  {'  '.join(why)}".rstrip()
         waits = change.state in _WAITING
         notes = [change.worker] if change.worker and not waits else []
         if change.state in JOB_TERMINAL and job in self._started:
@@ -116,8 +139,11 @@ class Progress:
         if change.attempt > 1:
             notes.append(f"attempt {change.attempt}")
         state = self._look.state(change.state)
-        pad = " " * max(0, 11 - len(click.unstyle(state)))
-        return f"  {job:<{self._width}}  {state}{pad}  {'  '.join(notes)}".rstrip()
+        return f"  {job:<{self._width}}  {state}{_pad(state)}  {'  '.join(notes + why)}".rstrip()
+
+
+def _pad(state: str) -> str:
+    return " " * max(0, 11 - len(click.unstyle(state)))
 
 
 def _same(one: JobChange, other: JobChange) -> bool:

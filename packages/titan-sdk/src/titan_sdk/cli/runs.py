@@ -25,6 +25,7 @@ from titan_sdk.cli.logs import put_lines
 from titan_sdk.cli.look import did_you_mean, suggesting_runs
 from titan_sdk.cli.progress import shown
 from titan_sdk.cli.sanitize import clean
+from titan_sdk.cli.stalls import explained
 from titan_sdk.reasons import never_started
 from titan_sdk.scripts import is_absent, what_instead
 
@@ -83,7 +84,8 @@ def run(
             (say if follow else write)(handle.alias)
         try:
             if follow:
-                put_lines(client, client.view(handle), as_json=output == "json")
+                with explained(client, handle.id, _say_why):
+                    put_lines(client, client.view(handle), as_json=output == "json")
             elif wait:
                 with shown(client, handle.id, color=settings.color):
                     client.wait(handle, timeout)
@@ -216,6 +218,10 @@ def _submit(
             raise
         # What the user named cannot be opened; `titan validate` calls that a wrong file, too.
         raise Failure(f"{error.filename}: {error.strerror}", USAGE) from error
+
+
+def _say_why(job: JobView, why: str) -> None:
+    say(clean(f"{job.job_id} is {job.state}: {why}"))
 
 
 def _conclude(client: TitanClient, view: RunView, *, quiet: bool, was_followed: bool) -> None:
