@@ -147,6 +147,53 @@ def test_a_master_that_was_killed_comes_back_to_its_workers(project: Project) ->
     project.titan("run", "hello.py", "--wait", "--timeout", "20s")
 
 
+def test_up_beside_a_master_of_the_folder_says_that_it_is_up(project: Project) -> None:
+    """Started by hand, whatever its port: exit 7, and how to see it and stop it; both work."""
+    master = Daemon(
+        [sys.executable, "-m", "titan_master", "start", "--listen", "127.0.0.1:0"],
+        ready=re.compile(r"ready on (\S+)"),
+        log=project.folder / "log",
+        env=project.env,
+        cwd=project.folder,
+    )
+    try:
+        master.wait_ready()
+        said = project.titan("up", "-d", "--no-dashboard", code=7).stderr
+        assert "it is up already" in said
+        assert "--port" not in said
+        see = re.search(r"titan (--master \S+ stats) ", said)
+        assert see is not None
+        assert "Active Workers:" in project.titan(*see[1].split()).stdout
+        assert f"kill {master.process.pid}\n" in said
+    finally:
+        assert master.stop() == 0
+    assert not (project.folder / ".titan" / "up.json").exists()
+
+
+def test_what_up_advises_works_from_where_it_was_typed(project: Project) -> None:
+    """A second cluster beside the folder's own: its hints name it, and reach it."""
+    project.titan("up", "-d", "--port", "0", "--no-dashboard")
+    own = project.titan("up", "-d", "--no-dashboard").stderr
+    assert "Try:  titan stats     Stop it:  titan down\n" in own
+    second = ("up", "-d", "--data", "c2", "--port", "0", "--no-dashboard", "--workers", "0")
+    hint = re.search(r"Try:  titan (.*?)     Stop it:  titan (.*)\n", project.titan(*second).stderr)
+    assert hint is not None
+    assert "Active Workers:    0" in project.titan(*hint[1].split()).stdout
+    assert "Active Workers:    1" in project.titan("stats").stdout
+    assert "Stopped master." in project.titan(*hint[2].split()).stderr
+    assert "Active Workers:    1" in project.titan("stats").stdout
+
+
+def test_up_says_what_it_was_asked_in_vain(project: Project) -> None:
+    """What is up stays as it is; who wants it otherwise hears it."""
+    project.titan("up", "-d", "--port", "0", "--no-dashboard", "--slots", "3")
+    said = project.titan("up", "-d", "--port", "9", "--slots", "2", "--skill", "GPU").stderr
+    assert "up already: --port 9, --slots 2, --skill GPU. " in said
+    again = project.titan("up", "-d", "--slots", "3", "--skill", "GENERAL", "--workers", "2").stderr
+    assert "apply" not in again
+    assert "worker [8080], [8081]" in again
+
+
 def test_the_daemons_commands_stand_under_titan(tmp_path: Path) -> None:
     """`titan master start` and `titan worker start` are those of the packages, where installed."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("TITAN_")}

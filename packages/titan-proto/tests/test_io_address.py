@@ -100,6 +100,28 @@ def test_the_token_is_looked_for_in_order(tmp_path):
     assert find_token(HERE, both, below) == "env"
 
 
+def test_the_token_of_another_master_that_lies_nearer_is_passed_over(tmp_path):
+    """Its folder names another port. With the same port it counts: a machine has many addresses."""
+    below = tmp_path / "project" / "src"
+    below.mkdir(parents=True)
+    environ = {"HOME": str(tmp_path / "home")}
+    write_token(tmp_path / "project" / ".titan" / "token", "near")
+    note = tmp_path / "project" / ".titan" / "address"
+    asked = Address("127.0.0.1", 9191)
+    note.write_text("127.0.0.1:9090\n")
+    with pytest.raises(NoToken, match="no token for the master"):
+        find_token(asked, environ, below)
+    write_token(token_link(asked, environ), "left")
+    assert find_token(asked, environ, below) == "left"
+    assert find_token(HERE, environ, below) == "near"
+    assert find_token(Address("box", 9090), environ, below) == "near"
+    write_token(tmp_path / ".titan" / "token", "far")
+    assert find_token(asked, environ, below) == "far"
+    for said in ("no address", ""):
+        note.write_text(said)
+        assert find_token(asked, environ, below) == "near"
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o660])
 def test_a_token_that_others_may_read_is_refused(tmp_path, mode):
     """With what to do about it; another token further on is not tried instead."""

@@ -143,6 +143,7 @@ class LocalCluster:
     def start(self, plan: Plan) -> list[Member]:
         """Start what of the plan does not run yet, and wait until it is ready. What was started."""
         _require_installed()
+        self._refuse_stranger()
         if plan.port and not self.data.exists():
             self._refuse_taken_port(plan.port)  # before there is a folder that nothing lies in
         self.data.mkdir(parents=True, exist_ok=True)
@@ -265,6 +266,25 @@ class LocalCluster:
         raise LocalError(
             f"port {port} is taken by {holder_of(port)}",
             hint=f"titan up --port {port + 1}",
+            conflict=True,
+        )
+
+    def _refuse_stranger(self) -> None:
+        """A master of this folder that was started by hand is up, and can be up only once."""
+        if self.alive(MASTER):
+            return
+        try:
+            self.stats()
+        except TitanError:
+            return
+        pid = ""
+        with contextlib.suppress(OSError):
+            pid = (self.data / "lock").read_text(encoding="utf-8", errors="replace").strip()
+        raise LocalError(
+            f"it is up already: a master that titan up did not start listens on {self.address} "
+            f"for {self.data} ({pid or 'an unknown process'})",
+            hint=f"titan --master {self.address} stats   Stop it where it was started, by Ctrl-C"
+            + (f", or:  kill {pid.split()[-1]}" if pid else ""),
             conflict=True,
         )
 

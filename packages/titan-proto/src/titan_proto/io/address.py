@@ -81,7 +81,8 @@ def find_token(address: Address, environ: Mapping[str, str], cwd: Path) -> str:
     """The text of the token for that master.
 
     ``TITAN_TOKEN``, then the file that ``TITAN_TOKEN_FILE`` names, then the nearest
-    ``.titan/token``, then what a master of this account on this address has left.
+    ``.titan/token`` that is not another master's, then what a master of this account on this
+    address has left.
 
     Raises:
         NoToken: none of them has one, or it lies in a file that others may read.
@@ -97,13 +98,14 @@ def find_token(address: Address, environ: Mapping[str, str], cwd: Path) -> str:
             raise NoToken(f"TITAN_TOKEN_FILE names {path}, which cannot be read")
         return held
     left = token_link(address, environ)
-    for path in (*(folder / "token" for folder in _folders(cwd)), left):
+    near = (folder / "token" for folder in _folders(cwd) if not _is_of_another(folder, address))
+    for path in (*near, left):
         held = read_token_file(path)
         if held is not None:
             return held
     raise NoToken(
         f"no token for the master at {address}: neither TITAN_TOKEN nor TITAN_TOKEN_FILE is set, "
-        f"there is no {FOLDER}/token here or above, and no {left}. "
+        f"there is no {FOLDER}/token of it here or above, and no {left}. "
         "The master's own lies in its data folder."
     )
 
@@ -142,6 +144,19 @@ def _folders(cwd: Path) -> Iterator[Path]:
         found = folder / FOLDER
         if found.is_dir():
             yield found
+
+
+def _is_of_another(folder: Path, address: Address) -> bool:
+    """Whether a master's folder says that its master listens elsewhere.
+
+    Only another port is a sure sign: a master that listens on every interface notes one address and
+    is asked for by any other one of its machine.
+    """
+    text = _read(folder / "address")
+    try:
+        return bool(text) and parse_address(text).port != address.port
+    except BadAddress:
+        return False
 
 
 def _read(path: Path) -> str:

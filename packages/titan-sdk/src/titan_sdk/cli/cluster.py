@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import signal
 import sys
 import threading
@@ -14,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.core import ParameterSource
 
+from titan_proto.errors import NoToken
+from titan_proto.io.address import Address, find_master, find_token, read_token_file
 from titan_proto.limits import DEFAULT_PORT
 from titan_sdk.cli.context import Settings, has_color, is_unicode, say, write
 from titan_sdk.cli.failures import CONFLICT, FAILED, USAGE, Failure
 from titan_sdk.cli.sanitize import clean
-from titan_sdk.local import MASTER, WORKER, LocalCluster, LocalError, Plan
+from titan_sdk.local import DASHBOARD, MASTER, WORKER, LocalCluster, LocalError, Plan
 
 if TYPE_CHECKING:
     from titan_sdk.local import Member
@@ -74,8 +78,10 @@ def up(
     is_given = ctx.get_parameter_source("data") is not ParameterSource.DEFAULT
     with _explained(), _terminable():
         cluster = LocalCluster(data if is_given else _nearest(alive=True))
+        before = cluster.alive()
         started = cluster.start(plan)
         _say_up(cluster, started, wants_dashboard=not no_dashboard)
+        _say_unheeded(ctx, cluster, before)
         if detach or not started:
             return
         _stay(cluster, started, ctx.obj)
@@ -155,7 +161,64 @@ def _say_up(cluster: LocalCluster, started: list[Member], *, wants_dashboard: bo
         say(f"Dashboard: {url}")
     elif wants_dashboard:
         say("No dashboard: titan-dashboard is not installed in this Python.")
-    say("Try:  titan stats     Stop it:  titan down")
+    say(f"Try:  {_reaching(cluster)} stats     Stop it:  {_downing(cluster)}")
+
+
+def _say_unheeded(ctx: click.Context, cluster: LocalCluster, before: list[Member]) -> None:
+    """Which options had no effect, because what they are about was up already."""
+    asked = {
+        name: value
+        for name, value in ctx.params.items()
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    was_up = {member.name for member in before}
+    workers = [one for one in cluster.stats().workers if f"{WORKER}-{one.port}" in was_up]
+    address = cluster.address
+    unheeded = []
+    if MASTER in was_up and address is not None and asked.get("port", 0) not in {0, address.port}:
+        unheeded.append(f"--port {asked['port']}")
+    if "slots" in asked and any(one.slots != asked["slots"] for one in workers):
+        unheeded.append(f"--slots {asked['slots']}")
+    if "skills" in asked and any(set(one.skills) != set(asked["skills"]) for one in workers):
+        unheeded += [f"--skill {skill}" for skill in asked["skills"]]
+    if "workers" in asked and asked["workers"] < len(workers):
+        unheeded.append(f"--workers {asked['workers']}")
+    if asked.get("no_dashboard") and DASHBOARD in was_up:
+        unheeded.append("--no-dashboard")
+    if unheeded:
+        say(
+            f"Does not apply to what was up already: {', '.join(unheeded)}. "
+            f"To have it so:  {_downing(cluster)}   and up again."
+        )
+
+
+def _reaching(cluster: LocalCluster) -> str:
+    """How `titan` is called from here so that it speaks to this cluster's master."""
+    address, own = cluster.address, read_token_file(cluster.token_file)
+    assert address is not None  # it is up
+    if find_master(None, os.environ, Path.cwd()) == address and _token(address) == own:
+        return "titan"
+    by_address = f"titan --master {address}"
+    if _token(address) == own:
+        return by_address
+    return f"TITAN_TOKEN_FILE={shlex.quote(str(cluster.token_file))} {by_address}"
+
+
+def _token(address: Address) -> str | None:
+    try:
+        return find_token(address, os.environ, Path.cwd())
+    except NoToken:
+        return None
+
+
+def _downing(cluster: LocalCluster) -> str:
+    """The command that stops this cluster from here."""
+    if LocalCluster(_nearest(alive=False)).data == cluster.data:
+        return "titan down"
+    here = Path.cwd()
+    below = cluster.data.is_relative_to(here)
+    shown = cluster.data.relative_to(here) if below else cluster.data
+    return f"titan down --data {shlex.quote(str(shown))}"
 
 
 def _stay(cluster: LocalCluster, started: list[Member], settings: Settings) -> None:
