@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Titan
+from tests.e2e.conftest import ROOT, Titan
 from tests.harness.cluster import Cluster, Daemon
 from tests.harness.processes import processes_of
 
@@ -192,6 +192,41 @@ def test_up_says_what_it_was_asked_in_vain(project: Project) -> None:
     again = project.titan("up", "-d", "--slots", "3", "--skill", "GENERAL", "--workers", "2").stderr
     assert "apply" not in again
     assert "worker [8080], [8081]" in again
+
+
+def test_up_and_down_tell_programs_what_they_did(project: Project) -> None:
+    """The row of each kind, field for field; TITAN_FORMAT does it too."""
+    up = ("up", "-d", "--port", "0", "--no-dashboard", "--workers", "2", "-o", "json")
+    first, second = (json.loads(project.titan(*up).stdout) for _ in range(2))
+    address = (project.folder / ".titan" / "address").read_text().strip()
+    assert first == {
+        "apiVersion": "titan/v1",
+        "kind": "Cluster",
+        "address": address,
+        "data": str(project.folder / ".titan"),
+        "workers": ["8080", "8081"],
+        "dashboard": None,
+        "alreadyUp": False,
+    }
+    assert second == {**first, "alreadyUp": True}
+    assert fields_of("Cluster") <= first.keys()
+    project.env["TITAN_FORMAT"] = "json"
+    down = json.loads(project.titan("down", "--purge", "--yes").stdout)
+    assert down == {
+        "apiVersion": "titan/v1",
+        "kind": "ClusterStopped",
+        "data": str(project.folder / ".titan"),
+        "stopped": ["worker-8080", "worker-8081", "master"],
+        "purged": True,
+    }
+    assert fields_of("ClusterStopped") <= down.keys()
+
+
+def fields_of(kind: str) -> set[str]:
+    """What the reference lists for a kind that has no table of its own."""
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{kind}` \| (.*) \|$", text, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", row))
 
 
 def test_the_daemons_commands_stand_under_titan(tmp_path: Path) -> None:

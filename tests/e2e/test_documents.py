@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,20 +112,28 @@ def test_nothing_beside_titan_runs(project: Project) -> None:
 
 def test_demo_leaves_nothing(tmp_path: Path) -> None:
     """`titan demo` prints the answer of the API that it deployed, and cleans up after itself."""
-    assert len(_demo(tmp_path)) == 48
+    assert len(_months(_demo(tmp_path))) == 48
 
 
 def test_the_demo_prints_what_is_in_its_data(tmp_path: Path) -> None:
     """One row of the table is changed: its month is printed with other figures, and no other one."""
     example = shutil.copytree(ROOT / "examples" / "daily_etl", tmp_path / "example")
     change_a_row(example / "data" / "seattle-weather.csv")
-    before = _demo(tmp_path / "before")
-    after = _demo(tmp_path / "after", "--example", str(example))
+    before = _months(_demo(tmp_path / "before"))
+    told = _demo(tmp_path / "after", "--example", str(example), "-o", "json")
+    assert set(told) == {"apiVersion", "kind", "run", "answer", "runSeconds", "totalSeconds"}
+    assert (told["kind"], told["run"]) == ("Demo", "nightly-data-pipeline-1")
+    assert 0 < told["runSeconds"] <= told["totalSeconds"]
+    after = _months(told["answer"])
     assert [month for month in before if before[month] != after[month]] == ["2013-07"]
 
 
-def _demo(tmp_path: Path, *words: str) -> dict[str, object]:
-    """The months that a demo prints; it leaves no process and no file."""
+def _months(answer: dict[str, Any]) -> dict[str, object]:
+    return {figures["month"]: figures for figures in answer["months"]}
+
+
+def _demo(tmp_path: Path, *words: str) -> dict[str, Any]:
+    """What a demo prints; it leaves no process and no file."""
     home = tmp_path / "home"
     temp = tmp_path / "tmp"
     home.mkdir(parents=True)
@@ -146,4 +155,5 @@ def _demo(tmp_path: Path, *words: str) -> dict[str, object]:
     assert list(temp.iterdir()) == []
     assert list(home.iterdir()) == []
     assert processes_of(temp) == []
-    return {figures["month"]: figures for figures in json.loads(done.stdout)["months"]}
+    value: dict[str, Any] = json.loads(done.stdout)
+    return value

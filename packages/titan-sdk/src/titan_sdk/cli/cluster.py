@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
@@ -19,12 +20,22 @@ from click.core import ParameterSource
 from titan_proto.errors import NoToken
 from titan_proto.io.address import Address, find_master, find_token, read_token_file
 from titan_proto.limits import DEFAULT_PORT
-from titan_sdk.cli.context import Settings, has_color, is_unicode, say, write
+from titan_sdk.cli.context import (
+    Settings,
+    emit,
+    emit_line,
+    has_color,
+    is_unicode,
+    output_option,
+    say,
+    write,
+)
 from titan_sdk.cli.failures import CONFLICT, FAILED, USAGE, Failure
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.local import DASHBOARD, MASTER, WORKER, LocalCluster, LocalError, Plan
 
 if TYPE_CHECKING:
+    from titan_sdk.cli.demo import Told
     from titan_sdk.local import Member
 
 _COLORS: Final = ("cyan", "green", "magenta", "blue", "yellow")
@@ -51,6 +62,7 @@ _TAIL_S: Final = 0.1
     help="Where the master listens on 127.0.0.1; 0: any free port.",
 )
 @click.option("--no-dashboard", is_flag=True, help="Start no dashboard.")
+@output_option
 @click.pass_context
 def up(
     ctx: click.Context,
@@ -62,6 +74,7 @@ def up(
     data: Path,
     port: int,
     no_dashboard: bool,
+    output: str,
 ) -> None:
     """Start a master, workers and the dashboard on this machine.
 
@@ -80,7 +93,10 @@ def up(
         cluster = LocalCluster(data if is_given else _nearest(alive=True))
         before = cluster.alive()
         started = cluster.start(plan)
-        _say_up(cluster, started, wants_dashboard=not no_dashboard)
+        if output == "json":
+            emit_line("Cluster", _cluster_json(cluster, already_up=not started))
+        else:
+            _say_up(cluster, started, wants_dashboard=not no_dashboard)
         _say_unheeded(ctx, cluster, before)
         if detach or not started:
             return
@@ -95,7 +111,8 @@ def up(
 )
 @click.option("--purge", is_flag=True, help="Delete the data folder too, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def down(data: Path | None, *, purge: bool, yes: bool) -> None:
+@output_option
+def down(data: Path | None, *, purge: bool, yes: bool, output: str) -> None:
     """Stop what `titan up` started here, workers first.
 
     \b
@@ -115,12 +132,18 @@ def down(data: Path | None, *, purge: bool, yes: bool) -> None:
                 f"Delete {cluster.data} with all runs, logs and workspaces?", abort=True, err=True
             )
         stopped = cluster.stop()
+        is_purged = purge and folder.exists()
+        if is_purged:
+            cluster.purge()
+        if output == "json":
+            body = {"data": str(cluster.data), "stopped": [member.name for member in stopped]}
+            emit("ClusterStopped", {**body, "purged": is_purged})
+            return
         if stopped:
             say(f"Stopped {', '.join(member.name for member in stopped)}.")
         else:
             say(f"Nothing is up in {cluster.data}.")
-        if purge and folder.exists():
-            cluster.purge()
+        if is_purged:
             say(f"Deleted {cluster.data}.")
 
 
@@ -131,8 +154,9 @@ def down(data: Path | None, *, purge: bool, yes: bool) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Run the copy of the sample pipeline in this folder instead.",
 )
+@output_option
 @click.pass_obj
-def demo(settings: Settings, *, leave: bool, example: Path | None) -> None:
+def demo(settings: Settings, *, leave: bool, example: Path | None, output: str) -> None:
     """Start a cluster for a minute, run a pipeline on it, ask its service, and clean up.
 
     The service's answer is printed on stdout. On a terminal it stays until Ctrl-C; elsewhere it
@@ -146,10 +170,27 @@ def demo(settings: Settings, *, leave: bool, example: Path | None) -> None:
     from titan_sdk.cli.demo import run_demo
 
     stay = not leave and sys.stdin.isatty() and sys.stdout.isatty()
+    show = (lambda told: emit_line("Demo", told.as_json())) if output == "json" else _show_answer
     with _explained(), _terminable():
-        answer = run_demo(example, stay=stay, color=settings.color, show=write)
-    if not answer:
+        is_good = run_demo(example, stay=stay, color=settings.color, show=show)
+    if not is_good:
         raise click.exceptions.Exit(FAILED)
+
+
+def _show_answer(told: Told) -> None:
+    """The service's answer, one month a line."""
+    months = ",\n".join(json.dumps(month) for month in told.answer["months"])
+    write('{"months": [\n' + months + "\n]}")
+
+
+def _cluster_json(cluster: LocalCluster, *, already_up: bool) -> dict[str, Any]:
+    return {
+        "address": str(cluster.address),
+        "data": str(cluster.data),
+        "workers": [member.name.removeprefix(f"{WORKER}-") for member in cluster.alive(WORKER)],
+        "dashboard": cluster.dashboard_url() or None,
+        "alreadyUp": already_up,
+    }
 
 
 def _say_up(cluster: LocalCluster, started: list[Member], *, wants_dashboard: bool) -> None:

@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from titan_proto.errors import Timeout
 from titan_proto.io.address import read_token_file
@@ -33,12 +33,36 @@ from titan_sdk.pipeline import load
 
 SAMPLE: Final = Path(__file__).parent.parent / "demo" / "daily-etl"
 """The sample pipeline; the same files as in the checkout's examples/daily_etl."""
+
+
+class Told(NamedTuple):
+    """What a demo that went well has to tell."""
+
+    answer: dict[str, Any]
+    """What the pipeline's service answered."""
+    run: str
+    """The run's alias."""
+    run_s: float
+    """From the submission to the run's end."""
+    total_s: float = 0.0
+    """From the first process to the answer."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "run": self.run,
+            "answer": self.answer,
+            "runSeconds": round(self.run_s, 3),
+            "totalSeconds": round(self.total_s, 3),
+        }
+
+
 _FILE: Final = "daily_etl.yaml"
 _RUN_S: Final = 120.0
 _HTTP_S: Final = 10.0
 
 
-def run_demo(example: Path | None, *, stay: bool, color: str, show: Callable[[str], None]) -> bool:
+def run_demo(example: Path | None, *, stay: bool, color: str, show: Callable[[Told], None]) -> bool:
     """The whole demo. Returns whether the pipeline succeeded and its service answered."""
     folder = Path(tempfile.mkdtemp(prefix="titan-demo-"))
     cluster = LocalCluster(folder / "data")
@@ -60,7 +84,7 @@ def _inside(
     *,
     stay: bool,
     color: str,
-    show: Callable[[str], None],
+    show: Callable[[Told], None],
 ) -> bool:
     say(f"Titan {__version__}  demo cluster in {folder}   (nothing outside this folder)")
     perm_files = folder / "perm_files"
@@ -76,11 +100,12 @@ def _inside(
     pipeline_file = _copy(example, folder / "daily_etl")
     token = read_token_file(cluster.token_file)
     with TitanClient(str(cluster.address), token) as client:
-        answer = _run(client, pipeline_file, color)
-        if answer is None:
+        told = _run(client, pipeline_file, color)
+        if told is None:
             return False
-        show(answer)
-        say(f"Done in {render.duration(time.monotonic() - began)}.")
+        told = told._replace(total_s=time.monotonic() - began)
+        show(told)
+        say(f"Done in {render.duration(told.total_s)}.")
         if stay:
             _stay(cluster)
     return True
@@ -96,7 +121,7 @@ def _copy(example: Path, target: Path) -> Path:
     return path
 
 
-def _run(client: TitanClient, path: Path, color: str) -> str | None:
+def _run(client: TitanClient, path: Path, color: str) -> Told | None:
     """Run the pipeline and ask its service; None if either failed, which was said."""
     pipeline = load(path)
     run = client.run_pipeline(pipeline)
@@ -115,25 +140,25 @@ def _run(client: TitanClient, path: Path, color: str) -> str | None:
                 lines = clean(run.logs(job.job_id)).splitlines()[-20:]
                 say("\n".join(f"  | {line}" for line in lines))
         return None
-    spent = render.duration((view.ended_at_ms - view.submitted_at_ms) / 1000)
-    say(f"Result  {view.state} in {spent}")
+    spent_s = (view.ended_at_ms - view.submitted_at_ms) / 1000
+    say(f"Result  {view.state} in {render.duration(spent_s)}")
     port = next(job.port for job in run.jobs() if job.kind is JobKind.SERVICE)
-    return _ask(f"http://{HOST}:{port}/")
+    answer = _ask(f"http://{HOST}:{port}/")
+    return None if answer is None else Told(answer=answer, run=run.alias, run_s=spent_s)
 
 
-def _ask(url: str) -> str | None:
-    """The service's answer, one month a line."""
+def _ask(url: str) -> dict[str, Any] | None:
+    """The service's answer; None if there is none, which was said."""
     # A proxy that the environment names has no business with this machine's own address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_HTTP_S) as response:
-            body = json.load(response)
+            body: dict[str, Any] = json.load(response)
     except (OSError, ValueError) as error:
         say(f"error: {url} did not answer: {error}")
         return None
     say(f"  {url} answers:")
-    months = ",\n".join(json.dumps(month) for month in body["months"])
-    return '{"months": [\n' + months + "\n]}"
+    return body
 
 
 def _stay(cluster: LocalCluster) -> None:
