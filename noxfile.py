@@ -19,7 +19,9 @@ import nox
 
 ROOT = pathlib.Path(__file__).parent.resolve()
 DIST = ROOT / "dist"
-OURS = DIST / "ours.txt"  # constraints: our names mean these very wheels, never those of a stranger
+# Constraints: our names mean these very wheels, never those of a stranger. By absolute paths, so not
+# a part of dist/, which is meant to be carried elsewhere.
+OURS = ROOT / ".nox" / "ours.txt"
 RESULTS = ROOT / ".nox" / "results"
 
 # No hyphens in these: `nox -k titan-sdk` would read one as a minus.
@@ -182,7 +184,7 @@ def arch(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Make an sdist and, from it, the wheel of all five into dist/, with dist/ours.txt to install them by."""
+    """Make an sdist and, from it, the wheel of all five into dist/."""
     stamp = ROOT / ".nox" / "requirements"
     wanted = _requirements_digest()
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
@@ -193,7 +195,7 @@ def build(session: nox.Session) -> None:
                 shutil.rmtree(old)
         stamp.write_text(wanted, encoding="utf-8")
     session.install("build>=1.2", "hatchling>=1.26")
-    for old in [*DIST.glob("titan_*"), *DIST.glob("ours.txt")]:
+    for old in DIST.glob("titan_*"):
         old.unlink()
     for package in PACKAGES:
         folder = str(ROOT / f"packages/titan-{package}")

@@ -1,12 +1,17 @@
 """Installed as users install it: one wheel per environment, and still one cluster.
 
-As the README has it: `pip install -c dist/ours.txt dist/titan_sdk-*.whl` for an agent, and
-`pip install -c dist/ours.txt dist/titan_worker-*.whl` for a node.
+As the README has it, in a `dist/` that was carried elsewhere:
+`pip install dist/titan_proto-*.whl dist/titan_sdk-*.whl` for an agent, and for a node
+
+    $ python3 -m venv titan
+    $ . titan/bin/activate
+    $ pip install dist/titan_proto-*.whl dist/titan_worker-*.whl
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,17 +25,37 @@ DIST = os.environ.get("TITAN_DIST", "")
 OLDEST = os.environ.get("TITAN_OLDEST_PYTHON", sys.executable)
 
 
+OURS = """
+import importlib.metadata as m, json
+for one in m.distributions():
+    if one.name.startswith("titan"):
+        print(one.name, json.loads(one.read_text("direct_url.json"))["url"])
+"""
+
+
 def _environment(folder: Path, package: str, python: str) -> str:
-    """A virtual environment with this wheel and only what it declares; its interpreter's path."""
-    subprocess.run([python, "-m", "venv", str(folder)], check=True, timeout=120)
-    program = str(folder / "bin" / "python")
-    wheels = sorted(Path(DIST).glob(f"titan_{package}-*.whl"))
-    assert len(wheels) == 1
+    """A virtual environment as the documents make it, beside a `dist/`; its interpreter's path.
+
+    With this wheel, the protocol's, and what they declare; nothing of ours came from elsewhere.
+    """
+    folder.mkdir()
+    dist = folder / "dist"
+    # The wheels alone: where they were built is out of reach on another machine.
+    dist.mkdir()
+    for wheel in Path(DIST).glob("*.whl"):
+        shutil.copy2(wheel, dist)
+    install = f"pip install -q dist/titan_proto-*.whl dist/titan_{package}-*.whl"
     subprocess.run(
-        [program, "-m", "pip", "install", "-q", "-c", f"{DIST}/ours.txt", str(wheels[0])],
+        ["bash", "-ec", f'"$0" -m venv titan; . titan/bin/activate; {install}', python],
+        cwd=folder,
         check=True,
         timeout=240,
     )
+    program = str(folder / "titan" / "bin" / "python")
+    ours = subprocess.run([program, "-c", OURS], capture_output=True, text=True, check=True).stdout
+    found = dict(line.split() for line in ours.splitlines())
+    assert found.keys() == {"titan-proto", f"titan-{package}"}
+    assert all(url.startswith(f"{dist.as_uri()}/") for url in found.values()), found
     return program
 
 
