@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from titan_master.core import rerun
-from titan_master.core.effects import AskHistory, Effect, Reply, ServeLog
+from titan_master.core.effects import RUNS_NAMED, AskHistory, Effect, Reply, ServeLog
 from titan_master.core.inputs import Asked, Origin, RunSubmitted
 from titan_master.store.base import AttemptRow, History
 from titan_proto.errors import ErrorCode
@@ -43,8 +43,6 @@ from titan_proto.specs import RunSpec
 from titan_proto.states import ExitReason, JobState, RunState
 
 _SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
-_SHOWN: Final = 5
-"""So many of the runs that an ambiguous name fits are named in the refusal."""
 
 
 class Answers:
@@ -96,12 +94,17 @@ class Answers:
             return fits[0]
         if not fits:
             return _not_found(f"no run is called {selector[:NAME_CHARS]!r}")
-        shown = ", ".join(fits[:_SHOWN])
-        more = " and more" if len(fits) > _SHOWN else ""
+        aliases = dict(zip(ask.live_ids, ask.live_aliases, strict=False))
+        shown = ", ".join(aliases.get(one) or self._alias(one) for one in fits[:RUNS_NAMED])
+        more = " and more" if len(fits) > RUNS_NAMED else ""
         return Error(
             code=ErrorCode.CONFLICT,
             message=f"{selector[:NAME_CHARS]!r} fits several runs: {shown}{more}; give more of the name",
         )
+
+    def _alias(self, run_id: str) -> str:
+        view = self._history.run(run_id)
+        return run_id if view is None else view.alias
 
     def _is_exact(self, run_id: str, selector: str) -> bool:
         if selector in {"@last", run_id}:

@@ -60,6 +60,7 @@ def test_a_prefix_goes_to_history_with_the_live_runs_that_it_fits():
     asked = question(w, GetRun(run="night"))
     assert asked.live_ids == (RUN_1,)
     assert question(w, GetRun(run="00")).live_ids == (RUN_1, RUN_2)
+    assert question(w, GetRun(run="00")).live_aliases == ("nightly-1", "hourly-1")
     assert question(w, GetRun(run="gone")).live_ids == ()
 
 

@@ -414,6 +414,23 @@ def test_a_run_that_ends_while_history_is_asked_is_one_run(ended):
     assert answers.answer(ask) == Asked(origin=Origin(1, 1), request=GetRun(run=view.run_id))
 
 
+def test_a_name_that_fits_several_runs_is_refused_with_their_aliases(ended):
+    """Live and ended ones: what people type is shown, not ids."""
+    _view, answers = ended
+    ask = AskHistory(
+        origin=Origin(1, 1),
+        request=GetRun(run="nightly"),
+        live_ids=("1" * 16, "2" * 16),
+        live_aliases=("nightly-2", "nightly-etl-1"),
+    )
+    (reply,) = answers.answer(ask)
+    assert reply.message.code is ErrorCode.CONFLICT
+    assert reply.message.message == (
+        "'nightly' fits several runs: nightly-2, nightly-etl-1, nightly-load-1; "
+        "give more of the name"
+    )
+
+
 def test_a_run_that_ends_while_runs_are_listed_is_listed_once(ended):
     """As the core saw it."""
     view, answers = ended

@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from titan_master.core import admission, lifecycle, queries, services
-from titan_master.core.effects import AskHistory, Reply
+from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
 from titan_master.core.rerun import rerun_digest
 from titan_master.core.state import Job, Run
@@ -70,14 +70,21 @@ def _find_run(draft: Draft, origin: Origin, request: OfOneRun, by: str = "") -> 
         return None
     run = state.runs.get(state.aliases.get(selector, selector))
     if run is None:
-        live_ids = () if is_run_id(selector) else _with_prefix(draft, selector)
-        draft.require(AskHistory(origin=origin, request=request, live_ids=live_ids, by=by))
+        live = () if is_run_id(selector) else _with_prefix(draft, selector)
+        ask = AskHistory(
+            origin=origin,
+            request=request,
+            live_ids=tuple(one.run_id for one in live),
+            live_aliases=tuple(one.alias for one in live[:RUNS_NAMED]),
+            by=by,
+        )
+        draft.require(ask)
     return run
 
 
-def _with_prefix(draft: Draft, prefix: str) -> tuple[str, ...]:
+def _with_prefix(draft: Draft, prefix: str) -> tuple[Run, ...]:
     return tuple(
-        run.run_id
+        run
         for run in draft.state.runs.values()
         if run.run_id.startswith(prefix) or run.alias.startswith(prefix)
     )

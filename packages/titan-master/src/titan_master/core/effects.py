@@ -7,6 +7,8 @@ key) makes the core ask again.
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from titan_master.core.inputs import Origin
@@ -28,6 +30,9 @@ from titan_proto.messages import (
     WaitRun,
     WatchRun,
 )
+
+RUNS_NAMED: Final = 5
+"""So many of the runs that an ambiguous name fits are named in the refusal."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -80,6 +85,8 @@ class AskHistory(Struct, frozen=True, kw_only=True):
     request: HistoryAsk
     live_ids: tuple[str, ...] = ()
     """Live runs that the selector fits as a prefix, or that have the bare job id."""
+    live_aliases: tuple[str, ...] = ()
+    """Of those runs, in their order; as many as are named where the selector fits several."""
     live_runs: tuple[RunView, ...] = ()
     """For ListRuns: the active ones, newest first, to stand before the ended ones."""
     live_jobs: tuple[JobView, ...] = ()
