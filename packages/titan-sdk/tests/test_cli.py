@@ -761,6 +761,61 @@ def test_ctrl_c_detaches_and_says_so(master, alone):
     assert master.of(CancelRun) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("run-1/API", "Service run-1/API goes on if it is up.  titan stop run-1/API\n"),
+        ("run-1", "What is up of run run-1 goes on.  titan ps\n"),
+    ],
+)
+def test_who_stops_following_a_service_hears_how_to_stop_it(master, name, advice):
+    """Its run has ended: there is nothing to cancel."""
+    reading = threading.Event()
+
+    def read(request):
+        reading.set()
+        return ["wait"]
+
+    job = job_view(job_id="API", kind=JobKind.SERVICE, reason=ExitReason.UNKNOWN)
+    master.answers |= {
+        GetJob: lambda request: (
+            job if request.run else Error(code=ErrorCode.NOT_FOUND, message="no")
+        ),
+        GetRun: run_view(RunState.SUCCEEDED, jobs=2),
+        ListJobs: JobList(jobs=(job,)),
+        WatchRun: [
+            JobChange(run_id="r", at_ms=1, job_id="API", state=JobState.SUCCEEDED, attempt=1),
+            JobChange(run_id="r", at_ms=2, run_state=RunState.SUCCEEDED),
+        ],
+        ReadLog: read,
+    }
+    command = [sys.executable, "-m", "titan_sdk", "logs", "-f", name]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert reading.wait(20)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert f"Detached. {advice}" in err
+    assert "cancel" not in err
+
+
+@pytest.mark.parametrize("words", ["stats", "run a.py", "up -d", "down"])
+def test_a_working_folder_that_was_deleted_is_told(run, tmp_path, monkeypatch, words):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, out, err = run(*words.split())
+    assert code == 1
+    assert out == ""
+    assert err == (
+        "error: the working folder is not there any more, so nothing can be found from it\n"
+        "  try:  cd to a folder that exists, then again\n"
+    )
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(master):
     master.answers |= {
         GetJob: job_view(),
@@ -853,6 +908,8 @@ def test_names_that_nothing_has_are_3_with_the_nearest(run, master):
         code, out, err = run(*args)
         assert (code, out) == (3, ""), args
         assert "did you mean run-1?" in err, args
+    _, _, err = run("show", "one\nerror: two")
+    assert err == "error[NOT_FOUND]: no run, job, service or worker is called one\\x0aerror: two\n"
     code, _, err = run("stop", "AIP")
     assert code == 3
     assert "did you mean API?" in err

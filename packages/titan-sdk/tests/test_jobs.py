@@ -72,3 +72,14 @@ def test_the_public_names_are_there():
     assert set(titan_sdk.__all__) <= set(dir(titan_sdk))
     with pytest.raises(AttributeError):
         titan_sdk.TitanClinet  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "keys", [{"command": ["true"]}, {"filename": "a.py", "script": "a.py"}, {"run": "a", "port": 0}]
+)
+def test_no_id_stands_raw_in_an_error(keys):
+    """Where an error goes, one line stays one line."""
+    with pytest.raises(InvalidSpec) as refused:
+        TitanJob(id="a\0b\nerror: all is well\x1b[2J", **keys)
+    assert str(refused.value).isprintable()
+    assert str(refused.value).startswith(r"job a\x00b\x0aerror: all is well\x1b[2J: ")

@@ -56,6 +56,7 @@ from titan_proto.messages import (
 from titan_proto.specs import ArtifactRef, JobKind, JobSpec
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState
 from titan_sdk.jobs import TitanJob
+from titan_sdk.keys import named
 from titan_sdk.links import Links
 from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
@@ -258,7 +259,7 @@ class TitanClient:
         try:
             return self.ask(WaitRun(run=_selector(run)), timeout_s=timeout)
         except Timeout as error:
-            name = run.alias if isinstance(run, Run) else run
+            name = run.alias if isinstance(run, Run) else named(run)
             raise Timeout(f"run {name} had not ended after {timeout:g} s") from error
 
     def watch(self, run: RunLike) -> Iterator[JobChange]:
@@ -438,7 +439,7 @@ class TitanClient:
         if run is None and "/" in job_id:
             selector, _, job_id = job_id.partition("/")
             return selector, job_id
-        return _selector(run if run is not None else self._last(f"job {job_id}")), job_id
+        return _selector(run if run is not None else self._last(f"job {named(job_id)}")), job_id
 
     def _wait_for_log(self, view: JobView, timeout: float | None) -> JobView:
         """Until there is a log to fetch: the job's end, a service's start."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from titan_proto.errors import InvalidSpec, Problem
 from titan_proto.specs import JobSpec, LaunchKind
-from titan_sdk.keys import READERS, BadValue, conflicts, job_spec
+from titan_sdk.keys import READERS, BadValue, conflicts, job_spec, named
 
 Duration = str | int | float
 """`90s`, `1h30m`, or a number of seconds."""
@@ -79,7 +79,9 @@ class TitanJob:
         delivery: str | None = None,
     ) -> None:
         if filename is not None and script is not None:
-            raise InvalidSpec(f"job {id}: filename and script are the same key; give one of them")
+            raise InvalidSpec(
+                f"job {named(id)}: filename and script are the same key; give one of them"
+            )
         path = script if filename is None else filename
         self._spec = _spec_of(
             {
@@ -178,5 +180,5 @@ def _spec_of(given: Mapping[str, object]) -> JobSpec:
             + (f" ({p.hint})" if p.hint else "")
             for p in found
         ]
-        raise InvalidSpec(f"job {given['id']}: " + "; ".join(lines), problems=tuple(found))
+        raise InvalidSpec(f"job {named(given['id'])}: " + "; ".join(lines), problems=tuple(found))
     return job_spec(read)

@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import click
@@ -157,6 +158,8 @@ def _mark(error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
+    if _is_nowhere(error):
+        return "the working folder is not there any more, so nothing can be found from it"
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, Refused):
@@ -168,9 +171,22 @@ def _text(error: Exception) -> str:
     return str(error)
 
 
+def _is_nowhere(error: Exception) -> bool:
+    """Whether it comes of a working folder that was deleted under the command."""
+    if not isinstance(error, FileNotFoundError):
+        return False
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _hint(error: Exception) -> str:
     if isinstance(error, Failure):
         return error.hint
+    if _is_nowhere(error):
+        return "cd to a folder that exists, then again"
     return next((hint for kind, hint in _NEXT if isinstance(error, kind)), "")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from titan_proto.errors import NotFound
 from titan_proto.messages import STDERR, LogStream, RunView
+from titan_proto.specs import JobKind
+from titan_proto.states import RUN_TERMINAL
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
     Settings,
@@ -21,6 +23,7 @@ from titan_sdk.cli.context import (
     say,
     stdout_is_terminal,
 )
+from titan_sdk.cli.failures import INTERRUPTED
 from titan_sdk.cli.look import find_job, suggesting_runs
 from titan_sdk.cli.sanitize import Cleaner
 from titan_sdk.following import follow_run, text_of, whole_lines
@@ -72,7 +75,10 @@ def logs(
             try:
                 _whole_run(client, found, stream, follow=follow, as_json=output == "json")
             except KeyboardInterrupt:
-                _detached(found.alias)
+                if found.state in RUN_TERMINAL:
+                    # Only services of it are left, and the run cannot be cancelled any more.
+                    _detached(f"What is up of run {found.alias} goes on.", "titan ps")
+                _detached_from(found.alias)
             return
         if output != "json" and attempt is None and never_started(found):
             how = render.outcome(found) or str(found.state)
@@ -93,7 +99,10 @@ def logs(
                 follow=follow,
             )
         except KeyboardInterrupt:
-            _detached(found.run_alias)
+            if found.kind is JobKind.SERVICE:
+                name = f"{found.run_alias}/{found.job_id}"
+                _detached(f"Service {name} goes on if it is up.", f"titan stop {name}")
+            _detached_from(found.run_alias)
 
 
 def _find(client: TitanClient, name: str) -> JobView | RunView:
@@ -254,8 +263,12 @@ def _ended_lines(data: bytes) -> Iterator[bytes]:
         yield line if line.endswith(b"\n") else line + b"\n"
 
 
-def _detached(run: str) -> None:
-    say(
-        f"\nDetached. Run {run} goes on if it has not ended.  titan logs -f {run}   titan cancel {run}"
+def _detached_from(run: str) -> NoReturn:
+    _detached(
+        f"Run {run} goes on if it has not ended.", f"titan logs -f {run}   titan cancel {run}"
     )
-    raise click.exceptions.Exit(130)
+
+
+def _detached(goes_on: str, commands: str) -> NoReturn:
+    say(f"\nDetached. {goes_on}  {commands}")
+    raise click.exceptions.Exit(INTERRUPTED)

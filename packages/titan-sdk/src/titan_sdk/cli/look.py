@@ -25,7 +25,7 @@ from titan_sdk.cli.context import (
     write,
 )
 from titan_sdk.cli.sanitize import clean
-from titan_sdk.keys import nearest
+from titan_sdk.keys import named, nearest
 from titan_sdk.reasons import never_started
 
 if TYPE_CHECKING:
@@ -204,7 +204,9 @@ def find_job(client: TitanClient, name: str) -> JobView:
         with suggesting_runs(client, run):
             known = client.view(run)
         ids = [view.job_id for view in client.jobs(known.run_id)]
-        raise NotFound(f"run {known.alias} has no job {job}{did_you_mean(job, ids)}") from error
+        raise NotFound(
+            f"run {known.alias} has no job {named(job)}{did_you_mean(job, ids)}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -214,7 +216,7 @@ def suggesting_runs(client: TitanClient, name: str) -> Iterator[None]:
         yield
     except NotFound as error:
         known = [run.alias for run in client.runs(ended=True, limit=_ENDED_SHOWN)]
-        raise NotFound(f"no run is called {name}{did_you_mean(name, known)}") from error
+        raise NotFound(f"no run is called {named(name)}{did_you_mean(name, known)}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -246,7 +248,9 @@ def _describe(client: TitanClient, name: str, look: render.Look) -> tuple[str, d
         if name in {str(worker.port), f"{worker.host}:{worker.port}", worker.worker_id}:
             return "Worker", render.worker_json(worker), _worker(stats, name, look)
     known = [run.alias for run in client.runs(ended=True, limit=_ENDED_SHOWN)]
-    raise NotFound(f"no run, job, service or worker is called {name}{did_you_mean(name, known)}")
+    raise NotFound(
+        f"no run, job, service or worker is called {named(name)}{did_you_mean(name, known)}"
+    )
 
 
 def _slashed(client: TitanClient, name: str, look: render.Look) -> tuple[str, dict[str, Any], str]:
@@ -260,7 +264,7 @@ def _slashed(client: TitanClient, name: str, look: render.Look) -> tuple[str, di
                 return _service(service, look)
         meant = did_you_mean(name, [service.name for service in services])
         if meant:
-            raise NotFound(f"no job or service is called {name}{meant}") from error
+            raise NotFound(f"no job or service is called {named(name)}{meant}") from error
         raise
 
 
