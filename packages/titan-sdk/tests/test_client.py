@@ -327,6 +327,11 @@ def test_wait_returns_the_state_and_raises_only_when_asked(master, client):
     assert run.wait() == "FAILED"
     with pytest.raises(RunFailed, match=r"run-1 is FAILED: TASK failed \(exit 3\)"):
         run.wait(check=True)
+    master.answers[WaitRun] = run_view(RunState.CANCELLED)
+    assert run.wait() == "CANCELLED"
+    with pytest.raises(RunFailed) as refused:
+        run.wait(check=True)
+    assert refused.value.state == "CANCELLED"
     master.answers[GetRun] = run_view(RunState.ACTIVE)
     assert run.status() == "ACTIVE"
     assert type(run.status()) is str

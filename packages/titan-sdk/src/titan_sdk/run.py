@@ -41,7 +41,7 @@ class Run:
 
         Raises:
             Timeout: it had not ended after `timeout` seconds; it goes on.
-            RunFailed: with `check`, if it did not succeed.
+            RunFailed: with `check`, if it is FAILED or CANCELLED.
         """
         view = self._client.wait(self, timeout)
         if check and view.state is not RunState.SUCCEEDED:

@@ -91,6 +91,7 @@ class SqliteHistory:
         self._plan: tuple[int, _Plan] | None = None
 
     def close(self) -> None:
+        """Let go of the file; the next question opens it again."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -103,6 +104,7 @@ class SqliteHistory:
             self._rows("SELECT count(*) FROM sqlite_master")
 
     def resolve(self, selector: str) -> tuple[str, ...]:
+        """The ended runs that a selector fits: the exact one alone, else by prefix, out of an index."""
         if not selector.isascii() or not selector:
             return ()  # ids and aliases are of letters, digits and hyphens
         ended = "SELECT run_id FROM history_run WHERE ended_at_ms IS NOT NULL AND "
@@ -127,10 +129,12 @@ class SqliteHistory:
         return tuple(found[:_MATCHES_MAX])
 
     def run(self, run_id: str) -> RunView | None:
+        """One ended run, by its exact id."""
         rows = self._rows(f"{_RUN_COLUMNS} WHERE run_id = ? AND ended_at_ms IS NOT NULL", run_id)
         return _run_view(rows[0]) if rows else None
 
     def runs(self, cursor: str, limit: int) -> RunList:
+        """A page of ended runs, newest first; the cursor is the last one's place in the order."""
         start = position(cursor)
         below = 2**62 if start is None else start
         rows = self._rows(
@@ -143,6 +147,7 @@ class SqliteHistory:
         return RunList(runs=tuple(map(_run_view, page)), cursor=more)
 
     def jobs(self, run_id: str, cursor: str, limit: int) -> JobList | None:
+        """A page of a run's jobs, in their order; shorter than `limit` where a frame would not hold it."""
         run = self._ended(run_id)
         if run is None:
             return None
@@ -153,6 +158,7 @@ class SqliteHistory:
         return JobList(jobs=tuple(views), cursor=str(after) if after < len(lines) else "")
 
     def job(self, run_id: str, job_id: str) -> JobView | None:
+        """One job of one ended run; None if there is no such run or job."""
         run = self._ended(run_id)
         if run is None:
             return None
@@ -160,6 +166,7 @@ class SqliteHistory:
         return self._job_views(run, lines)[0] if lines else None
 
     def newest_with_job(self, job_id: str) -> str | None:
+        """The newest ended run that has a job of that id."""
         rows = self._rows(
             "SELECT run.run_id FROM history_job AS job JOIN history_run AS run "
             "ON run.seq = job.run_seq WHERE job.job_id = ? AND run.ended_at_ms IS NOT NULL "
@@ -169,14 +176,17 @@ class SqliteHistory:
         return rows[0][0] if rows else None
 
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
+        """Every placed attempt of one job, by number; of a run that goes on, too."""
         rows = self._rows(_ATTEMPTS_OF_JOB, run_id, job_id)
         return tuple(_attempt_row(run_id, row) for row in rows)
 
     def spec(self, run_id: str) -> bytes | None:
+        """The run's spec as it was submitted, encoded."""
         run = self._ended(run_id)
         return None if run is None else self._spec_of(run[0])
 
     def ends(self, run_id: str) -> dict[str, JobState]:
+        """How each of the run's jobs ended, by its id."""
         rows = self._rows(
             "SELECT job_id, state FROM history_job "
             "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?)",
@@ -185,6 +195,7 @@ class SqliteHistory:
         return {job_id: JobState(state) for job_id, state in rows}
 
     def dead(self, cursor: str, limit: int) -> JobList:
+        """A page of jobs that failed for good, those of the newest run first."""
         before, _, after = cursor.partition("/")
         newest = position(before)
         first = 2**62 if newest is None else newest

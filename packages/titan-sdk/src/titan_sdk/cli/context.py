@@ -66,6 +66,7 @@ class Names(click.ParamType[str]):
     name = "key=value"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The pair as it was written; refused without a name or an equals sign."""
         key, equals, _ = str(value).partition("=")
         if not key or not equals:
             self.fail(f"'{value}' is not KEY=VALUE.", param, ctx)
@@ -80,6 +81,7 @@ class Duration(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
+        """Seconds."""
         from titan_sdk.keys import BadValue, duration_ms
 
         if isinstance(value, float):
