@@ -389,7 +389,7 @@ def test_a_name_that_fits_several_runs_is_refused_with_them(link):
     made = [link.call(SubmitRun(key=str(n), spec=run(job("A"))), timeout_s=10) for n in range(2)]
     with pytest.raises(Conflict) as caught:
         link.call(GetRun(run="test-run"), timeout_s=10)
-    assert all(receipt.run_id in str(caught.value) for receipt in made)
+    assert all(receipt.alias in str(caught.value) for receipt in made)
 
 
 def test_a_full_inbox_holds_back_links_and_loses_nothing(tmp_path):
