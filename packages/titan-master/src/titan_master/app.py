@@ -43,7 +43,7 @@ from titan_master.net.link import Desks, LogRights
 from titan_master.net.listener import LinkTable, Listener, ListenerConfig
 from titan_master.net.submission import Submissions
 from titan_master.store.base import JournalDamaged, JournalTooNew, Recovered, StoreError
-from titan_master.store.sqlite import SqliteStore
+from titan_master.store.sqlite import SqliteStore, connect
 from titan_proto.errors import ErrorCode, LinkError, TitanError
 from titan_proto.handshake import BadToken, Token, format_token, parse_token
 from titan_proto.ids import AttemptRef
@@ -116,7 +116,7 @@ def _run(config: MasterConfig) -> int:
 
 
 def _with_store(config: MasterConfig, token: Token) -> int:
-    store = SqliteStore(config.data / "titan.sqlite")
+    store = SqliteStore(config.data / "titan.sqlite", connect)
     # Everything that writes, from opening to closing, happens on this one thread.
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
         try:

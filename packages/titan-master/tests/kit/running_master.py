@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from titan_master.app import Master, Pools
 from titan_master.config import MasterConfig
 from titan_master.data.feed import Streams
-from titan_master.store.sqlite import SqliteStore
+from titan_master.store.sqlite import SqliteStore, connect
 from titan_proto.handshake import format_token, parse_token
 from titan_proto.io.address import Address
 from titan_proto.io.blocking import BlockingLink
@@ -62,7 +62,7 @@ class RunningMaster:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        store = SqliteStore(self.config.data / "titan.sqlite")
+        store = SqliteStore(self.config.data / "titan.sqlite", connect)
         with ExitStack() as stack:
             pools = Pools(*(stack.enter_context(ThreadPoolExecutor(1)) for _ in range(4)))
             recovered = pools.writer.submit(store.open).result()
