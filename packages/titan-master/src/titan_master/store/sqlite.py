@@ -14,6 +14,7 @@ whose tail is gone; how far the journal went is also written to a file beside it
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import zlib
@@ -188,12 +189,16 @@ class SqliteStore:
         return seq
 
     def tidy(self) -> None:
-        """Move the log into the database, and write down how far the journal goes."""
+        """Move the log into the database, and write down how far the journal goes.
+
+        Where the disk is too full for that the log stays as it is: nothing is lost by waiting.
+        """
         try:
             self._open_connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
-            self._is_broken = True
-            raise StoreError(f"a checkpoint failed: {error}") from error
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
+                self._is_broken = True
+                raise StoreError(f"a checkpoint failed: {error}") from error
         self._mark_place()
 
     def close(self) -> None:
@@ -223,6 +228,8 @@ class SqliteStore:
         try:
             self._mark.write(self._seq, self._chain)
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return  # it says less than it could, and is still true
             self._is_broken = True
             raise StoreError(f"the journal's mark cannot be written: {error.strerror}") from error
 
