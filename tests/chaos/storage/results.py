@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import os
+import platform
+import sqlite3
 import time
 from pathlib import Path
 
@@ -23,6 +26,9 @@ class Result:
     """One line each, with what repeats it; the first few."""
     seconds: float = 0.0
     date: str = ""
+    command: str = ""
+    """Does the same again."""
+    machine: str = ""
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
@@ -40,6 +46,10 @@ class Result:
     def done(self) -> Result:
         """Note the time, and give it back."""
         self.seconds = round(time.monotonic() - self._begun, 1)
+        self.machine = (
+            f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+            f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+        )
         self.date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         return self
 

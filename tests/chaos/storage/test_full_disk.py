@@ -170,11 +170,15 @@ def test_a_commit_that_fails_all_the_same_ends_the_master_and_loses_nothing(
     with link_to(cluster) as link:
         doomed = [submit(link, f"doomed-{n}", "true").run_id for n in range(20)]
         with pytest.raises(LinkError):
-            for run_id in doomed:
-                fill(small_disk, 0)  # whatever has become free since, the reserve included
-                link.call(CancelRun(run=run_id), timeout_s=10)
+            _cancel_without_room(small_disk, link, doomed)
     assert master.process.wait(20) == os.EX_IOERR, cluster.logs()
     (small_disk / "ballast").unlink()
     cluster.start_master()
     with link_to(cluster) as link:
         assert lost(link, receipts) == []
+
+
+def _cancel_without_room(disk: Path, link: BlockingLink, run_ids: list[str]) -> None:
+    for run_id in run_ids:
+        fill(disk, 0)  # whatever has become free since, the reserve included
+        link.call(CancelRun(run=run_id), timeout_s=10)

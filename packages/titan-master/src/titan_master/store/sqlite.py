@@ -328,7 +328,9 @@ def _read_meta(connection: sqlite3.Connection, key: str) -> int:
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     if row is None:
         raise JournalDamaged(f"the table meta has no {key!r}", 0)
-    return int(row[0])
+    if type(row[0]) is not int:
+        raise JournalDamaged(f"the table meta has {row[0]!r} for {key!r}", 0)
+    return row[0]
 
 
 def _records(connection: sqlite3.Connection) -> Iterator[codec.Record]:
