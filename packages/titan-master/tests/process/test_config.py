@@ -50,7 +50,7 @@ def test_how_much_is_held_in_reserve(text, size_bytes):
 @pytest.mark.parametrize("text", ["", "64", "64MB", "-1MiB", "1.5GiB", "63KiB", "1025GiB"])
 def test_what_is_no_reserve(text):
     """Refused in words, out of range as well."""
-    with pytest.raises(BadConfig, match="MiB|between"):
+    with pytest.raises(BadConfig, match=r"MiB|between"):
         parse_disk_reserve(text)
 
 
