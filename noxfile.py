@@ -60,6 +60,9 @@ nox.options.stop_on_first_error = False
 # What the suites need beside our wheels; the packages' own lists are tests/requirements.txt.
 TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-asyncio>=0.24", "hypothesis>=6.100")
 
+# apsw: a disk that loses what was not synced is a VFS of SQLite, which the standard library cannot have.
+CHAOS_TOOLS = (*TEST_TOOLS, "apsw>=3.46")
+
 
 def _wheel(package: str) -> pathlib.Path:
     found = sorted(DIST.glob(f"titan_{package}-*.whl"))
@@ -290,5 +293,5 @@ def dev(session: nox.Session) -> None:
     """An environment with all five packages editable, and the tools."""
     editable = [arg for p in PACKAGES for arg in ("-e", str(ROOT / f"packages/titan-{p}"))]
     tools = ("nox", "ruff>=0.17", "mypy>=2", "import-linter>=2.5", "types-PyYAML", "types-psutil")
-    session.install(*editable, *tools, *TEST_TOOLS)
+    session.install(*editable, *tools, *CHAOS_TOOLS)
     session.log("source %s/bin/activate", os.path.relpath(session.virtualenv.location))

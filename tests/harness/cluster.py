@@ -125,6 +125,8 @@ class Cluster:
         self.workers: dict[int, Daemon] = {}
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("TITAN_")}
         self.env["XDG_STATE_HOME"] = str(folder / "state")
+        # Many folders of many tests are kept for a while: each need not hold 64 MiB.
+        self.env["TITAN_DISK_RESERVE"] = "1MiB"
         self.env.update(environ or {})
 
     # -- the master ---------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from tests.sim.simulation import Simulation
 from titan_master.core.state import digest
 from titan_master.store import codec
-from titan_master.store.sqlite import SqliteStore
+from titan_master.store.sqlite import SqliteStore, connect
 
 TURN = 7
 """Events in one commit; the real turns are not written down in a journal."""
@@ -20,7 +20,7 @@ def test_both_stores_tell_the_same_of_a_stormy_day(seed, tmp_path):
     simulation.run()
     memory = simulation.master.store
     events = [codec.decode(record.body) for record in memory.records()]
-    sqlite = SqliteStore(tmp_path / "t.sqlite")
+    sqlite = SqliteStore(tmp_path / "t.sqlite", connect)
     term = sqlite.open().term
     for start in range(0, len(events), TURN):
         sqlite.commit(events[start : start + TURN], term)

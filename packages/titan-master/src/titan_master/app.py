@@ -28,12 +28,13 @@ from titan_master.clock import SystemClock
 from titan_master.config import BadConfig, MasterConfig, check_listen
 from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig
-from titan_master.core.inputs import Origin
+from titan_master.core.inputs import Origin, StorageChanged
 from titan_master.core.state import InvariantViolation
 from titan_master.data.artifacts import Artifacts, PermFiles
 from titan_master.data.blobs import BlobStore
 from titan_master.data.feed import LogFeed, LogPatience, Streams
 from titan_master.data.logs import LogFiles
+from titan_master.data.reserve import DiskWatch, Look, Reserve, Space
 from titan_master.engine import Engine, EngineConfig
 from titan_master.history import Answers
 from titan_master.leadership.base import NotLeading
@@ -43,7 +44,7 @@ from titan_master.net.link import Desks, LogRights
 from titan_master.net.listener import LinkTable, Listener, ListenerConfig
 from titan_master.net.submission import Submissions
 from titan_master.store.base import JournalDamaged, JournalTooNew, Recovered, StoreError
-from titan_master.store.sqlite import SqliteStore
+from titan_master.store.sqlite import SqliteStore, connect
 from titan_proto.errors import ErrorCode, LinkError, TitanError
 from titan_proto.handshake import BadToken, Token, format_token, parse_token
 from titan_proto.ids import AttemptRef
@@ -109,14 +110,30 @@ def _run(config: MasterConfig) -> int:
         message = f"{config.data / 'lock'} cannot be written: {error.strerror}"
         raise Ended(os.EX_IOERR, message) from error
     try:
+        reserve = Reserve(config.data, config.disk_reserve_bytes)
+        # First of all: on a full disk even opening the journal may need what it holds.
+        look = _first_look(config, reserve)
         token = _own_token(config.data / "token")
-        return _with_store(config, token)
+        return _with_store(config, token, reserve, look)
     finally:
         leadership.resign()
 
 
-def _with_store(config: MasterConfig, token: Token) -> int:
-    store = SqliteStore(config.data / "titan.sqlite")
+def _first_look(config: MasterConfig, reserve: Reserve) -> Look:
+    try:
+        look = reserve.begin()
+    except OSError as error:
+        raise Ended(os.EX_IOERR, f"{config.data / 'reserve'}: {error.strerror}") from error
+    if not look.is_held:
+        _say(
+            f"titan-master: disk full: {look.free_bytes} bytes are free in {config.data}, "
+            f"new work is refused until {look.wanted_bytes} are (see --disk-reserve)"
+        )
+    return look
+
+
+def _with_store(config: MasterConfig, token: Token, reserve: Reserve, look: Look) -> int:
+    store = SqliteStore(config.data / "titan.sqlite", connect)
     # Everything that writes, from opening to closing, happens on this one thread.
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
         try:
@@ -132,7 +149,7 @@ def _with_store(config: MasterConfig, token: Token) -> int:
             raise Ended(os.EX_IOERR, str(error)) from error
         check(recovered.state)
         try:
-            return asyncio.run(_serve(config, token, store, recovered, writer))
+            return asyncio.run(_serve(config, token, store, recovered, writer, reserve, look))
         finally:
             _close(store, writer)
 
@@ -151,6 +168,8 @@ async def _serve(
     store: SqliteStore,
     recovered: Recovered,
     writer: ThreadPoolExecutor,
+    reserve: Reserve,
+    look: Look,
 ) -> int:
     with contextlib.ExitStack() as threads:
         pools = Pools(
@@ -160,11 +179,12 @@ async def _serve(
             submissions=threads.enter_context(
                 ThreadPoolExecutor(1, thread_name_prefix="submissions")
             ),
+            watch=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="watch")),
         )
         async with asyncio.TaskGroup() as tasks:
             streams = Streams(tasks.create_task)
             try:
-                master = Master(config, token, store, recovered, pools, streams)
+                master = Master(config, token, store, recovered, pools, streams, reserve, look)
                 return await _lead(config, master)
             except Ended as error:
                 _say(f"titan-master: {error}")
@@ -226,6 +246,8 @@ class Pools(Struct, frozen=True):
     """Artifacts and logs in bulk."""
     submissions: ThreadPoolExecutor
     """One: large submissions, one after the other, so that their memory does not add up."""
+    watch: ThreadPoolExecutor
+    """One: looks at the disk, which must not wait behind what is written to it."""
 
 
 class Master:
@@ -239,6 +261,8 @@ class Master:
         recovered: Recovered,
         pools: Pools,
         streams: Streams,
+        reserve: Reserve,
+        look: Look,
     ) -> None:
         self._config = config
         self._links = LinkTable()
@@ -246,9 +270,10 @@ class Master:
         self._clock.not_before(recovered.last_at_ms)
         self._term = recovered.term
         self.core = Core(recovered.state, CoreConfig(lost_after_ms=config.lost_after_ms))
-        blobs = BlobStore(config.data / "artifacts")
+        space = Space(look)
+        blobs = BlobStore(config.data / "artifacts", space)
         perm_files = PermFiles(config.perm_files, blobs)
-        self.logs = LogFiles(config.data / "logs", LOG_BYTES_PER_ATTEMPT)
+        self.logs = LogFiles(config.data / "logs", LOG_BYTES_PER_ATTEMPT, space)
         patience = LogPatience(
             slow_reader_s=config.slow_reader_ms / 1000,
             missing_bytes_s=config.log_patience_ms / 1000,
@@ -278,6 +303,10 @@ class Master:
             links=self._links,
             logs=LogDesk(self._links, feed, self.logs, rights),
             config=EngineConfig(inbox_max=config.inbox_max, turn_inputs_max=config.turn_inputs_max),
+        )
+        self._first_look = look
+        self._watch = DiskWatch(
+            reserve=reserve, space=space, worker=pools.watch, tell=self._tell_of_disk
         )
         desks = Desks(
             inbox=self.engine,
@@ -325,6 +354,7 @@ class Master:
             await self.engine.begin(self.core.drain())
         except StoreError as error:
             raise Ended(os.EX_IOERR, str(error)) from error
+        self._watch.begin(self._first_look)
         listen = self._config.listen
         try:
             return await self._listener.start(listen.host, listen.port)
@@ -333,8 +363,18 @@ class Master:
 
     async def close(self) -> None:
         """End in good order: what is under way becomes durable, everybody hears goodbye."""
+        self._watch.close()
         await self.engine.stop()
         await self._listener.close(ErrorCode.SHUTTING_DOWN, "the master is being stopped")
+
+    def _tell_of_disk(self, look: Look) -> None:
+        self.engine.put(
+            StorageChanged(
+                room_bytes=look.room_bytes,
+                free_bytes=look.free_bytes,
+                wanted_bytes=look.wanted_bytes,
+            )
+        )
 
     def _welcome(self, link_id: int) -> Welcome:
         state = self.core.state

@@ -19,6 +19,7 @@ from titan_master.config import (
     BadConfig,
     MasterConfig,
     default_perm_files,
+    parse_disk_reserve,
     parse_listen,
     parse_lost_after,
 )
@@ -67,6 +68,14 @@ def master() -> None:
     help="A worker silent for so long is lost, and its jobs run elsewhere.",
 )
 @click.option(
+    "--disk-reserve",
+    metavar="SIZE",
+    envvar="TITAN_DISK_RESERVE",
+    default="64MiB",
+    show_default=True,
+    help="Held free in the data folder, for the ends of what runs when the disk is full.",
+)
+@click.option(
     "--no-token-link",
     is_flag=True,
     help="Write nothing outside the data folder; clients then need TITAN_TOKEN_FILE.",
@@ -78,6 +87,7 @@ def start(
     insecure: bool,
     name: str,
     lost_after: str,
+    disk_reserve: str,
     no_token_link: bool,
 ) -> None:
     """Run the master until it is told to stop (SIGTERM, or Ctrl-C)."""
@@ -92,6 +102,7 @@ def start(
             insecure=insecure,
             token_link=not no_token_link,
             lost_after_ms=parse_lost_after(lost_after),
+            disk_reserve_bytes=parse_disk_reserve(disk_reserve),
         )
     except BadConfig as error:
         _complain(str(error))

@@ -18,6 +18,11 @@ from titan_proto.limits import DEFAULT_PORT, HANDSHAKE_TIMEOUT_MS, WORKER_LOST_A
 DEFAULT_LISTEN: Final = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_DATA: Final = ".titan"
 
+DISK_RESERVE_BYTES: Final = 64 * 1024 * 1024
+
+_SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)\Z")
+_SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_DISK_RESERVE_BYTES: Final = (64 * 1024, 1024**4)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _LOST_AFTER_MS: Final = (100, 24 * 3_600_000)
@@ -39,6 +44,8 @@ class MasterConfig(Struct, frozen=True, kw_only=True):
     token_link: bool = True
     """Leave a link to the token where this account's clients look for it."""
     lost_after_ms: int = WORKER_LOST_AFTER_MS
+    disk_reserve_bytes: int = DISK_RESERVE_BYTES
+    """Held as a file, for the ends of what has begun when the disk is full."""
     links_max: int = 2_000
     strangers_max: int = 256
     handshake_timeout_ms: int = HANDSHAKE_TIMEOUT_MS
@@ -63,6 +70,18 @@ def parse_lost_after(text: str) -> int:
     value = parse_duration(text)
     if not least <= value <= most:
         raise BadConfig(f"lost-after is {text}: it must be between {least} ms and 24 h")
+    return value
+
+
+def parse_disk_reserve(text: str) -> int:
+    """Bytes in ``64MiB``, ``512KiB`` or ``1GiB``, within what makes sense."""
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise BadConfig(f"{text!r} is no size: write a number and KiB, MiB or GiB, such as 64MiB")
+    least, most = _DISK_RESERVE_BYTES
+    value = int(match.group(1)) * _SIZES[match.group(2)]
+    if not least <= value <= most:
+        raise BadConfig(f"disk-reserve is {text}: it must be between 64KiB and 1024GiB")
     return value
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from disks import endless, look
 from outlets import FakeOutlet
 
 from titan_master.data.artifacts import Artifacts, PermFiles
@@ -34,7 +36,7 @@ OFFER = OfferArtifact(digest=DIGEST, size_bytes=len(DATA))
 
 class Desk:
     def __init__(self, root, disk):
-        self.blobs = BlobStore(root / "artifacts")
+        self.blobs = BlobStore(root / "artifacts", endless())
         self.perm = root / "perm_files"
         self.perm.mkdir()
         self.streams = Streams(asyncio.get_running_loop().create_task)
@@ -243,13 +245,13 @@ async def test_no_name_leads_out_of_perm_files(desk, name):
 
 async def test_a_master_without_perm_files_finds_nothing(tmp_path):
     """And does not mind."""
-    blobs = BlobStore(tmp_path / "artifacts")
+    blobs = BlobStore(tmp_path / "artifacts", endless())
     assert PermFiles(tmp_path / "no", blobs).find("a.py") is None
 
 
 def test_a_stream_above_the_limit_is_refused_and_leaves_nothing(tmp_path):
     """As soon as it is above."""
-    blobs = BlobStore(tmp_path)
+    blobs = BlobStore(tmp_path, endless())
     (tmp_path / "file").write_bytes(b"x" * 100)
     with (tmp_path / "file").open("rb") as file, pytest.raises(BadBlob, match="99"):
         blobs.store_stream(file.fileno(), 99)
@@ -265,5 +267,59 @@ def test_what_earlier_processes_left_half_done_is_swept(tmp_path):
         part = parts_ / f"{number:064x}"
         part.write_text("half")
         os.utime(part, (number, number))
-    BlobStore(tmp_path)
+    BlobStore(tmp_path, endless())
     assert sorted(part.name for part in parts_.iterdir()) == [f"{n:064x}" for n in range(4, 20)]
+
+
+async def test_an_artifact_that_has_no_room_is_refused_before_it_is_sent(desk):
+    """Not now: the disk is full; the client hears that and not a broken upload."""
+    desk.blobs.space.looked(look(len(DATA) - 1))
+    (refusal,) = await (await desk.offered()).ended()
+    assert refusal.code is ErrorCode.STORAGE_FULL
+    assert "full" in refusal.message
+    assert parts(desk) == []
+
+
+async def test_an_upload_that_meets_a_full_disk_goes_on_when_there_is_room(desk):
+    """What had come stays; the next try begins there."""
+    outlet = await desk.offered()
+    desk.blobs.space.looked(look(BULK_CHUNK_BYTES + 1))
+    desk.send(outlet)
+    _wanted, refusal = await outlet.ended()
+    assert refusal.code is ErrorCode.STORAGE_FULL
+    desk.blobs.space.looked(look(1 << 30))
+    again = await desk.offered()
+    assert again.sent[0][0] == ArtifactWanted(offset=BULK_CHUNK_BYTES)
+    desk.send(again, offset=BULK_CHUNK_BYTES)
+    assert (await again.ended())[-1] == ArtifactStored(digest=DIGEST)
+
+
+async def test_a_file_of_perm_files_that_has_no_room_is_a_full_disk(desk):
+    (desk.perm / "big.py").write_bytes(DATA)
+    desk.blobs.space.looked(look(10))
+    outlet = FakeOutlet()
+    desk.artifacts.find_files(outlet, 1, FindFiles(names=("big.py",)))
+    (refusal,) = await outlet.ended()
+    assert refusal.code is ErrorCode.STORAGE_FULL
+    assert parts(desk) == []
+
+
+async def test_after_a_sync_that_failed_all_of_it_is_sent_again(desk, monkeypatch):
+    """The next sync would succeed without writing what this one did not."""
+    real, failed = os.fsync, []
+
+    def fails_once(descriptor):
+        if not failed:
+            failed.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    outlet = await desk.offered()
+    desk.send(outlet)
+    assert (await outlet.ended())[-1].code is ErrorCode.UNAVAILABLE
+    assert not desk.blobs.has(DIGEST)
+    again = await desk.offered()
+    assert again.sent[0][0] == ArtifactWanted(offset=0)
+    desk.send(again)
+    assert (await again.ended())[-1] == ArtifactStored(digest=DIGEST)

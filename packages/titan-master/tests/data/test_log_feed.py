@@ -6,6 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from disks import endless
 from outlets import FakeOutlet
 
 from titan_master.data.feed import LogFeed, LogPatience, Streams
@@ -19,7 +20,7 @@ REF = AttemptRef("0123456789abcdef", "JOB", 2)
 
 class Desk:
     def __init__(self, root, disk, *, slow_s=30.0, missing_s=30.0, followers=50):
-        self.files = LogFiles(root, 64 << 20)
+        self.files = LogFiles(root, 64 << 20, endless())
         self.streams = Streams(asyncio.get_running_loop().create_task)
         patience = LogPatience(
             slow_reader_s=slow_s, missing_bytes_s=missing_s, followers_max=followers

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 
 import pytest
+from disks import endless, look
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +22,7 @@ CEILING = 1 << 20
 
 @pytest.fixture
 def files(tmp_path):
-    made = LogFiles(tmp_path, CEILING)
+    made = LogFiles(tmp_path, CEILING, endless())
     yield made
     made.close()
 
@@ -60,7 +63,7 @@ def test_a_gap_is_not_stored_and_the_answer_says_where_to_go_on(files):
 
 def test_above_the_ceiling_bytes_are_dropped_and_count_as_settled(tmp_path):
     """The sender goes on; what is stored stops at the ceiling, over a restart too."""
-    files = LogFiles(tmp_path, 10)
+    files = LogFiles(tmp_path, 10, endless())
     log = files.get(REF)
     assert log.append(STDOUT, 0, b"12345678") == 8
     assert log.append(STDERR, 0, b"abcd") == 4
@@ -69,7 +72,7 @@ def test_above_the_ceiling_bytes_are_dropped_and_count_as_settled(tmp_path):
     log.finish(9, 4)
     assert log.is_complete
     files.close()
-    again = LogFiles(tmp_path, 10)
+    again = LogFiles(tmp_path, 10, endless())
     assert again.get(REF).append(STDOUT, 9, b"more") == 13
     assert content(again.get(REF)) == b"12345678ab"
     again.close()
@@ -99,14 +102,14 @@ def test_a_log_is_complete_when_it_has_ended_and_all_bytes_are_there(files):
 def test_the_order_of_arrival_is_kept(tmp_path_factory, pieces, reopened, step):
     """Read in any steps, before and after a restart, both outputs come as they arrived."""
     root = tmp_path_factory.mktemp("log")
-    files = LogFiles(root, CEILING)
+    files = LogFiles(root, CEILING, endless())
     sizes = {STDOUT: 0, STDERR: 0}
     for stream, data in pieces:
         files.get(REF).append(stream, sizes[stream], data)
         sizes[stream] += len(data)
     if reopened:
         files.close()
-        files = LogFiles(root, CEILING)
+        files = LogFiles(root, CEILING, endless())
     log = files.get(REF)
     whole = b"".join(data for _, data in pieces)
     read = b""
@@ -121,7 +124,7 @@ def test_the_order_of_arrival_is_kept(tmp_path_factory, pieces, reopened, step):
 @pytest.mark.parametrize("cut", range(0, 16, 3))
 def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
     """A process that ended between a write and its note loses no byte, at worst an order."""
-    files = LogFiles(tmp_path, CEILING)
+    files = LogFiles(tmp_path, CEILING, endless())
     log = files.get(REF)
     for number in range(3):
         log.append(STDOUT, 3 * number, b"out")
@@ -129,7 +132,7 @@ def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
     files.close()
     index = tmp_path / REF.run_id / "JOB.1" / "index"
     index.write_bytes(index.read_bytes()[:cut])
-    again = LogFiles(tmp_path, CEILING)
+    again = LogFiles(tmp_path, CEILING, endless())
     log = again.get(REF)
     assert sorted(content(log)) == sorted(b"outerr" * 3)
     assert content(log, STDOUT) == b"outoutout"
@@ -140,14 +143,14 @@ def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
 
 def test_an_order_file_that_knows_of_bytes_that_are_gone_is_mended(tmp_path):
     """A machine may forget the end of a file and remember the note about it."""
-    files = LogFiles(tmp_path, CEILING)
+    files = LogFiles(tmp_path, CEILING, endless())
     log = files.get(REF)
     for stream, data in ((STDOUT, b"aaaa"), (STDERR, b"bbbb"), (STDOUT, b"cccc")):
         log.append(stream, log.length(stream), data)
     files.close()
     out = tmp_path / REF.run_id / "JOB.1" / "stdout.log"
     out.write_bytes(out.read_bytes()[:6])
-    again = LogFiles(tmp_path, CEILING)
+    again = LogFiles(tmp_path, CEILING, endless())
     log = again.get(REF)
     assert content(log) == b"aaaabbbbcc"
     assert log.append(STDOUT, 6, b"cc") == 8
@@ -208,3 +211,51 @@ def test_no_name_leads_out_of_the_folder(files, tmp_path, ref):
     with pytest.raises(ValueError, match="not an attempt"):
         files.get(ref)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("outputs", [(STDOUT,), (STDERR, STDOUT)])
+def test_a_piece_that_the_disk_took_half_of_is_not_there_twice(files, monkeypatch, outputs):
+    """A full disk breaks a write off; the sender comes again with all of it."""
+    log = files.get(REF)
+    for stream in outputs:
+        log.append(stream, 0, b"first\n")
+    real = os.write
+
+    def takes_half(descriptor, data):
+        monkeypatch.setattr(os, "write", lambda *_: _no_room())
+        return real(descriptor, data[: len(data) // 2])
+
+    monkeypatch.setattr(os, "write", takes_half)
+    with pytest.raises(OSError, match="No space"):
+        log.append(STDOUT, 6, b"second\n")
+    monkeypatch.setattr(os, "write", real)
+    assert log.append(STDOUT, 6, b"second\n") == 13
+    assert content(log, STDOUT) == b"first\nsecond\n"
+    files.close()
+    assert content(files.get(REF), STDOUT) == b"first\nsecond\n"
+
+
+def test_an_order_that_cannot_be_noted_leaves_the_bytes_out_too(files, monkeypatch):
+    """The index of a second output does not fit: nothing of the piece counts as stored."""
+    log = files.get(REF)
+    log.append(STDOUT, 0, b"out\n")
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda *_: _no_room())
+    with pytest.raises(OSError, match="No space"):
+        log.append(STDERR, 0, b"err\n")
+    monkeypatch.setattr(os, "pwrite", real)
+    assert log.append(STDERR, 0, b"err\n") == 4
+    assert content(log) == b"out\nerr\n"
+
+
+def test_without_room_nothing_is_stored_and_room_is_all_it_takes(files):
+    files.space.looked(look(0))
+    log = files.get(REF)
+    with pytest.raises(OSError, match="No space"):
+        log.append(STDOUT, 0, b"x")
+    files.space.looked(look(100))
+    assert log.append(STDOUT, 0, b"x") == 1
+
+
+def _no_room():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

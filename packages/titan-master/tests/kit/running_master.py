@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from titan_master.app import Master, Pools
 from titan_master.config import MasterConfig
 from titan_master.data.feed import Streams
-from titan_master.store.sqlite import SqliteStore
+from titan_master.data.reserve import Reserve
+from titan_master.store.sqlite import SqliteStore, connect
 from titan_proto.handshake import format_token, parse_token
 from titan_proto.io.address import Address
 from titan_proto.io.blocking import BlockingLink
@@ -29,6 +30,7 @@ class RunningMaster:
             "perm_files": root / "perm_files",
             "listen": Address("127.0.0.1", 0),
             "name": "test",
+            "disk_reserve_bytes": 1 << 20,
             **config,
         }
         self.config = MasterConfig(**settings)
@@ -62,14 +64,16 @@ class RunningMaster:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        store = SqliteStore(self.config.data / "titan.sqlite")
+        store = SqliteStore(self.config.data / "titan.sqlite", connect)
         with ExitStack() as stack:
-            pools = Pools(*(stack.enter_context(ThreadPoolExecutor(1)) for _ in range(4)))
+            pools = Pools(*(stack.enter_context(ThreadPoolExecutor(1)) for _ in range(5)))
+            reserve = Reserve(self.config.data, self.config.disk_reserve_bytes)
+            look = reserve.begin()
             recovered = pools.writer.submit(store.open).result()
             async with asyncio.TaskGroup() as tasks:
                 streams = Streams(tasks.create_task)
                 self.master = Master(
-                    self.config, parse_token(TOKEN), store, recovered, pools, streams
+                    self.config, parse_token(TOKEN), store, recovered, pools, streams, reserve, look
                 )
                 self.address = self.address._replace(port=await self.master.open_door())
                 self._ready.set()

@@ -7,7 +7,13 @@ import time
 import pytest
 
 from titan_master.clock import SystemClock
-from titan_master.config import BadConfig, parse_duration, parse_listen, parse_lost_after
+from titan_master.config import (
+    BadConfig,
+    parse_disk_reserve,
+    parse_duration,
+    parse_listen,
+    parse_lost_after,
+)
 from titan_proto.io.address import Address
 
 
@@ -31,6 +37,21 @@ def test_a_lease_within_reason(text):
     """Neither so short that everybody is always lost, nor so long that nobody ever is."""
     with pytest.raises(BadConfig):
         parse_lost_after(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"), [("64MiB", 64 << 20), ("512 KiB", 512 << 10), ("2GiB", 2 << 30)]
+)
+def test_how_much_is_held_in_reserve(text, size_bytes):
+    """A number and a unit."""
+    assert parse_disk_reserve(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "64", "64MB", "-1MiB", "1.5GiB", "63KiB", "1025GiB"])
+def test_what_is_no_reserve(text):
+    """Refused in words, out of range as well."""
+    with pytest.raises(BadConfig, match=r"MiB|between"):
+        parse_disk_reserve(text)
 
 
 @pytest.mark.parametrize(

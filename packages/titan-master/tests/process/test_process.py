@@ -96,7 +96,7 @@ def test_it_starts_is_found_and_ends_without_a_trace(start, tmp_path):
 
     assert master.end() == 0
     assert sorted(path.name for path in (tmp_path / ".titan").iterdir()) == [
-        "artifacts", "titan.sqlite", "titan.sqlite.mark", "token",
+        "artifacts", "reserve", "titan.sqlite", "titan.sqlite.mark", "token",
     ]  # fmt: skip
     assert list((master.state / "titan").iterdir()) == []
 

@@ -49,6 +49,19 @@ def test_what_was_sealed_comes_back():
     assert tuple(unsealed(sealed())) == EVENTS
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("term", None), ("term", -1), ("term", "7"), ("crc", None), ("chain", "x"), ("body", 7)],
+)
+def test_a_column_that_has_become_something_else_is_damage(column, value):
+    """A flipped bit in the head of a row makes a number a text, or nothing."""
+    records = sealed()
+    records[2] = records[2]._replace(**{column: value})
+    with pytest.raises(JournalDamaged) as caught:
+        unsealed(records)
+    assert caught.value.last_good_seq == 2
+
+
 def test_every_event_is_told_by_its_name():
     """The tag is the class's name: renaming a class breaks old journals."""
     for kind in typing.get_args(events.AnyEvent):

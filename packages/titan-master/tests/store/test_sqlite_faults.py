@@ -15,7 +15,7 @@ import stories
 
 from titan_master.store import sqlite as sqlite_module
 from titan_master.store.base import JournalDamaged, JournalTooNew, StoreError
-from titan_master.store.sqlite import SqliteStore
+from titan_master.store.sqlite import SqliteStore, connect
 
 TESTS = pathlib.Path(__file__).parents[1]
 KILLS = 5
@@ -24,10 +24,10 @@ KILLS = 5
 COMMITTER = """
 import sys
 from titan_master.core.events import WorkerRetired, WorkerJoined
-from titan_master.store.sqlite import SqliteStore
+from titan_master.store.sqlite import SqliteStore, connect
 from pathlib import Path
 
-store = SqliteStore(Path(sys.argv[1]))
+store = SqliteStore(Path(sys.argv[1]), connect)
 found = store.open()
 print("open", found.last_seq, flush=True)
 serial = found.last_seq
@@ -55,7 +55,7 @@ def raw(path):
 def path(tmp_path):
     """A store with a day in it, closed."""
     place = tmp_path / "t.sqlite"
-    store = SqliteStore(place)
+    store = SqliteStore(place, connect)
     store.commit(stories.events(stories.a_day()), store.open().term)
     store.close()
     return place
@@ -63,7 +63,7 @@ def path(tmp_path):
 
 def damage_of(path):
     with pytest.raises(JournalDamaged) as caught:
-        SqliteStore(path).open()
+        SqliteStore(path, connect).open()
     return caught.value
 
 
@@ -98,7 +98,7 @@ def test_a_journal_that_ends_too_early_is_found(path):
 def test_every_bit_of_the_journal_counts(path):
     """One flipped bit anywhere in a record's body never opens as if nothing had happened."""
     blank = path.read_bytes()
-    store = SqliteStore(path)
+    store = SqliteStore(path, connect)
     good = store.open().last_seq
     store.close()
     with raw(path) as connection:
@@ -115,7 +115,7 @@ def test_every_bit_of_the_journal_counts(path):
 def test_a_flipped_bit_in_the_log_beside_the_database_is_found(tmp_path, place_in_log):
     """SQLite drops the rest of its log without a word; the mark tells, of the last commit too."""
     place = tmp_path / "t.sqlite"
-    store = SqliteStore(place)
+    store = SqliteStore(place, connect)
     term = store.open().term
     for event in stories.events(stories.a_day()):
         store.commit((event,), term)
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_database_is_damage(tmp_path):
 def test_a_folder_that_is_not_there_is_no_damage(tmp_path):
     """It is an error of input and output: the journal may be as sound as ever."""
     with pytest.raises(StoreError) as caught:
-        SqliteStore(tmp_path / "gone" / "t.sqlite").open()
+        SqliteStore(tmp_path / "gone" / "t.sqlite", connect).open()
     assert not isinstance(caught.value, JournalDamaged)
 
 
@@ -160,12 +160,12 @@ def test_a_newer_journal_is_refused(path):
     with raw(path) as connection:
         connection.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
     with pytest.raises(JournalTooNew, match="install"):
-        SqliteStore(path).open()
+        SqliteStore(path, connect).open()
 
 
 def test_a_commit_that_fails_is_final(path):
     """The store says so, and does not try to write again when it is closed."""
-    store = SqliteStore(path)
+    store = SqliteStore(path, connect)
     term = store.open().term
     with raw(path) as connection:
         # From now on every record of a commit meets this.
@@ -178,11 +178,59 @@ def test_a_commit_that_fails_is_final(path):
     store.close()
 
 
+class FailsOnce(sqlite3.Connection):
+    """Its first commit is refused by the disk, each later one would succeed."""
+
+    def execute(self, statement, *values):
+        done = super().execute(statement, *values)
+        if statement == "COMMIT" and not getattr(self, "has_failed", False):
+            self.has_failed = True
+            raise sqlite3.OperationalError("disk I/O error")
+        return done
+
+
+def test_after_a_sync_that_failed_nothing_is_acknowledged_any_more(path):
+    """The next one may succeed and say nothing of the hole: only a new start reads the disk."""
+
+    def connect_failing(place):
+        return sqlite3.connect(place, isolation_level=None, factory=FailsOnce)
+
+    store = SqliteStore(path, connect_failing)
+    term = store.open().term
+    event = stories.events(stories.a_day())[0]
+    for words in ("disk I/O error", "earlier commit failed"):
+        with pytest.raises(StoreError, match=words):
+            store.commit((event,), term)
+    store.close()
+
+
+def test_a_log_left_behind_is_written_anew_before_it_is_believed(tmp_path, monkeypatch):
+    """A sync that failed may have left it in memory alone; an end in good order leaves none."""
+    place = tmp_path / "t.sqlite"
+    store = SqliteStore(place, connect)
+    store.commit(stories.events(stories.a_day()), store.open().term)
+    wal = place.with_name("t.sqlite-wal")
+    left = wal.read_bytes()
+    written = []
+    pwrite, fsync = os.pwrite, os.fsync
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, data, at: written.append(data) or pwrite(fd, data, at)
+    )
+    monkeypatch.setattr(os, "fsync", lambda fd: written.append(b"synced") or fsync(fd))
+    sqlite_module.write_log_anew(place)
+    assert b"".join(written) == left + b"synced"
+    assert wal.read_bytes() == left
+    store.close()
+    written.clear()
+    sqlite_module.write_log_anew(place)
+    assert b"synced" not in written
+
+
 def test_the_log_is_moved_into_the_database_when_it_has_grown(path, monkeypatch):
     """Without a pause of the commits."""
     monkeypatch.setattr(sqlite_module, "_WAL_BYTES_MAX", 10_000)
     monkeypatch.setattr(sqlite_module, "_LOG_LOOKED_AT_EVERY", 1)
-    store = SqliteStore(path)
+    store = SqliteStore(path, connect)
     term = store.open().term
     wal = path.with_name("t.sqlite-wal")
     sizes = set()
@@ -214,6 +262,6 @@ def test_what_was_acknowledged_survives_being_killed(tmp_path):
             for line in process.stdout:
                 if line.endswith("\n"):
                     said = int(line)
-    store = SqliteStore(place)
+    store = SqliteStore(place, connect)
     assert store.open().last_seq >= said
     store.close()

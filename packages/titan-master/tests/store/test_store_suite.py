@@ -10,14 +10,16 @@ from core_world import World, job, run
 from titan_master.core.state import digest
 from titan_master.store.base import TermLost
 from titan_master.store.memory import MemoryStore
-from titan_master.store.sqlite import SqliteStore
+from titan_master.store.sqlite import SqliteStore, connect
 from titan_proto.specs import RetryPolicy, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
 
 @pytest.fixture(params=["memory", "sqlite"])
 def store(request, tmp_path):
-    made = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "t.sqlite")
+    made = (
+        MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "t.sqlite", connect)
+    )
     yield made
     made.close()
 
@@ -240,7 +242,7 @@ def test_closing_at_any_record_loses_nothing_of_history(store):
 
 def test_both_stores_give_the_same_history(tmp_path):
     """Every view of every run, field by field."""
-    memory, sqlite = MemoryStore(), SqliteStore(tmp_path / "t.sqlite")
+    memory, sqlite = MemoryStore(), SqliteStore(tmp_path / "t.sqlite", connect)
     events = stories.events(stories.a_day())
     for store in (memory, sqlite):
         store.commit(events, store.open().term)

@@ -23,6 +23,7 @@ class ErrorCode(OpenEnum):
     NOT_LEADER = "NOT_LEADER"
     UNAVAILABLE = "UNAVAILABLE"
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    STORAGE_FULL = "STORAGE_FULL"
     UNSUPPORTED = "UNSUPPORTED"
     MALFORMED = "MALFORMED"
     PROTOCOL = "PROTOCOL"
@@ -178,6 +179,12 @@ class LimitExceeded(RequestError):
     code = ErrorCode.LIMIT_EXCEEDED
 
 
+class StorageFull(RequestError):
+    """The master's disk has no room for new work; the message says how much it wants."""
+
+    code = ErrorCode.STORAGE_FULL
+
+
 class Unsupported(RequestError):
     """This master does not know that request."""
 
@@ -208,6 +215,7 @@ _BY_CODE: dict[ErrorCode, type[RequestError]] = {
         NotLeader,
         Unavailable,
         LimitExceeded,
+        StorageFull,
         Unsupported,
         Malformed,
         Internal,

@@ -11,6 +11,7 @@ from titan_master.core.apply import KEY_REMEMBERED_MS
 from titan_master.core.events import RunAccepted
 from titan_master.core.inputs import Origin, RunSubmitted
 from titan_master.core.state import KeyRecord, State
+from titan_master.core.storage import room_of_run
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import slug
@@ -27,6 +28,11 @@ def submit(draft: Draft, item: RunSubmitted) -> None:
     if refusal is not None:
         limit, message = refusal
         draft.refuse(item.origin, ErrorCode.LIMIT_EXCEEDED, message, details={"limit": limit})
+        return
+    wanted_bytes = room_of_run(len(item.spec.jobs), len(item.spec_bytes))
+    if not draft.storage.has_room(wanted_bytes):
+        words, details = draft.storage.refusal(wanted_bytes)
+        draft.refuse(item.origin, ErrorCode.STORAGE_FULL, words, details=details)
         return
     if item.digest in draft.state.poison:
         draft.refuse(
@@ -107,6 +113,7 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         rerun_alias=item.rerun_alias,
         taken_over=_taken_over(draft.state, item),
     )
+    draft.storage.begin(room_of_run(event.jobs, len(event.spec)))
     draft.emit(event, item.spec)
     run = draft.state.runs[item.run_id]
     draft.reply(item.origin, RunReceipt(run_id=run.run_id, alias=run.alias))

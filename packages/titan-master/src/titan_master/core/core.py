@@ -20,6 +20,7 @@ from titan_master.core.inputs import (
     LinkClosed,
     ReportsArrived,
     RunSubmitted,
+    StorageChanged,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
@@ -144,6 +145,11 @@ def _link_closed(draft: Draft, item: LinkClosed) -> None:
     workers.link_closed(draft, item.link_id)
 
 
+def _storage_changed(draft: Draft, item: StorageChanged) -> None:
+    draft.storage.looked(item)
+    draft.placement_due = True
+
+
 _HANDLERS: Final[dict[type[Any], Callable[[Draft, Any], None]]] = {
     RunSubmitted: admission.submit,
     Asked: asking.ask,
@@ -153,4 +159,5 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Any], None]]] = {
     ReportsArrived: workers.reports_arrive,
     WorkerLeft: workers.leave,
     LinkClosed: _link_closed,
+    StorageChanged: _storage_changed,
 }

@@ -136,6 +136,17 @@ class LinkClosed(Struct, frozen=True, kw_only=True):
     link_id: int
 
 
+class StorageChanged(Struct, frozen=True, kw_only=True):
+    """Somebody has looked at the disk that the journal lies on. Never journalled."""
+
+    room_bytes: int
+    """So much may be begun; 0 and less: what is left is kept for what has begun already."""
+    free_bytes: int
+    """As the disk says."""
+    wanted_bytes: int
+    """So much must be free for new work to be let in again."""
+
+
 Input = (
     RunSubmitted
     | Asked
@@ -145,4 +156,5 @@ Input = (
     | ReportsArrived
     | WorkerLeft
     | LinkClosed
+    | StorageChanged
 )

@@ -28,6 +28,8 @@ def place(draft: Draft) -> None:
     if not draft.placement_due:
         return
     draft.placement_due = False
+    if draft.storage.is_full:
+        return  # what is running needs the rest of the disk for its end; the next look comes soon
     free = draft.roster.free
     if not draft.state.queue.size or not free:
         return

@@ -37,6 +37,7 @@ from titan_master.core.events import (
 from titan_master.core.inputs import Origin
 from titan_master.core.presence import Roster
 from titan_master.core.state import Run, State
+from titan_master.core.storage import Storage
 from titan_master.core.timers import Timers
 from titan_master.core.waiters import Waiters
 from titan_proto.errors import ErrorCode, Problem
@@ -122,6 +123,7 @@ class Draft:
         self.roster = Roster(state)
         self.timers = Timers()
         self.waiters = Waiters()
+        self.storage = Storage()
         self.placement_due = True
         """Something has changed that may let a queued job be placed."""
         self._events: list[AnyEvent] = []

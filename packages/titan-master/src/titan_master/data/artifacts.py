@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from titan_master.data.blobs import BadBlob, BlobStore, Incoming
 from titan_master.data.feed import READ_BYTES, Exchange, Outlet, Streams
+from titan_master.data.reserve import is_full
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import is_digest
 from titan_proto.limits import ARTIFACT_BYTES, BULK_CHUNK_BYTES, FILE_NAMES_PER_REQUEST
@@ -36,6 +37,7 @@ from titan_proto.specs import ArtifactFormat, ArtifactRef
 
 T = TypeVar("T")
 
+_DISK_FULL: Final = "the disk of the master's data folder is full"
 _STEP: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What a name may lead to that is simply not a file of this folder.
 _NO_FILE: Final = frozenset(
@@ -138,6 +140,10 @@ class Artifacts:
         if self._blobs.has(offer.digest):
             outlet.send(ArtifactStored(digest=offer.digest), correlation, end=True)
             return
+        if not self._blobs.space.has(offer.size_bytes):
+            refusal = f"{_DISK_FULL}: no room for an artifact of {offer.size_bytes} bytes"
+            _refuse(outlet, correlation, ErrorCode.STORAGE_FULL, refusal)
+            return
         incoming = self._blobs.receive(offer.digest, offer.size_bytes)
         exchange = (outlet.link_id, correlation)
         self._beginning.add(exchange)
@@ -160,7 +166,7 @@ class Artifacts:
             return
         except OSError as error:
             self._abandon(exchange)
-            _refuse(outlet, correlation, ErrorCode.UNAVAILABLE, _disk_words(error))
+            _refuse(outlet, correlation, _disk_code(error), _disk_words(error))
             return
         if is_last:
             del self._incoming[exchange]
@@ -180,7 +186,7 @@ class Artifacts:
         error = done.exception()
         if error is not None:
             incoming.abandon()
-            _refuse(outlet, exchange[1], ErrorCode.UNAVAILABLE, _disk_words(error))
+            _refuse(outlet, exchange[1], _disk_code(error), _disk_words(error))
             return
         self._incoming[exchange] = incoming
         outlet.send(ArtifactWanted(offset=done.result()), exchange[1])
@@ -269,7 +275,7 @@ class Artifacts:
         except BadBlob as error:
             found = Error(code=ErrorCode.LIMIT_EXCEEDED, message=str(error))
         except OSError as error:
-            found = Error(code=ErrorCode.UNAVAILABLE, message=_disk_words(error))
+            found = Error(code=_disk_code(error), message=_disk_words(error))
         outlet.send(found, correlation, end=True)
 
     def _off_loop(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -288,11 +294,17 @@ def _outcome(digest: str, finished: asyncio.Future[None]) -> AnyMessage:
     error = finished.exception()
     if error is None:
         return ArtifactStored(digest=digest)
-    code = ErrorCode.MALFORMED if isinstance(error, BadBlob) else ErrorCode.UNAVAILABLE
+    code = ErrorCode.MALFORMED if isinstance(error, BadBlob) else _disk_code(error)
     return Error(code=code, message=_disk_words(error))
 
 
+def _disk_code(error: BaseException) -> ErrorCode:
+    return ErrorCode.STORAGE_FULL if is_full(error) else ErrorCode.UNAVAILABLE
+
+
 def _disk_words(error: BaseException) -> str:
+    if is_full(error):
+        return f"{_DISK_FULL}: make room there, then try again"
     if isinstance(error, OSError):
         return f"the master's disk: {error.strerror or error}"
     return str(error)

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from titan_master.data.reserve import Space
 from titan_proto.errors import TitanError
 from titan_proto.ids import is_digest
 
@@ -29,8 +30,9 @@ class BadBlob(TitanError):
 class BlobStore:
     """A folder of blobs: ``<aa>/<digest>``, and ``parts/`` for what is on its way."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, space: Space) -> None:
         self._root = root
+        self.space = space
         self._parts = root / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -89,6 +91,7 @@ class BlobStore:
                     if size > limit_bytes:
                         raise BadBlob(f"more than {limit_bytes} bytes")
                     digest.update(piece)
+                    self.space.take(len(piece))
                     _write_all(target, piece)
                 self.keep(part, target, digest.hexdigest())
         finally:
@@ -101,12 +104,21 @@ class BlobStore:
         if place.exists():
             part.unlink(missing_ok=True)
             return
-        os.fsync(descriptor)
-        if not place.parent.exists():
-            place.parent.mkdir(exist_ok=True)
-            _sync_folder(self._root)
-        part.replace(place)
-        _sync_folder(place.parent)
+        is_kept = False
+        try:
+            os.fsync(descriptor)
+            if not place.parent.exists():
+                place.parent.mkdir(exist_ok=True)
+                _sync_folder(self._root)
+            part.replace(place)
+            _sync_folder(place.parent)
+            is_kept = True
+        finally:
+            if not is_kept:
+                # A sync that failed would succeed the next time, having written nothing: who tries
+                # again has to send all of it again.
+                part.unlink(missing_ok=True)
+                place.unlink(missing_ok=True)
 
     def released(self, part: Path) -> None:
         """Nobody writes this part file any more."""
@@ -154,6 +166,7 @@ class Incoming:
             raise BadBlob(f"a piece for offset {offset} came where {self.offset} was expected")
         if offset + len(data) > self._size:
             raise BadBlob(f"more than the {self._size} bytes that were announced")
+        self._store.space.take(len(data))
         _write_all(self._descriptor, data)
         self._hash.update(data)
         self.offset += len(data)

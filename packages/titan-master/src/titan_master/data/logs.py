@@ -16,6 +16,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from titan_master.data.reserve import Space
 from titan_proto.ids import AttemptRef, is_job_id, is_run_id
 from titan_proto.limits import BULK_CHUNK_BYTES
 from titan_proto.messages import STDERR, STDOUT, LogStream
@@ -38,8 +39,9 @@ Piece = tuple[int, bytes]
 class LogFiles:
     """Every log of this master, the ones in use held open."""
 
-    def __init__(self, root: Path, ceiling_bytes: int) -> None:
+    def __init__(self, root: Path, ceiling_bytes: int, space: Space) -> None:
         self._root = root
+        self.space = space
         self._ceiling = ceiling_bytes
         self._logs: OrderedDict[AttemptRef, Log] = OrderedDict()
 
@@ -53,7 +55,7 @@ class LogFiles:
             raise ValueError(f"not an attempt's name: {ref!r}")
         self._put_away()
         folder = self._root / ref.run_id / f"{ref.job_id}.{ref.number}"
-        log = self._logs[ref] = Log(folder, self._ceiling)
+        log = self._logs[ref] = Log(folder, self._ceiling, self.space)
         return log
 
     def finish(self, ref: AttemptRef, stdout_bytes: int, stderr_bytes: int) -> None:
@@ -85,8 +87,9 @@ class LogFiles:
 class Log:
     """The two outputs of one attempt."""
 
-    def __init__(self, folder: Path, ceiling_bytes: int) -> None:
+    def __init__(self, folder: Path, ceiling_bytes: int, space: Space) -> None:
         self._folder = folder
+        self._space = space
         self._ceiling = ceiling_bytes
         self._descriptors: dict[str, int] = {}
         self._sizes = {stream: _size_of(folder / name) for stream, name in _NAMES.items()}
@@ -104,7 +107,8 @@ class Log:
     def append(self, stream: int, offset: int, data: bytes) -> int:
         """Store a piece; up to where this output is settled now, and shipping goes on.
 
-        Bytes above the ceiling are dropped and count as settled, so that their sender goes on.
+        Bytes above the ceiling are dropped and count as settled, so that their sender goes on. What
+        cannot be written whole is not written at all. Raises OSError.
         """
         size = self._sizes[stream]
         end = offset + len(data)
@@ -113,8 +117,15 @@ class Log:
             return size if room > 0 else end
         fresh = data[size - offset :][: max(0, room)]
         if fresh:
-            self._write(_NAMES[stream], fresh)
-            self._note(stream, len(fresh))
+            self._space.take(len(fresh))
+            is_stored = False
+            try:
+                self._write(_NAMES[stream], fresh)
+                self._note(stream, len(fresh))
+                is_stored = True
+            finally:
+                if not is_stored:
+                    self._take_back(stream)
             for news in self.followers:
                 news.set()
         return max(end, self._sizes[stream]) if room <= len(fresh) else self._sizes[stream]
@@ -249,6 +260,12 @@ class Log:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
+
+    def _take_back(self, stream: int) -> None:
+        """A write broke off: its file ends again where this output was settled."""
+        descriptor = self._descriptors.get(_NAMES[stream])
+        if descriptor is not None:
+            os.ftruncate(descriptor, self._sizes[stream])
 
     def _descriptor(self, name: str) -> int:
         descriptor = self._descriptors.get(name)

@@ -30,6 +30,7 @@ from titan_master.core.inputs import (
 from titan_master.data.artifacts import Artifacts
 from titan_master.data.feed import Streams
 from titan_master.data.logs import LogFiles
+from titan_master.data.reserve import is_full
 from titan_master.net.access import Identity, is_allowed
 from titan_master.net.submission import Submissions
 from titan_proto.connection import Received
@@ -166,6 +167,7 @@ class MasterLink:
         self._desks = desks
         self._worker_id = ""
         self._acks: dict[tuple[AttemptRef, int], int] = {}
+        self._is_short_of_room = False
         self._held: list[LogChunk] = []
         """Pieces of logs that wait for an answer from history."""
 
@@ -350,6 +352,9 @@ class MasterLink:
         try:
             settled = self._desks.logs.get(chunk.ref).append(chunk.stream, chunk.offset, chunk.data)
         except OSError as error:
+            if is_full(error):
+                self._wait_for_room(chunk.ref)
+                return
             # The worker keeps its copy, and comes back after a while from the last settled offset.
             _log.error("log not stored ref=%s error=%s", chunk.ref, error.strerror)
             self.close(ErrorCode.UNAVAILABLE, f"the master cannot store logs: {error.strerror}")
@@ -358,6 +363,21 @@ class MasterLink:
             # One acknowledgement for all the pieces that came in one read.
             asyncio.get_running_loop().call_soon(self._send_acks)
         self._acks[chunk.ref, chunk.stream] = settled
+
+    def _wait_for_room(self, ref: AttemptRef) -> None:
+        """No room for logs: they stay where they are, unacknowledged, and everything else goes on."""
+        if self._is_short_of_room:
+            return
+        self._is_short_of_room = True
+        _log.warning("disk full, logs wait link=%d peer=%s ref=%s", self._link_id, self.peer, ref)
+        self._desks.logs.space.when_room(self._ship_again)
+
+    def _ship_again(self) -> None:
+        """There is room again: on a new link every log is asked for from where it stands here."""
+        if self._wire.connection.is_open:
+            self.close(
+                ErrorCode.UNAVAILABLE, "the master's disk has room again: ship the logs anew"
+            )
 
     def _send_acks(self) -> None:
         acks, self._acks = self._acks, {}

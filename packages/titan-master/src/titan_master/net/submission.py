@@ -25,6 +25,7 @@ from titan_master.core.inputs import Input, Origin, RunSubmitted
 from titan_master.data.artifacts import PermFiles
 from titan_master.data.blobs import BadBlob, BlobStore
 from titan_master.data.feed import Outlet, Streams
+from titan_master.data.reserve import is_full
 from titan_proto.errors import ErrorCode, Problem
 from titan_proto.ids import is_digest
 from titan_proto.io.entropy import new_id
@@ -132,7 +133,7 @@ class Submissions:
             outlet.send(refusal.error, origin.correlation, end=True)
         except OSError as error:
             message = f"the master's disk: {error.strerror or error}"
-            refused = Error(code=ErrorCode.UNAVAILABLE, message=message)
+            refused = Error(code=_disk_code(error), message=message)
             outlet.send(refused, origin.correlation, end=True)
 
     def _is_light(self, spec: RunSpec, *, is_known: bool) -> bool:
@@ -262,7 +263,7 @@ class Submissions:
         except BadBlob as error:
             raise _refusal(ErrorCode.LIMIT_EXCEEDED, f"perm_files/{name}: {error}") from error
         except OSError as error:
-            raise _refusal(ErrorCode.UNAVAILABLE, f"perm_files/{name}: {error}") from error
+            raise _refusal(_disk_code(error), f"perm_files/{name}: {error}") from error
 
 
 def decode_spec(spec_bytes: bytes) -> RunSpec:
@@ -343,6 +344,10 @@ def _missing_script(at: int, script: str) -> Problem:
         hint="send it along with the run, or put it into the master's perm_files folder",
         code=MISSING_SCRIPT,
     )
+
+
+def _disk_code(error: OSError) -> ErrorCode:
+    return ErrorCode.STORAGE_FULL if is_full(error) else ErrorCode.UNAVAILABLE
 
 
 def _refusal(code: ErrorCode, message: str) -> Refusal:

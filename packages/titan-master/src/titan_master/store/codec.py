@@ -24,6 +24,7 @@ JOURNAL_FORMAT: Final = 1
 GENESIS: Final = hashlib.sha256(b"titan journal").digest()
 """The chain before the first record."""
 
+_TYPES: Final = (int, int, bytes, int, bytes)
 _PLACE: Final = struct.Struct(">QQI")
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final[msgspec.msgpack.Decoder[AnyEvent]] = msgspec.msgpack.Decoder(AnyEvent)
@@ -67,6 +68,9 @@ def unseal(previous: bytes, expected_seq: int, record: Record) -> AnyEvent:
     good = expected_seq - 1
     if record.seq != expected_seq:
         raise JournalDamaged(f"record {expected_seq} is missing, {record.seq} follows", good)
+    if tuple(map(type, record)) != _TYPES or record.term < 0:
+        # A flipped bit may make a column's number a text, or nothing at all.
+        raise JournalDamaged(f"record {record.seq} has columns of other types", good)
     if zlib.crc32(record.body) != record.crc:
         raise JournalDamaged(f"record {record.seq} fails its checksum", good)
     if _link(previous, record.seq, record.term, record.crc, record.body) != record.chain:

@@ -14,10 +14,11 @@ whose tail is gone; how far the journal went is also written to a file beside it
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,7 @@ _WAL_BYTES_MAX: Final = 64 * 1024 * 1024
 _ROWS_MAX: Final = 512
 """So many rows of live runs wait at most for the end of a run."""
 _LOG_LOOKED_AT_EVERY: Final = 64
+_COPY_BYTES: Final = 1024 * 1024
 
 _INSERT_RECORD: Final = "INSERT INTO journal (seq, term, body, crc, chain) VALUES (?, ?, ?, ?, ?)"
 _INSERT_RUN: Final = (
@@ -62,11 +64,43 @@ _END_RUN: Final = (
 )
 
 
-class SqliteStore:
-    """A `Store` in a file."""
+Connect = Callable[[Path], sqlite3.Connection]
+"""Opens the file for the writer, in autocommit mode; fails as sqlite3 does, or with OSError."""
 
-    def __init__(self, path: Path) -> None:
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The file as the standard library opens it, once its log is on the disk for certain."""
+    write_log_anew(path)
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def write_log_anew(path: Path) -> None:
+    """Write what the log of a master that has ended holds over itself, and sync it.
+
+    Where a sync has failed the system takes what was to be written for written: it can be read, is
+    not on the disk, and no later sync brings it there. SQLite would take it for durable and build on
+    it. The log is empty after an end in good order. Raises OSError.
+    """
+    try:
+        descriptor = os.open(path.with_name(path.name + "-wal"), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        offset = 0
+        while piece := os.pread(descriptor, _COPY_BYTES, offset):
+            offset += os.pwrite(descriptor, piece, offset)
+        if offset:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class SqliteStore:
+    """A `Store` in a file, which `connect` opens for the one who writes."""
+
+    def __init__(self, path: Path, connect: Connect) -> None:
         self._path = path
+        self._open_file = connect
         self._mark = _Mark(path.with_name(path.name + ".mark"))
         self._wal = path.with_name(path.name + "-wal")
         self._connection: sqlite3.Connection | None = None
@@ -84,7 +118,7 @@ class SqliteStore:
         """See `Store.open`."""
         try:
             connection = self._connect()
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             raise StoreError(f"{self._path} cannot be opened: {error}") from error
         except sqlite3.DatabaseError as error:
             raise JournalDamaged(f"not a database that can be read: {error}", 0) from error
@@ -123,6 +157,9 @@ class SqliteStore:
     def commit(self, events: Sequence[AnyEvent], term: int) -> int:
         """See `Store.commit`."""
         connection = self._open_connection()
+        if self._is_broken:
+            # A sync that failed once may succeed the next time, and would acknowledge a hole.
+            raise StoreError("an earlier commit failed: only a new start knows what is on the disk")
         seq, chain = self._seq, self._chain
         records = []
         rows = self._rows
@@ -152,12 +189,16 @@ class SqliteStore:
         return seq
 
     def tidy(self) -> None:
-        """Move the log into the database, and write down how far the journal goes."""
+        """Move the log into the database, and write down how far the journal goes.
+
+        Where the disk is too full for that the log stays as it is: nothing is lost by waiting.
+        """
         try:
             self._open_connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
-            self._is_broken = True
-            raise StoreError(f"a checkpoint failed: {error}") from error
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
+                self._is_broken = True
+                raise StoreError(f"a checkpoint failed: {error}") from error
         self._mark_place()
 
     def close(self) -> None:
@@ -187,6 +228,8 @@ class SqliteStore:
         try:
             self._mark.write(self._seq, self._chain)
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return  # it says less than it could, and is still true
             self._is_broken = True
             raise StoreError(f"the journal's mark cannot be written: {error.strerror}") from error
 
@@ -209,7 +252,7 @@ class SqliteStore:
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None)
+        connection = self._open_file(self._path)
         is_ready = False
         try:
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -285,7 +328,9 @@ def _read_meta(connection: sqlite3.Connection, key: str) -> int:
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     if row is None:
         raise JournalDamaged(f"the table meta has no {key!r}", 0)
-    return int(row[0])
+    if type(row[0]) is not int:
+        raise JournalDamaged(f"the table meta has {row[0]!r} for {key!r}", 0)
+    return row[0]
 
 
 def _records(connection: sqlite3.Connection) -> Iterator[codec.Record]:
