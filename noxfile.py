@@ -193,7 +193,7 @@ def build(session: nox.Session) -> None:
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         # An environment made for older requirements may hold what is not declared any more, and
         # `isolated` would then prove nothing.
-        for kind in ("isolated*", "integration*", "quick", "seeds", "sim", "e2e", "docs", "bench"):
+        for kind in ("isolated*", "integration*", "quick", "seeds", "sim*", "e2e", "docs", "bench"):
             for old in (ROOT / ".nox").glob(kind):
                 shutil.rmtree(old)
         stamp.write_text(wanted, encoding="utf-8")
@@ -261,6 +261,13 @@ def sim(session: nox.Session) -> None:
     """A campaign of the simulator: 1,000 seeds, or what follows `--` (`--seed 4711 --trace`)."""
     _install(session, PACKAGES, *TEST_TOOLS)
     session.run("python", "-m", "tests.sim", *(session.posargs or ("--seeds", "1000")))
+
+
+@nox.session(name="sim-full", requires=["build"], default=False)
+def sim_full(session: nox.Session) -> None:
+    """The simulator's long campaign: 10,000 seeds; `-- --report FILE` writes what it came to."""
+    _install(session, PACKAGES, *TEST_TOOLS)
+    session.run("python", "-m", "tests.sim", "--seeds", "10000", *session.posargs)
 
 
 @nox.session(requires=["build"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 import sys
 
 from tests.sim.campaign import campaign, replay
@@ -16,10 +17,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this seed alone")
     parser.add_argument("--trace", action="store_true", help="with --seed: print every step")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--report", type=pathlib.Path, help="write the result there, as JSON")
     options = parser.parse_args()
     if options.seed is not None:
         return replay(options.seed, tracing=options.trace)
-    return campaign(options.first, options.seeds, processes=options.jobs)
+    return campaign(options.first, options.seeds, processes=options.jobs, report_to=options.report)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ CRASH_FAULTS = {
     CrashPoint.LOST_TAIL: Fault.MASTER_CRASH_LOST_TAIL,
     CrashPoint.KEPT_TAIL: Fault.MASTER_CRASH_KEPT_TAIL,
     CrashPoint.RELEASING: Fault.MASTER_CRASH_RELEASING,
+    CrashPoint.COMMIT_FAILED: Fault.FSYNC_ERROR,
 }
 
 
@@ -110,6 +111,7 @@ class Auditor:
         self._spawned: dict[AttemptRef, str] = {}
         self._outcomes: dict[AttemptRef, tuple[int, int]] = {}
         self._incarnations: dict[str, int] = {}
+        self._broken_by: set[str] = set()
         self.receipts: dict[str, str] = {}
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
@@ -304,6 +306,11 @@ class Auditor:
         job.last = event
         if event.reason is ExitReason.LOST and job.end is None:
             job.lost += 1
+        if event.message.endswith("came back without it"):
+            self.check(
+                ref not in self._spawned or ref in self._outcomes,
+                f"{ref} is given up for not being where it runs",
+            )
         if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED}:
             self.check(
                 self._outcomes.get(ref) == (event.exit_code, event.signal),
@@ -537,6 +544,11 @@ class Auditor:
         self.check(
             live != ref.number, f"{worker_id} forgets {ref}, whose end the master does not know"
         )
+
+    def broken_by(self, digest: str) -> None:
+        """A request has broken the master."""
+        self.check(digest not in self._broken_by, "one request breaks the master twice")
+        self._broken_by.add(digest)
 
     # -- faults that the drivers carry out --------------------------------------------------------
 

@@ -39,6 +39,12 @@ class Stream(Struct, frozen=True):
     request: AnyMessage
 
 
+class Blurt(Struct, frozen=True):
+    """Send a request and drop the link at once, as a client killed just then; the answer is None."""
+
+    request: AnyMessage
+
+
 class Pause(Struct, frozen=True):
     """Do nothing for a while; the answer is None."""
 
@@ -49,7 +55,7 @@ class HangUp(Struct, frozen=True):
     """Drop the link, as a client does that is killed; the answer is None."""
 
 
-Wish = Call | Stream | Pause | HangUp
+Wish = Call | Stream | Blurt | Pause | HangUp
 Errand = Generator[Wish, Any, None]
 
 
@@ -115,13 +121,19 @@ class Client:
 
     def _ask(self, task: Task) -> None:
         wish = task.wish
-        assert isinstance(wish, (Call, Stream))
+        assert isinstance(wish, (Call, Stream, Blurt))
         if self._wire is None or not self._wire.is_open:
             self._dial()
             return
         if self._world.tracing:
             self._world.trace(self.life.name, f"{task.name} > {wish.request}")
         task.correlation = self._wire.call(wish.request)
+        if isinstance(wish, Blurt):
+            self._wire.drop()
+            self._closed(None)
+            task.wish = None
+            self.life.after(0, lambda: self._go_on(task, None))
+            return
         self._asked[task.correlation] = task
         task.collected = []
         task.tries += 1
@@ -159,7 +171,8 @@ class Client:
         del opened
         self._backoff_ms = BACKOFF_MS
         for task in list(self.tasks):
-            if isinstance(task.wish, (Call, Stream)):
+            # One of them may drop the link.
+            if self._wire is not None and isinstance(task.wish, (Call, Stream, Blurt)):
                 self._ask(task)
 
     def _message(self, received: Received) -> None:
@@ -191,7 +204,7 @@ class Client:
 
     def _redial(self) -> None:
         self._dialling = False
-        if any(isinstance(task.wish, (Call, Stream)) for task in self.tasks):
+        if any(isinstance(task.wish, (Call, Stream, Blurt)) for task in self.tasks):
             self._dial()
 
 

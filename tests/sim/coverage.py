@@ -46,6 +46,18 @@ class Fault(Enum):
     FOREIGN_MASTER = "another cluster's master answers"
     MASTER_PAUSE_SHORT = "master paused below the lease"
     MASTER_PAUSE_LONG = "master paused beyond the lease"
+    PARTITION = "hosts and the master kept apart, both ways"
+    PARTITION_INWARD = "hosts and the master kept apart, what hosts say is not heard"
+    PARTITION_OUTWARD = "hosts and the master kept apart, what the master says is not heard"
+    LATE_FRAMES = "frames arrive after their sender has given the link up"
+    REPEATED_FRAMES = "frames arrive twice, or once more later"
+    SLOW_DISK = "commits take seconds"
+    FSYNC_ERROR = "master's commit refused by the disk, process ends"
+    TORN_TAIL = "journal's last record damaged, start refused until it is repaired"
+    CLOCK_RATE = "a machine's clock runs up to a tenth fast or slow"
+    COPIED_FOLDER = "a copy of a worker's folder started on another machine"
+    SAME_FOLDER = "a second worker started on a folder in use"
+    POISON = "a request breaks the master's core"
 
 
 MESSAGES_LEFT_OUT = {
@@ -77,9 +89,7 @@ CLOSINGS = (
 )
 """Last words that the master must have had reason to say."""
 
-FACTS_LEFT_OUT = {
-    "PoisonRemembered": "written by the engine's way out after a bug, not by a healthy core",
-}
+FACTS_LEFT_OUT: dict[str, str] = {}
 
 
 REASONS_LEFT_OUT = (ExitReason.UNKNOWN, ExitReason.CRASH_LIMIT)

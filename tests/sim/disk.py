@@ -1,15 +1,20 @@
 """The worker's disk: a ledger that survives its process, and perhaps its machine.
 
 Records are kept encoded, one transaction per turn, as the real ledger keeps them; opening it folds
-them anew. The master's disk is `titan_master.store.memory` itself.
+them anew. The master's disk is `titan_master.store.memory` itself; `damage` spoils what lies there.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
+from tests.sim.world import World
+from titan_master.store.codec import Record
+from titan_master.store.memory import MemoryStore
 from titan_worker.core.apply import apply
 from titan_worker.core.records import AnyRecord
 from titan_worker.core.state import WorkerState
@@ -50,8 +55,34 @@ class Ledger:
         if transactions:
             del self._transactions[-transactions:]
 
+    def copied(self) -> Ledger:
+        """The folder, copied to another machine while its worker runs or not."""
+        return copy.deepcopy(self)
+
     def __len__(self) -> int:
         return len(self._transactions)
+
+
+def damage(world: World, store: MemoryStore) -> Callable[[], None]:
+    """Spoil the journal's last record, as a torn sector does; returns how a person repairs it.
+
+    A half-written transaction is not among it: the database brings back all of one or nothing. What
+    is spoiled here was whole before, so nobody may start without it, or with the rest alone.
+    """
+    records = store.records()
+    assert isinstance(records, list)
+    last: Record = records[-1]
+    body = bytearray(last.body)
+    if world.chance(50):
+        del body[world.between(0, len(body) - 1) :]
+    else:
+        body[world.between(0, len(body) - 1)] ^= 1 << world.between(0, 7)
+    records[-1] = last._replace(body=bytes(body))
+
+    def repair() -> None:
+        records[-1] = last
+
+    return repair
 
 
 def decode(body: bytes) -> AnyRecord:

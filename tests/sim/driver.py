@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
-from tests.sim.world import Life, Timer, Violation, World
+from tests.sim.world import Clock, Life, Timer, Violation, World
 
 INPUTS_MAX = 256
 """As the engines have it; some hosts take fewer, so that a burst is many turns."""
@@ -26,6 +26,7 @@ class CrashPoint(Enum):
     BEFORE_COMMIT = "before the commit"
     LOST_TAIL = "in the commit, which the disk loses"
     KEPT_TAIL = "in the commit, which the disk keeps"
+    COMMIT_FAILED = "after the disk has refused the commit, which it may have kept"
     RELEASING = "between the commit and the release of an effect"
 
 
@@ -43,6 +44,7 @@ class Shell(Protocol):
     """What a driver needs of the host it runs in."""
 
     life: Life
+    clock: Clock
 
     def clock_ms(self) -> int: ...
 
@@ -60,6 +62,14 @@ class Shell(Protocol):
 
     def lose_unsynced(self) -> None:
         """The disk forgets the commit that was begun."""
+        ...
+
+    def is_refused(self, item: Any) -> bool:
+        """Whether the core must not see this input; it has been answered."""
+        ...
+
+    def broke(self, item: Any) -> bool:
+        """The core broke over it: whether that was planned, and the process has ended."""
         ...
 
     def release(self, effect: Any) -> None: ...
@@ -120,7 +130,15 @@ class Driver:
         for item in batch:
             if self._world.tracing:
                 self._world.trace(self._shell.life.name, f"< {item}")
-            self._core.handle(item, now_ms)
+            if self._shell.is_refused(item):
+                continue
+            try:
+                self._core.handle(item, now_ms)
+            # As in the engine: whatever it is, the process ends, unless a seed must fail for it.
+            except Exception:
+                if self._shell.broke(item):
+                    return
+                raise
         self._core.settle(now_ms)
         self.finish()
 
@@ -145,7 +163,20 @@ class Driver:
                 self._shell.sync(facts)
             self._crash()
             return
+        if self.armed is CrashPoint.COMMIT_FAILED:
+            self.armed = None
+            self._shell.life.after(self._commit_ms(), lambda: self._commit_failed(facts))
+            return
         self._shell.life.after(self._commit_ms(), lambda: self._committed(facts, effects))
+
+    def _commit_failed(self, facts: tuple[Any, ...]) -> None:
+        """An fsync came back with an error: nobody knows what the disk has, and nobody may ask."""
+        if self._world.chance(50):
+            self._shell.lose_unsynced()
+        else:
+            self._shell.sync(facts)
+        self.armed = CrashPoint.COMMIT_FAILED
+        self._crash()
 
     def _committed(self, facts: tuple[Any, ...], effects: tuple[Any, ...]) -> None:
         self._busy = False
@@ -179,7 +210,7 @@ class Driver:
             self._deadline = None
         at_ms = self._core.next_deadline_ms()
         if at_ms is not None:
-            delay_ms = max(0, at_ms - self._shell.clock_ms())
+            delay_ms = self._shell.clock.lasts_ms(max(0, at_ms - self._shell.clock_ms()))
             self._deadline = self._shell.life.after(delay_ms, self.kick)
 
     def _crash(self) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
+from tests.sim import workload
+from tests.sim.clients import Client
 from tests.sim.coverage import Coverage, Fault
 from tests.sim.driver import CrashPoint
 from tests.sim.impostor import Impostor
 from tests.sim.master import CLUSTER_ID, Master
-from tests.sim.network import Network, Pipe
+from tests.sim.network import Network, Partition, Pipe
 from tests.sim.worker import Machine
-from tests.sim.world import Life, World
+from tests.sim.world import Clock, Life, Violation, World
 
 FIRST_MS = 400
 LAST_MS = 28_000
@@ -29,7 +31,10 @@ MASTER_POINTS = {
     Fault.MASTER_CRASH_LOST_TAIL: CrashPoint.LOST_TAIL,
     Fault.MASTER_CRASH_KEPT_TAIL: CrashPoint.KEPT_TAIL,
     Fault.MASTER_CRASH_RELEASING: CrashPoint.RELEASING,
+    Fault.FSYNC_ERROR: CrashPoint.COMMIT_FAILED,
 }
+COPIES_FROM = 90
+"""Machines with copied folders are numbered from here."""
 
 
 class Faults:
@@ -41,6 +46,7 @@ class Faults:
         network: Network,
         master: Master,
         machines: list[Machine],
+        clients: list[Client],
         coverage: Coverage,
         count: int,
     ) -> None:
@@ -48,10 +54,14 @@ class Faults:
         self._network = network
         self._master = master
         self._machines = machines
+        self._clients = clients
         self._coverage = coverage
+        self._copies: list[Machine] = []
+        self._poisons = 0
         self.over = False
-        # Leaving twice: a goodbye needs a quiet moment to be the last word.
-        kinds = [*Fault, Fault.WORKER_LEAVES]
+        # These twice: a goodbye needs a quiet moment to be the last word, and a frame that is late
+        # does harm only where something has happened since.
+        kinds = [*Fault, Fault.WORKER_LEAVES, Fault.LATE_FRAMES, Fault.REPEATED_FRAMES]
         self.plan = sorted(
             (world.between(FIRST_MS, LAST_MS), place, world.random.choice(kinds))
             for place in range(count)
@@ -69,6 +79,11 @@ class Faults:
             machine.on_start = None
             if machine.process is not None:
                 machine.process.driver.armed = None
+        for machine in self._copies:
+            machine.switch_off()
+        self._network.on_pipe = None
+        for clock in self._clocks():
+            clock.run_at(1_000)
 
     def _strike(self, kind: Fault) -> None:
         if self.over:
@@ -107,6 +122,113 @@ class Faults:
             return False
         pipe.mute(self._world.random.choice((1_000, 15_000, 40_000)))
         return self._struck(kind, pipe.name)
+
+    def _part(self, kind: Fault) -> bool:
+        """One host, several or all of them, from the master."""
+        world = self._world
+        names = [m.name for m in self._machines] + [c.life.name for c in self._clients]
+        count = world.random.choice((1, 1, 2, len(names)))
+        chosen = world.random.sample(names, min(count, len(names)))
+        partition = Partition(
+            frozenset(chosen),
+            inward=kind is not Fault.PARTITION_OUTWARD,
+            outward=kind is not Fault.PARTITION_INWARD,
+        )
+        # Most pass before anybody is given up, some do not.
+        for_ms = world.between(500, LEASE_MS // 2 if world.chance(70) else LEASE_MS + 15_000)
+        self._network.part(partition, for_ms)
+        return self._struck(kind, f"{', '.join(chosen)} for {for_ms} ms")
+
+    def _keep(self, kind: Fault) -> bool:
+        """What is said on a link is heard when its sender has long been back on another one."""
+
+        def keep(pipe: Pipe) -> bool:
+            world = self._world
+            # Most often while what was placed meanwhile still runs.
+            for_ms = world.between(200, 2_000) if world.chance(60) else world.between(2_000, 20_000)
+            pipe.keep(world.between(200, 4_000), for_ms)
+            return self._struck(kind, pipe.name)
+
+        return self._to_a_worker(keep)
+
+    def _repeat(self, kind: Fault) -> bool:
+        def repeat(pipe: Pipe) -> bool:
+            pipe.repeat(self._world.between(2_000, 15_000))
+            return self._struck(kind, pipe.name)
+
+        if self._world.chance(70):
+            return self._to_a_worker(repeat)
+        pipe = self._pipe()
+        return pipe is not None and repeat(pipe)
+
+    def _to_a_worker(self, strike: Callable[[Pipe], bool]) -> bool:
+        """Strike a worker's link, or its next one: from the first message on, its inventory."""
+        workers = {machine.name for machine in self._machines}
+        pipes = [
+            p
+            for p in self._network.pipes
+            if p.near.open and p.far.open and not p.muted and p.near.life.name in workers
+        ]
+        if not pipes:
+            return False
+        pipe = self._world.random.choice(pipes)
+        if self._world.chance(50):
+            return strike(pipe)
+        name = pipe.near.life.name
+        self._network.on_pipe = lambda new: new.near.life.name == name and strike(new)
+        pipe.cut()
+        return True
+
+    # -- machines -------------------------------------------------------------------------------------
+
+    def _slow_disk(self, kind: Fault) -> bool:
+        world = self._world
+        host: Master | Machine = self._master
+        if world.chance(40):
+            host = world.random.choice(self._machines)
+        if host.is_disk_slow:
+            return False
+        host.is_disk_slow = True
+
+        def recover() -> None:
+            host.is_disk_slow = False
+
+        world.after(world.between(1_000, 15_000), recover)
+        return self._struck(kind, "master" if host is self._master else "a worker")
+
+    def _clocks(self) -> list[Clock]:
+        return [self._master.clock, *(machine.clock for machine in self._machines)]
+
+    def _skew(self, kind: Fault) -> bool:
+        permille = self._world.random.choice((900, 950, 1_050, 1_100))
+        self._world.random.choice(self._clocks()).run_at(permille)
+        return self._struck(kind, f"{permille} permille")
+
+    def _copy(self, kind: Fault) -> bool:
+        """Somebody copies a worker's folder to another machine and starts it there as well."""
+        world = self._world
+        original = self._machine()
+        if original is None or self._copies:
+            return False
+        copy = original.copied_to(COPIES_FROM + len(self._copies))
+        self._copies.append(copy)
+        copy.start()
+        if world.chance(50):
+            # While the original is looking elsewhere.
+            original.crash()
+        world.after(world.between(2_000, 20_000), copy.switch_off)
+        return self._struck(kind, original.name)
+
+    def _start_again(self, kind: Fault) -> bool:
+        """The folder's lock sends the second one away (75): nothing of it is ever seen."""
+        machine = self._machine()
+        if machine is None:
+            return False
+        before = machine.process
+        machine.start()
+        if machine.process is not before:
+            raise Violation(f"two processes have the folder of {machine.name}")
+        return self._struck(kind, machine.name)
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -209,6 +331,21 @@ class Faults:
         process.die()
         self._struck(kind, "master")
 
+    def _tear(self, kind: Fault) -> bool:
+        del kind
+        if self._master.process is None or self._master.process.driver.is_busy:
+            return False
+        self._master.tear()
+        return True
+
+    def _poison(self, kind: Fault) -> bool:
+        del kind
+        self._poisons += 1
+        client = self._world.random.choice(self._clients)
+        errand = workload.poisoned(self._world, self._poisons)
+        client.add(f"poison {self._poisons}", errand, 0)
+        return True
+
     def _pause_master(self, kind: Fault) -> bool:
         life = self._master.life
         if life is None or life.paused:
@@ -236,4 +373,16 @@ class Faults:
         Fault.FOREIGN_MASTER: _impostor,
         Fault.MASTER_PAUSE_SHORT: _pause_master,
         Fault.MASTER_PAUSE_LONG: _pause_master,
+        Fault.PARTITION: _part,
+        Fault.PARTITION_INWARD: _part,
+        Fault.PARTITION_OUTWARD: _part,
+        Fault.LATE_FRAMES: _keep,
+        Fault.REPEATED_FRAMES: _repeat,
+        Fault.SLOW_DISK: _slow_disk,
+        Fault.FSYNC_ERROR: _arm_master,
+        Fault.TORN_TAIL: _tear,
+        Fault.CLOCK_RATE: _skew,
+        Fault.COPIED_FOLDER: _copy,
+        Fault.SAME_FOLDER: _start_again,
+        Fault.POISON: _poison,
     }

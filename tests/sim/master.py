@@ -14,14 +14,16 @@ import msgspec
 
 from tests.sim import wire
 from tests.sim.checkers import Auditor
-from tests.sim.coverage import Coverage
+from tests.sim.coverage import Coverage, Fault
+from tests.sim.disk import damage
 from tests.sim.driver import CrashPoint, Driver
 from tests.sim.network import End, Network
+from tests.sim.poison import BrittleCore, StandIn, is_poisonous
 from tests.sim.wire import Wire
-from tests.sim.world import Life, Violation, World
+from tests.sim.world import Clock, Life, Violation, World
 from titan_master.core.apply import apply
 from titan_master.core.check import check
-from titan_master.core.core import Core, CoreConfig
+from titan_master.core.core import CoreConfig
 from titan_master.core.effects import (
     AskHistory,
     CloseLog,
@@ -47,6 +49,7 @@ from titan_master.core.inputs import (
 from titan_master.core.state import State, digest
 from titan_master.history import Answers
 from titan_master.store import codec
+from titan_master.store.base import JournalDamaged
 from titan_master.store.memory import MemoryStore
 from titan_proto.connection import Opened, Received
 from titan_proto.errors import ErrorCode
@@ -68,8 +71,11 @@ CLUSTER_ID = "simcluster"
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 ASKS = frozenset(get_args(Ask))
 COMMIT_MS = 12
+SLOW_COMMIT_MS = (50, 5_000)
 HISTORY_MS = 20
 DOWN_MS = 4_000
+DAMAGED_MS = 5_000
+"""Within so long a person has brought a damaged journal back."""
 
 
 class Master:
@@ -83,6 +89,9 @@ class Master:
         self.auditor = auditor
         self.coverage = coverage
         self.store = MemoryStore()
+        self.clock = Clock(world)
+        self.is_disk_slow = False
+        self._is_damaged = False
         self.process: MasterProcess | None = None
         draw = world.random.choice
         # Small bounds, so that work is left over for the next turn.
@@ -100,8 +109,41 @@ class Master:
 
     def start(self) -> None:
         """Start a process; it recovers from the store."""
-        if self.process is None:
+        if self.process is not None:
+            return
+        try:
             self.process = MasterProcess(self)
+        except JournalDamaged as error:
+            # Exit 65, and whoever starts it again at once gets the same.
+            self.auditor.check(self._is_damaged, f"a sound journal is called damaged: {error}")
+            last = len(self.store.records())
+            self.auditor.check(
+                error.last_good_seq == last - 1, f"record {last} is damaged: {error}"
+            )
+            self.coverage.fault(Fault.TORN_TAIL)
+            self.world.after(self.world.between(100, 1_000), self.start)
+        else:
+            self.auditor.check(not self._is_damaged, "a master leads with a damaged journal")
+
+    def tear(self) -> None:
+        """The process dies, and the last thing it wrote is not what it wrote any more."""
+        assert self.process is not None
+        self.process.die()
+        repair = damage(self.world, self.store)
+        self._is_damaged = True
+
+        def repaired() -> None:
+            repair()
+            self._is_damaged = False
+
+        self.world.after(self.world.between(500, DAMAGED_MS), repaired)
+
+    def commit_ms(self) -> int:
+        """How long the disk takes this time."""
+        return self.world.between(*SLOW_COMMIT_MS) if self.is_disk_slow else self._fast_ms()
+
+    def _fast_ms(self) -> int:
+        return self.world.between(0, COMMIT_MS)
 
     def crashed(self) -> None:
         """Its process is gone; somebody starts it again a little later."""
@@ -122,6 +164,7 @@ class MasterProcess:
         self.machine = machine
         self.world = machine.world
         self.life = Life(machine.world, "master")
+        self.clock = machine.clock
         self._auditor = machine.auditor
         self._coverage = machine.coverage
         self._store = machine.store
@@ -133,17 +176,24 @@ class MasterProcess:
         found = self._store.open()
         # The wall clock may have been set back while no master ran, or forward.
         jump_ms = self.world.between(-20_000, 20_000) if self.world.chance(20) else 0
-        self._ahead_ms = max(jump_ms, found.last_at_ms - self.world.now_ms)
+        self._ahead_ms = max(jump_ms, found.last_at_ms - self.clock.now_ms())
         self._term = found.term
         self._auditor.recovered(found.state)
-        self.core = Core(found.state, machine.config)
+        self.core = BrittleCore(found.state, machine.config)
         self.shadow = State()
         self._fold_shadow()
         self.shadow.observer = self._coverage.transition
-        self.driver = Driver(
-            self.world, self, self.core, commit_ms=lambda: self.world.between(0, COMMIT_MS)
-        )
+        self.driver = Driver(self.world, self, self.core, commit_ms=machine.commit_ms)
         self.driver.on_crash = self._crashed_at
+        self._engine = StandIn(
+            poison=self.shadow.poison,
+            now_ms=self.clock_ms,
+            commit=self._commit_beside_the_core,
+            reply=lambda origin, message: self._send(
+                origin.link_id, message, origin.correlation, True
+            ),
+            fail=lambda _code: self.die(),
+        )
         self.core.start(
             self.clock_ms(),
             term=found.term,
@@ -158,21 +208,22 @@ class MasterProcess:
     # -- the shell of the driver ------------------------------------------------------------------
 
     def clock_ms(self) -> int:
-        """Ticks with the world's, and never stands before what the journal knows."""
-        return self.world.now_ms + self._ahead_ms
+        """Ticks with its machine's, and never stands before what the journal knows."""
+        return self.clock.now_ms() + self._ahead_ms
 
     def drain(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """One turn of the core, with every invariant checked and the shadow beside it."""
         turn = self.core.drain()
         check(self.core.state)
+        present = digest(self.core.state)
         if turn.events:
             for event in turn.events:
                 apply(self.shadow, codec.decode(codec.encode(event)))
-            if digest(self.shadow) != digest(self.core.state):
+            if digest(self.shadow) != present:
                 raise Violation("the master's state is not the fold of its events")
-        elif digest(self.core.state) != self._auditor.master_digest:
+        elif present != self._auditor.master_digest:
             raise Violation("a turn without events changed the master's state")
-        self._auditor.master_digest = digest(self.core.state)
+        self._auditor.master_digest = present
         return turn.events, turn.effects
 
     def write(self, facts: tuple[Any, ...]) -> None:
@@ -191,6 +242,30 @@ class MasterProcess:
     def lose_unsynced(self) -> None:
         """It never happened."""
         self._store.lose_unsynced()
+
+    def is_refused(self, item: Any) -> bool:
+        """What broke the core once is answered without it."""
+        if not self._engine.refuses(item):
+            return False
+        self._flush()
+        return True
+
+    def broke(self, item: Any) -> bool:
+        """Remember what broke the core, durably, and end: nothing of this turn was ever true."""
+        if not is_poisonous(item):
+            return False
+        self._auditor.broken_by(item.digest)
+        self._coverage.fault(Fault.POISON)
+        self._engine.remember(item)
+        return True
+
+    def _commit_beside_the_core(self, events: tuple[Any, ...]) -> None:
+        """It is broken and knows what never was: only what the disk holds counts now."""
+        for event in events:
+            apply(self.shadow, event)
+        self._auditor.master_digest = digest(self.shadow)
+        self.write(events)
+        self.sync(events)
 
     def release(self, effect: Any) -> None:
         """Do what the core asked for."""
@@ -217,6 +292,9 @@ class MasterProcess:
 
     def released(self) -> None:
         """One write per link and turn."""
+        self._flush()
+
+    def _flush(self) -> None:
         dirty, self._dirty = self._dirty, {}
         for link_id in dirty:
             link = self._links.get(link_id)

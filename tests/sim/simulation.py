@@ -22,7 +22,7 @@ from titan_proto.states import RunState
 WORKERS_MIN, WORKERS_MAX = 2, 5
 RUNS_MIN, RUNS_MAX = 3, 8
 JOBS_MIN, JOBS_MAX = 20, 60
-FAULTS_MIN, FAULTS_MAX = 3, 14
+FAULTS_MIN, FAULTS_MAX = 3, 18
 SUBMITTED_WITHIN_MS = 18_000
 HEALED_WITHIN_MS = 600_000
 LOOK_EVERY_MS = 500
@@ -122,6 +122,7 @@ class Simulation:
             self.network,
             self.master,
             self.machines,
+            self.clients,
             self.coverage,
             world.between(FAULTS_MIN, FAULTS_MAX),
         )

@@ -6,6 +6,8 @@ checkers or in the workload, not in the cores.
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from tests.sim.disk import Ledger, encode
@@ -15,13 +17,15 @@ from tests.sim.simulation import Failure, simulate
 from titan_master.core import admission, core, graph, lifecycle, placement, workers
 from titan_master.core.inputs import WorkerHeard
 from titan_master.core.presence import Roster
+from titan_master.engine import Engine
+from titan_master.store import codec
 from titan_master.store.memory import MemoryStore
 from titan_proto.states import JobState
 from titan_worker.core import core as worker_core
 from titan_worker.core.attempts import Attempts
 from titan_worker.core.reconcile import Standing, standing
 
-SEEDS_MAX = 150
+SEEDS_MAX = 250
 
 
 def drop_the_number_fence(patch):
@@ -194,6 +198,55 @@ def write_state_beside_apply(patch):
     patch.setitem(core._HANDLERS, WorkerHeard, scribble)
 
 
+def believe_late_inventories(patch):
+    """A Join counts whenever it arrives, and however often."""
+    patch.setattr(workers, "_is_late", lambda draft, item, known: False)
+
+
+def forget_which_orders_came(patch):
+    """An order that is repeated after its attempt was forgotten is news."""
+    patch.setattr(worker_core.WorkerCore, "_is_repeated", lambda self, order: False)
+
+
+def let_copies_in(patch):
+    """One start of a ledger may be on two machines."""
+    patch.setattr(workers, "_is_copy", lambda draft, join, known: False)
+
+
+def go_on_after_a_failed_commit(patch):
+    """The disk has refused a commit, and the process lives on as if it had not."""
+
+    def lenient(self, facts):
+        del facts
+        self._busy = False
+        self._shell.lose_unsynced()
+        self._release(())
+
+    patch.setattr(Driver, "_commit_failed", lenient)
+
+
+def keep_half_a_transaction(patch):
+    """A crash in a commit leaves its first record behind."""
+
+    def tear(self):
+        lost = len(self._records) - self._synced
+        self._synced += min(1, lost)
+        del self._records[self._synced :]
+        return lost
+
+    patch.setattr(MemoryStore, "lose_unsynced", tear)
+
+
+def trust_the_journal(patch):
+    """What can be decoded is taken for what was written."""
+    patch.setattr(codec, "unseal", lambda previous, seq, record: codec.decode(record.body))
+
+
+def forget_what_broke_the_master(patch):
+    """The process ends over a request, and its successor takes it again."""
+    patch.setattr(Engine, "_remember", lambda self, item: self._fail(70))
+
+
 MUTANTS = [
     drop_the_number_fence,
     drop_the_boot_fence,
@@ -212,12 +265,20 @@ MUTANTS = [
     forget_unheard_reports,
     acknowledge_what_was_not_taken,
     write_state_beside_apply,
+    believe_late_inventories,
+    forget_which_orders_came,
+    let_copies_in,
+    go_on_after_a_failed_commit,
+    keep_half_a_transaction,
+    trust_the_journal,
+    forget_what_broke_the_master,
 ]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_a_planted_bug_is_found(mutant, monkeypatch):
+def test_a_planted_bug_is_found(mutant, monkeypatch, caplog):
     """Within a bounded number of seeds, and the message says how to see it again."""
+    caplog.set_level(logging.CRITICAL + 1, "titan")
     mutant(monkeypatch)
     found = next(filter(None, map(_failure, range(1, SEEDS_MAX + 1))), None)
     assert found is not None, f"survived {SEEDS_MAX} seeds"

@@ -18,7 +18,7 @@ from tests.sim.network import End, Network
 from tests.sim.processes import KILLS_ITS_WORKER, Outcome, Processes
 from tests.sim.wire import Wire
 from tests.sim.workload import SLOTS_MAX
-from tests.sim.world import Life, Violation, World
+from tests.sim.world import Clock, Life, Violation, World
 from titan_proto.connection import Opened, Received
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
@@ -66,6 +66,7 @@ CRASHED_MS = 6_000
 """A process that crashed is started again within so long, one that left within so long:"""
 LEFT_MS = 45_000
 COMMIT_MS = 5
+SLOW_COMMIT_MS = (50, 2_000)
 BACKOFF_MS = 100
 BACKOFF_MAX_MS = 4_000
 USAGE_EVERY_MS = 7_000
@@ -84,23 +85,28 @@ class Machine:
         number: int,
         slots: int,
         skills: tuple[str, ...],
+        copy_of: Machine | None = None,
     ) -> None:
         self.world = world
         self.network = network
         self.auditor = auditor
         self.coverage = coverage
-        self.name = f"worker{number}"
-        self.port = 8080 + number
+        self.name = f"worker{number}" if copy_of is None else f"copy{number}"
+        self.host = "sim" if copy_of is None else f"sim{number}"
+        self.port = 8080 + number if copy_of is None else copy_of.port
         self.slots = slots
         self.skills = skills
         # Clocks of machines differ; only durations may be compared between them.
-        self.clock_skew_ms = world.between(-5_000, 5_000)
+        self.clock = Clock(world, ahead_ms=world.between(-5_000, 5_000))
+        self.is_disk_slow = False
+        self.is_gone = False
+        """Switched off for good."""
         self.boots = 1
         self.processes = Processes(world, auditor, self.name)
         self.processes.started = self._process_started
         self.on_start: Callable[[], None] | None = None
         """An armed fault: strikes as soon as the next process has begun."""
-        self.ledger = self._fresh_ledger()
+        self.ledger = self._fresh_ledger() if copy_of is None else copy_of.ledger.copied()
         self.process: WorkerProcess | None = None
 
     @property
@@ -110,7 +116,7 @@ class Machine:
 
     def start(self) -> None:
         """Start the worker; it sweeps first."""
-        if self.process is None:
+        if self.process is None and not self.is_gone:
             self.processes.sweep()
             if self.world.chance(10):
                 # Started again by somebody with other ideas of what the machine can bear.
@@ -128,6 +134,32 @@ class Machine:
         """kill -9 of the worker's process, between two turns."""
         if self.process is not None:
             self.process.die()
+
+    def copied_to(self, number: int) -> Machine:
+        """Another machine, with a copy of this one's folder."""
+        copy = Machine(
+            self.world,
+            self.network,
+            self.auditor,
+            self.coverage,
+            number=number,
+            slots=self.slots,
+            skills=self.skills,
+            copy_of=self,
+        )
+        self.auditor.machine(copy.name, copy.slots)
+        return copy
+
+    def switch_off(self) -> None:
+        """Somebody has understood that this machine is one too many."""
+        self.is_gone = True
+        self.crash()
+        self.processes.sweep()
+
+    def commit_ms(self) -> int:
+        """How long the disk takes this time."""
+        low, high = SLOW_COMMIT_MS if self.is_disk_slow else (0, COMMIT_MS)
+        return self.world.between(low, high)
 
     def reboot(self, *, keep_ledger: bool) -> None:
         """The machine goes down: its processes with it, and what was not on the disk."""
@@ -167,6 +199,7 @@ class WorkerProcess:
         self.machine = machine
         self.world = machine.world
         self.life = Life(machine.world, machine.name)
+        self.clock = machine.clock
         self._auditor = machine.auditor
         self._coverage = machine.coverage
         self._wire: Wire | None = None
@@ -185,7 +218,7 @@ class WorkerProcess:
             WorkerConfig(
                 worker_id=ledger.worker_id,
                 incarnation=ledger.incarnation,
-                host="sim",
+                host=machine.host,
                 port=machine.port,
                 slots=machine.slots,
                 skills=machine.skills,
@@ -193,10 +226,9 @@ class WorkerProcess:
                 pid=self.world.between(2, 30_000),
             ),
         )
-        self._auditor.worker_started(ledger.worker_id, ledger.incarnation)
-        self.driver = Driver(
-            self.world, self, self.core, commit_ms=lambda: self.world.between(0, COMMIT_MS)
-        )
+        # Of a copied folder each copy counts on by itself; that is what is wrong with copies.
+        self._auditor.worker_started(f"{ledger.worker_id} on {machine.name}", ledger.incarnation)
+        self.driver = Driver(self.world, self, self.core, commit_ms=machine.commit_ms)
         self.driver.on_crash = self._auditor.worker_crashed
         self.put(Started(boot_id=f"{machine.name}-boot{machine.boots}"))
         self._dial()
@@ -206,7 +238,7 @@ class WorkerProcess:
 
     def clock_ms(self) -> int:
         """This machine's own idea of the time."""
-        self._last_ms = max(self._last_ms, self.world.now_ms + self.machine.clock_skew_ms)
+        self._last_ms = max(self._last_ms, self.clock.now_ms())
         return self._last_ms
 
     def drain(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -235,6 +267,16 @@ class WorkerProcess:
 
     def lose_unsynced(self) -> None:
         """Nothing was written."""
+
+    def is_refused(self, item: Any) -> bool:
+        """A worker takes what comes."""
+        del item
+        return False
+
+    def broke(self, item: Any) -> bool:
+        """No bug is planted here."""
+        del item
+        return False
 
     def release(self, effect: Any) -> None:
         """Do what the core asked for."""
@@ -319,7 +361,12 @@ class WorkerProcess:
         self.put(FromMaster(message=message))
 
     def _closed(self, code: ErrorCode | None) -> None:
-        del code
+        if code is ErrorCode.SUPERSEDED or (
+            code is ErrorCode.DUPLICATE_WORKER and self.world.chance(50)
+        ):
+            # Somebody else is this worker now, or may be: it ends, and is started again.
+            self.die()
+            return
         self._wire = None
         self.joined = False
         self.put(LinkDown())

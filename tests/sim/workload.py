@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.sim import poison
 from tests.sim.checkers import Auditor
-from tests.sim.clients import Call, Errand, HangUp, Pause, Stream, is_error
+from tests.sim.clients import Blurt, Call, Errand, HangUp, Pause, Stream, is_error
 from tests.sim.processes import KILLS_ITS_WORKER
 from tests.sim.world import Violation, World
 from titan_proto.errors import ErrorCode
@@ -134,6 +135,9 @@ def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
     """Submit until there is a receipt, then stay until the run's end is known."""
     request = SubmitRun(key=key, spec=spec)
     receipt: Any = None
+    if world.chance(20):
+        # The master may get it; nobody will ever get the answer.
+        yield Blurt(request)
     while not isinstance(receipt, RunReceipt):
         impatient = world.chance(25)
         receipt = yield Call(request, give_up_ms=IMPATIENT_MS if impatient else 0)
@@ -395,6 +399,18 @@ def keep_house(world: World, is_over: Any) -> Errand:
                 service.job_id,
             )
             yield Call(StopService(service=world.random.choice(names)))
+
+
+def poisoned(world: World, jobs: int) -> Errand:
+    """Submit what breaks the master, until it is refused; and again, to hear the same."""
+    spec = RunSpec(
+        name=poison.NAME, jobs=tuple(JobSpec(id=f"j{n}", launch=LAUNCH) for n in range(jobs))
+    )
+    for _ in range(2):
+        answer = yield Call(SubmitRun(key=poison.NAME, spec=spec))
+        if not is_error(answer, ErrorCode.INTERNAL):
+            raise Violation(f"what broke the master came to {answer}")
+        yield Pause(world.between(0, 3_000))
 
 
 def knock() -> Errand:

@@ -92,6 +92,31 @@ class World:
             print(f"{self.step:6d} {(self.now_ms - EPOCH_MS) / 1000:9.3f}  {who:<9} {what}")
 
 
+class Clock:
+    """A machine's own idea of the time: off by something, and perhaps faster or slower than the
+    world's. Only durations may be compared between two of them, and those roughly."""
+
+    def __init__(self, world: World, *, ahead_ms: int = 0) -> None:
+        self._world = world
+        self._permille = 1_000
+        self._told_ms = world.now_ms + ahead_ms
+        self._told_at_ms = world.now_ms
+
+    def now_ms(self) -> int:
+        """What this clock shows; never less than before."""
+        passed_ms = self._world.now_ms - self._told_at_ms
+        return self._told_ms + passed_ms * self._permille // 1_000
+
+    def run_at(self, permille: int) -> None:
+        """Go on at another speed: 1,000 is the world's."""
+        self._told_ms, self._told_at_ms = self.now_ms(), self._world.now_ms
+        self._permille = permille
+
+    def lasts_ms(self, delay_ms: int) -> int:
+        """How long the world takes for what is `delay_ms` on this clock."""
+        return -(-delay_ms * 1_000 // self._permille)
+
+
 class Life:
     """One process of a host, from its start to its end."""
 

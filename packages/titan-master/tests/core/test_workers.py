@@ -117,6 +117,7 @@ def test_an_order_that_never_arrived_is_sent_again_under_the_same_number(incarna
 
 def test_an_order_that_may_have_been_forgotten_by_a_crashed_machine_is_lost():
     w = placed(start=False)
+    w.cut("w1")
     turn = w.join("w1", incarnation=2, boot="other boot")
     assert kinds(turn) == ["WorkerJoined", "AttemptEnded", "JobsQueued", "AttemptPlaced"]
     assert turn.events[1].reason is ExitReason.LOST
@@ -127,6 +128,7 @@ def test_what_a_crashed_machine_still_holds_is_stopped_or_forgotten():
     w = World({"w1": 2})
     w.submit(run("r", job("a"), job("b")))
     held = [("r/a.1", "RUNNING"), ("r/b.1", "ENDED")]
+    w.cut("w1")
     turn = w.join("w1", incarnation=2, boot="other boot", held=held)
     assert [event.number for event in turn.events if hasattr(event, "fence")] == [2, 2]
     assert (
@@ -398,9 +400,9 @@ def test_what_comes_on_a_link_without_a_worker_is_not_heard():
 
 def test_a_second_worker_on_one_link_takes_the_link():
     w = World({"w1": 1, "w2": 1})
-    w.turn(WorkerArrived(link_id=w.links["w1"], join=w.joins["w2"]))
+    w.turn(WorkerArrived(link_id=w.links["w2"], join=w.joins["w1"]))
     turn = w.submit(run("r", job("a"), job("b")))
-    assert [event.worker_id for event in turn.events[1:]] == ["w2"]
+    assert [event.worker_id for event in turn.events[1:]] == ["w1"]
 
 
 def test_every_worker_gets_a_fresh_lease_when_a_master_starts():
@@ -428,6 +430,64 @@ def test_one_start_of_a_ledger_is_not_on_two_machines():
     assert events(turn) == []
     assert "code=DUPLICATE_WORKER" in effects(turn)[0]
     assert w.job_state("r/a") is JobState.RUNNING
+
+
+def test_a_copied_folder_is_kept_out_while_the_first_one_is_here():
+    """Its start counts on by itself: it would seem to be the newer process, and take over."""
+    w = placed()
+    turn = w.join("w1", incarnation=2, boot="another machine's")
+    assert events(turn) == []
+    assert "code=DUPLICATE_WORKER" in effects(turn)[0]
+    assert w.job_state("r/a") is JobState.RUNNING
+    # A machine that was started again is not: once its old link is given up, or is silent.
+    w.advance(10_000)
+    turn = w.join("w1", incarnation=3, boot="another machine's")
+    assert kinds(turn)[:2] == ["WorkerJoined", "AttemptEnded"]
+
+
+# -- what arrives late or twice -------------------------------------------------------------------
+@pytest.mark.parametrize("place", ["this link", "an older link"])
+def test_an_inventory_that_arrives_late_or_twice_loses_nothing(place):
+    """A worker that has dialled again has taken orders since: the old list lacks them."""
+    w = World({"w1": 2})
+    late = WorkerArrived(link_id=w.links["w1"], join=w.joins["w1"])
+    if place == "an older link":
+        w.join("w1")
+    w.submit(run("r", job("a")))
+    w.running("r/a")
+    turn = w.turn(late)
+    assert events(turn) == []
+    assert "HangUp(link_id=101, code=UNAVAILABLE" in effects(turn)[0]
+    assert w.job_state("r/a") is JobState.RUNNING
+    assert kinds(w.join("w1", held=[("r/a", "RUNNING")])) == []
+
+
+def test_reports_that_arrive_twice_change_nothing_and_are_acknowledged_twice():
+    w = World({"w1": 2})
+    w.submit(run("r", job("a"), job("b", "a")))
+    running, ended = w.running_report("r/a"), w.ended_report("r/a")
+    link_id = w.links["w1"]
+    w.report("w1", running)
+    assert kinds(w.report("w1", running)) == []
+    assert kinds(w.report("w1", ended))[:2] == ["AttemptEnded", "JobEnded"]
+    for report in (ended, running):
+        assert kinds(w.turn(ReportsArrived(link_id=link_id, reports=(report,)))) == []
+    assert "ReportAcks(refs=[r/a.1])" in effects(w.report("w1", ended))[0]
+
+
+def test_orders_of_one_turn_go_out_by_their_fences():
+    """A worker takes one that comes behind a newer one for a repetition."""
+    w = World({"w1": 3})
+    w.submit(run("r", job("a"), job("b"), job("c")))
+    w.cut("w1")
+    held = w.state.workers["w1"].held
+    # As after a recovery that does not keep the order of such things.
+    for key in sorted(held, reverse=True):
+        held[key] = held.pop(key)
+    turn = w.join("w1")
+    fences = [o.fence for e in turn.effects for o in getattr(e.message, "orders", ())]
+    assert fences == sorted(fences)
+    assert len(fences) == 3
 
 
 def test_there_is_an_end_to_how_many_workers_are_known(monkeypatch):

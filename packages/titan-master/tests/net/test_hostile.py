@@ -248,11 +248,17 @@ def test_an_introduction_that_cannot_be_true(master, lie):
 
 
 def test_one_link_is_one_worker(worker):
-    """It may join again, but not as somebody else."""
-    worker.join()
-    worker.next_of(Joined)
+    """It may not join as somebody else."""
     worker.join("w2", port=8081)
     assert worker.until_closed().code is ErrorCode.PROTOCOL
+
+
+def test_one_link_is_one_inventory(worker):
+    """A second one may be the first once more: whoever means it dials again."""
+    worker.join()
+    closed = worker.until_closed()
+    assert closed.code is ErrorCode.UNAVAILABLE
+    assert "has joined already" in closed.reason
 
 
 # -- clients --------------------------------------------------------------------------------------

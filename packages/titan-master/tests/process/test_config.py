@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import types
 
 import pytest
 
@@ -76,6 +77,22 @@ def test_what_is_no_address(text):
     """Is refused in words."""
     with pytest.raises(BadConfig):
         parse_listen(text)
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_the_clock_does_not_notice_that_the_wall_is_set(days, monkeypatch):
+    """A day back or forward: no lease ends early, no delay late."""
+    shown = {"wall": 1_700_000_000_000, "ticks": 5_000}
+    fake = types.SimpleNamespace(
+        time_ns=lambda: shown["wall"] * 1_000_000,
+        monotonic_ns=lambda: shown["ticks"] * 1_000_000,
+    )
+    monkeypatch.setattr("titan_master.clock.time", fake)
+    clock = SystemClock()
+    assert clock.now_ms() == 1_700_000_000_000
+    shown["wall"] += days * 86_400_000
+    shown["ticks"] += 1_000
+    assert clock.now_ms() == 1_700_000_001_000
 
 
 def test_the_clock_never_goes_back():

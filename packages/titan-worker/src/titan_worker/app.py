@@ -56,6 +56,8 @@ TAKEN: Final = 75
 REFUSED: Final = 77
 CONFIG: Final = 78
 
+_TAKEN_BY_ANOTHER: Final = frozenset({ErrorCode.DUPLICATE_WORKER, ErrorCode.SUPERSEDED})
+
 _SOFTWARE: Final = f"titan-worker/{__version__}"
 _PART_S: Final = 5.0
 _SWEEP_EVERY_S: Final = 3600.0
@@ -140,6 +142,7 @@ class Worker:
         loop.set_exception_handler(self._failed)
         if self._ledger.moved_aside is not None:
             _LOG.error("ledger_damaged moved_to=%s worker=new", self._ledger.moved_aside)
+        is_new_boot = self._ledger.boot_id not in {"", self._boot_id}
         state = self._ledger.load()
         orphans.sweep(self._home, self._recorded(state))
         self._ledger.note_boot(self._boot_id)
@@ -149,6 +152,8 @@ class Worker:
             host = PosixHost(loop=loop, on_started=engine.started, on_exit=engine.exited)
             self._engine = engine
             parts = self._make_parts(loop, tasks, engine, host)
+            if is_new_boot or self._ledger.moved_aside is not None:
+                parts.link.id_changed()
             engine.bind(parts)
             self._take_over_logs(state, parts)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -214,8 +219,6 @@ class Worker:
             software=_SOFTWARE,
             user=engine,
         )
-        if self._ledger.moved_aside is not None:
-            link.id_changed()
         endings = Endings(settings.private / "endings")
         endings.open()
         cache = Cache(
@@ -325,7 +328,7 @@ class Worker:
         if self._refused is None:
             return OK
         _say(f"titan-worker: {self._refused}")
-        return TAKEN if self._refused.code is ErrorCode.DUPLICATE_WORKER else REFUSED
+        return TAKEN if self._refused.code in _TAKEN_BY_ANOTHER else REFUSED
 
 
 def _tell_what_was_left(state: WorkerState) -> None:

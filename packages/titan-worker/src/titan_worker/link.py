@@ -1,9 +1,9 @@
 """The worker's one link: dialled for ever, with pauses that grow; nobody ever dials the worker.
 
 It hands the master's messages on and says when the link comes and goes. What they mean is the
-core's business. It gives up only where trying again is of no use: the token is refused, or another
-live worker has this one's name (and it is not this one's own shadow: see ``id_changed``). Called by
-the engine; built by ``app``.
+core's business. It gives up only where trying again is of no use: the token is refused, another live
+worker has this one's name (and it is not this one's own shadow: see ``id_changed``), or another
+process is this very worker now. Called by the engine; built by ``app``.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class MasterLink:
         self._gone = asyncio.Event()
         self._last_term = 0
         self._is_parting = False
+        self._is_hung_up = False
         self._told = ""
         self._id_changed = False
         self._lease_s = WORKER_LOST_AFTER_MS / 1000
@@ -128,10 +129,11 @@ class MasterLink:
         self._kept_out_s = 0.0
 
     def id_changed(self) -> None:
-        """The worker joins under another id than before: another cluster, or its ledger is lost.
+        """The worker may be taken for another one than before: it joins under another id (another
+        cluster, or its ledger is lost), or its machine has been started again.
 
-        A master that knows the old id believes in it until its lease is over, and takes the new one
-        for a second worker of one name: that passes.
+        A master that knows the old one believes in it until its lease is over, and takes this one
+        for a second worker of one name, or for a copy: that passes.
         """
         self._id_changed = True
 
@@ -146,6 +148,7 @@ class MasterLink:
         """Close the present link; a new one is dialled after a pause."""
         if self._link is not None:
             _LOG.warning("link_hung_up master=%s reason=%s", self._address, reason)
+            self._is_hung_up = True
             self._link.close(ErrorCode.SUPERSEDED, reason)
 
     async def part(self, timeout_s: float) -> None:
@@ -196,6 +199,7 @@ class MasterLink:
         self._link = link
         self._last_term = opened.welcome.term
         self._gone.clear()
+        self._is_hung_up = False
         _LOG.info("link_up master=%s cluster=%s", self._address, opened.welcome.cluster_id)
         try:
             if not link.connection.is_closed:
@@ -209,14 +213,18 @@ class MasterLink:
             closed = link.connection.closed
             self._user.link_closed(closed.code if closed else ErrorCode.UNAVAILABLE)
             link.abort()
-        if (
-            closed is not None
-            and closed.code is ErrorCode.DUPLICATE_WORKER
-            and not self._is_own_shadow()
-        ):
+        if closed is not None and self._is_taken(closed.code):
             raise LinkRefused(closed.code, closed.reason)
         if closed is None or closed.code is not ErrorCode.SHUTTING_DOWN or not self._is_parting:
             self._tell("link_down", f"{closed.code}: {closed.reason}" if closed else "it was cut")
+
+    def _is_taken(self, code: ErrorCode) -> bool:
+        """Whether somebody else has this worker's name, or is this worker."""
+        if code is ErrorCode.DUPLICATE_WORKER:
+            return not self._is_own_shadow()
+        # On the only link of this process: whoever joined on a newer one is another process, with
+        # the same ledger or a copy. What runs here is lost to the master, and must not go on.
+        return code is ErrorCode.SUPERSEDED and not self._is_hung_up
 
     def _on_message(self, link: AioLink, received: Received) -> None:
         if link is self._link:

@@ -220,12 +220,28 @@ def test_a_workspace_that_is_ready_twice_is_one_process(world):
     assert both(world.turn(world.ready("a"))) == NOTHING
 
 
+def test_an_order_that_arrives_again_after_its_end_was_acknowledged_is_not_run_twice(world):
+    """Nothing is remembered of it, but that this link's orders have gone on since."""
+    first, second = world.order("a"), world.order("b", fence=2)
+    world.running_jobs(first)
+    world.turn(world.exited("a"))
+    world.turn(world.acks("a"))
+    assert both(world.turn(world.start(first))) == NOTHING
+    assert world.turn(world.start(second, first)).effects == (Prepare(order=second),)
+    # On a new link the master's word counts as it is: it has seen the inventory.
+    world.turn(world.link_up())
+    world.turn(world.joined())
+    assert world.turn(world.start(first)).effects == (Prepare(order=first),)
+
+
 def test_nothing_of_a_forgotten_attempt_lives_on_in_its_namesake(new_world):
     """No master orders a number again that it has acknowledged; if one does, it starts afresh."""
     world = new_world(slots=1)
     world.running_jobs(world.order("a", grace_ms=2_000))
     world.turn(world.start(world.order("b")), world.ready("b"), world.stop("b"))
     world.turn(world.acks("b"))
+    world.turn(world.link_up())
+    world.turn(world.joined())
     world.turn(world.start(world.order("b")))
     world.turn(world.stop("a"))
     # Not "b", which was in the queue once: its workspace is not there yet.

@@ -404,6 +404,32 @@ async def test_a_name_that_is_live_elsewhere_ends_it_with_the_masters_words(nest
     assert "ask for 8081" in capsys.readouterr().err
 
 
+async def test_another_process_that_is_this_worker_ends_it(nest, peer, capsys):
+    """A copied data folder: what runs here is lost to the master, and would go on for nobody."""
+    await nest.start()
+    peer.link.close(ErrorCode.SUPERSEDED, "this worker has joined on a newer link")
+
+    assert await nest.end() == 75
+    assert "on a newer link" in capsys.readouterr().err
+
+
+async def test_a_worker_whose_machine_was_started_again_waits_until_its_shadow_is_gone(
+    nest, peer, monkeypatch
+):
+    """The master may still believe in the old link, and takes this one for a copy meanwhile."""
+    monkeypatch.setattr("titan_worker.link.BACKOFF_MAX_S", 0.05)
+    await nest.start()
+    await nest.crash()
+    monkeypatch.setattr("titan_worker.app.boot_id", lambda: "another-boot")
+    peer.refuses_join = (ErrorCode.DUPLICATE_WORKER, "worker w1 runs on another machine")
+    seen = len(peer.joins)
+    nest.begin()
+    await peer.joined(seen + 2)
+    assert not nest.life.done()
+    peer.refuses_join = None
+    await peer.joined(len(peer.joins) + 1)
+
+
 async def test_it_waits_for_a_master_that_is_not_there_yet(nest, peer):
     address = peer.address
     await peer.close()

@@ -29,6 +29,8 @@ class Presence(Struct, kw_only=True, eq=False):
     seen_ms: int
     """Last sign of life; after the master's start: that start (a fresh lease)."""
     link_id: int | None = None
+    newest_link_id: int = 0
+    """On which it has joined last, whether it is still there or not."""
     status: WorkerStatus | None = None
     group: tuple[str, ...] = ()
     entry: Entry | None = None
@@ -64,7 +66,7 @@ class Roster:
     def bind(self, worker_id: str, link_id: int, now_ms: int) -> None:
         """It has joined on this link; both have been unbound from whatever they had before."""
         presence = self.of(worker_id)
-        presence.link_id = link_id
+        presence.link_id = presence.newest_link_id = link_id
         presence.seen_ms = now_ms
         self._links[link_id] = worker_id
         self.refresh(worker_id)

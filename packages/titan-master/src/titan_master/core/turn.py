@@ -199,6 +199,8 @@ class Draft:
             for few in _batches(refs):
                 self.require(Tell(link_id=link_id, message=ReportAcks(refs=few)))
         for link_id, orders in self._orders.items():
+            # A worker takes one that comes behind a newer one for a repetition.
+            orders.sort(key=lambda order: order.fence)
             for part in _frames(orders):
                 message = StartAttempts(term=term, orders=part)
                 self.require(Tell(link_id=link_id, message=message))

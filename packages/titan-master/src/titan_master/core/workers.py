@@ -39,6 +39,13 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
     """A worker joins: let it in and reconcile what it holds with what is known, or hang up."""
     join, state = item.join, draft.state
     known = state.workers.get(join.worker_id)
+    if known is not None and _is_late(draft, item, known):
+        # Its inventory is an old one: what the worker has taken since would seem to be lost.
+        reason = f"worker {join.worker_id} has joined already, on this link or on a newer one"
+        draft.require(HangUp(link_id=item.link_id, code=ErrorCode.UNAVAILABLE, reason=reason))
+        if draft.roster.link_of(join.worker_id) == item.link_id:
+            draft.roster.unbind(item.link_id)
+        return
     refusal = _refusal(draft, join, known)
     if refusal is not None:
         code, reason = refusal
@@ -62,6 +69,13 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
     _reconcile(draft, item.link_id, join, is_ledger_trusted=is_ledger_trusted)
 
 
+def _is_late(draft: Draft, item: WorkerArrived, known: WorkerInfo) -> bool:
+    """Whether this process has said this before: a process dials one link after the other."""
+    newest = draft.roster.of(known.worker_id).newest_link_id
+    is_same = item.join.incarnation == known.incarnation and item.join.boot_id == known.boot_id
+    return is_same and item.link_id <= newest
+
+
 def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorCode, str] | None:
     if not 1 <= join.slots <= WORKER_SLOTS:
         return ErrorCode.PROTOCOL, f"a worker has 1 to {WORKER_SLOTS} slots, not {join.slots}"
@@ -78,7 +92,7 @@ def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorC
             ErrorCode.LIMIT_EXCEEDED,
             f"{WORKERS_KNOWN_MAX} workers (WORKERS_KNOWN_MAX) are known; lost ones count for a day",
         )
-    if _is_copy(join, known):
+    if known is not None and _is_copy(draft, join, known):
         return (
             ErrorCode.DUPLICATE_WORKER,
             (
@@ -99,13 +113,14 @@ def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorC
     )
 
 
-def _is_copy(join: Join, known: WorkerInfo | None) -> bool:
-    """Whether two processes have one ledger: one start of it cannot be on two boots."""
-    return (
-        known is not None
-        and known.incarnation == join.incarnation
-        and known.boot_id != join.boot_id
-    )
+def _is_copy(draft: Draft, join: Join, known: WorkerInfo) -> bool:
+    """Whether two processes have one ledger: they are on two boots, and either it is the same start
+    of it or the one that was here first is here still. (A machine that was started again comes in
+    once it has not been heard of for a while.)
+    """
+    is_here = known.state is WorkerState.ONLINE and draft.roster.link_of(known.worker_id)
+    is_same_start = known.incarnation == join.incarnation
+    return known.boot_id != join.boot_id and (is_same_start or bool(is_here))
 
 
 def _free_port(state: State, host: str, port: int) -> int:

@@ -87,7 +87,10 @@ class AttemptOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StartAttempts(Message, frozen=True, kw_only=True):
-    """Placements, many in one frame. One seen before (by its ref) is ignored."""
+    """Placements, many in one frame, those of one link in the order of their fences.
+
+    One that is held is not begun again; nor is one, held no more, that comes behind a newer one.
+    """
 
     OPCODE: ClassVar[OpCode] = OpCode.START_ATTEMPTS
     term: int

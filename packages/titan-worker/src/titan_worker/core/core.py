@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from titan_proto.limits import REPORTS_PER_FRAME
 from titan_proto.messages import (
+    AttemptOrder,
     AttemptReports,
     Join,
     Joined,
@@ -89,6 +90,8 @@ class WorkerCore:
         self._link = Link.DOWN
         self._heartbeat_ms = 0
         self._next_beat_ms = 0
+        self._newest: AttemptOrder | None = None
+        """Of the orders that came on this link."""
         self._usage = UsageSampled(cpu_permille=0, memory_used_bytes=0, memory_total_bytes=0)
         self._leave_by_ms: int | None = None
         self._gone = False
@@ -161,6 +164,7 @@ class WorkerCore:
 
     def _link_up(self, item: LinkUp, now_ms: int) -> None:
         self._link = Link.JOINING
+        self._newest = None
         if not self._accept(item.cluster_id, item.term, now_ms):
             return
         config = self._config
@@ -229,7 +233,22 @@ class WorkerCore:
         if self._leave_by_ms is not None:
             return
         for order in message.orders:
-            self._attempts.take(order, now_ms)
+            if not self._is_repeated(order):
+                self._attempts.take(order, now_ms)
+
+    def _is_repeated(self, order: AttemptOrder) -> bool:
+        """Whether this is an order of this link once more, of which nothing is remembered.
+
+        A master sends the orders of one link by their fences. One that comes behind a newer one has
+        been here before, and what is not held any more is over and acknowledged: it must not run
+        for a second time.
+        """
+        newest = self._newest
+        if newest is None or order.fence > newest.fence:
+            self._newest = order
+            return False
+        is_behind = order.fence < newest.fence or order.ref == newest.ref
+        return is_behind and order.ref not in self.state.held
 
     def _stop(self, message: StopAttempts, now_ms: int) -> None:
         if not self._accept(self.state.cluster_id, message.term, now_ms):
