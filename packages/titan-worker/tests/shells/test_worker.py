@@ -257,6 +257,20 @@ async def test_a_cut_link_stops_nothing_and_ends_are_told_after_it(nest, peer):
     assert len(peer.got(ReportAcks)) == 0
 
 
+async def test_a_master_that_dies_again_and_again_has_its_worker_back_within_a_lease(nest, peer):
+    """Each new master gives a lease and no more: pauses that grow must not outgrow it."""
+    peer.heartbeat_ms = 200
+    await nest.start()
+    pauses_s = []
+    for life in range(1, 9):
+        await peer.until(lambda life=life: (life, WorkerStatus) in peer.seen_kinds())
+        peer.cut()
+        began_s = time.monotonic()
+        await peer.joined(life + 1)
+        pauses_s.append(time.monotonic() - began_s)
+    assert max(pauses_s) < 6 * peer.heartbeat_ms / 1000
+
+
 async def test_logs_go_on_where_the_master_stands_after_every_break(nest, peer, monkeypatch):
     """Links are cut again and again while a job writes; not a byte is missing or doubled."""
     monkeypatch.setattr("titan_worker.link.BACKOFF_MAX_S", 0.01)
