@@ -1,0 +1,1 @@
+"""Real faults against real processes: kills, freezes, cut wires, partitions, planted bugs."""
