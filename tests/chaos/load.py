@@ -122,8 +122,7 @@ class Load:
                     with self._news:
                         self._busy -= 1
                         self._news.notify_all()
-        except BaseException as error:
-            # Kept for whoever waits: a thread's own end would be seen by nobody.
+        except Exception as error:  # outermost  # noqa: BLE001 - kept for whoever waits
             with self._news:
                 self.failure = error
                 self._news.notify_all()
