@@ -59,6 +59,19 @@ async def test_a_job_runs_its_output_arrives_and_it_is_forgotten_when_acknowledg
     assert peer.joins[1].held == ()
 
 
+async def test_what_is_taken_is_in_the_ledger_before_it_is_told(nest, peer):
+    """So that the next life knows of it, however this one ends."""
+    await nest.start()
+    peer.order("long", shell="exec sleep 1000")
+    await peer.running("long")
+    held = nest.ledger.load().held
+    assert {ref.job_id: found.state for ref, found in held.items()} == {
+        "long": AttemptState.RUNNING
+    }
+    peer.stop("long")
+    await peer.end_of("long")
+
+
 async def test_a_long_job_is_reported_running_and_stopped_within_its_grace(nest, peer):
     await nest.start()
     peer.order("long", shell="trap 'echo bye; exit 0' TERM; echo on; while :; do sleep 0.01; done")
