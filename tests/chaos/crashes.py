@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.crashes --cycles N --seed S --report FILE.json`: kill -9, again and again.
+"""`python -m tests.chaos crashes --cycles N --seed S --report FILE.json`: kill -9, again and again.
 
 One cluster (a master, two workers) under a steady load; each cycle kills the master (7 of 10) or a
 worker (3 of 10) at a random moment and starts it again; of the masters one in eight is killed once
@@ -244,7 +244,7 @@ def result(tally: Tally, *, cycles: int, seed: int, backlog: int) -> Result:
 
 def main(arguments: list[str]) -> int:
     """The campaign from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.crashes")
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos crashes")
     parser.add_argument("--cycles", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--backlog", type=int, default=10_000, help="jobs that are always live")

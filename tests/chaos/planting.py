@@ -1,6 +1,6 @@
 """Bugs planted on purpose into a copy of the tree, each of which one named test must catch.
 
-`python -m tests.chaos.planting [--report FILE]`. A plant is a file of ``planted/``: exact text to
+`python -m tests.chaos planted`. A plant is a file of ``planted/``: exact text to
 replace, and the test that must fail then and pass otherwise. Nothing in the product knows of it. A
 plant whose text is not there any more is an error: somebody has moved what it takes away, and has to
 say where it is now. Only the copy is changed, and only its code is imported.
@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import tomllib
 
 from tests.chaos.results import Result, write
 
@@ -168,7 +169,7 @@ class Copy:
 
 def main(arguments: list[str]) -> int:
     """All plants, and the report's figures."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.planting")
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos planted")
     parser.add_argument("--report", type=Path)
     options = parser.parse_args(arguments)
     found = plants()
@@ -190,7 +191,7 @@ def main(arguments: list[str]) -> int:
             name="planted",
             what="bugs planted into a copy of the tree, each with the test that must catch it",
             command="nox -s chaos-full -- planted",
-            seeds="–",
+            seeds="none",
             figures={
                 "planted": str(len(found)),
                 "caught": str(len(found) - len(survived)),
@@ -207,7 +208,3 @@ def main(arguments: list[str]) -> int:
         )
         write(options.report, result)
     return 1 if survived else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -47,9 +47,9 @@ def write(path: Path, result: Result) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 
-def read(path: Path) -> Result:
-    """What `write` left."""
-    return msgspec.json.decode(path.read_bytes(), type=Result)
+def decode(content: object) -> Result:
+    """What `write` left, from the JSON's object. Raises msgspec.ValidationError."""
+    return msgspec.convert(content, Result)
 
 
 def percentile(values: list[float], percent: float) -> float:

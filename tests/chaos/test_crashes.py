@@ -1,4 +1,4 @@
-"""A sample of the crash campaign: `python -m tests.chaos.crashes` does the same for longer."""
+"""A sample of the crash campaign: `nox -s chaos-full -- crashes` does the same for longer."""
 
 from __future__ import annotations
 

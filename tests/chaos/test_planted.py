@@ -15,7 +15,7 @@ PLANTS = plants()
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     """A copy of the tree, in which every named test passes."""
-    yield Copy(tmp_path_factory.mktemp("c"))
+    return Copy(tmp_path_factory.mktemp("c"))
 
 
 def test_there_are_enough_of_them() -> None:
