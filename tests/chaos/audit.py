@@ -12,10 +12,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tests.chaos.journal import Event
+from tests.chaos.journal import Event, events
 from tests.chaos.load import Promise
+from tests.harness.cluster import Cluster
 from titan_proto.messages import JobView, RunView
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
+from titan_sdk import TitanClient
 
 Key = tuple[str, str]
 _QUARANTINE = (ExitReason.QUARANTINED, ExitReason.CRASH_LIMIT)
@@ -128,14 +130,14 @@ def _accepted_end(run_id: str, parent: JobView | None, marks: Marks) -> int | No
     return None if parent is None else marks.end_at.get((run_id, parent.job_id, parent.attempt))
 
 
-def check_journal(promises: Iterable[Promise], events: Iterable[Event]) -> Faults:
+def check_journal(promises: Iterable[Promise], told: Iterable[Event]) -> Faults:
     """Exactly one acceptance of each run, one end of each job, one end of each attempt placed."""
     names: Counter[str] = Counter()
     ends: Counter[Key] = Counter()
     placed: Counter[tuple[str, str, int]] = Counter()
     attempts: Counter[tuple[str, str, int]] = Counter()
     results: Counter[Key] = Counter()
-    for event in events:
+    for event in told:
         kind = event["type"]
         if kind == "RunAccepted":
             names[event["name"]] += 1
@@ -166,3 +168,12 @@ def check_journal(promises: Iterable[Promise], events: Iterable[Event]) -> Fault
     faults.double += [f"attempt {key} ended {n} times" for key, n in attempts.items() if n > 1]
     faults.stuck += [f"attempt {key} never ended" for key in placed if not attempts[key]]
     return faults
+
+
+def faults_of(cluster: Cluster, client: TitanClient, promise: Promise, marks: Path) -> list[str]:
+    """Everything that is wrong with one run that should be over."""
+    jobs = client.jobs(promise.run_id)
+    found = check_views(promise, client.view(promise.run_id), jobs)
+    found.add(check_marks(promise, jobs, read_marks(marks)))
+    found.add(check_journal([promise], (event for _, event in events(cluster.data))))
+    return found.all()

@@ -51,6 +51,8 @@ class Plant(NamedTuple):
     """What it would cost a user."""
     test: str
     replaces: tuple[Replace, ...]
+    needs: tuple[str, ...] = ()
+    """Tools without which the test is skipped, and catches nothing."""
 
 
 class Outcome(NamedTuple):
@@ -66,7 +68,8 @@ def plants() -> list[Plant]:
     for path in sorted(PLANTED.glob("*.toml")):
         read = tomllib.loads(path.read_text(encoding="utf-8"))
         replaces = tuple(Replace(**replace) for replace in read["replace"])
-        found.append(Plant(path.stem, read["why"], read["test"], replaces))
+        needs = tuple(read.get("needs", ()))
+        found.append(Plant(path.stem, read["why"], read["test"], replaces, needs))
     return found
 
 

@@ -16,9 +16,8 @@ from typing import Self
 import pytest
 
 from tests.chaos import journal
-from tests.chaos.audit import read_marks
+from tests.chaos.audit import faults_of, read_marks
 from tests.chaos.load import Promise, job_line
-from tests.chaos.test_shown import faults_of
 from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Cluster, Daemon
 from tests.harness.processes import jobs_of

@@ -38,7 +38,10 @@ def test_the_copy_is_what_is_tested_and_is_sound(copy: Copy) -> None:
     assert code == 0, output
 
 
-@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
+@pytest.mark.parametrize(
+    "plant",
+    [pytest.param(p, id=p.name, marks=pytest.mark.needs(*p.needs)) for p in PLANTS],
+)
 @pytest.mark.timeout(120)
 def test_it_is_caught(copy: Copy, plant: Plant) -> None:
     """The named test fails."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import journal
+from tests.chaos.audit import faults_of
 from tests.chaos.load import Promise, job_line
 from tests.chaos.proxy import Proxy, Way, Weather
-from tests.chaos.test_shown import faults_of
 from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Cluster
 from titan_proto.errors import LinkError

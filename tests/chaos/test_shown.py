@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import journal
-from tests.chaos.audit import check_journal, check_marks, check_views, read_marks
+from tests.chaos.audit import faults_of, read_marks
 from tests.chaos.load import Promise, job_line
 from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Cluster
@@ -22,15 +22,6 @@ STORM_S = float(os.environ.get("TITAN_CHAOS_STORM_S", "10"))
 """How long the master is killed every second; the full run takes 30."""
 STORM_SHARE = 0.03
 """Of it, one job takes: eight at a time, the 200 keep the whole storm busy."""
-
-
-def faults_of(cluster: Cluster, client: TitanClient, promise: Promise, marks: Path) -> list[str]:
-    """Everything that is wrong with one run that should be over."""
-    jobs = client.jobs(promise.run_id)
-    found = check_views(promise, client.view(promise.run_id), jobs)
-    found.add(check_marks(promise, jobs, read_marks(marks)))
-    found.add(check_journal([promise], (event for _, event in journal.events(cluster.data))))
-    return found.all()
 
 
 def submit_many(client: TitanClient, marks: Path, seconds: float) -> tuple[Run, Promise]:
