@@ -58,9 +58,38 @@ def _place(path: Path) -> tuple[int, str]:
 
 
 def _result(stem: str, one: dict[str, Any]) -> Result:
-    """A campaign's own words; those of the store count instead of tell, and are many in one file."""
+    """A campaign's own words, in whichever of three forms it counts."""
     if "figures" in one:
         return decode(one)
+    if "coverage" in one:
+        return _of_the_simulator(one)
+    return _of_the_store(stem, one)
+
+
+def _of_the_simulator(one: dict[str, Any]) -> Result:
+    first, seeds = one["first"], one["seeds"]
+    faults = one["coverage"].get("fault", {})
+    return Result(
+        name="sim",
+        what="a whole cluster in one process, from one seed: every promise is checked after each step",
+        command=f"nox -s sim-full -- --first {first} --seeds {seeds}",
+        seeds=f"{first} to {first + seeds - 1}",
+        figures={
+            "seeds": f"{seeds:,}",
+            "seeds that broke a promise": str(len(one["failed"])),
+            "steps": f"{one['steps']:,}",
+            "took": f"{one['seconds']} s",
+            "kinds of faults that were never made": str(len(one["missing"])),
+            **{f"fault: {name}": f"{count:,}" for name, count in faults.items()},
+        },
+        passed=not one["failed"] and not one["missing"],
+        found=[*one["failures"], *(f"never exercised: {name}" for name in one["missing"])],
+        date=one["date"][:10],
+        machine=one.get("machine", ""),
+    )
+
+
+def _of_the_store(stem: str, one: dict[str, Any]) -> Result:
     counts = {name: f"{count:,}" for name, count in one["counts"].items() if name != "failures"}
     return Result(
         name=one["name"],
