@@ -105,6 +105,13 @@ def test_a_dead_wire_is_noticed_by_both_ends(
             "half-open", [TitanJob(id=f"j{n}", run=job_line(marks, 4.0)) for n in range(2)]
         )
         wait_until(lambda: marks.read_text().count("begin") == 2, within_s=20, what="both jobs run")
+        # The worker knows by now that this master answers heartbeats: nothing else is said here.
+        heard = proxy.carried[Way.DOWN]
+        wait_until(
+            lambda: proxy.carried[Way.DOWN] > heard + 20,
+            within_s=LEASE_S,
+            what="a heartbeat's answer",
+        )
         noticed = told(cluster, 8080, "link_down")
         proxy.die(*ways)
         cluster.start_worker(8081)
