@@ -123,6 +123,11 @@ def test_a_dead_wire_is_noticed_by_both_ends(
                 what="the master notices",
             )
         proxy.heal()
+        wait_until(
+            lambda: {worker.state for worker in client.stats().workers} == {"ONLINE"},
+            within_s=2 * LEASE_S + MARGIN_S,
+            what="it is back",
+        )
         assert run.wait(timeout=40) == "SUCCEEDED", cluster.logs()
         promise = Promise("half-open", run.id, {"j0": (), "j1": ()}, None)
         assert faults_of(cluster, client, promise, marks) == []

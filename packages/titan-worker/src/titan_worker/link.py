@@ -30,6 +30,9 @@ BACKOFF_MAX_S: Final = 5.0
 _TRIES_PER_LEASE: Final = 6
 """A pause is at most such a part of the lease: a master that is there again counts it from then."""
 _DIAL_S: Final = 10.0
+_DIAL_MIN_S: Final = 1.0
+_DIALS_PER_LEASE: Final = 3
+"""A dial into a dead wire may last such a part of the lease: a network may heal meanwhile."""
 _PASSING: Final = frozenset(
     {
         ErrorCode.UNAVAILABLE,
@@ -177,7 +180,7 @@ class MasterLink:
                 software=self._software,
                 on_message=self._on_message,
                 on_close=self._on_close,
-                timeout_s=_DIAL_S,
+                timeout_s=min(_DIAL_S, max(_DIAL_MIN_S, self._lease_s / _DIALS_PER_LEASE)),
                 last_term=self._last_term,
             )
         except ConnectFailed as error:
