@@ -64,6 +64,9 @@ TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-asyncio>=0.24", "hypot
 CHAOS_TOOLS = (*TEST_TOOLS, "apsw>=3.46")
 
 
+CHAOS_TOOLS = TEST_TOOLS
+
+
 def _wheel(package: str) -> pathlib.Path:
     found = sorted(DIST.glob(f"titan_{package}-*.whl"))
     if len(found) != 1:
@@ -193,7 +196,17 @@ def build(session: nox.Session) -> None:
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         # An environment made for older requirements may hold what is not declared any more, and
         # `isolated` would then prove nothing.
-        for kind in ("isolated*", "integration*", "quick", "seeds", "sim*", "e2e", "docs", "bench"):
+        for kind in (
+            "isolated*",
+            "integration*",
+            "quick",
+            "seeds",
+            "sim*",
+            "e2e",
+            "chaos*",
+            "docs",
+            "bench",
+        ):
             for old in (ROOT / ".nox").glob(kind):
                 shutil.rmtree(old)
         stamp.write_text(wanted, encoding="utf-8")
@@ -276,6 +289,20 @@ def e2e(session: nox.Session) -> None:
     _install(session, PACKAGES, *TEST_TOOLS)
     session.env["TITAN_OLDEST_PYTHON"] = _oldest_python()
     _pytest(session, str(ROOT / "tests" / "e2e"), *session.posargs)
+
+
+@nox.session(requires=["build"])
+def chaos(session: nox.Session) -> None:
+    """Real faults against real processes: a sample of each campaign, and bugs planted into a copy."""
+    _install(session, PACKAGES, *CHAOS_TOOLS)
+    _pytest(session, str(ROOT / "tests" / "chaos"), *session.posargs)
+
+
+@nox.session(name="chaos-full", requires=["build"], default=False)
+def chaos_full(session: nox.Session) -> None:
+    """The same for long, with docs/reliability-report.md: all, or what follows `--` (`crashes --cycles 1000`)."""
+    _install(session, PACKAGES, *CHAOS_TOOLS)
+    session.run("python", "-m", "tests.chaos", *session.posargs)
 
 
 @nox.session(requires=["build"])

@@ -1,1 +1,1 @@
-"""Faults made for real: processes killed, disks that fill, fail and lie, networks that break."""
+"""Real faults against real processes: kills, freezes, cut wires, partitions, disks that fail."""

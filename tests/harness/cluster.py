@@ -130,7 +130,7 @@ class Cluster:
         self.env.update(environ or {})
 
     # -- the master ---------------------------------------------------------------------------
-    def start_master(self, *extra: str) -> Daemon:
+    def start_master(self, *extra: str, ready: bool = True) -> Daemon:
         """Start it, or start it again on the same data folder and port; wait until it is ready."""
         self.master = Daemon(
             [
@@ -153,7 +153,8 @@ class Cluster:
             env=self.env,
             cwd=self.folder,
         )
-        self.port = int(self.master.wait_ready().group(2))
+        if ready:
+            self.port = int(self.master.wait_ready().group(2))
         return self.master
 
     @property
@@ -168,9 +169,17 @@ class Cluster:
 
     # -- workers ------------------------------------------------------------------------------
     def start_worker(
-        self, port: int = 8080, *extra: str, ready: bool = True, slots: int = 4
+        self,
+        port: int = 8080,
+        *extra: str,
+        ready: bool = True,
+        slots: int = 4,
+        through: int | None = None,
     ) -> Daemon:
-        """Start a worker named `port`; as on one machine, all share one data folder."""
+        """Start a worker named `port`; as on one machine, all share one data folder.
+
+        `through` is the port of a proxy that it dials instead of the master's.
+        """
         home = self.home
         home.mkdir(parents=True, exist_ok=True)
         worker = Daemon(
@@ -180,7 +189,7 @@ class Cluster:
                 "titan_worker",
                 str(port),
                 "127.0.0.1",
-                str(self.port),
+                str(self.port if through is None else through),
                 "--data",
                 str(home),
                 "--slots",

@@ -13,7 +13,7 @@ import pytest
 
 from titan_master.core.core import Core, CoreConfig
 from titan_master.core.effects import AskHistory
-from titan_master.core.inputs import Asked, Origin, RunSubmitted, WorkerArrived
+from titan_master.core.inputs import Asked, Origin, ReportsArrived, RunSubmitted, WorkerArrived
 from titan_master.core.state import InvariantViolation, digest
 from titan_master.engine import Engine, EngineConfig, poison_digest
 from titan_master.history import Answers
@@ -27,13 +27,16 @@ from titan_proto.messages import (
     GetStats,
     Join,
     ListRuns,
+    ReportAcks,
     RunList,
     RunReceipt,
     RunView,
+    StartAttempts,
     Stats,
 )
+from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import JobSpec, Launch, LaunchKind, RunSpec
-from titan_proto.states import RunState
+from titan_proto.states import AttemptState, ExitReason, RunState
 
 
 class Clock:
@@ -158,6 +161,13 @@ def submission(number, name="job"):
     )
 
 
+def worker():
+    return Join(
+        worker_id="w", host="h", port=1, incarnation=1, boot_id="b", software="t", slots=1,
+        skills=("GENERAL",),
+    )  # fmt: skip
+
+
 def stats(number):
     return Asked(origin=Origin(1, number), request=GetStats())
 
@@ -191,6 +201,26 @@ async def test_nothing_leaves_before_it_is_durable(rig):
     ((_, _, receipt, end),) = await rig.links.count(1)
     assert isinstance(receipt, RunReceipt)
     assert end
+
+
+async def test_an_end_is_acknowledged_when_it_is_durable(rig):
+    """A worker forgets what has been acknowledged: the master must not be able to forget it, too."""
+    rig.engine.put(WorkerArrived(link_id=9, join=worker()))
+    rig.submit(1)
+    sent = await rig.links.count(3)
+    (order,) = next(m.orders for kind, _, m, *_ in sent if isinstance(m, StartAttempts))
+    rig.links.out.clear()
+    rig.store.began.clear()
+    rig.store.gate.clear()
+    report = AttemptReport(
+        ref=order.ref, state=AttemptState.ENDED, reason=ExitReason.EXITED, exit_code=0
+    )
+    rig.engine.put(ReportsArrived(link_id=9, reports=(report,)))
+    await off_loop(rig.store.began.wait)
+    assert rig.links.out == []
+    rig.store.gate.set()
+    ((_, link_id, acks),) = await rig.links.count(1)
+    assert (link_id, acks) == (9, ReportAcks(refs=(order.ref,)))
 
 
 async def test_what_comes_during_a_commit_gathers_into_one(rig):
@@ -282,11 +312,7 @@ async def test_the_store_tidies_up_once_it_is_quiet(rig, monkeypatch):
 
 async def test_deadlines_are_kept_without_any_input(rig):
     """A worker that says nothing becomes SILENT when its time has come."""
-    join = Join(
-        worker_id="w", host="h", port=1, incarnation=1, boot_id="b", software="t", slots=1,
-        skills=("GENERAL",),
-    )  # fmt: skip
-    rig.engine.put(WorkerArrived(link_id=9, join=join))
+    rig.engine.put(WorkerArrived(link_id=9, join=worker()))
     await rig.links.count(1)
     deadline = rig.core.next_deadline_ms()
     assert deadline is not None

@@ -27,7 +27,12 @@ _LOG: Final = logging.getLogger(__name__)
 
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
+_TRIES_PER_LEASE: Final = 6
+"""A pause is at most such a part of the lease: a master that is there again counts it from then."""
 _DIAL_S: Final = 10.0
+_DIAL_MIN_S: Final = 1.0
+_DIALS_PER_LEASE: Final = 3
+"""A dial into a dead wire may last such a part of the lease: a network may heal meanwhile."""
 _PASSING: Final = frozenset(
     {
         ErrorCode.UNAVAILABLE,
@@ -85,6 +90,7 @@ class MasterLink:
         self._told = ""
         self._id_changed = False
         self._lease_s = WORKER_LOST_AFTER_MS / 1000
+        self._was_taken_in = False
         # Since when a namesake has kept this worker out; 0: none does.
         self._kept_out_s = 0.0
 
@@ -93,12 +99,17 @@ class MasterLink:
         backoff_s = BACKOFF_MIN_S
         while True:
             began_s = time.monotonic()
-            await self._serve_once()
-            if time.monotonic() - began_s > BACKOFF_MAX_S:
-                backoff_s = BACKOFF_MIN_S  # this link was one that held
+            self._was_taken_in = False
+            code = await self._serve_once()
+            was_cut = self._was_taken_in and code is ErrorCode.UNAVAILABLE
+            if was_cut or time.monotonic() - began_s > BACKOFF_MAX_S:
+                # A link that held, or that broke after the master had taken this worker in: it
+                # died, and may be back already. Only who is sent away shall come back ever later.
+                backoff_s = BACKOFF_MIN_S
             # Jitter from dice: many workers lose a master in the same moment.
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+            longest_s = min(BACKOFF_MAX_S, self._lease_s / _TRIES_PER_LEASE)
+            backoff_s = max(BACKOFF_MIN_S, min(backoff_s * 2, longest_s))
 
     def send(self, message: AnyMessage) -> None:
         """Send on the present link; without one nothing happens."""
@@ -127,6 +138,7 @@ class MasterLink:
         """The master has taken this worker in; it gives up silent ones after `lease_s`."""
         self._lease_s = lease_s
         self._kept_out_s = 0.0
+        self._was_taken_in = True
 
     def id_changed(self) -> None:
         """The worker may be taken for another one than before: it joins under another id (another
@@ -161,8 +173,8 @@ class MasterLink:
             except TimeoutError:
                 _LOG.warning("link_still_writing master=%s", self._address)
 
-    async def _serve_once(self) -> None:
-        """One link, from dialling to its end."""
+    async def _serve_once(self) -> ErrorCode:
+        """One link, from dialling to its end; why it ended. Raises LinkRefused."""
         try:
             link = await dial(
                 self._address,
@@ -171,28 +183,28 @@ class MasterLink:
                 software=self._software,
                 on_message=self._on_message,
                 on_close=self._on_close,
-                timeout_s=_DIAL_S,
+                timeout_s=min(_DIAL_S, max(_DIAL_MIN_S, self._lease_s / _DIALS_PER_LEASE)),
                 last_term=self._last_term,
             )
         except ConnectFailed as error:
             self._tell("no_master", str(error))
-            return
+            return ErrorCode.UNAVAILABLE
         except NoToken as error:
             # A master that was never started has not written its token yet.
             if await self._is_listening():
                 raise LinkRefused(ErrorCode.UNAUTHENTICATED, str(error)) from error
             self._tell("no_master", f"no master answers at {self._address}")
-            return
+            return ErrorCode.UNAVAILABLE
         except BadToken as error:
             raise LinkRefused(ErrorCode.UNAUTHENTICATED, str(error)) from error
         except Refused as error:
             if error.code not in _PASSING:
                 raise LinkRefused(error.code, error.reason) from error
             self._tell("refused", f"{error.code}: {error.reason}")
-            return
-        await self._serve(link)
+            return error.code
+        return await self._serve(link)
 
-    async def _serve(self, link: AioLink) -> None:
+    async def _serve(self, link: AioLink) -> ErrorCode:
         opened = link.opened
         assert opened is not None
         self._told = ""
@@ -211,12 +223,14 @@ class MasterLink:
             self._link = None
             self._up.clear()
             closed = link.connection.closed
-            self._user.link_closed(closed.code if closed else ErrorCode.UNAVAILABLE)
+            code = closed.code if closed else ErrorCode.UNAVAILABLE
+            self._user.link_closed(code)
             link.abort()
         if closed is not None and self._is_taken(closed.code):
             raise LinkRefused(closed.code, closed.reason)
         if closed is None or closed.code is not ErrorCode.SHUTTING_DOWN or not self._is_parting:
             self._tell("link_down", f"{closed.code}: {closed.reason}" if closed else "it was cut")
+        return code
 
     def _is_taken(self, code: ErrorCode) -> bool:
         """Whether somebody else has this worker's name, or is this worker."""

@@ -142,6 +142,9 @@ class Peer:
     def got(self, kind):
         return [message for _, message in self.seen if isinstance(message, kind)]
 
+    def seen_kinds(self):
+        return {(link, type(message)) for link, message in self.seen}
+
     # -- inside -----------------------------------------------------------------------------------
     def _accept(self):
         connection = Connection.listener(

@@ -59,6 +59,19 @@ async def test_a_job_runs_its_output_arrives_and_it_is_forgotten_when_acknowledg
     assert peer.joins[1].held == ()
 
 
+async def test_what_is_taken_is_in_the_ledger_before_it_is_told(nest, peer):
+    """So that the next life knows of it, however this one ends."""
+    await nest.start()
+    peer.order("long", shell="exec sleep 1000")
+    await peer.running("long")
+    held = nest.ledger.load().held
+    assert {ref.job_id: found.state for ref, found in held.items()} == {
+        "long": AttemptState.RUNNING
+    }
+    peer.stop("long")
+    await peer.end_of("long")
+
+
 async def test_a_long_job_is_reported_running_and_stopped_within_its_grace(nest, peer):
     await nest.start()
     peer.order("long", shell="trap 'echo bye; exit 0' TERM; echo on; while :; do sleep 0.01; done")
@@ -255,6 +268,20 @@ async def test_a_cut_link_stops_nothing_and_ends_are_told_after_it(nest, peer):
     peer.stop("long")
     await peer.end_of("long")
     assert len(peer.got(ReportAcks)) == 0
+
+
+async def test_a_master_that_dies_again_and_again_has_its_worker_back_within_a_lease(nest, peer):
+    """Each new master gives a lease and no more: pauses that grow must not outgrow it."""
+    peer.heartbeat_ms = 200
+    await nest.start()
+    pauses_s = []
+    for life in range(1, 9):
+        await peer.until(lambda life=life: (life, WorkerStatus) in peer.seen_kinds())
+        peer.cut()
+        began_s = time.monotonic()
+        await peer.joined(life + 1)
+        pauses_s.append(time.monotonic() - began_s)
+    assert max(pauses_s) < 6 * peer.heartbeat_ms / 1000
 
 
 async def test_logs_go_on_where_the_master_stands_after_every_break(nest, peer, monkeypatch):
