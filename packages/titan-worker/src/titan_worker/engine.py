@@ -20,6 +20,7 @@ from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     AnyMessage,
+    HeartbeatAck,
     Joined,
     Leave,
     LogAck,
@@ -187,7 +188,7 @@ class Engine:
         """The master said something."""
         if isinstance(message, LogAck):
             self._own.shipping.acked(message)
-        elif isinstance(message, StartAttempts | ReportAcks | StopAttempts):
+        elif isinstance(message, StartAttempts | ReportAcks | StopAttempts | HeartbeatAck):
             self.post(FromMaster(message=message))
         elif isinstance(message, Joined):
             self.post(FromMaster(message=message))
