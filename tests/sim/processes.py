@@ -187,9 +187,7 @@ class Processes:
             process.end.cancel()
         for alarm in process.alarms:
             alarm.cancel()
-        self._auditor.exited(
-            ref, outcome.exit_code, outcome.signal, was_watched=process.is_watched
-        )
+        self._auditor.exited(ref, outcome.exit_code, outcome.signal, was_watched=process.is_watched)
         process.report(msgspec.structs.replace(outcome, lease_ended=process.lease_ended))
 
     def _lifetime_ms(self, order: AttemptOrder) -> int | None:

@@ -203,9 +203,7 @@ def trust_a_lease_for_too_long(patch):
     def trusting(self, stop_grace_ms):
         end = end_for(self, stop_grace_ms)
         later_ms = 2 * self._length_ms
-        return LeaseEnd(
-            term_at_ms=end.term_at_ms + later_ms, kill_at_ms=end.kill_at_ms + later_ms
-        )
+        return LeaseEnd(term_at_ms=end.term_at_ms + later_ms, kill_at_ms=end.kill_at_ms + later_ms)
 
     patch.setattr(Lease, "end_for", trusting)
 

@@ -28,6 +28,7 @@ _LOG: Final = logging.getLogger(__name__)
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 _DIAL_S: Final = 10.0
+_LAST_WORDS_S: Final = 1.0
 _PASSING: Final = frozenset(
     {
         ErrorCode.UNAVAILABLE,
@@ -147,6 +148,8 @@ class MasterLink:
         if self._link is not None:
             _LOG.warning("link_hung_up master=%s reason=%s", self._address, reason)
             self._link.close(ErrorCode.SUPERSEDED, reason)
+            # A peer that reads no more would keep a link with unwritten bytes open for long.
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._link.abort)
 
     async def part(self, timeout_s: float) -> None:
         """Write what is queued, say goodbye, and wait until that has left."""

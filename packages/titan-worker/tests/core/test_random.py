@@ -139,7 +139,14 @@ class Play:
     def crash(self):
         """The process dies; the sweep of the next one kills what it left."""
         self.world.crash()
-        for what in (self.preparing, self.starting, self.living, self.probed, self.unheard, self.guards):
+        for what in (
+            self.preparing,
+            self.starting,
+            self.living,
+            self.probed,
+            self.unheard,
+            self.guards,
+        ):
             what.clear()
         self.link = DOWN
         self.take(Started(boot_id="boot"))
@@ -150,7 +157,9 @@ class Play:
         can = ["order", "tick", "junk", "crash", "link_down", "new_term", "stranger", "shutdown"]
         if self.link != UP:
             return can + ["connect"] * 12 + ["host"] * 6
-        return can + ["order"] * 5 + ["host"] * 14 + ["ack"] * 3 + ["stop"] * 2 + ["tick", "heard"] * 2
+        return (
+            can + ["order"] * 5 + ["host"] * 14 + ["ack"] * 3 + ["stop"] * 2 + ["tick", "heard"] * 2
+        )
 
     def happen(self, what):
         self.did[what] += 1

@@ -321,7 +321,7 @@ def test_slots_that_could_not_be_watched_are_refused(command, few_files):
     code, words = command("--slots", "200", before=few_files).end()
 
     assert code == 78
-    assert "--slots 136 would do" in words
+    assert "--slots 90 would do" in words
 
     worker = command("8099", *NOBODY, "--slots", "136", before=few_files)
     worker.line_with("no_master")
