@@ -58,9 +58,10 @@ class Job:
         # What our descendants let go of becomes our child, and so is found at the end.
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         reading, writing = os.pipe()
+        guard = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(program, argv, writing)
+            _become(program, argv, guard, writing)
         os.close(writing)
         # Closed by a successful exec; else it holds the reason.
         self.errno = int(os.read(reading, 16) or b"0")
@@ -148,12 +149,11 @@ def _guard(channel: socket.socket, job: Job, term_at_s: float, kill_at_s: float)
                 term_at_s, kill_at_s = float(words[1]), float(words[2])
 
 
-def _become(program: str, argv: list[str], writing: int) -> NoReturn:
+def _become(program: str, argv: list[str], guard: int, writing: int) -> NoReturn:
     """The child: a session of its own, the signals of a shell, then the program."""
-    parent = os.getppid()
     try:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() != guard:  # it died before the kernel knew what to do then
             os._exit(1)
         os.setsid()
         for number in _SIGNALS_DEFAULT:
