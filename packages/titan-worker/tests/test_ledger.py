@@ -298,11 +298,15 @@ def test_a_damaged_ledger_is_moved_aside_and_another_worker_begins(path, opened,
     assert (again.worker_id, again.incarnation, again.moved_aside) == ("worker-2", 2, None)
 
 
-@pytest.mark.parametrize("what", ["garbage", "torn"])
+@pytest.mark.parametrize("what", ["garbage", "torn", "zeros"])
 def test_a_file_that_is_no_database_is_kept_for_people_to_look_at(path, opened, world, what):
     written(path, world, opened)
     content = path.read_bytes()
-    spoiled = b"not a ledger\n" * 1000 if what == "garbage" else content[: len(content) // 2]
+    spoiled = {
+        "garbage": b"not a ledger\n" * 1000,
+        "torn": content[: len(content) // 2],
+        "zeros": bytes(len(content)),
+    }[what]
     path.write_bytes(spoiled)
     ledger = opened(path)
     assert ledger.worker_id == "worker-2"
