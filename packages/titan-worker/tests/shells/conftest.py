@@ -255,7 +255,7 @@ def ref(name, number=1):
     return AttemptRef(RUN, name, number)
 
 
-def order(name, *, shell=None, launch=None, number=1, workspace=None, **spec):
+def order(name, *, shell=None, launch=None, number=1, workspace=None, takes_over="", **spec):
     made = launch or Launch(kind=LaunchKind.SHELL, shell=shell)
     return AttemptOrder(
         ref=ref(name, number),
@@ -263,6 +263,7 @@ def order(name, *, shell=None, launch=None, number=1, workspace=None, **spec):
         spec=JobSpec(id=name, launch=made, **spec),
         run_name="nightly",
         workspace=workspace,
+        takes_over=takes_over,
     )
 
 
