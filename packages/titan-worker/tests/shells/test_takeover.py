@@ -31,7 +31,7 @@ def names(folder):
 
 
 def beside(target):
-    return [name for name in os.listdir(target.parent) if name.startswith(".")]
+    return [name for name in names(target.parent) if name.startswith(".")]
 
 
 # -- the copy -----------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_what_is_no_file_is_left_behind_and_blocks_nobody(source, target):
 
     take_over(str(source), str(target))
 
-    assert os.listdir(target) == ["data"]
+    assert names(target) == ["data"]
 
 
 def test_a_source_that_is_a_link_is_not_followed(source, target, tmp_path):
@@ -137,7 +137,7 @@ def test_one_that_another_worker_made_meanwhile_stays(source, target, monkeypatc
     monkeypatch.setattr(takeover._Copy, "fill", slow)
 
     assert not take_over(str(source), str(target))
-    assert os.listdir(target) == ["theirs"]
+    assert names(target) == ["theirs"]
     assert beside(target) == []
 
 
