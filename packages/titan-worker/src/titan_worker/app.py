@@ -103,7 +103,7 @@ def run(settings: Settings) -> int:
         try:
             with (
                 contextlib.closing(
-                    Ledger.open(settings.private / "ledger.sqlite", new_id)
+                    Ledger.open(settings.private / "ledger.sqlite", new_id, boot_id())
                 ) as ledger,
                 asyncio.Runner() as runner,
             ):

@@ -44,6 +44,7 @@ from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, JobSpec, Lau
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.app import Worker
 from titan_worker.config import CACHE_BYTES, Settings
+from titan_worker.host.identity import boot_id
 from titan_worker.ledger import Ledger
 
 RUN = "r" * 16
@@ -295,7 +296,7 @@ class Nest:
 
     def begin(self):
         self.settings.private.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger.open(self.settings.private / "ledger.sqlite", new_id)
+        self.ledger = Ledger.open(self.settings.private / "ledger.sqlite", new_id, boot_id())
         self.worker = Worker(self.settings, self.ledger)
         self.life = asyncio.ensure_future(self.worker.live())
 
