@@ -243,13 +243,15 @@ async def test_when_its_end_is_told_nothing_of_it_is_left(lab, held, how):
 
 
 async def test_a_guard_that_is_killed_takes_its_job_along(lab, held):
-    lab.shell("orphan", SLEEP, guard=times())
+    """By the kernel the first process, by its host what that had let go of, before it is told."""
+    lab.shell("orphan", "(setsid sh -c 'echo $$; exec sleep 1000' &); sleep 1000", guard=times())
     job = held(await printed_pid(lab, "orphan"))
     os.kill(await lab.pid_of("orphan"), signal.SIGKILL)
 
     assert await lab.exit_of("orphan") == Exit(0, signal.SIGKILL)
 
-    await until(lambda: is_ready(job))
+    assert is_ready(job)
+    assert take_census().children(os.getpid()) == []
 
 
 async def test_closing_ends_it(lab, held):

@@ -105,6 +105,11 @@ class Guard:
         """Its job runs, or has run."""
         return self._has_begun
 
+    @property
+    def has_finished(self) -> bool:
+        """It has ended everything that it had to, and said so."""
+        return bool(self._last_words)
+
     def verdict(self, how: Exit) -> Exit:
         """How its job ended, now that the guard itself has ended like this."""
         kind, *words = self._last_words or ["-"]

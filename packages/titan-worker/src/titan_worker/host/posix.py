@@ -30,6 +30,7 @@ import select
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -130,6 +131,8 @@ class PosixHost:
         self._children: dict[AttemptRef, _Child] = {}
         self._leaving: dict[AttemptRef, _Leaving] = {}
         self._strays = Strays(home)
+        # A thread of its own: those of the loop may be busy for long with copies of large files.
+        self._observer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="census")
         self._looks = 0
         self._is_looking = False
         self._look_again_s = 0.0
@@ -278,6 +281,7 @@ class PosixHost:
         self._is_closed = True
         if self._look_timer is not None:
             self._look_timer.cancel()
+        self._observer.shutdown(wait=False, cancel_futures=True)
         self.kill_all()
         for child in self._children.values():
             if child.telling is not None:
@@ -318,7 +322,8 @@ class PosixHost:
             how = child.guard.verdict(how)
             self._loop.remove_reader(child.guard.fileno())
             child.guard.close()
-        if child.stopped_by or _group_exists(child.pid):
+        was_cut_short = child.guard is not None and not child.guard.has_finished
+        if child.stopped_by or was_cut_short or _group_exists(child.pid):
             deadline_s = self._loop.time() + _GONE_WITHIN_S
             self._leaving[child.ref] = _Leaving(child, how, self._looks, deadline_s)
             self._look_within(0.0)
@@ -345,7 +350,7 @@ class PosixHost:
         self._look_timer = None
         self._is_looking = True
         self._looks += 1
-        future = self._loop.run_in_executor(None, take_census)
+        future = self._loop.run_in_executor(self._observer, take_census)
         future.add_done_callback(partial(self._looked, self._looks))
 
     def _looked(self, look: int, future: asyncio.Future[Census]) -> None:
