@@ -283,7 +283,7 @@ def test_slots_that_could_not_be_watched_are_refused(command, few_files):
 
     worker = command("8099", *NOBODY, "--slots", "90", before=few_files)
     worker.line_with("no_master")
-    assert resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE) == (400, 400)
+    assert resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE) == (398, 400)
 
 
 async def test_it_lives_on_when_nobody_reads_what_it_says(command, peer, token):
