@@ -37,6 +37,10 @@ _CAUSES = {
     ExitReason.TIMED_OUT: RetryCause.TIMEOUT,
 }
 
+TIMEOUT_SLACK_MS = 2_000
+"""What a worker that stands still at no time may need to notice, to write down and to signal."""
+OVERLAP_MS = 1_000
+"""How long a machine that wakes up may take to stop an exclusive attempt that was given away."""
 LOST_MAX = 3
 """The crash limit: after so many lost attempts a job is not tried again."""
 
@@ -110,6 +114,13 @@ class Auditor:
         self._slots: dict[str, int] = {}
         self._spawned: dict[AttemptRef, str] = {}
         self._outcomes: dict[AttemptRef, tuple[int, int]] = {}
+        self._alive: dict[AttemptRef, int] = {}
+        """Processes that run, and since when."""
+        self._lasted: dict[AttemptRef, int] = {}
+        self._asleep: dict[AttemptRef, int] = {}
+        """Processes whose machine sleeps, and until when."""
+        self._must_go: dict[AttemptRef, int] = {}
+        """Exclusive attempts that have a successor, and when they must be gone."""
         self._incarnations: dict[str, int] = {}
         self._broken_by: set[str] = set()
         self.receipts: dict[str, str] = {}
@@ -321,6 +332,11 @@ class Auditor:
         if event.reason is ExitReason.STOPPED:
             service = self.services.get((ref.run_id, ref.job_id))
             self.check(service == "STOPPING", f"{ref} is stopped, and its service is {service}")
+        if event.reason is ExitReason.TIMED_OUT and not job.spec.job_timeout_ms:
+            self.check(
+                job.spec.timeout_ms and self._lasted.get(ref, 0) >= job.spec.timeout_ms,
+                f"{ref} timed out after {self._lasted.get(ref)} of {job.spec.timeout_ms} ms",
+            )
         self._coverage.reason(event.reason)
         if worker is not None:
             self.check(ref in worker.holds, f"{ref} ends on a worker that never had it")
@@ -528,10 +544,42 @@ class Auditor:
         self.check(live <= self._slots[host], f"{live} processes on {host}")
         run = self.runs[ref.run_id]
         self._check_parents(run, run.jobs[ref.job_id])
+        if order.spec.exclusive:
+            self._check_alone(ref, host)
+        self._alive[ref] = self._world.now_ms
 
-    def exited(self, ref: AttemptRef, exit_code: int, signal: int) -> None:
-        """A process ended."""
+    def _check_alone(self, ref: AttemptRef, host: str) -> None:
+        """No other attempt of this exclusive job executes anything, wherever it was started."""
+        now_ms = self._world.now_ms
+        for other in self._alive:
+            if (other.run_id, other.job_id) != (ref.run_id, ref.job_id):
+                continue
+            wakes_ms = self._asleep.get(other, 0)
+            self.check(
+                now_ms <= wakes_ms + OVERLAP_MS,
+                f"{ref} starts on {host}, it is exclusive, and {other} still runs on "
+                f"{self._spawned[other]}",
+            )
+            self._must_go[other] = wakes_ms + OVERLAP_MS
+
+    def frozen(self, ref: AttemptRef, until_ms: int) -> None:
+        """The machine of this process sleeps."""
+        self._asleep[ref] = until_ms
+
+    def exited(self, ref: AttemptRef, exit_code: int, signal: int, *, was_watched: bool) -> None:
+        """A process ended; `was_watched`: its worker could act all the time."""
         self._outcomes[ref] = (exit_code, signal)
+        now_ms = self._world.now_ms
+        lasted_ms = self._lasted[ref] = now_ms - self._alive.pop(ref)
+        self._asleep.pop(ref, None)
+        must_go_ms = self._must_go.pop(ref, now_ms)
+        self.check(now_ms <= must_go_ms, f"{ref} goes {now_ms - must_go_ms} ms too late")
+        spec = self._job(ref).spec
+        limit_ms = spec.timeout_ms + spec.stop_grace_ms + TIMEOUT_SLACK_MS
+        self.check(
+            not spec.timeout_ms or not was_watched or lasted_ms <= limit_ms,
+            f"{ref} was there for {lasted_ms} ms, its timeout is {spec.timeout_ms} ms",
+        )
 
     def is_live_on(self, ref: AttemptRef, worker_id: str) -> bool:
         """Whether the journal has this attempt as live on that worker."""

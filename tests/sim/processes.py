@@ -1,18 +1,21 @@
 """Virtual processes of one machine: they take time, end somehow, and may not care for SIGTERM.
 
 They belong to the machine, not to the worker: a crash of the worker leaves them running until the
-next start sweeps them. What each attempt really did is told to the auditor, who compares it with
+next start sweeps them. Exclusive ones have a guard, which stops them when their lease ends and when
+their worker dies, whether that one stands still or not. What each attempt really did is told to the auditor, who compares it with
 what the cluster believes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import msgspec
 from msgspec import Struct
 
 from tests.sim.checkers import Auditor
-from tests.sim.world import Timer, World
+from tests.sim.world import Life, Timer, World
 from titan_proto.ids import AttemptRef
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import JobKind
@@ -28,6 +31,15 @@ class Outcome(Struct, frozen=True):
 
     exit_code: int
     signal: int
+    lease_ended: bool = False
+    """By its guard."""
+
+
+class Guard(Struct, frozen=True):
+    """When a guard acts if it does not hear otherwise, in the world's time."""
+
+    term_at_ms: int
+    kill_at_ms: int
 
 
 class Process:
@@ -42,8 +54,22 @@ class Process:
         """SIGKILL is on its way to it."""
         self.end: Timer | None = None
         self.ends_at_ms = 0
+        self.guard: Guard | None = None
+        self.lease_ended = False
+        """Its guard has begun to stop it."""
+        self.alarms: list[Timer] = []
+        self.frozen_until_ms = 0
+        self.watcher: Life
+        """The worker's process that started it, and how often that one had been paused then."""
+        self.pauses = 0
         self.report: Callable[[Outcome], None] = lambda _outcome: None
         """Whom the kernel tells; nobody, once its worker has died."""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether its worker has been able to act ever since, and its machine too."""
+        watcher = self.watcher
+        return watcher.alive and watcher.pauses == self.pauses and not self.frozen_until_ms
 
 
 class Processes:
@@ -58,20 +84,37 @@ class Processes:
         """Told of every process, for the faults that wait for one."""
         self.live: dict[AttemptRef, Process] = {}
 
-    def start(self, order: AttemptOrder, report: Callable[[Outcome], None]) -> Process:
+    def start(
+        self,
+        order: AttemptOrder,
+        report: Callable[[Outcome], None],
+        *,
+        watcher: Life,
+        guard: Guard | None,
+    ) -> Process:
         """Fork; how long it will take is drawn here."""
         world = self._world
         self._pid += world.between(1, 5)
         process = Process(order, self._pid, world.now_ms // 10)
         process.report = report
+        process.watcher, process.pauses = watcher, watcher.pauses
+        process.guard = guard
         process.ignores_term = world.chance(15)
         self.live[order.ref] = process
         self._auditor.spawned(self._host, order, len(self.live))
         lasts_ms = self._lifetime_ms(order)
         if lasts_ms is not None:
             self._end_after(process, lasts_ms)
+        self._set_alarms(process)
         self.started(order)
         return process
+
+    def renew(self, ref: AttemptRef, guard: Guard) -> None:
+        """The guard may wait longer, unless it has begun already."""
+        process = self.live.get(ref)
+        if process is not None and not process.lease_ended:
+            process.guard = guard
+            self._set_alarms(process)
 
     def signal(self, ref: AttemptRef, *, force: bool) -> None:
         """SIGTERM or SIGKILL to its group; nothing where there is none."""
@@ -93,13 +136,20 @@ class Processes:
             self._end(process, Outcome(0, SIGKILL))
 
     def orphan(self) -> None:
-        """The worker died: nobody waits for its children any more."""
+        """The worker died: nobody waits for its children any more, and guards end theirs."""
         for process in self.live.values():
             process.report = lambda _outcome: None
+            if process.guard is not None:
+                self._world.after(
+                    self._world.between(0, 20), partial(self._end, process, Outcome(0, SIGKILL))
+                )
 
     def freeze(self, for_ms: int) -> None:
-        """The whole machine sleeps: what runs on it ends so much later."""
+        """The whole machine sleeps: what runs on it ends so much later, and guards act later."""
         for process in self.live.values():
+            process.frozen_until_ms = self._world.now_ms + for_ms
+            self._auditor.frozen(process.order.ref, process.frozen_until_ms)
+            self._set_alarms(process)
             if process.end is not None:
                 process.end.cancel()
                 self._end_after(process, process.ends_at_ms - self._world.now_ms + for_ms)
@@ -108,6 +158,26 @@ class Processes:
         process.ends_at_ms = self._world.now_ms + lasts_ms
         process.end = self._world.after(lasts_ms, lambda: self._end(process, self._own_outcome()))
 
+    def _set_alarms(self, process: Process) -> None:
+        """What the guard does at its times, or as soon as its machine is awake again."""
+        for alarm in process.alarms:
+            alarm.cancel()
+        guard = process.guard
+        if guard is None:
+            return
+        process.alarms = [
+            self._world.after(
+                max(0, at_ms - self._world.now_ms, process.frozen_until_ms - self._world.now_ms),
+                partial(self._alarm, process, force=force),
+            )
+            for at_ms, force in ((guard.term_at_ms, False), (guard.kill_at_ms, True))
+        ]
+
+    def _alarm(self, process: Process, *, force: bool) -> None:
+        if self.live.get(process.order.ref) is process:
+            process.lease_ended = True
+            self.signal(process.order.ref, force=force)
+
     def _end(self, process: Process, outcome: Outcome) -> None:
         ref = process.order.ref
         if self.live.get(ref) is not process:
@@ -115,13 +185,18 @@ class Processes:
         del self.live[ref]
         if process.end is not None:
             process.end.cancel()
-        self._auditor.exited(ref, outcome.exit_code, outcome.signal)
-        process.report(outcome)
+        for alarm in process.alarms:
+            alarm.cancel()
+        self._auditor.exited(ref, outcome.exit_code, outcome.signal, was_watched=process.is_watched)
+        process.report(msgspec.structs.replace(outcome, lease_ended=process.lease_ended))
 
     def _lifetime_ms(self, order: AttemptOrder) -> int | None:
         world = self._world
         if order.spec.kind is JobKind.SERVICE and world.chance(75):
             return None
+        if order.spec.exclusive and world.chance(30):
+            # It would outlive the lease of a worker that stands still, if nobody ended it.
+            return world.between(25_000, 70_000)
         if world.chance(50):
             return world.between(0, 200)
         if world.chance(76):

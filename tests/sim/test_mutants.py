@@ -23,6 +23,8 @@ from titan_master.store.memory import MemoryStore
 from titan_proto.states import JobState
 from titan_worker.core import core as worker_core
 from titan_worker.core.attempts import Attempts
+from titan_worker.core.effects import LeaseEnd
+from titan_worker.core.lease import Lease
 from titan_worker.core.reconcile import Standing, standing
 
 SEEDS_MAX = 250
@@ -247,6 +249,35 @@ def forget_what_broke_the_master(patch):
     patch.setattr(Engine, "_remember", lambda self, item: self._fail(70))
 
 
+def trust_a_lease_for_too_long(patch):
+    """An exclusive attempt goes on for a while after its lease."""
+    end_for = Lease.end_for
+
+    def trusting(self, stop_grace_ms):
+        end = end_for(self, stop_grace_ms)
+        later_ms = 2 * self._length_ms
+        return LeaseEnd(term_at_ms=end.term_at_ms + later_ms, kill_at_ms=end.kill_at_ms + later_ms)
+
+    patch.setattr(Lease, "end_for", trusting)
+
+
+def count_the_lease_from_the_acknowledgement(patch):
+    """The worker believes that a slow answer is a fresh one."""
+
+    def late(self, message):
+        del message
+        self._is_answered = True
+        self._until_ms = self.heard_ms + 2 * self._length_ms
+        return True
+
+    patch.setattr(Lease, "acked", late)
+
+
+def forget_the_timeouts(patch):
+    """Attempts run for as long as they like."""
+    patch.setattr(Attempts, "stop_overdue", lambda self, now_ms: self._timeouts.clear())
+
+
 MUTANTS = [
     drop_the_number_fence,
     drop_the_boot_fence,
@@ -272,6 +303,9 @@ MUTANTS = [
     keep_half_a_transaction,
     trust_the_journal,
     forget_what_broke_the_master,
+    trust_a_lease_for_too_long,
+    count_the_lease_from_the_acknowledgement,
+    forget_the_timeouts,
 ]
 
 

@@ -15,7 +15,7 @@ from tests.sim.coverage import Coverage
 from tests.sim.disk import Ledger, decode, encode
 from tests.sim.driver import Driver
 from tests.sim.network import End, Network
-from tests.sim.processes import KILLS_ITS_WORKER, Outcome, Processes
+from tests.sim.processes import KILLS_ITS_WORKER, Guard, Outcome, Processes
 from tests.sim.wire import Wire
 from tests.sim.workload import SLOTS_MAX
 from tests.sim.world import Clock, Life, Violation, World
@@ -23,6 +23,7 @@ from titan_proto.connection import Opened, Received
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
+    HeartbeatAck,
     Joined,
     Leave,
     ReportAcks,
@@ -39,8 +40,10 @@ from titan_worker.core.effects import (
     Exit,
     Forget,
     HangUp,
+    LeaseEnd,
     Prepare,
     Probe,
+    RenewLease,
     Send,
     Spawn,
     Terminate,
@@ -292,7 +295,9 @@ class WorkerProcess:
         elif isinstance(effect, AbandonPrepare):
             self._abandoned[effect.ref] = None
         elif isinstance(effect, Spawn):
-            self._spawn(effect.order)
+            self._spawn(effect)
+        elif isinstance(effect, RenewLease):
+            self.machine.processes.renew(effect.ref, self._guard(effect.lease_end))
         elif isinstance(effect, Terminate):
             self.machine.processes.signal(effect.ref, force=effect.force)
         elif isinstance(effect, Probe):
@@ -353,7 +358,7 @@ class WorkerProcess:
             self._auditor.ordered(self.machine.ledger.worker_id, message)
         elif isinstance(message, ReportAcks):
             self._auditor.acked(message)
-        elif not isinstance(message, (Joined, StopAttempts)):
+        elif not isinstance(message, (HeartbeatAck, Joined, StopAttempts)):
             raise Violation(f"the master told a worker {message}")
         if isinstance(message, Joined):
             self.joined = True
@@ -390,15 +395,25 @@ class WorkerProcess:
         else:
             self.put(WorkspaceReady(ref=ref))
 
-    def _spawn(self, order: AttemptOrder) -> None:
-        ref = order.ref
+    def _guard(self, end: LeaseEnd) -> Guard:
+        """The guard's times in the world's time: it reads the same clock as its worker."""
+        ahead_ms = self.clock_ms() - self.world.now_ms
+        return Guard(end.term_at_ms - ahead_ms, end.kill_at_ms - ahead_ms)
+
+    def _spawn(self, effect: Spawn) -> None:
+        order, ref = effect.order, effect.order.ref
         if self.world.chance(3):
             self.life.after(
                 self.world.between(0, 5),
                 lambda: self.put(SpawnFailed(ref=ref, message="exec format error")),
             )
             return
-        process = self.machine.processes.start(order, partial(self._exited, ref))
+        process = self.machine.processes.start(
+            order,
+            partial(self._exited, ref),
+            watcher=self.life,
+            guard=None if effect.lease_end is None else self._guard(effect.lease_end),
+        )
         service = order.spec.service
         port = 0
         if service is not None:
@@ -417,6 +432,7 @@ class WorkerProcess:
             signal=outcome.signal,
             stdout_bytes=self.world.between(0, 5_000),
             stderr_bytes=self.world.between(0, 50),
+            lease_ended=outcome.lease_ended,
         )
         self.life.do(lambda: self.put(item))
 

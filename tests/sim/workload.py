@@ -54,6 +54,7 @@ SKILLS = ("GENERAL", "GPU")
 NAMES = ("nightly", "Nightly!", "etl", "a")
 LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
 POISON = Launch(kind=LaunchKind.SHELL, shell=KILLS_ITS_WORKER)
+TIMEOUTS_MS = (1, 100, 1_000, 15_000)
 IMPATIENT_MS = 300
 SLOTS_MAX = 4
 """Of one worker."""
@@ -86,7 +87,8 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
         service=_service(world) if service else None,
         retries=RetryPolicy(after_loss=not once) if service or once else _retries(world),
         job_timeout_ms=world.between(500, 40_000) if not service and world.chance(10) else 0,
-        exclusive=once or world.chance(10),
+        timeout_ms=world.random.choice(TIMEOUTS_MS) if not service and world.chance(15) else 0,
+        exclusive=once or world.chance(18),
     )
 
 

@@ -125,6 +125,8 @@ class Life:
         self.name = name
         self.alive = True
         self.paused = False
+        self.pauses = 0
+        """How often it has been stopped: what it promises of time holds between two pauses."""
         self._parked: list[Callable[[], None]] = []
 
     def after(self, delay_ms: int, call: Callable[[], None]) -> Timer:
@@ -148,6 +150,7 @@ class Life:
     def pause(self) -> None:
         """It is stopped, as by SIGSTOP or by a machine that sleeps."""
         self.paused = True
+        self.pauses += 1
 
     def resume(self) -> None:
         """It goes on, with everything that came meanwhile, in order."""

@@ -9,6 +9,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     AttemptOrder,
     AttemptReport,
+    HeartbeatAck,
     Joined,
     ReportAcks,
     StartAttempts,
@@ -62,14 +63,15 @@ class World:
         return AttemptRef(RUN, name, number)
 
     @classmethod
-    def order(cls, name, number=1, *, service=None, grace_ms=10_000, fence=1):
-        """`service`: None for a task, else its port (0: none)."""
+    def order(cls, name, number=1, *, service=None, grace_ms=10_000, fence=1, **fields):
+        """`service`: None for a task, else its port (0: none). `fields`: of the job's spec."""
         spec = JobSpec(
             id=name,
             launch=Launch(script=f"{name}.py"),
             kind=JobKind.TASK if service is None else JobKind.SERVICE,
             stop_grace_ms=grace_ms,
             service=None if service is None else ServiceSection(port=service),
+            **fields,
         )
         return AttemptOrder(ref=cls.ref(name, number), fence=fence, spec=spec, run_name="nightly")
 
@@ -87,12 +89,12 @@ class World:
         return LinkUp(cluster_id=cluster, term=term)
 
     @staticmethod
-    def joined(*, term=1, stop=(), forget=(), heartbeat_ms=5_000):
+    def joined(*, term=1, stop=(), forget=(), heartbeat_ms=5_000, lost_after_ms=30_000):
         return FromMaster(
             message=Joined(
                 term=term,
                 heartbeat_ms=heartbeat_ms,
-                lost_after_ms=30_000,
+                lost_after_ms=lost_after_ms,
                 stop=tuple(stop),
                 forget=tuple(forget),
             )
@@ -111,6 +113,10 @@ class World:
     def acks(cls, *names):
         return FromMaster(message=ReportAcks(refs=tuple(cls.ref(name) for name in names)))
 
+    @staticmethod
+    def heard(beat):
+        return FromMaster(message=HeartbeatAck(beat=beat))
+
     @classmethod
     def ready(cls, name):
         return WorkspaceReady(ref=cls.ref(name))
@@ -120,9 +126,14 @@ class World:
         return Spawned(ref=cls.ref(name), pid=pid, start_ticks=7, port=port)
 
     @classmethod
-    def exited(cls, name, code=0, signal=0):
+    def exited(cls, name, code=0, signal=0, *, lease_ended=False):
         return Exited(
-            ref=cls.ref(name), exit_code=code, signal=signal, stdout_bytes=3, stderr_bytes=4
+            ref=cls.ref(name),
+            exit_code=code,
+            signal=signal,
+            stdout_bytes=3,
+            stderr_bytes=4,
+            lease_ended=lease_ended,
         )
 
     # -- turns ------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ from titan_worker.core.records import (
 from titan_worker.core.state import WorkerState, digest
 from titan_worker.ledger import Ledger
 
+BOOT = "boot"
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -40,7 +42,7 @@ def opened():
     ids = (f"worker-{number}" for number in range(1, 100))
 
     def open_ledger(path):
-        ledgers.append(Ledger.open(path, lambda: next(ids)))
+        ledgers.append(Ledger.open(path, lambda: next(ids), BOOT))
         return ledgers[-1]
 
     yield open_ledger
@@ -213,11 +215,11 @@ def test_any_history_reads_back_as_its_fold(new_world, steps, per_commit):
             apply(state, record)
             records.append(record)
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger.open(Path(folder) / "ledger.sqlite", lambda: "w")
+        ledger = Ledger.open(Path(folder) / "ledger.sqlite", lambda: "w", BOOT)
         for start in range(0, len(records), per_commit):
             ledger.commit(records[start : start + per_commit])
         ledger.close()
-        again = Ledger.open(Path(folder) / "ledger.sqlite", lambda: "other")
+        again = Ledger.open(Path(folder) / "ledger.sqlite", lambda: "other", BOOT)
         assert again.worker_id == "w"
         assert digest(again.load()) == digest(state)
         assert list(again.load().held) == list(state.held)
@@ -250,7 +252,7 @@ import os, signal, sys
 from pathlib import Path
 from titan_worker.core.records import ClusterBound
 from titan_worker.ledger import Ledger
-ledger = Ledger.open(Path(sys.argv[1]), lambda: "w")
+ledger = Ledger.open(Path(sys.argv[1]), lambda: "w", "boot")
 for term in range(1, 400):
     ledger.commit([ClusterBound(cluster_id="c1", term=term)])
 os.kill(os.getpid(), signal.SIGKILL)
@@ -298,11 +300,15 @@ def test_a_damaged_ledger_is_moved_aside_and_another_worker_begins(path, opened,
     assert (again.worker_id, again.incarnation, again.moved_aside) == ("worker-2", 2, None)
 
 
-@pytest.mark.parametrize("what", ["garbage", "torn"])
+@pytest.mark.parametrize("what", ["garbage", "torn", "zeros"])
 def test_a_file_that_is_no_database_is_kept_for_people_to_look_at(path, opened, world, what):
     written(path, world, opened)
     content = path.read_bytes()
-    spoiled = b"not a ledger\n" * 1000 if what == "garbage" else content[: len(content) // 2]
+    spoiled = {
+        "garbage": b"not a ledger\n" * 1000,
+        "torn": content[: len(content) // 2],
+        "zeros": bytes(len(content)),
+    }[what]
     path.write_bytes(spoiled)
     ledger = opened(path)
     assert ledger.worker_id == "worker-2"
@@ -324,6 +330,102 @@ def test_a_ledger_that_looks_empty_and_is_not_new_is_damaged(path, opened, world
     ledger = opened(path)
     assert ledger.worker_id == "worker-2"
     assert ledger.moved_aside is not None
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import AttemptOrder
+from titan_proto.specs import JobSpec, Launch
+from titan_worker.core.records import AttemptHeld, ClusterBound
+from titan_worker.ledger import Ledger
+ledger = Ledger.open(Path(sys.argv[1]), lambda: "w", "boot")
+ledger.note_boot("boot")
+ledger.commit([ClusterBound(cluster_id="c1", term=1)])
+for number in range(20):
+    spec = JobSpec(id=f"j{number}", launch=Launch(script="a.py"))
+    order = AttemptOrder(
+        ref=AttemptRef("r" * 16, spec.id, 1), fence=number, spec=spec, run_name="nightly"
+    )
+    ledger.commit([AttemptHeld(order=order, at_ms=1)])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_ledger(path):
+    """A ledger of 20 attempts, as kill -9 leaves it: all of it in the write-ahead file."""
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    return path.with_name("ledger.sqlite-wal")
+
+
+@pytest.mark.parametrize("harm", ["zeros", "cut", "a flipped bit", "gone"])
+def test_a_ledger_that_has_lost_its_end_is_damaged_not_shorter(path, opened, harm):
+    """What it had taken would otherwise seem never to have been started, and be run again."""
+    journal = killed_ledger(path)
+    content = bytearray(journal.read_bytes())
+    half = len(content) // 2
+    if harm == "zeros":
+        content[half:] = bytes(len(content) - half)
+    elif harm == "cut":
+        del content[half:]
+    else:
+        content[half] ^= 1
+    journal.write_bytes(bytes(content))
+    if harm == "gone":
+        journal.unlink()
+
+    ledger = opened(path)
+
+    assert ledger.worker_id == "worker-1"
+    assert ledger.moved_aside is not None
+    ledger.close()
+    assert opened(path).moved_aside is None
+
+
+def test_a_ledger_that_kill_9_left_is_whole(path, opened):
+    killed_ledger(path)
+
+    ledger = opened(path)
+
+    assert (ledger.worker_id, len(ledger.load().held)) == ("w", 20)
+
+
+def test_after_another_boot_a_shorter_ledger_is_what_the_disk_kept(path):
+    """Its worker goes on; the master sees the other boot, and counts what is missing as lost."""
+    journal = killed_ledger(path)
+    journal.write_bytes(journal.read_bytes()[: journal.stat().st_size // 2])
+
+    ledger = Ledger.open(path, lambda: "other", "another boot")
+
+    assert (ledger.worker_id, ledger.boot_id) == ("w", "boot")
+    assert 0 < len(ledger.load().held) < 20
+    ledger.close()
+
+
+def test_a_process_that_dies_between_the_mark_and_its_commit_has_lost_nothing(path, opened, world):
+    written(path, world, opened)
+    ledger = opened(path)
+    held = ledger.load().held
+    ledger._announce(ledger._sum._replace(rows=ledger._sum.rows + 1))
+    ledger._database.close()
+
+    assert opened(path).load().held == held
+
+
+@pytest.mark.parametrize("left", [b"", b"x", bytes(72)])
+def test_without_its_mark_a_ledger_is_believed(path, opened, world, left):
+    """An older version wrote none."""
+    written(path, world, opened)
+    path.with_name("ledger.mark").write_bytes(left)
+
+    assert opened(path).moved_aside is None
 
 
 def test_damage_twice_keeps_both(path, opened, world):
@@ -352,6 +454,7 @@ def test_what_was_not_written_back_yet_does_not_haunt_the_next_ledger(path, open
         assert ledger.load().cluster_id == ""
         ledger.close()
     assert sorted(file.name for file in path.parent.iterdir()) == [
+        "ledger.mark",
         "ledger.sqlite",
         "ledger.sqlite.damaged-1",
     ]

@@ -63,8 +63,8 @@ _PART_S: Final = 5.0
 _SWEEP_EVERY_S: Final = 3600.0
 _SWEEP_PAUSE_S: Final = 1.0
 _PORTS_TRIED: Final = 100
-_DESCRIPTORS_PER_SLOT: Final = 2
-"""One to watch its process, one for what the next one waits for."""
+_DESCRIPTORS_PER_SLOT: Final = 3
+"""One to watch its process, one to talk to its guard, one for what the next one waits for."""
 _DESCRIPTORS: Final = 128
 """For everything else."""
 _DISK_TROUBLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
@@ -105,7 +105,7 @@ def run(settings: Settings) -> int:
         try:
             with (
                 contextlib.closing(
-                    Ledger.open(settings.private / "ledger.sqlite", new_id)
+                    Ledger.open(settings.private / "ledger.sqlite", new_id, boot_id())
                 ) as ledger,
                 asyncio.Runner() as runner,
             ):
@@ -149,7 +149,9 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             tasks = Tasks(group)
             engine = self._make_engine(loop, state)
-            host = PosixHost(loop=loop, on_started=engine.started, on_exit=engine.exited)
+            host = PosixHost(
+                loop=loop, home=self._home, on_started=engine.started, on_exit=engine.exited
+            )
             self._engine = engine
             parts = self._make_parts(loop, tasks, engine, host)
             if is_new_boot or self._ledger.moved_aside is not None:
@@ -195,11 +197,13 @@ class Worker:
             software=_SOFTWARE,
             pid=os.getpid(),
         )
-        self._now_ms = system_clock().now_ms
+        clock = system_clock()
+        self._now_ms = clock.now_ms
         return Engine(
             core=WorkerCore(state, config),
             ledger=ledger,
-            now_ms=self._now_ms,
+            now_ms=clock.now_ms,
+            steady_at_s=clock.steady_at_s,
             loop=loop,
             on_joined=self._joined,
         )

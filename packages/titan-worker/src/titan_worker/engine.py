@@ -20,6 +20,7 @@ from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     AnyMessage,
+    HeartbeatAck,
     Joined,
     Leave,
     LogAck,
@@ -28,15 +29,16 @@ from titan_proto.messages import (
     StopAttempts,
     WorkerStatus,
 )
-from titan_proto.messages.worker import AttemptOrder
 from titan_worker.core.core import WorkerCore
 from titan_worker.core.effects import (
     AbandonPrepare,
     Exit,
     Forget,
     HangUp,
+    LeaseEnd,
     Prepare,
     Probe,
+    RenewLease,
     Send,
     Spawn,
     Terminate,
@@ -109,12 +111,14 @@ class Engine:
         core: WorkerCore,
         ledger: Commits,
         now_ms: Callable[[], int],
+        steady_at_s: Callable[[int], float],
         loop: asyncio.AbstractEventLoop,
         on_joined: Callable[[], None],
     ) -> None:
         self._core = core
         self._ledger = ledger
         self._now_ms = now_ms
+        self._steady_at_s = steady_at_s
         self._loop = loop
         self._on_joined = on_joined
         self._parts: Parts | None = None
@@ -136,7 +140,10 @@ class Engine:
         self._routes: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             Prepare: self._prepare,
-            Spawn: lambda effect: self._spawn(effect.order),
+            Spawn: self._spawn,
+            RenewLease: lambda effect: self._own.host.renew(
+                effect.ref, self._guard_times(effect.lease_end)
+            ),
             Terminate: self._terminate,
             AbandonPrepare: lambda effect: self._own.workspaces.abandon(effect.ref),
             Probe: lambda effect: self._own.probes.start(effect.ref, effect.port),
@@ -187,7 +194,7 @@ class Engine:
         """The master said something."""
         if isinstance(message, LogAck):
             self._own.shipping.acked(message)
-        elif isinstance(message, StartAttempts | ReportAcks | StopAttempts):
+        elif isinstance(message, StartAttempts | ReportAcks | StopAttempts | HeartbeatAck):
             self.post(FromMaster(message=message))
         elif isinstance(message, Joined):
             self.post(FromMaster(message=message))
@@ -224,7 +231,7 @@ class Engine:
         )
 
     def exited(self, ref: AttemptRef, how: base.Exit) -> None:
-        """A first process has ended, and its group with it."""
+        """A first process has ended, and its group with it; or it never came to be one."""
         own = self._own
         own.probes.stop(ref)
         own.ports.give_back(ref)
@@ -234,6 +241,10 @@ class Engine:
         if ref in self._signalled:
             self._signalled.discard(ref)
             self._hunt_now.set()
+        if how.problem:
+            del self._starting[ref]
+            self.post(SpawnFailed(ref=ref, message=how.problem))
+            return
         self.post(
             Exited(
                 ref=ref,
@@ -241,6 +252,7 @@ class Engine:
                 signal=how.signal,
                 stdout_bytes=stdout_bytes,
                 stderr_bytes=stderr_bytes,
+                lease_ended=how.lease_ended,
             )
         )
 
@@ -318,12 +330,17 @@ class Engine:
     def _prepare(self, effect: Prepare) -> None:
         self._own.workspaces.prepare(effect.order)
 
-    def _spawn(self, order: AttemptOrder) -> None:
-        own, ref = self._own, order.ref
+    def _guard_times(self, end: LeaseEnd) -> base.GuardTimes:
+        """The same moments on the clock that guards read."""
+        return base.GuardTimes(self._steady_at_s(end.term_at_ms), self._steady_at_s(end.kill_at_ms))
+
+    def _spawn(self, effect: Spawn) -> None:
+        own, order, ref = self._own, effect.order, effect.order.ref
+        guard = None if effect.lease_end is None else self._guard_times(effect.lease_end)
         try:
             folders = own.workspaces.folders(ref)
             port = own.ports.take(order)
-            own.host.spawn(ref, own.launcher.plan(order, folders, port))
+            own.host.spawn(ref, own.launcher.plan(order, folders, port), guard)
         except base.SpawnError as error:
             own.ports.give_back(ref)
             self.post(SpawnFailed(ref=ref, message=str(error)))

@@ -2,7 +2,7 @@
 
 It survives the process, not the machine: a commit is handed to the operating system, not forced to
 the disk. Only the identity is forced, because a number that was shown to a master must never be
-used by another process. A ledger that cannot be read is moved aside and a new worker begins: what
+used by another process. A ledger that cannot be read, or has lost its end, is moved aside and a new worker begins: what
 the old one held is LOST to its master, which is true. It decides nothing about attempts; ``app``
 opens it, holding the folder's lock, and ``engine`` commits each turn's records before it releases
 the turn's effects.
@@ -33,6 +33,7 @@ from titan_worker.core.records import (
     ClusterBound,
 )
 from titan_worker.core.state import WorkerState
+from titan_worker.ledger_mark import Mark, Sum
 
 FORMAT: Final = 1
 """In the file's header; grows when defaults cannot bridge a change of the records."""
@@ -54,6 +55,7 @@ _SCHEMA: Final = (
 )
 _WRITE: Final = "INSERT OR REPLACE INTO record (seq, body, crc) VALUES (?, ?, ?)"
 _DELETE: Final = "DELETE FROM record WHERE seq = ?"
+_MARK: Final = "ledger.mark"
 _BUSY_S: Final = 1.0
 """For a person who looks into the file just now; nobody else has it open."""
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -73,8 +75,16 @@ class LedgerDamaged(Exception):
 class Ledger:
     """One worker's ledger, open. Made by ``Ledger.open``; used by one thread."""
 
-    def __init__(self, database: sqlite3.Connection, moved_aside: Path | None) -> None:
+    def __init__(
+        self, database: sqlite3.Connection, mark: Mark, boot: str, moved_aside: Path | None
+    ) -> None:
         self._database = database
+        self._mark = mark
+        self._boot = boot
+        """The machine's present boot, which is this ledger's once `note_boot` has said so."""
+        self._seals: dict[int, int] = {}
+        """The checksum of each row."""
+        self._sum = Sum(0, 0, 0)
         self._next_seq = 1
         self._rows: dict[AttemptRef, list[int]] = {}
         self._cluster = ("", 0)
@@ -87,30 +97,36 @@ class Ledger:
         """Where the unreadable ledger lies that this one replaces, if it replaces one."""
 
     @classmethod
-    def open(cls, path: Path, new_id: Callable[[], str]) -> Ledger:
+    def open(cls, path: Path, new_id: Callable[[], str], boot_id: str) -> Ledger:
         """Open or begin the ledger at `path`; this process is its worker's next incarnation.
+
+        `boot_id`: the machine's present boot.
 
         Raises:
             sqlite3.Error, OSError: the machine does not let us, whatever the file's content.
         """
         try:
-            return cls._open(path, new_id, None)
+            return cls._open(path, new_id, boot_id, None)
         except LedgerDamaged:
-            return cls._open(path, new_id, _move_aside(path))
+            return cls._open(path, new_id, boot_id, _move_aside(path))
 
     @classmethod
-    def _open(cls, path: Path, new_id: Callable[[], str], moved_aside: Path | None) -> Ledger:
+    def _open(
+        cls, path: Path, new_id: Callable[[], str], boot_id: str, moved_aside: Path | None
+    ) -> Ledger:
         # Orders carry their jobs' environments: nobody else may read them. SQLite gives its other
         # files the same mode.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         is_new = os.fstat(fd).st_size == 0
         os.close(fd)
+        mark = Mark(path.with_name(_MARK))
         database = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
         try:
-            ledger = cls(database, moved_aside)
+            ledger = cls(database, mark, boot_id, moved_aside)
             ledger._begin(new_id, is_new=is_new)
         except BaseException as error:  # raised again
             database.close()
+            mark.close()
             if isinstance(error, sqlite3.DatabaseError) and _is_damage(error):
                 raise LedgerDamaged(str(error)) from error
             raise
@@ -120,12 +136,14 @@ class Ledger:
     def note_boot(self, boot_id: str) -> None:
         """From now on processes of this boot are recorded."""
         self.boot_id = boot_id
+        self._announce(self._sum._replace(identity=self._identity_crc()))
         self._write_identity()
 
     def load(self) -> WorkerState:
         """The state that the records come to. Raises LedgerDamaged."""
         state = WorkerState()
         self._rows.clear()
+        self._seals.clear()
         self._cluster = ("", 0)
         last = 0
         for seq, body, crc in self._database.execute(
@@ -137,6 +155,7 @@ class Ledger:
             except InvariantViolation as error:
                 raise LedgerDamaged(f"record {seq} does not fit: {error}") from error
             self._note(record, seq)
+            self._seals[seq] = crc
             last = seq
         try:
             check(state)
@@ -157,6 +176,7 @@ class Ledger:
             body = _ENCODER.encode(record)
             fresh.append((seq, body, _seal(seq, body)))
             self._note(record, seq)
+        self._announce(self._carry_on(fresh, stale))
         execute = self._database.execute
         execute("BEGIN IMMEDIATE")
         for row in fresh:
@@ -168,6 +188,7 @@ class Ledger:
     def close(self) -> None:
         """Write everything back into one file and let go of it."""
         self._database.close()
+        self._mark.close()
 
     # -- inside ---------------------------------------------------------------------------------
     def _begin(self, new_id: Callable[[], str], *, is_new: bool) -> None:
@@ -185,7 +206,12 @@ class Ledger:
         else:
             self._recognise()
         self.load()
+        self._sum = self._add_up()
+        expected = () if is_new else self._mark.expected(self._boot)
+        if expected and self._sum not in expected:
+            raise LedgerDamaged(f"it comes to {self._sum}, and was last to come to {expected[1]}")
         self.incarnation += 1
+        self._announce(self._sum._replace(identity=self._identity_crc()))
         self._write_identity()
         execute("COMMIT")
         execute("PRAGMA synchronous = NORMAL")
@@ -205,6 +231,26 @@ class Ledger:
         self.worker_id, self.incarnation, self.boot_id, crc = row
         if crc != self._identity_crc():
             raise LedgerDamaged("the worker's identity fails its checksum")
+
+    def _add_up(self) -> Sum:
+        seals = 0
+        for seal in self._seals.values():
+            seals ^= seal
+        return Sum(len(self._seals), seals, self._identity_crc())
+
+    def _carry_on(self, fresh: list[tuple[int, bytes, int]], stale: list[tuple[int]]) -> Sum:
+        """What the ledger comes to with these rows written, and then those deleted."""
+        seals = self._sum.seals
+        for seq, _body, seal in fresh:
+            seals ^= seal ^ self._seals.get(seq, 0)
+            self._seals[seq] = seal
+        for (seq,) in stale:
+            seals ^= self._seals.pop(seq)
+        return Sum(len(self._seals), seals, self._sum.identity)
+
+    def _announce(self, after: Sum) -> None:
+        self._mark.note(self._boot, self._sum, after)
+        self._sum = after
 
     def _write_identity(self) -> None:
         self._database.execute(

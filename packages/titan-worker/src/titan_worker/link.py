@@ -33,6 +33,7 @@ _DIAL_S: Final = 10.0
 _DIAL_MIN_S: Final = 1.0
 _DIALS_PER_LEASE: Final = 3
 """A dial into a dead wire may last such a part of the lease: a network may heal meanwhile."""
+_LAST_WORDS_S: Final = 1.0
 _PASSING: Final = frozenset(
     {
         ErrorCode.UNAVAILABLE,
@@ -162,6 +163,8 @@ class MasterLink:
             _LOG.warning("link_hung_up master=%s reason=%s", self._address, reason)
             self._is_hung_up = True
             self._link.close(ErrorCode.SUPERSEDED, reason)
+            # A peer that reads no more would keep a link with unwritten bytes open for long.
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._link.abort)
 
     async def part(self, timeout_s: float) -> None:
         """Write what is queued, say goodbye, and wait until that has left."""

@@ -3,7 +3,8 @@
     titan_workspace/jobs/<run>/<job>.<number>/   stdout.log, stderr.log, work/
     titan_workspace/shared/<run>/                one per run on this machine
 
-``work/`` starts as a copy of the run's workspace artifact plus the job's own. Small copies of what
+``work/`` starts as a copy of the run's workspace artifact plus the job's own; ``shared/`` of a run
+that repeats another as a copy of that one's, before its first job starts here. Small copies of what
 is in the cache already are made at once, the rest in a thread; no folder is ever removed here while
 jobs start (see ``endings`` for when they go). Called by the engine alone.
 """
@@ -14,18 +15,19 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from titan_proto.ids import AttemptRef, is_job_id, is_run_id
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import ArtifactRef
 from titan_worker.artifacts import ArtifactError, Artifacts, Entry, EntryDamaged, copy_into
+from titan_worker.takeover import TakeOverFailed, clear_unfinished, take_over
 from titan_worker.tasks import Tasks
 
 # One to four folders per job are the worker's hot path: no pathlib.
-# ruff: noqa: PTH102, PTH103, PTH106
+# ruff: noqa: PTH102, PTH103, PTH106, PTH112
 
 _INLINE_BYTES: Final = 256 * 1024
 _INLINE_FILES: Final = 8
@@ -74,6 +76,9 @@ class Workspaces:
         self._runs: dict[str, None] = {}
         for folder in (self._jobs, self._shared):
             os.makedirs(folder, exist_ok=True)
+        # Shared folders that are being copied: the run's other attempts wait for the same copy.
+        self._taking: dict[str, asyncio.Task[TakeOverFailed | OSError | None]] = {}
+        clear_unfinished(self._shared)
 
     def folders(self, ref: AttemptRef) -> Folders:
         """Where `ref` lives; whether it is there is another matter."""
@@ -96,6 +101,9 @@ class Workspaces:
             for artifact in (order.workspace, order.spec.launch.artifact)
             if artifact is not None
         ]
+        if self._is_to_take_over(order):
+            self._fill_later(ref, self._fill_after_taking_over(order, wanted))
+            return
         try:
             folders = self._make(ref)
             entries = self._at_hand(wanted)
@@ -109,7 +117,10 @@ class Workspaces:
         except (ArtifactError, OSError, ValueError) as error:
             self._on_failed(ref, _explain(error))
             return
-        task = self._filling[ref] = self._tasks.start(self._fill(ref, folders.work, wanted))
+        self._fill_later(ref, self._fill(ref, folders.work, wanted))
+
+    def _fill_later(self, ref: AttemptRef, filling: Coroutine[Any, Any, None]) -> None:
+        task = self._filling[ref] = self._tasks.start(filling)
         task.add_done_callback(lambda _task: self._filling.pop(ref, None))
 
     def abandon(self, ref: AttemptRef) -> None:
@@ -130,6 +141,46 @@ class Workspaces:
             os.rmdir(f"{self._jobs}/{ref.run_id}")
             # Only then: other attempts of the run may count on it.
             os.rmdir(folders.shared)
+
+    def _is_to_take_over(self, order: AttemptOrder) -> bool:
+        """Whether this run's shared folder is to be made from another's, which is here."""
+        old, new = order.takes_over, order.ref.run_id
+        # Orders come from outside: a name becomes a path only if it is one that a run may have.
+        if not old or not is_run_id(old) or not may_have_folder(order.ref):
+            return False
+        if new in self._taking:
+            return True
+        if new in self._runs or os.path.lexists(f"{self._shared}/{new}"):
+            return False
+        return os.path.isdir(f"{self._shared}/{old}")
+
+    async def _fill_after_taking_over(self, order: AttemptOrder, wanted: list[ArtifactRef]) -> None:
+        ref = order.ref
+        problem = await self._take_over(order.takes_over, ref.run_id)
+        try:
+            if problem is not None:
+                raise problem
+            folders = self._make(ref)
+        except (TakeOverFailed, OSError) as error:
+            self._on_failed(ref, _explain(error))
+            return
+        await self._fill(ref, folders.work, wanted)
+
+    async def _take_over(self, old: str, new: str) -> TakeOverFailed | OSError | None:
+        """Copy the one run's shared folder for the other, once, whoever asks; what went wrong."""
+        task = self._taking.get(new)
+        if task is None:
+            task = self._taking[new] = self._tasks.start(self._copy_shared(old, new))
+            task.add_done_callback(lambda _task: self._taking.pop(new, None))
+        # One attempt that is stopped meanwhile must not take the copy from the others.
+        return await asyncio.shield(task)
+
+    async def _copy_shared(self, old: str, new: str) -> TakeOverFailed | OSError | None:
+        try:
+            await asyncio.to_thread(take_over, f"{self._shared}/{old}", f"{self._shared}/{new}")
+        except (TakeOverFailed, OSError) as error:
+            return error
+        return None
 
     def _make(self, ref: AttemptRef) -> Folders:
         folders = self.folders(ref)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from titan_proto.messages import (
     AttemptReports,
+    HeartbeatAck,
     Join,
     Joined,
     Leave,
@@ -29,6 +30,7 @@ from titan_worker.core.effects import (
     HangUp,
     Prepare,
     Probe,
+    RenewLease,
     Send,
     Spawn,
     Terminate,
@@ -65,6 +67,8 @@ class Play:
         self.spawned_ever = set()
         self.ends = {}
         self.unheard = {}
+        self.guards = {}
+        self.beat = 0
         self.take(Started(boot_id="boot"))
 
     # -- one turn, and what the outside sees of it ----------------------------------------------
@@ -87,10 +91,18 @@ class Play:
         assert ref not in self.spawned_ever, "executed twice"
         self.spawned_ever.add(ref)
         self.starting[ref] = effect.order
+        assert (effect.lease_end is not None) == effect.order.spec.exclusive
+        if effect.lease_end is not None:
+            assert effect.lease_end.term_at_ms > self.world.now_ms, "begun to be stopped at once"
+            self.guards[ref] = effect.lease_end.kill_at_ms
         assert len(self.starting) + len(self.living) <= self.world.slots, "slots exceeded"
 
     def _on_terminate(self, effect):
         assert effect.ref in self.spawned_ever, "a signal for nobody"
+
+    def _on_renewlease(self, effect):
+        assert effect.ref in self.guards, "a renewal for nobody"
+        self.guards[effect.ref] = effect.lease_end.kill_at_ms
 
     def _on_probe(self, effect):
         self.probed[effect.ref] = effect.port
@@ -105,6 +117,8 @@ class Play:
             return
         assert self.link == UP, f"said before Joined: {effect.message}"
         self.did[type(effect.message).__name__] += 1
+        if isinstance(effect.message, WorkerStatus):
+            self.beat = effect.message.beat
         if isinstance(effect.message, AttemptReports):
             for report in effect.message.reports:
                 self._hear(report)
@@ -125,7 +139,14 @@ class Play:
     def crash(self):
         """The process dies; the sweep of the next one kills what it left."""
         self.world.crash()
-        for what in (self.preparing, self.starting, self.living, self.probed, self.unheard):
+        for what in (
+            self.preparing,
+            self.starting,
+            self.living,
+            self.probed,
+            self.unheard,
+            self.guards,
+        ):
             what.clear()
         self.link = DOWN
         self.take(Started(boot_id="boot"))
@@ -136,7 +157,9 @@ class Play:
         can = ["order", "tick", "junk", "crash", "link_down", "new_term", "stranger", "shutdown"]
         if self.link != UP:
             return can + ["connect"] * 12 + ["host"] * 6
-        return can + ["order"] * 5 + ["host"] * 14 + ["ack"] * 3 + ["stop"] * 2 + ["tick"] * 2
+        return (
+            can + ["order"] * 5 + ["host"] * 14 + ["ack"] * 3 + ["stop"] * 2 + ["tick", "heard"] * 2
+        )
 
     def happen(self, what):
         self.did[what] += 1
@@ -166,10 +189,20 @@ class Play:
             Joined(term=self.term, heartbeat_ms=5_000, lost_after_ms=30_000, **verdict)
         )
 
+    def heard(self):
+        if self.beat:
+            self.take(self.said(HeartbeatAck(beat=self.beat - self.choose(2))))
+
     def order(self):
         number = len(self.orders)
         service = (None, None, 0, 8000)[self.choose(4)]
-        new = self.world.order(f"j{number}", service=service, grace_ms=self.choose(3) * 1_000)
+        new = self.world.order(
+            f"j{number}",
+            service=service,
+            grace_ms=self.choose(3) * 1_000,
+            timeout_ms=(0, 0, 1, 3_000)[self.choose(4)],
+            exclusive=self.choose(3) == 0,
+        )
         self.orders.append(new)
         batch = [new] + [o for o in self.orders[-3:] if self.choose(3) == 0]
         # An acknowledged attempt is never ordered again: its end is durable at the master.
@@ -223,7 +256,15 @@ class Play:
 
     def _exit(self, ref):
         signal = 9 * (self.choose(4) == 0)
-        return Exited(ref=ref, exit_code=0, signal=signal, stdout_bytes=1, stderr_bytes=0)
+        gone_ms = self.guards.pop(ref, None)
+        return Exited(
+            ref=ref,
+            exit_code=0,
+            signal=signal,
+            stdout_bytes=1,
+            stderr_bytes=0,
+            lease_ended=gone_ms is not None and self.world.now_ms >= gone_ms,
+        )
 
     def _answered(self, ref):
         del self.probed[ref]
@@ -313,7 +354,8 @@ def test_the_interleavings_go_everywhere(new_world):
         did += play(world, random.Random(seed).randrange).did
         moves |= world.moves
     assert moves == ATTEMPT
-    effects = (AbandonPrepare, Exit, Forget, HangUp, Prepare, Probe, Send, Spawn, Terminate)
+    effects = (AbandonPrepare, Exit, Forget, HangUp, Prepare, Probe, RenewLease, Send)
+    effects += (Spawn, Terminate)
     messages = (AttemptReports, Leave, WorkerStatus)
     missing = [kind.__name__ for kind in effects + messages if did[kind.__name__] < 10]
     assert missing == [], did

@@ -12,10 +12,13 @@ from titan_worker.host.base import LaunchPlan
 from titan_worker.host.posix import PosixHost
 
 RUN = "r" * 16
+HOME = f"/data/of/{os.getpid()}/lab"
 
 
 class Lab:
     """A host whose attempts are told apart by name, in a folder of their own."""
+
+    home = HOME
 
     def __init__(self, folder):
         self.folder = folder
@@ -23,7 +26,10 @@ class Lab:
         self.exits = {}
         self.told = asyncio.Event()
         self.host = PosixHost(
-            loop=asyncio.get_running_loop(), on_started=self._on_started, on_exit=self._on_exit
+            loop=asyncio.get_running_loop(),
+            home=HOME,
+            on_started=self._on_started,
+            on_exit=self._on_exit,
         )
 
     @staticmethod
@@ -42,14 +48,14 @@ class Lab:
             str(self.folder / f"{name}.err"),
         )
 
-    def start(self, name, *argv, env=None):
-        self.host.spawn(self.ref(name), self.plan(name, *argv, env=env))
+    def start(self, name, *argv, env=None, guard=None):
+        self.host.spawn(self.ref(name), self.plan(name, *argv, env=env), guard)
 
-    def shell(self, name, line, env=None):
-        self.start(name, "/bin/sh", "-c", line, env=env)
+    def shell(self, name, line, env=None, guard=None):
+        self.start(name, "/bin/sh", "-c", line, env=env, guard=guard)
 
-    def python(self, name, code):
-        self.start(name, sys.executable, "-c", code)
+    def python(self, name, code, env=None, guard=None):
+        self.start(name, sys.executable, "-c", code, env=env, guard=guard)
 
     def out(self, name):
         return (self.folder / f"{name}.out").read_text()

@@ -1,8 +1,11 @@
 """The host's load is read as the kernel writes it."""
 
 import os
+import time
 
-from titan_worker.clock import Clock
+import pytest
+
+from titan_worker.clock import Clock, read_steady_s, system_clock
 from titan_worker.host.identity import boot_id, list_pids, read_stat
 from titan_worker.host.usage import UsageSampler
 
@@ -23,13 +26,23 @@ def test_a_process_is_described_and_a_missing_one_is_none():
     assert len(boot_id()) == 36
 
 
-def test_the_clock_moves_on_when_the_wall_is_set_back_and_follows_it_ahead():
+@pytest.mark.parametrize("set_to_s", [1000.0 - 86_400, 1000.0 + 86_400])
+def test_the_clock_does_not_notice_that_the_wall_is_set(set_to_s):
+    """A day back or forward: no lease ends early, no timeout late."""
     wall, ticks = [1000.0], [5.0]
-    clock = Clock(wall_s=lambda: wall[0], monotonic_s=lambda: ticks[0])
+    clock = Clock(wall_s=lambda: wall[0], steady_s=lambda: ticks[0])
     assert clock.now_ms() == 1_000_000
 
-    wall[0], ticks[0] = 400.0, 6.0
+    wall[0], ticks[0] = set_to_s, 6.0
     assert clock.now_ms() == 1_001_000
+    assert clock.steady_at_s(1_001_500) == 6.5
 
-    wall[0], ticks[0] = 2000.0, 7.0
-    assert clock.now_ms() == 2_000_000
+
+def test_the_clock_of_this_machine_tells_the_time():
+    clock = system_clock()
+
+    before_ms, steady_s, after_ms = clock.now_ms(), read_steady_s(), clock.now_ms()
+
+    assert abs(before_ms / 1000 - time.time()) < 60
+    assert clock.steady_at_s(before_ms) <= steady_s
+    assert steady_s < clock.steady_at_s(after_ms + 1)

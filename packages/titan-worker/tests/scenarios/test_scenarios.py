@@ -120,6 +120,8 @@ class Teller:
                 self.ref(name).number,
                 service=None if service is None else int(service),
                 grace_ms=int(options.get("grace", 10_000)),
+                timeout_ms=int(options.get("timeout", 0)),
+                exclusive="exclusive" in options,
             )
             for name in names
         ]
@@ -154,6 +156,9 @@ class Teller:
     def read_no_process(self, names, options):
         return SpawnFailed(ref=self.ref(names[0]), message=options["message"])
 
+    def read_heard(self, names, options):
+        return self.world.heard(int(options["beat"]))
+
     def read_exited(self, names, options):
         return Exited(
             ref=self.ref(names[0]),
@@ -161,6 +166,7 @@ class Teller:
             signal=int(options.get("signal", 0)),
             stdout_bytes=int(options.get("stdout", 0)),
             stderr_bytes=int(options.get("stderr", 0)),
+            lease_ended="lease_ended" in options,
         )
 
     def read_answers(self, names, options):

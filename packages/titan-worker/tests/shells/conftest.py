@@ -6,8 +6,11 @@ And a whole worker in the same loop, its processes real.
 import asyncio
 import contextlib
 import hashlib
+import os
 import secrets
 import select
+import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +27,7 @@ from titan_proto.messages import (
     AttemptReports,
     Error,
     FetchArtifact,
+    HeartbeatAck,
     Join,
     Joined,
     Leave,
@@ -40,6 +44,7 @@ from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, JobSpec, Lau
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.app import Worker
 from titan_worker.config import CACHE_BYTES, Settings
+from titan_worker.host.identity import boot_id
 from titan_worker.ledger import Ledger
 
 RUN = "r" * 16
@@ -64,6 +69,10 @@ class Peer:
         self.blobs = {}
         self.fetches = []
         self.answers_reports = True
+        self.answers_beats = False
+        """As masters do that are not too old for it."""
+        self.is_silent = False
+        """It takes in what it hears, and says nothing: as on a link that is open at one end only."""
         self.takes_logs = True
         self.refuses = None
         self.cut_artifact_at = None
@@ -175,6 +184,11 @@ class Peer:
     def _message(self, link, received):
         message = received.message
         self.seen.append((len(self.links), message))
+        if self.is_silent:
+            self._news.set()
+            return
+        if isinstance(message, WorkerStatus) and self.answers_beats:
+            link.send(HeartbeatAck(beat=message.beat))
         if isinstance(message, Join):
             self.joins.append(message)
             if self.refuses_join is not None:
@@ -245,7 +259,7 @@ def ref(name, number=1):
     return AttemptRef(RUN, name, number)
 
 
-def order(name, *, shell=None, launch=None, number=1, workspace=None, **spec):
+def order(name, *, shell=None, launch=None, number=1, workspace=None, takes_over="", **spec):
     made = launch or Launch(kind=LaunchKind.SHELL, shell=shell)
     return AttemptOrder(
         ref=ref(name, number),
@@ -253,6 +267,7 @@ def order(name, *, shell=None, launch=None, number=1, workspace=None, **spec):
         spec=JobSpec(id=name, launch=made, **spec),
         run_name="nightly",
         workspace=workspace,
+        takes_over=takes_over,
     )
 
 
@@ -284,7 +299,7 @@ class Nest:
 
     def begin(self):
         self.settings.private.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger.open(self.settings.private / "ledger.sqlite", new_id)
+        self.ledger = Ledger.open(self.settings.private / "ledger.sqlite", new_id, boot_id())
         self.worker = Worker(self.settings, self.ledger)
         self.life = asyncio.ensure_future(self.worker.live())
 
@@ -305,6 +320,32 @@ class Nest:
         with contextlib.suppress(asyncio.CancelledError):
             await self.life
         self.ledger.close()
+
+
+class Command:
+    """One ``titan-worker`` process."""
+
+    def __init__(self, folder, *arguments, token="", before=None):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "titan_worker", *arguments],
+            cwd=folder,
+            env=os.environ | {"TITAN_TOKEN": token, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=before,  # noqa: PLW1509 - no threads here
+        )
+
+    def line_with(self, words):
+        """The next line that has them; the test's timeout is the deadline."""
+        for line in self.process.stderr:
+            if words in line:
+                return line
+        raise AssertionError(f"ended without saying {words!r}")
+
+    def end(self):
+        rest = self.process.stderr.read()
+        return self.process.wait(20), rest
 
 
 @pytest.fixture
@@ -352,3 +393,18 @@ def make_ref():
 @pytest.fixture
 def service():
     return JobKind.SERVICE
+
+
+@pytest.fixture
+def command(tmp_path):
+    started = []
+
+    def start(*arguments, **options):
+        started.append(Command(tmp_path, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+        one.process.stderr.close()

@@ -6,7 +6,6 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -95,47 +94,6 @@ def test_the_environment_names_the_master_where_no_argument_does():
 def test_what_cannot_be_is_refused_with_what_could(fields, words):
     with pytest.raises(ConfigError, match=re.escape(words)):
         settings(**fields)
-
-
-class Command:
-    """One ``titan-worker`` process."""
-
-    def __init__(self, folder, *arguments, token="", before=None):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "titan_worker", *arguments],
-            cwd=folder,
-            env=os.environ | {"TITAN_TOKEN": token, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            preexec_fn=before,  # noqa: PLW1509 - no threads here
-        )
-
-    def line_with(self, words):
-        """The next line that has them; the test's timeout is the deadline."""
-        for line in self.process.stderr:
-            if words in line:
-                return line
-        raise AssertionError(f"ended without saying {words!r}")
-
-    def end(self):
-        rest = self.process.stderr.read()
-        return self.process.wait(20), rest
-
-
-@pytest.fixture
-def command(tmp_path):
-    started = []
-
-    def start(*arguments, **options):
-        started.append(Command(tmp_path, *arguments, **options))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.process.kill()
-        one.process.wait()
-        one.process.stderr.close()
 
 
 # Nobody listens on this port of loopback: privileged, and unassigned.
@@ -321,11 +279,11 @@ def test_slots_that_could_not_be_watched_are_refused(command, few_files):
     code, words = command("--slots", "200", before=few_files).end()
 
     assert code == 78
-    assert "--slots 136 would do" in words
+    assert "--slots 90 would do" in words
 
-    worker = command("8099", *NOBODY, "--slots", "136", before=few_files)
+    worker = command("8099", *NOBODY, "--slots", "90", before=few_files)
     worker.line_with("no_master")
-    assert resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE) == (400, 400)
+    assert resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE) == (398, 400)
 
 
 async def test_it_lives_on_when_nobody_reads_what_it_says(command, peer, token):

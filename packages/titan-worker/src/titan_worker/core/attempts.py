@@ -24,8 +24,17 @@ from titan_proto.messages.worker import AttemptOrder, AttemptReport, HeldAttempt
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.core.check import violated
-from titan_worker.core.effects import AbandonPrepare, Forget, Prepare, Probe, Spawn, Terminate
+from titan_worker.core.effects import (
+    AbandonPrepare,
+    Forget,
+    Prepare,
+    Probe,
+    RenewLease,
+    Spawn,
+    Terminate,
+)
 from titan_worker.core.inputs import Exited, Spawned
+from titan_worker.core.lease import Lease
 from titan_worker.core.records import (
     AttemptClosed,
     AttemptForgotten,
@@ -38,6 +47,10 @@ from titan_worker.core.turn import Draft
 
 RESTARTED: Final = "the worker's process ended while this attempt was under way"
 SHUT_DOWN: Final = "the worker was shut down"
+LEASE_ENDED: Final = (
+    "it is exclusive, and the master was not heard in time: it was stopped here before it may be "
+    "given to another worker"
+)
 
 
 class Phase(IntEnum):
@@ -60,8 +73,9 @@ class Progress(Struct):
 class Attempts:
     """Every attempt that this worker holds."""
 
-    def __init__(self, draft: Draft, slots: int) -> None:
+    def __init__(self, draft: Draft, slots: int, lease: Lease) -> None:
         self._draft = draft
+        self._lease = lease
         self._held = draft.state.held
         self._slots = slots
         self._progress: dict[AttemptRef, Progress] = {}
@@ -69,9 +83,14 @@ class Attempts:
         # Attempts in READY, first come first served. One that was stopped meanwhile stays in the
         # queue and is passed over when its turn comes.
         self._ready: deque[AttemptRef] = deque()
-        # (when, attempt) of each SIGKILL that may become due. Entries of attempts that have ended
-        # stay until they come to the top.
+        # Exclusive ones that were ready while the lease did not allow to start them, in order.
+        self._without_lease: list[AttemptRef] = []
+        # Exclusive ones that occupy a slot: whose guards wait for renewals.
+        self._guarded: dict[AttemptRef, None] = {}
+        # (when, attempt) of each SIGKILL, and of each timeout, that may become due. Entries of
+        # attempts that have ended stay until they come to the top.
         self._kills: list[tuple[int, AttemptRef]] = []
+        self._timeouts: list[tuple[int, AttemptRef]] = []
         self._reports: list[AttemptReport] = []
 
     @property
@@ -183,16 +202,19 @@ class Attempts:
         if progress is None or progress.phase is not Phase.STARTING:
             return
         progress.phase = Phase.SPAWNED
+        at_ms = item.at_ms or now_ms
         self._draft.emit(
             AttemptSpawned(
                 ref=ref,
                 pid=item.pid,
                 start_ticks=item.start_ticks,
-                at_ms=item.at_ms or now_ms,
+                at_ms=at_ms,
                 port=item.port,
             )
         )
         held = self._held[ref]
+        if held.order.spec.timeout_ms:
+            heapq.heappush(self._timeouts, (at_ms + held.order.spec.timeout_ms, ref))
         if held.state is AttemptState.STOPPING:
             self._terminate(ref, now_ms)
             return
@@ -223,6 +245,8 @@ class Attempts:
             return
         held = self._held[item.ref]
         own = ExitReason.SIGNALLED if item.signal else ExitReason.EXITED
+        if item.lease_ended:
+            own = ExitReason.LOST
         self._end(
             AttemptReport(
                 ref=item.ref,
@@ -233,13 +257,26 @@ class Attempts:
                 reason=held.stop_reason or own,
                 exit_code=0 if item.signal else item.exit_code,
                 signal=item.signal,
-                message=SHUT_DOWN if held.stop_reason is ExitReason.LOST else "",
+                message=_why_stopped(held, lease_ended=item.lease_ended),
                 stdout_bytes=item.stdout_bytes,
                 stderr_bytes=item.stderr_bytes,
             )
         )
 
     # -- time and slots -------------------------------------------------------------------------
+    def stop_overdue(self, now_ms: int) -> None:
+        """Stop whatever has outlived its timeout."""
+        while self._timeouts:
+            at_ms, ref = self._timeouts[0]
+            held = self._held.get(ref)
+            # One that has ended, or is told to stop already, has no timeout any more.
+            running = held is not None and held.state is AttemptState.RUNNING
+            if running and at_ms > now_ms:
+                return
+            heapq.heappop(self._timeouts)
+            if running:
+                self.stop(ref, ExitReason.TIMED_OUT, now_ms)
+
     def kill_overdue(self, now_ms: int) -> None:
         """SIGKILL for whatever has outlived its stop grace."""
         while self._kills:
@@ -253,20 +290,43 @@ class Attempts:
             if stopping:
                 self._draft.ask(Terminate(ref=ref, force=True))
 
-    def next_kill_ms(self) -> int | None:
-        """When `kill_overdue` may next have something to do."""
-        return self._kills[0][0] if self._kills else None
+    def next_due_ms(self) -> int | None:
+        """When `stop_overdue` or `kill_overdue` may next have something to do."""
+        return min((heap[0][0] for heap in (self._timeouts, self._kills) if heap), default=None)
 
-    def fill_slots(self) -> None:
-        """Start whatever is ready, in order, while there are slots."""
+    def renew_leases(self) -> None:
+        """Tell the guards of exclusive attempts until when they may go on."""
+        for ref in self._guarded:
+            held = self._held[ref]
+            # Of a cluster that was left: the end of its lease stands, whatever another one says.
+            if not held.foreign:
+                end = self._lease.end_for(held.order.spec.stop_grace_ms)
+                self._draft.ask(RenewLease(ref=ref, lease_end=end))
+
+    def fill_slots(self, now_ms: int) -> None:
+        """Start whatever is ready, in order, while there are slots.
+
+        An exclusive attempt waits aside until the lease allows it, and is then the first.
+        """
+        if self._without_lease and self._lease.may_start(now_ms):
+            self._ready.extendleft(reversed(self._without_lease))
+            self._without_lease.clear()
         while self._ready and self._occupied < self._slots:
             ref = self._ready.popleft()
             progress = self._progress.get(ref)
             if progress is None or progress.phase is not Phase.READY:
                 continue
+            order = self._held[ref].order
+            end = None
+            if order.spec.exclusive:
+                if not self._lease.may_start(now_ms):
+                    self._without_lease.append(ref)
+                    continue
+                end = self._lease.end_for(order.spec.stop_grace_ms)
+                self._guarded[ref] = None
             progress.phase = Phase.STARTING
             self._occupied += 1
-            self._draft.ask(Spawn(order=self._held[ref].order))
+            self._draft.ask(Spawn(order=order, lease_end=end))
 
     def stop_grace_ms(self) -> int:
         """The longest time that something held may take to stop."""
@@ -330,15 +390,22 @@ class Attempts:
         occupied = sum(phase >= Phase.STARTING for phase in phases)
         if occupied != self._occupied or occupied > self._slots:
             raise violated(state, f"{occupied} slots taken, {self._occupied} counted")
-        if Phase.READY in phases and occupied < self._slots:
+        aside = set(self._without_lease)
+        if occupied < self._slots and any(
+            progress.phase is Phase.READY and ref not in aside
+            for ref, progress in self._progress.items()
+        ):
             raise violated(state, "something waits beside a free slot")
-        waiting = set(self._ready)
+        waiting = {*self._ready, *aside}
         for ref, progress in self._progress.items():
             held = self._held[ref]
             if (held.pid > 0) != (progress.phase is Phase.SPAWNED):
                 raise violated(state, f"attempt {ref} has pid {held.pid} in {progress.phase.name}")
             if progress.phase is Phase.READY and ref not in waiting:
                 raise violated(state, f"attempt {ref} is ready and not in the queue")
+            guarded = held.order.spec.exclusive and progress.phase >= Phase.STARTING
+            if guarded != (ref in self._guarded):
+                raise violated(state, f"attempt {ref} is exclusive and nobody guards it")
             if held.foreign and held.state is not AttemptState.STOPPING:
                 raise violated(state, f"attempt {ref} is another cluster's and {held.state}")
 
@@ -375,6 +442,7 @@ class Attempts:
         progress = self._progress.pop(report.ref)
         if progress.phase >= Phase.STARTING:
             self._occupied -= 1
+            self._guarded.pop(report.ref, None)
         if self._held[report.ref].foreign:
             self._drop(report.ref)
         else:
@@ -387,6 +455,18 @@ class Attempts:
     def _drop(self, ref: AttemptRef) -> None:
         self._draft.emit(AttemptForgotten(ref=ref))
         self._draft.ask(Forget(ref=ref))
+
+
+def _why_stopped(held: Held, *, lease_ended: bool) -> str:
+    """What a person reads of an end that the process did not choose; empty where it did."""
+    if held.stop_reason is ExitReason.LOST:
+        return SHUT_DOWN
+    if held.stop_reason is ExitReason.TIMED_OUT:
+        limit_ms = held.order.spec.timeout_ms
+        if limit_ms and held.stopping_at_ms - held.started_at_ms >= limit_ms:
+            return f"it was still running after its timeout of {limit_ms} ms"
+        return "the time for its job was over"
+    return LEASE_ENDED if lease_ended and held.stop_reason is None else ""
 
 
 def _running(held: Held, progress: Progress) -> AttemptReport:

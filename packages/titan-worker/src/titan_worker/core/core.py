@@ -17,6 +17,7 @@ from titan_proto.limits import REPORTS_PER_FRAME
 from titan_proto.messages import (
     AttemptOrder,
     AttemptReports,
+    HeartbeatAck,
     Join,
     Joined,
     Leave,
@@ -44,6 +45,7 @@ from titan_worker.core.inputs import (
     WorkspaceFailed,
     WorkspaceReady,
 )
+from titan_worker.core.lease import Lease
 from titan_worker.core.reconcile import Standing, standing
 from titan_worker.core.records import ClusterBound
 from titan_worker.core.state import WorkerState
@@ -85,7 +87,8 @@ class WorkerCore:
         self.state = state
         self._config = config
         self._draft = Draft(state)
-        self._attempts = Attempts(self._draft, config.slots)
+        self._lease = Lease()
+        self._attempts = Attempts(self._draft, config.slots, self._lease)
         self._boot_id = ""
         self._link = Link.DOWN
         self._heartbeat_ms = 0
@@ -117,6 +120,7 @@ class WorkerCore:
             StartAttempts: self._start,
             StopAttempts: self._stop,
             ReportAcks: self._acked,
+            HeartbeatAck: self._heartbeat_acked,
         }
 
     # -- the turn -------------------------------------------------------------------------------
@@ -128,8 +132,10 @@ class WorkerCore:
         """Once per turn, after its inputs: due timers, free slots, then everything to be said."""
         if self._gone:
             return
+        self._attempts.stop_overdue(now_ms)
         self._attempts.kill_overdue(now_ms)
-        self._attempts.fill_slots()
+        self._attempts.fill_slots(now_ms)
+        self._give_up_silent(now_ms)
         if self._link is Link.UP:
             reports = self._attempts.take_reports()
             for start in range(0, len(reports), REPORTS_PER_FRAME):
@@ -147,7 +153,9 @@ class WorkerCore:
         """When `settle` must be called even if nothing comes in."""
         if self._gone:
             return None
-        due = [self._attempts.next_kill_ms(), self._leave_by_ms]
+        due = [self._attempts.next_due_ms(), self._leave_by_ms]
+        if self._link is not Link.DOWN:
+            due.append(self._lease.silent_at_ms())
         if self._link is Link.UP:
             due.append(self._next_beat_ms)
         return min((at_ms for at_ms in due if at_ms is not None), default=None)
@@ -168,6 +176,7 @@ class WorkerCore:
         if not self._accept(item.cluster_id, item.term, now_ms):
             return
         config = self._config
+        self._lease.join(now_ms)
         self._send(
             Join(
                 worker_id=self._worker_id(),
@@ -213,6 +222,7 @@ class WorkerCore:
     def _from_master(self, item: FromMaster, now_ms: int) -> None:
         # After a hang-up a link may still deliver what it had received before.
         if self._link is not Link.DOWN:
+            self._lease.heard(now_ms)
             self._routes[type(item.message)](item.message, now_ms)
 
     def _joined(self, message: Joined, now_ms: int) -> None:
@@ -225,6 +235,8 @@ class WorkerCore:
             self._attempts.stop(ref, ExitReason.CANCELLED, now_ms)
         self._attempts.forget(message.forget)
         self._attempts.report_everything()
+        self._lease.joined(message)
+        self._attempts.renew_leases()
 
     def _start(self, message: StartAttempts, now_ms: int) -> None:
         if not self._accept(self.state.cluster_id, message.term, now_ms):
@@ -260,6 +272,11 @@ class WorkerCore:
         del now_ms
         self._attempts.forget(message.refs)
 
+    def _heartbeat_acked(self, message: HeartbeatAck, now_ms: int) -> None:
+        del now_ms
+        if self._link is Link.UP and self._lease.acked(message):
+            self._attempts.renew_leases()
+
     def _accept(self, cluster_id: str, term: int, now_ms: int) -> bool:
         """Whether this master may be obeyed; remembers it if it is news, hangs up if it is old."""
         known = standing(self.state, cluster_id, term)
@@ -284,12 +301,19 @@ class WorkerCore:
         self._link = Link.DOWN
         self._draft.ask(HangUp(reason=reason))
 
+    def _give_up_silent(self, now_ms: int) -> None:
+        """A link on which nothing is heard may be open at one end only: dial again."""
+        at_ms = None if self._link is Link.DOWN else self._lease.silent_at_ms()
+        if at_ms is not None and now_ms >= at_ms:
+            self._hang_up(f"nothing was heard for {now_ms - self._lease.heard_ms} ms")
+
     def _beat(self, now_ms: int) -> None:
         # From now, not from when it was due: after a pause one heartbeat says it all.
         self._next_beat_ms = now_ms + self._heartbeat_ms
         self._send(
             WorkerStatus(
                 running=self._attempts.occupied,
+                beat=self._lease.beat(now_ms),
                 cpu_permille=self._usage.cpu_permille,
                 memory_used_bytes=self._usage.memory_used_bytes,
                 memory_total_bytes=self._usage.memory_total_bytes,

@@ -21,14 +21,35 @@ class Prepare(Struct, frozen=True, kw_only=True):
     order: AttemptOrder
 
 
+class LeaseEnd(Struct, frozen=True, kw_only=True):
+    """What ends an exclusive attempt if its worker does not say otherwise in time.
+
+    On the worker's clock. Whoever guards the process obeys it also when the worker stands still.
+    """
+
+    term_at_ms: int
+    """SIGTERM to all of it ..."""
+    kill_at_ms: int
+    """... and SIGKILL to what is left."""
+
+
 class Spawn(Struct, frozen=True, kw_only=True):
     """Start the process. Answered by Spawned or SpawnFailed, later by Exited."""
 
     order: AttemptOrder
+    lease_end: LeaseEnd | None = None
+    """For an exclusive attempt: it is started under guard."""
+
+
+class RenewLease(Struct, frozen=True, kw_only=True):
+    """The guard of this exclusive attempt may wait longer."""
+
+    ref: AttemptRef
+    lease_end: LeaseEnd
 
 
 class Terminate(Struct, frozen=True, kw_only=True):
-    """SIGTERM to the attempt's group; with `force`, SIGKILL."""
+    """SIGTERM to everything that the attempt has started; with `force`, SIGKILL."""
 
     ref: AttemptRef
     force: bool
@@ -54,7 +75,7 @@ class Forget(Struct, frozen=True, kw_only=True):
 
 
 class HangUp(Struct, frozen=True, kw_only=True):
-    """Close the link: what it says cannot be (an older term, another cluster)."""
+    """Close the link: what it says cannot be (an older term), or it has gone silent."""
 
     reason: str
 
@@ -63,4 +84,15 @@ class Exit(Struct, frozen=True, kw_only=True):
     """The process may end now."""
 
 
-Effect = Send | Prepare | Spawn | Terminate | AbandonPrepare | Probe | Forget | HangUp | Exit
+Effect = (
+    Send
+    | Prepare
+    | Spawn
+    | RenewLease
+    | Terminate
+    | AbandonPrepare
+    | Probe
+    | Forget
+    | HangUp
+    | Exit
+)

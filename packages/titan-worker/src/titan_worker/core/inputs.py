@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import Joined, ReportAcks, StartAttempts, StopAttempts
+from titan_proto.messages import HeartbeatAck, Joined, ReportAcks, StartAttempts, StopAttempts
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class LinkDown(Struct, frozen=True, kw_only=True):
 class FromMaster(Struct, frozen=True, kw_only=True):
     """A message of the master on the present link."""
 
-    message: Joined | StartAttempts | StopAttempts | ReportAcks
+    message: Joined | StartAttempts | StopAttempts | ReportAcks | HeartbeatAck
 
 
 class WorkspaceReady(Struct, frozen=True, kw_only=True):
@@ -63,7 +63,10 @@ class SpawnFailed(Struct, frozen=True, kw_only=True):
 
 
 class Exited(Struct, frozen=True, kw_only=True):
-    """The attempt's first process has ended and its group is gone."""
+    """The attempt's first process has ended and its group is gone.
+
+    Of an exclusive attempt, or one that was told to stop, everything is gone that it started.
+    """
 
     ref: AttemptRef
     exit_code: int
@@ -71,6 +74,8 @@ class Exited(Struct, frozen=True, kw_only=True):
     signal: int
     stdout_bytes: int
     stderr_bytes: int
+    lease_ended: bool = False
+    """The guard of an exclusive attempt stopped it: no renewal came in time."""
 
 
 class ProbeAnswered(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """What a process host promises; the engine knows this face alone.
 
-A host starts processes in groups of their own, signals whole groups, and says when one has ended.
+A host starts processes in groups of their own, signals all that came of them, and says when one
+has ended.
 It never decides: when to start and when to stop is the core's business.
 """
 
@@ -27,6 +28,13 @@ class LaunchPlan(NamedTuple):
     """Files that the process itself appends to."""
 
 
+class GuardTimes(NamedTuple):
+    """When a guarded process is ended if nothing else is said, on the machine's steady clock."""
+
+    term_at_s: float
+    kill_at_s: float
+
+
 class SpawnError(Exception):
     """The process could not be started; the text is for people."""
 
@@ -36,6 +44,10 @@ class Exit(NamedTuple):
 
     exit_code: int
     signal: int
+    lease_ended: bool = False
+    """Its guard stopped it, because nobody had said that it may go on."""
+    problem: str = ""
+    """For people: it never became the program it was to be, and its start was not told."""
 
 
 OnStarted = Callable[[AttemptRef, ProcessIdentity], None]
@@ -43,13 +55,25 @@ OnExit = Callable[[AttemptRef, Exit], None]
 
 
 class ProcessHost(Protocol):
-    """Where attempts run. Of each it tells the start, then the end."""
+    """Where attempts run. Of each it tells the start, then the end.
 
-    def spawn(self, ref: AttemptRef, plan: LaunchPlan) -> None:
-        """Start the attempt's first process in a group of its own. Raises SpawnError."""
+    Nothing that an attempt has started outlives it, wherever it went. The end of one that was told
+    to stop, or is guarded, is told when all of it is gone; of one that ended by itself what has left
+    its group may go a moment after.
+    """
+
+    def spawn(self, ref: AttemptRef, plan: LaunchPlan, guard: GuardTimes | None) -> None:
+        """Start the attempt's first process in a group of its own. Raises SpawnError.
+
+        With `guard` under a guard, which ends it at these times whether or not this process is able
+        to do anything, and at once when this process is gone.
+        """
+
+    def renew(self, ref: AttemptRef, guard: GuardTimes) -> None:
+        """The attempt's guard may wait longer; nothing if there is none."""
 
     def terminate(self, ref: AttemptRef, *, force: bool) -> None:
-        """SIGTERM to the attempt's group, with `force` SIGKILL; nothing if it is not running."""
+        """SIGTERM to all of the attempt, with `force` SIGKILL; nothing if it is not running."""
 
     def kill_all(self) -> None:
-        """SIGKILL to every group, now. Their ends are still told."""
+        """SIGKILL to all of every attempt, now. Their ends are still told."""

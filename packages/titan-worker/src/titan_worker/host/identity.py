@@ -29,6 +29,7 @@ class ProcessStat(NamedTuple):
     """One letter; Z and X are dead."""
     parent: int
     group: int
+    session: int
     start_ticks: int
 
     @property
@@ -61,6 +62,7 @@ def read_stat(pid: int) -> ProcessStat | None:
         state=fields[0].decode(),
         parent=int(fields[1]),
         group=int(fields[2]),
+        session=int(fields[3]),
         start_ticks=int(fields[19]),
     )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from titan_proto.ids import AttemptRef
+from titan_worker.host.census import open_exactly
 from titan_worker.host.identity import ProcessIdentity, ProcessStat, list_pids, read_stat
 
 MARK: Final = "TITAN_WORKER_HOME"
@@ -29,6 +30,7 @@ MARKS: Final = (MARK, "TITAN_RUN_ID", "TITAN_JOB_ID", "TITAN_ATTEMPT")
 _MARKS: Final = tuple(map(os.fsencode, MARKS))
 _LOG: Final = logging.getLogger(__name__)
 _PASSES: Final = 10
+_EXEC_S: Final = 0.002
 _GONE_WITHIN_MS: Final = 5_000
 
 
@@ -74,12 +76,25 @@ def _marked(is_meant: Callable[[tuple[bytes, ...]], bool]) -> set[ProcessIdentit
         if pid in ours:
             continue
         stat = read_stat(pid)
-        if stat is None or not stat.is_alive:
+        if stat is None or not stat.is_alive or stat.group == 0:  # the kernel's own have none
             continue
-        environment = _environment(pid)
-        if is_meant(tuple(environment.get(mark, b"") for mark in _MARKS)):
+        if is_meant(_marks(pid)):
             found.add(ProcessIdentity(pid, stat.start_ticks))
     return found
+
+
+def attempt_of(pid: int, home: str) -> AttemptRef | None:
+    """Which attempt of the worker at `home` this process says to belong to, if to any."""
+    found, run_id, job_id, number = map(os.fsdecode, _marks(pid))
+    if found != home or not number.isdecimal():
+        return None
+    return AttemptRef(run_id, job_id, int(number))
+
+
+def _marks(pid: int) -> tuple[bytes, ...]:
+    """The values of ``MARKS`` in its environment; empty ones where it has none."""
+    environment = _environment(pid)
+    return tuple(environment.get(mark, b"") for mark in _MARKS)
 
 
 def _recorded(recorded: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
@@ -97,10 +112,14 @@ def _environment(pid: int) -> dict[bytes, bytes]:
     try:
         if path.stat().st_uid != os.geteuid():
             return {}
-        entries = (path / "environ").read_bytes().split(b"\0")
+        text = (path / "environ").read_bytes()
+        if not text:
+            # Caught in the middle of its exec, perhaps: it has none for that moment.
+            time.sleep(_EXEC_S)
+            text = (path / "environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return {}
-    pairs = (entry.partition(b"=") for entry in entries)
+    pairs = (entry.partition(b"=") for entry in text.split(b"\0"))
     return {name: value for name, _, value in pairs}
 
 
@@ -121,7 +140,7 @@ def _kill(identities: Iterable[ProcessIdentity]) -> None:
     with contextlib.ExitStack() as stack:
         waiting: set[int] = set()
         for identity in identities:
-            pidfd = _open(identity)
+            pidfd = open_exactly(identity)
             if pidfd is None:
                 continue
             stack.callback(os.close, pidfd)
@@ -133,20 +152,6 @@ def _kill(identities: Iterable[ProcessIdentity]) -> None:
             for pidfd, _event in poller.poll(left_s * 1000):
                 poller.unregister(pidfd)
                 waiting.discard(pidfd)
-
-
-def _open(identity: ProcessIdentity) -> int | None:
-    """A pidfd of exactly this process, or None if it is gone."""
-    try:
-        pidfd = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
-        return None
-    # Looked at after opening: from here on the descriptor cannot come to mean another process.
-    stat = read_stat(identity.pid)
-    if stat is None or stat.start_ticks != identity.start_ticks:
-        os.close(pidfd)
-        return None
-    return pidfd
 
 
 def _kill_one(pidfd: int, identity: ProcessIdentity) -> None:

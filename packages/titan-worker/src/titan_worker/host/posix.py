@@ -1,7 +1,8 @@
-"""Processes on Linux: started in a session of their own, ended as a group, awaited by pidfd.
+"""Processes on Linux: started in a session of their own, ended with all they started, awaited by pidfd.
 
 There is no thread per child and no code between fork and exec. Everything happens on the loop's
-thread. Called by the engine alone.
+thread, but for the look at every process, which is done only after something ended or is to end.
+Called by the engine alone.
 
 `os.posix_spawn` costs half of what `subprocess.Popen` does here (0.08 against 0.16 ms). It cannot
 set a working folder, so the worker steps into the attempt's folder for the moment of the call; the
@@ -11,6 +12,11 @@ relative path.
 A start is told a few milliseconds late, or together with the end if that comes first: while a
 process is still loading its program, the kernel makes whoever asks for its start time wait (0.3 ms,
 a third of what a short job costs), and of short jobs one report is enough.
+
+An attempt's group is signalled by its number. What has left the group is found among the
+descendants of the first process, or, once its parents are gone, among our own children: this
+process is a subreaper. An exclusive attempt is started by ``stub.py``, its guard, which does both
+for it.
 """
 
 from __future__ import annotations
@@ -20,13 +26,27 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from titan_proto.ids import AttemptRef
-from titan_worker.host.base import Exit, LaunchPlan, OnExit, OnStarted, SpawnError
-from titan_worker.host.identity import ProcessIdentity, list_pids, read_stat
+from titan_worker.host.base import Exit, GuardTimes, LaunchPlan, OnExit, OnStarted, SpawnError
+from titan_worker.host.census import (
+    Census,
+    be_subreaper,
+    is_subreaper,
+    signal_exactly,
+    take_census,
+)
+from titan_worker.host.guard import Guard
+from titan_worker.host.identity import ProcessIdentity, ProcessStat, read_stat
+from titan_worker.host.strays import Stray, Strays
 
 _LOG: Final = logging.getLogger(__name__)
 _LOG_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -42,36 +62,92 @@ _SIGNALS_DEFAULT: Final = (
     signal.SIGTERM,
 )
 _TELL_AFTER_S: Final = 0.005
-_GROUP_CHECK_S: Final = 0.002
-_GROUP_CHECK_MAX_S: Final = 0.1
-_GROUP_GONE_WITHIN_S: Final = 5.0
+_LOOK_MIN_S: Final = 0.002
+_LOOK_MAX_S: Final = 0.1
+"""Looks at every process follow each other faster or slower while something has to go."""
+_LOOK_AFTER_END_S: Final = 1.0
+"""How long what an attempt that ended by itself has left outside its group may live on."""
+_LOOK_NOW_AND_THEN_S: Final = 5.0
+"""While something runs: dead strays are to be waited for."""
+_GONE_WITHIN_S: Final = 5.0
+_CLEAN_UPS: Final = 100
+_CLEAN_UP_S: Final = 0.01
 
 
 class _Child:
     """A first process that has not been waited for: while that holds its pid is its own."""
 
-    __slots__ = ("pid", "pidfd", "ref", "telling")
+    __slots__ = (
+        "guard",
+        "pid",
+        "pidfd",
+        "ref",
+        "start_ticks",
+        "stopped_by",
+        "telling",
+        "warned",
+    )
 
-    def __init__(self, ref: AttemptRef, pid: int, pidfd: int) -> None:
+    def __init__(self, ref: AttemptRef, pid: int, pidfd: int, guard: Guard | None) -> None:
         self.ref = ref
         self.pid = pid
+        """Of an exclusive attempt: its guard's."""
         self.pidfd = pidfd
+        self.guard = guard
+        self.start_ticks = 0
+        """0 until its start has been told."""
+        self.stopped_by = 0
+        """The strongest signal that was asked for."""
         self.telling: asyncio.TimerHandle | None = None
         """Until its start has been told."""
+        self.warned: set[ProcessIdentity] = set()
+        """What has had its SIGTERM outside the group."""
+
+
+class _Leaving(NamedTuple):
+    """A first process is gone, and the attempt's end not told yet: something may be left of it."""
+
+    child: _Child
+    how: Exit
+    look: int
+    """Only a look that began after this one counts."""
+    deadline_s: float
 
 
 class PosixHost:
     """The ProcessHost of this machine."""
 
     def __init__(
-        self, *, loop: asyncio.AbstractEventLoop, on_started: OnStarted, on_exit: OnExit
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        home: str,
+        on_started: OnStarted,
+        on_exit: OnExit,
     ) -> None:
         self._loop = loop
         self._on_started = on_started
         self._on_exit = on_exit
         self._children: dict[AttemptRef, _Child] = {}
+        self._leaving: dict[AttemptRef, _Leaving] = {}
+        self._strays = Strays(home)
+        # A thread of its own: those of the loop may be busy for long with copies of large files.
+        self._observer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="census")
+        self._looks = 0
+        self._is_looking = False
+        self._look_again_s = 0.0
+        """When the next look is due that was asked for during one; 0: none was."""
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._pause_s = _LOOK_MIN_S
+        self._is_closed = False
         self._stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._was_subreaper = is_subreaper()
+        if not be_subreaper(wanted=True):
+            _LOG.warning(
+                "no_subreaper why=this system has none: what leaves its job is found by its "
+                "environment alone"
+            )
         _keep_descriptors()
 
     @property
@@ -79,33 +155,63 @@ class PosixHost:
         """First processes not yet waited for."""
         return len(self._children)
 
-    def spawn(self, ref: AttemptRef, plan: LaunchPlan) -> None:
+    # -- starting -------------------------------------------------------------------------------
+    def spawn(self, ref: AttemptRef, plan: LaunchPlan, guard: GuardTimes | None) -> None:
         """Start the attempt's first process in a session of its own. Raises SpawnError."""
-        pid = self._start(plan)
+        if guard is None:
+            keeper, pid = None, self._start(plan, plan.program, plan.argv)
+        else:
+            keeper, pid = self._start_guarded(plan, guard)
         try:  # it has not been waited for, so the number is surely its own
             pidfd = os.pidfd_open(pid)
         except OSError as error:  # no descriptor is left: nobody could ever hear of its end
-            _signal_group(pid, signal.SIGKILL)
+            if keeper is None:
+                _signal_group(pid, signal.SIGKILL)
+            else:
+                keeper.close()  # it ends its job, and then itself
             os.waitpid(pid, 0)
             raise SpawnError(f"cannot watch process {pid}: {error.strerror}") from error
-        child = self._children[ref] = _Child(ref, pid, pidfd)
+        child = self._children[ref] = _Child(ref, pid, pidfd, keeper)
         self._loop.add_reader(pidfd, self._first_process_ended, child)
-        child.telling = self._loop.call_later(_TELL_AFTER_S, self._tell_start, child)
+        if keeper is None:
+            child.telling = self._loop.call_later(_TELL_AFTER_S, self._tell_start, child)
+        else:
+            self._loop.add_reader(keeper.fileno(), self._hear, child, keeper)
 
-    def _start(self, plan: LaunchPlan) -> int:
-        """The pid of the new process."""
+    def _start_guarded(self, plan: LaunchPlan, times: GuardTimes) -> tuple[Guard, int]:
+        try:
+            guard = Guard()
+        except OSError as error:
+            raise SpawnError(_explain(plan, error)) from error
+        try:
+            pid = self._start(plan, sys.executable, guard.argv(plan, times), guard.handed)
+        except SpawnError:
+            guard.close()
+            raise
+        guard.started()
+        return guard, pid
+
+    def _start(
+        self,
+        plan: LaunchPlan,
+        program: str,
+        argv: tuple[str, ...],
+        *handed: tuple[int, int],
+    ) -> int:
+        """The pid of the new process; `handed`: what else it is given, as (ours, its)."""
         opened: list[int] = []
         try:
             opened.append(os.open(plan.stdout, _LOG_FLAGS, _LOG_MODE))
             opened.append(os.open(plan.stderr, _LOG_FLAGS, _LOG_MODE))
             os.chdir(plan.folder)
-            # All descriptors of this process but these three close at exec: Python opens them
-            # so, and those the worker was started with have been set so.
+            # All descriptors of this process but these close at exec: Python opens them so, and
+            # those the worker was started with have been set so.
             return os.posix_spawn(
-                plan.program,
-                plan.argv,
+                program,
+                argv,
                 plan.env,
                 file_actions=(
+                    *((os.POSIX_SPAWN_DUP2, mine, its) for mine, its in handed),
                     (os.POSIX_SPAWN_DUP2, self._stdin, 0),
                     (os.POSIX_SPAWN_DUP2, opened[0], 1),
                     (os.POSIX_SPAWN_DUP2, opened[1], 2),
@@ -121,41 +227,84 @@ class PosixHost:
             for fd in opened:
                 os.close(fd)
 
+    def _tell_start(self, child: _Child) -> None:
+        child.telling = None
+        stat = read_stat(child.pid)
+        assert stat is not None  # until it is waited for, /proc shows it, dead or alive
+        child.start_ticks = stat.start_ticks
+        self._strays.attempt_started(stat.start_ticks)
+        self._on_started(child.ref, ProcessIdentity(child.pid, stat.start_ticks))
+
+    # -- guards ---------------------------------------------------------------------------------
+    def renew(self, ref: AttemptRef, guard: GuardTimes) -> None:
+        """The attempt's guard may wait longer; nothing if there is none."""
+        child = self._children.get(ref)
+        if child is not None and child.guard is not None:
+            child.guard.renew(guard)
+
+    def _hear(self, child: _Child, guard: Guard) -> None:
+        """The guard says that the job runs, or how it ended: that counts once it is gone itself."""
+        if not guard.hear():
+            self._loop.remove_reader(guard.fileno())
+        if guard.has_begun and not child.start_ticks:
+            self._tell_start(child)
+
+    # -- stopping -------------------------------------------------------------------------------
     def terminate(self, ref: AttemptRef, *, force: bool) -> None:
-        """SIGTERM to the attempt's group, with `force` SIGKILL; nothing if it is not running."""
+        """SIGTERM to all of the attempt, with `force` SIGKILL; nothing if it is not running."""
         child = self._children.get(ref)
         if child is None:
             return
+        child.stopped_by = signal.SIGKILL if force else signal.SIGTERM
+        if child.guard is not None:
+            _signal_group(child.pid, signal.SIGCONT)
+            if force:
+                child.guard.kill()
+            else:
+                child.guard.terminate()
+            return
         if force:
             _signal_group(child.pid, signal.SIGKILL)
-            return
-        _signal_group(child.pid, signal.SIGTERM)
-        _signal_group(child.pid, signal.SIGCONT)  # a stopped process would never see the SIGTERM
+        else:
+            _signal_group(child.pid, signal.SIGTERM)
+            # A stopped process would never see the SIGTERM.
+            _signal_group(child.pid, signal.SIGCONT)
+        self._look_within(0.0)
 
     def kill_all(self) -> None:
-        """SIGKILL to every group, now. Their ends are still told."""
-        for child in self._children.values():
-            _signal_group(child.pid, signal.SIGKILL)
+        """SIGKILL to all of every attempt, now. Their ends are still told."""
+        for ref in list(self._children):
+            self.terminate(ref, force=True)
 
     def close(self) -> None:
         """Kill and await what still runs, without telling anybody; give the descriptors back."""
+        self._is_closed = True
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+        self._observer.shutdown(wait=False, cancel_futures=True)
         self.kill_all()
         for child in self._children.values():
             if child.telling is not None:
                 child.telling.cancel()
             self._loop.remove_reader(child.pidfd)
-            os.close(child.pidfd)
-            os.waitpid(child.pid, 0)
+            _await_end(child)
+            if child.guard is not None:
+                self._loop.remove_reader(child.guard.fileno())
+                child.guard.close()
         self._children.clear()
+        for _ in range(_CLEAN_UPS):
+            census = take_census()
+            strays, dead = self._strays.find(census, known=(), running={})
+            self._kill_strays(census, strays)
+            if not strays and not dead:
+                break
+            time.sleep(_CLEAN_UP_S)
+        if not self._was_subreaper:
+            be_subreaper(wanted=False)
         os.close(self._stdin)
         os.close(self._home)
 
-    def _tell_start(self, child: _Child) -> None:
-        child.telling = None
-        stat = read_stat(child.pid)
-        assert stat is not None  # until it is waited for, /proc shows it, dead or alive
-        self._on_started(child.ref, ProcessIdentity(child.pid, stat.start_ticks))
-
+    # -- ends -----------------------------------------------------------------------------------
     def _first_process_ended(self, child: _Child) -> None:
         if child.telling is not None:
             child.telling.cancel()
@@ -168,25 +317,122 @@ class PosixHost:
         del self._children[child.ref]
         code = os.waitstatus_to_exitcode(status)
         how = Exit(code, 0) if code >= 0 else Exit(0, -code)
-        if _group_exists(child.pid):
-            deadline = self._loop.time() + _GROUP_GONE_WITHIN_S
-            self._loop.call_later(
-                _GROUP_CHECK_S, self._await_group, child, how, _GROUP_CHECK_S, deadline
-            )
+        if child.guard is not None:
+            self._hear(child, child.guard)
+            how = child.guard.verdict(how)
+            self._loop.remove_reader(child.guard.fileno())
+            child.guard.close()
+        was_cut_short = child.guard is not None and not child.guard.has_finished
+        if child.stopped_by or was_cut_short or _group_exists(child.pid):
+            deadline_s = self._loop.time() + _GONE_WITHIN_S
+            self._leaving[child.ref] = _Leaving(child, how, self._looks, deadline_s)
+            self._look_within(0.0)
         else:
+            self._look_within(_LOOK_AFTER_END_S)
             self._on_exit(child.ref, how)
 
-    def _await_group(self, child: _Child, how: Exit, waited_s: float, deadline: float) -> None:
-        """Tell the end once nothing of the group executes any more."""
-        if _group_exists(child.pid) and _group_executes(child.pid):
-            # A member may have forked while the first signal went round.
-            _signal_group(child.pid, signal.SIGKILL)
-            if self._loop.time() < deadline:
-                wait_s = min(waited_s * 2, _GROUP_CHECK_MAX_S)
-                self._loop.call_later(wait_s, self._await_group, child, how, wait_s, deadline)
+    # -- looking at every process ---------------------------------------------------------------
+    def _look_within(self, wait_s: float) -> None:
+        """Look so soon, or sooner if that is planned already."""
+        when_s = self._loop.time() + wait_s
+        if self._is_closed:
+            return
+        if self._is_looking:  # what it sees may be older than what is to be seen
+            self._look_again_s = min(when_s, self._look_again_s or when_s)
+            return
+        if self._look_timer is not None:
+            if self._look_timer.when() <= when_s:
                 return
-            _LOG.warning("leftovers_remain attempt=%s group=%d", child.ref, child.pid)
-        self._on_exit(child.ref, how)
+            self._look_timer.cancel()
+        self._look_timer = self._loop.call_at(when_s, self._look)
+
+    def _look(self) -> None:
+        self._look_timer = None
+        self._is_looking = True
+        self._looks += 1
+        future = self._loop.run_in_executor(self._observer, take_census)
+        future.add_done_callback(partial(self._looked, self._looks))
+
+    def _looked(self, look: int, future: asyncio.Future[Census]) -> None:
+        self._is_looking = False
+        if self._look_again_s:
+            self._look_timer = self._loop.call_at(self._look_again_s, self._look)
+            self._look_again_s = 0.0
+        if self._is_closed or future.cancelled():
+            return
+        try:
+            census = future.result()
+        except OSError as error:  # no descriptor is left just now
+            _LOG.warning("processes_unseen why=%s", error.strerror)
+            self._look_within(_LOOK_MAX_S)
+            return
+        for child in self._children.values():
+            if child.stopped_by and child.guard is None:
+                self._signal_descendants(census, child)
+        running = {ref: child.start_ticks for ref, child in self._children.items()}
+        known = {child.pid for child in self._children.values()}
+        strays, dead = self._strays.find(census, known=known, running=running)
+        self._kill_strays(census, strays)
+        for leaving in list(self._leaving.values()):
+            self._see_off(leaving, look, census, strays, dead)
+        self._plan_next_look(is_going=any(stray.is_doomed for stray in strays) or dead > 0)
+
+    def _plan_next_look(self, *, is_going: bool) -> None:
+        if is_going or self._leaving:
+            self._look_within(self._pause_s)
+            self._pause_s = min(self._pause_s * 2, _LOOK_MAX_S)
+            return
+        self._pause_s = _LOOK_MIN_S
+        if self._children:
+            self._look_within(_LOOK_NOW_AND_THEN_S)
+
+    def _signal_descendants(self, census: Census, child: _Child) -> None:
+        """What a stopped attempt's processes have started beside its group."""
+        for stat in census.below(child.pid):
+            if stat.group != child.pid:
+                self._stop_one(stat, child)
+
+    def _kill_strays(self, census: Census, strays: list[Stray]) -> None:
+        killed = 0
+        for stray in strays:
+            owner = self._children.get(stray.ref) if stray.ref is not None else None
+            for stat in (stray.stat, *census.below(stray.stat.pid)):
+                if stray.is_doomed:
+                    signal_exactly(stat, signal.SIGKILL)
+                    killed += 1
+                elif owner is not None and owner.stopped_by:
+                    self._stop_one(stat, owner)
+        if killed:
+            _LOG.info("strays_killed count=%d", killed)
+
+    def _stop_one(self, stat: ProcessStat, child: _Child) -> None:
+        identity = ProcessIdentity(stat.pid, stat.start_ticks)
+        if child.stopped_by == signal.SIGKILL:
+            signal_exactly(stat, signal.SIGKILL)
+        elif identity not in child.warned:
+            child.warned.add(identity)
+            signal_exactly(stat, signal.SIGTERM, signal.SIGCONT)
+
+    def _see_off(
+        self, leaving: _Leaving, look: int, census: Census, strays: list[Stray], dead: int
+    ) -> None:
+        """Tell an attempt's end once nothing of it executes any more."""
+        ref, group = leaving.child.ref, leaving.child.pid
+        is_group_alive = census.executes(group) and _group_exists(group)
+        if is_group_alive:
+            # A member may have forked while the first signal went round.
+            _signal_group(group, signal.SIGKILL)
+        is_left = (
+            is_group_alive
+            or dead > 0  # it may have let go of more while we looked
+            or any(stray.is_doomed and stray.ref in {None, ref} for stray in strays)
+        )
+        if look <= leaving.look or is_left:
+            if self._loop.time() < leaving.deadline_s:
+                return
+            _LOG.warning("leftovers_remain attempt=%s group=%d", ref, group)
+        del self._leaving[ref]
+        self._on_exit(ref, leaving.how)
 
 
 def _keep_descriptors() -> None:
@@ -219,10 +465,14 @@ def _group_exists(group: int) -> bool:
     return True
 
 
-def _group_executes(group: int) -> bool:
-    """Whether a member of the group is alive. Looks at every process: for rare moments only."""
-    stats = (read_stat(pid) for pid in list_pids())
-    return any(stat.group == group and stat.is_alive for stat in stats if stat is not None)
+def _await_end(child: _Child) -> None:
+    """Wait for a first process that was killed, for a guard only so long."""
+    poller = select.poll()
+    poller.register(child.pidfd, select.POLLIN)
+    if child.guard is not None and not poller.poll(_GONE_WITHIN_S * 1000):
+        _signal_group(child.pid, signal.SIGKILL)
+    os.close(child.pidfd)
+    os.waitpid(child.pid, 0)
 
 
 def _explain(plan: LaunchPlan, error: OSError | ValueError) -> str:

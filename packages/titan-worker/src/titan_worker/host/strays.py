@@ -1,0 +1,86 @@
+"""What jobs let go of: descendants that left their group and whose parents are gone.
+
+This process is their subreaper, so they become its children. Says whose they are and which of them
+nobody may need any more; waits for dead ones. Never touches a child that this process started itself.
+Called by the process host.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from titan_proto.ids import AttemptRef
+from titan_worker.host.census import Census
+from titan_worker.host.identity import ProcessStat
+from titan_worker.host.orphans import attempt_of
+
+
+class Stray(NamedTuple):
+    """One of them, alive."""
+
+    stat: ProcessStat
+    ref: AttemptRef | None
+    """Whose it says to be; None if it says nothing."""
+    is_doomed: bool
+    """Its attempt is over."""
+
+
+class Strays:
+    """The strays of one worker."""
+
+    def __init__(self, home: str) -> None:
+        self._home = home
+        self._session = os.getsid(0)
+        self._since_ticks = 0
+        """Since when there are attempts, and so may be strays; 0: there was none yet."""
+
+    def attempt_started(self, start_ticks: int) -> None:
+        """An attempt's first process began then."""
+        self._since_ticks = self._since_ticks or start_ticks
+
+    def find(
+        self, census: Census, *, known: Collection[int], running: Mapping[AttemptRef, int]
+    ) -> tuple[list[Stray], int]:
+        """The living ones, and how many dead ones were waited for.
+
+        `known`: the children that this process started for its attempts. `running`: attempts that
+        have not ended, and when they began.
+        """
+        living: list[Stray] = []
+        dead = 0
+        for stat in census.children(os.getpid()):
+            if stat.pid in known or not self._is_stray(stat):
+                continue
+            if not stat.is_alive:
+                dead += _wait_for(stat.pid)
+                continue
+            ref = attempt_of(stat.pid, self._home)
+            living.append(Stray(stat, ref, _is_doomed(stat, ref, running)))
+        return living, dead
+
+    def _is_stray(self, stat: ProcessStat) -> bool:
+        # A job has a session of its own and none of its descendants can come into ours: what is in
+        # it was started by this process itself, for itself.
+        return (
+            stat.session != self._session
+            and self._since_ticks > 0
+            and stat.start_ticks >= self._since_ticks
+        )
+
+
+def _is_doomed(
+    stat: ProcessStat, ref: AttemptRef | None, running: Mapping[AttemptRef, int]
+) -> bool:
+    if ref is not None:
+        return ref not in running
+    # It has thrown its marks away. It can only be of an attempt that began before it did.
+    return all(start_ticks > stat.start_ticks for start_ticks in running.values())
+
+
+def _wait_for(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
