@@ -284,6 +284,25 @@ def test_a_timeout_counts_from_the_start_of_the_process(world):
     assert len(effects(world.turn(after_ms=1), Terminate)) == 1
 
 
+def test_an_end_in_time_is_heard_before_a_worker_that_slept_looks_at_its_clock(world):
+    """Found by the simulator, seed 278: a success was taken for a timeout."""
+    world.running_jobs(world.order("a", timeout_ms=700))
+    assert effects(world.turn(after_ms=60_000), Terminate) == []
+
+    (record,) = world.turn(world.exited("a", code=0)).records
+    assert record.report.reason is ExitReason.EXITED
+
+
+def test_a_worker_that_slept_stops_what_really_is_overdue_a_moment_later(world):
+    world.running_jobs(world.order("a", timeout_ms=700))
+    world.turn(after_ms=60_000)
+
+    assert effects(world.turn(after_ms=199), Terminate) == []
+    assert effects(world.turn(after_ms=1), Terminate) == [
+        Terminate(ref=world.ref("a"), force=False)
+    ]
+
+
 def test_a_stop_before_the_timeout_keeps_its_reason_and_its_grace(world):
     world.running_jobs(world.order("a", timeout_ms=700, grace_ms=400))
     world.turn(world.stop("a"), after_ms=600)

@@ -46,6 +46,10 @@ from titan_worker.core.state import Held
 from titan_worker.core.turn import Draft
 
 RESTARTED: Final = "the worker's process ended while this attempt was under way"
+STOOD_STILL_MS: Final = 1_000
+"""A timer that goes off so much too late says that the worker was stopped, or its machine asleep."""
+HEAR_FIRST_MS: Final = 200
+"""How long after that an overdue attempt has to turn out to have ended by itself."""
 SHUT_DOWN: Final = "the worker was shut down"
 LEASE_ENDED: Final = (
     "it is exclusive, and the master was not heard in time: it was stopped here before it may be "
@@ -274,7 +278,11 @@ class Attempts:
             if running and at_ms > now_ms:
                 return
             heapq.heappop(self._timeouts)
-            if running:
+            if running and now_ms - at_ms > STOOD_STILL_MS:
+                # This process slept, and so could not hear that the attempt had ended in time: what
+                # has happened meanwhile is heard first.
+                heapq.heappush(self._timeouts, (now_ms + HEAR_FIRST_MS, ref))
+            elif running:
                 self.stop(ref, ExitReason.TIMED_OUT, now_ms)
 
     def kill_overdue(self, now_ms: int) -> None:
