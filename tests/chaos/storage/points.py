@@ -53,6 +53,7 @@ def _kill_at(name: str, at: int, result: Result, dice: random.Random, submission
             result.count("not reached")  # this time it made fewer of these calls
         else:
             assert master.process.wait(20) == -9, f"ended with {master.process.returncode}"
+            result.count("killed there")
         result.count("acknowledged", len(receipts))
 
         call = dice.choice(("pwrite64", "fdatasync", "fsync"))
@@ -87,6 +88,8 @@ def campaign(seed: int, *, sample: int | None, submissions: int = SUBMISSIONS) -
     if sample is not None:
         points = random.Random(seed).sample(points, min(sample, len(points)))
     sweep(points, result, submissions=submissions, seed=seed)
+    if result.counts.get("killed there", 0) < len(points) * 0.8:
+        result.fail(f"only so few were reached, so this proves little: {result.counts}")
     return result.done()
 
 

@@ -16,5 +16,6 @@ def test_a_master_killed_at_any_write_has_what_it_acknowledged() -> None:
     result = points.campaign(4711, sample=SAMPLE, submissions=12)
     assert result.failures == []
     assert result.lost == 0
+    assert result.counts["killed there"] > SAMPLE // 2
     assert result.counts["acknowledged"] > 0
     assert result.counts["recoveries killed"] > 0
