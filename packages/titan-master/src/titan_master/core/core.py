@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from titan_master.core import admission, asking, lifecycle, placement, workers
+from titan_master.core import admission, asking, gates, lifecycle, placement, workers
 from titan_master.core.effects import OpenLog
 from titan_master.core.events import ClusterFounded, MasterStarted
 from titan_master.core.inputs import (
@@ -101,6 +101,7 @@ class Core:
                 break
             if isinstance(due, JobsDue):
                 lifecycle.delays_over(draft, due)
+                gates.expire(draft, due)
             elif isinstance(due, OvertimeDue):
                 lifecycle.time_over(draft, due)
             else:

@@ -15,6 +15,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     AnyMessage,
     CancelRun,
+    DecideGate,
     GetJob,
     GetRun,
     JobView,
@@ -65,6 +66,7 @@ HistoryAsk = (
     | CancelRun
     | RerunRun
     | ListDead
+    | DecideGate
 )
 
 
@@ -85,7 +87,9 @@ class AskHistory(Struct, frozen=True, kw_only=True):
     live_jobs: tuple[JobView, ...] = ()
     """For ListDead: those of active runs, to stand before those of ended ones."""
     by: str = ""
-    """For RerunRun: who asks."""
+    """For RerunRun and DecideGate: who asks."""
+    open_gates: str = ""
+    """For DecideGate: what is open, for the refusal."""
 
 
 class ServeLog(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from titan_master.core.events import (
     AttemptPlaced,
     AttemptStarted,
     Event,
+    GatesOpened,
     JobBackoff,
     JobCancelling,
     JobEnded,
@@ -266,6 +267,14 @@ def _jobs_queued(draft: Draft, event: JobsQueued) -> None:
     draft.jobs_changed(event.run_id, event.job_ids)
 
 
+def _gates_opened(draft: Draft, event: GatesOpened) -> None:
+    mortal = [pair for pair in zip(event.job_ids, event.expires_ms, strict=True) if pair[1]]
+    if mortal:
+        job_ids, expires_ms = zip(*mortal, strict=True)
+        draft.timers.delay_jobs(event.run_id, job_ids, expires_ms)
+    draft.jobs_changed(event.run_id, event.job_ids)
+
+
 def _jobs_dropped(draft: Draft, event: JobsDropped) -> None:
     draft.jobs_changed(event.run_id, event.job_ids)
 
@@ -318,6 +327,7 @@ _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     JobsScheduled: _jobs_scheduled,
     JobsQueued: _jobs_queued,
     JobBackoff: _job_backoff,
+    GatesOpened: _gates_opened,
     JobsDropped: _jobs_dropped,
     JobCancelling: _job_changed,
     JobEnded: _job_changed,
