@@ -15,12 +15,16 @@ from tests.sim.world import Violation, World
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
     CancelRun,
+    DecideGate,
+    GateList,
+    GateView,
     GetJob,
     GetRun,
     GetStats,
     JobMilestone,
     JobView,
     ListDead,
+    ListGates,
     ListJobs,
     ListRuns,
     ListServices,
@@ -37,6 +41,8 @@ from titan_proto.messages import (
     WatchRun,
 )
 from titan_proto.specs import (
+    GateExpiry,
+    GateSection,
     JobKind,
     JobSpec,
     Launch,
@@ -54,9 +60,19 @@ NAMES = ("nightly", "Nightly!", "etl", "a")
 LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
 POISON = Launch(kind=LaunchKind.SHELL, shell=KILLS_ITS_WORKER)
 IMPATIENT_MS = 300
+LEFT_MS = 60_000
+"""A gate whose time is no longer than this may be left to it."""
 SLOTS_MAX = 4
 """Of one worker."""
-NOT_STARTED = frozenset({JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED, JobState.PLACED})
+NOT_STARTED = frozenset(
+    {
+        JobState.BLOCKED,
+        JobState.SCHEDULED,
+        JobState.QUEUED,
+        JobState.WAITING,
+        JobState.PLACED,
+    }
+)
 
 
 # -- graphs ---------------------------------------------------------------------------------------
@@ -70,6 +86,8 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
 
 
 def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...]) -> JobSpec:
+    if world.chance(8):
+        return _gate(world, place, jobs, shape)
     service = world.chance(8)
     once = not service and world.chance(6)
     return JobSpec(
@@ -101,6 +119,24 @@ def _retries(world: World) -> RetryPolicy:
         jitter=world.chance(70),
         causes=causes if world.chance(70) else (world.random.choice(causes),),
         not_exit_codes=tuple(range(1, 100)) if world.chance(20) else (),
+    )
+
+
+def _gate(world: World, place: int, jobs: int, shape: str) -> JobSpec:
+    choose = world.random.choice
+    return JobSpec(
+        id=f"j{place}",
+        launch=Launch(),
+        kind=JobKind.GATE,
+        dependencies=_parents(world, place, jobs, shape),
+        delay_ms=world.between(1, 8_000) if world.chance(25) else 0,
+        gate=GateSection(
+            message=choose(("", "Ship it?")),
+            timeout_ms=choose((0, 4_000, 15_000, 60_000)),
+            on_timeout=choose((GateExpiry.REJECT, GateExpiry.APPROVE, GateExpiry.FAIL)),
+        )
+        if world.chance(90)
+        else None,
     )
 
 
@@ -288,6 +324,9 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             yield from _list_dead(world, auditor)
         elif question == 9:
             yield Call(StopService(service=f"nobody/{job}"))
+            refusal = yield Call(DecideGate(gate=f"nobody/{job}", approve=True))
+            if not is_error(refusal, ErrorCode.NOT_FOUND):
+                raise Violation(f"a gate of no run was decided: {refusal}")
         else:
             yield Call(ListServices())
 
@@ -337,7 +376,7 @@ def _list_dead(world: World, auditor: Auditor) -> Errand:
         (run_id, job_id)
         for run_id, book in auditor.runs.items()
         for job_id, job in book.jobs.items()
-        if job.end is JobState.FAILED
+        if job.end is JobState.FAILED and not job.is_gate
     ]
     cursor = ""
     listed: dict[tuple[str, str], None] = {}
@@ -347,7 +386,7 @@ def _list_dead(world: World, auditor: Auditor) -> Errand:
             raise Violation(f"the list of dead jobs came to {page}")
         for view in page.jobs:
             auditor.told_job(view)
-            if view.state is not JobState.FAILED:
+            if view.state is not JobState.FAILED or view.kind is JobKind.GATE:
                 raise Violation(f"{view} is listed as dead")
             listed[view.run_id, view.job_id] = None
         cursor = page.cursor
@@ -395,6 +434,60 @@ def keep_house(world: World, is_over: Any) -> Errand:
                 service.job_id,
             )
             yield Call(StopService(service=world.random.choice(names)))
+
+
+def keep_gates(world: World, auditor: Auditor, is_over: Any) -> Errand:
+    """Decide about gates, most of them well; some are left to their time, where they have one."""
+    left: set[tuple[str, str]] = set()
+    while not is_over():
+        yield Pause(world.between(1_000, 6_000))
+        cursor = ""
+        views: list[GateView] = []
+        while True:
+            page = yield Call(ListGates(cursor=cursor, limit=world.between(1, 4)))
+            if not isinstance(page, GateList):
+                raise Violation(f"a list of gates came to {page}")
+            views += page.gates
+            cursor = page.cursor
+            if not cursor:
+                break
+        for view in views:
+            auditor.told_gate(view)
+            if 0 < view.expires_at_ms - view.opened_at_ms <= LEFT_MS and world.chance(40):
+                left.add((view.run_id, view.job_id))
+            if (view.run_id, view.job_id) not in left:
+                yield from _decide(world, auditor, view)
+
+
+def _decide(world: World, auditor: Auditor, view: GateView) -> Errand:
+    approve = world.chance(75)
+    name = world.random.choice(
+        (
+            f"{view.run_id}/{view.job_id}",
+            f"{view.run_alias}/{view.job_id}",
+            view.job_id,
+        )
+    )
+    exact = f"{view.run_id}/{view.job_id}"
+    for gate in (name, exact, exact)[: world.between(1, 3)]:
+        auditor.wished(gate.rpartition("/")[2], approve)
+        answer = yield Call(DecideGate(gate=gate, approve=approve, comment="so be it"))
+        if isinstance(answer, GateView):
+            auditor.told_gate(answer)
+            auditor.check(
+                (answer.state is JobState.SUCCEEDED) == approve,
+                f"approve={approve} was answered with {answer}",
+            )
+        elif not is_error(answer, ErrorCode.CONFLICT):
+            raise Violation(f"deciding about {gate} came to {answer}")
+    if world.chance(30):
+        # What is decided stays; and of a gate that was not, this is the first decision.
+        auditor.wished(view.job_id, not approve)
+        answer = yield Call(DecideGate(gate=exact, approve=not approve))
+        if isinstance(answer, GateView):
+            auditor.told_gate(answer)
+        elif not is_error(answer, ErrorCode.CONFLICT):
+            raise Violation(f"deciding otherwise about {exact} came to {answer}")
 
 
 def knock() -> Errand:

@@ -125,6 +125,6 @@ def test_nothing_leaves_a_terminal_state():
 
 
 def test_every_job_state_can_be_reached_and_left_unless_it_is_an_end():
-    states = set(JobState) - {JobState.UNKNOWN, JobState.WAITING}
+    states = set(JobState) - {JobState.UNKNOWN}
     moves = TABLES["JOB"]
     assert {to for _, to in moves} | {JobState.BLOCKED} == states
