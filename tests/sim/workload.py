@@ -478,7 +478,10 @@ def _decide(world: World, auditor: Auditor, view: GateView) -> Errand:
                 (answer.state is JobState.SUCCEEDED) == approve,
                 f"approve={approve} was answered with {answer}",
             )
-        elif not is_error(answer, ErrorCode.CONFLICT):
+        elif not is_error(answer, ErrorCode.CONFLICT) and not (
+            # By its bare id a gate that was cancelled is not found any more.
+            gate == view.job_id and is_error(answer, ErrorCode.NOT_FOUND)
+        ):
             raise Violation(f"deciding about {gate} came to {answer}")
     if world.chance(30):
         # What is decided stays; and of a gate that was not, this is the first decision.

@@ -90,16 +90,18 @@ class Answers:
         if isinstance(request, DecideGate):
             selector, _, job_id = request.gate.rpartition("/")
             if not selector:
-                found = self._run_with_job(job_id, ask.live_ids)
-                return _no_gate(ask, request) if isinstance(found, Error) else found
+                # Ids are drawn in the order of time, as below.
+                ended = self._history.newest_with_gate(job_id)
+                among = (*ask.live_ids, ended) if ended is not None else ask.live_ids
+                return max(among) if among else _no_gate(ask, request)
         else:
             assert not isinstance(request, (ListRuns, ListDead))
             selector = request.run
-        ended = self._history.resolve(selector)
-        if len(ended) == 1 and self._is_exact(ended[0], selector):
-            return ended[0]
+        known = self._history.resolve(selector)
+        if len(known) == 1 and self._is_exact(known[0], selector):
+            return known[0]
         # A run may have ended since the core was asked: then it is in both.
-        fits = tuple(dict.fromkeys((*ask.live_ids, *ended)))
+        fits = tuple(dict.fromkeys((*ask.live_ids, *known)))
         if len(fits) == 1:
             return fits[0]
         if not fits:

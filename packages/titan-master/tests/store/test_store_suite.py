@@ -361,6 +361,8 @@ def test_what_was_decided_about_a_gate_is_shown_after_its_run(store):
     assert below.state is JobState.SKIPPED
     assert (below.gate.decided_at_ms, below.gate.reason) == (0, ExitReason.UNKNOWN)
     assert [job.gate is not None for job in store.jobs("asks", "", 10).jobs] == [True] * 4
+    assert store.newest_with_gate("LATE") == "asks"
+    assert store.newest_with_gate("BELOW") is None
 
 
 def test_a_page_of_gates_that_say_much_fits_into_a_frame(store):

@@ -232,6 +232,14 @@ def _newest_with(draft: Draft, job_id: str) -> Run | None:
     return next((run for run in runs if job_id in run.jobs), None)
 
 
+def _newest_with_gate(draft: Draft, job_id: str) -> Run | None:
+    for run in queries.runs_newest_first(draft.state):
+        job = run.jobs.get(job_id)
+        if job is not None and job.spec.kind is JobKind.GATE:
+            return run
+    return None
+
+
 def _reply_job(draft: Draft, origin: Origin, run: Run, job: Job) -> None:
     why = ""
     if job.state is JobState.QUEUED:
@@ -315,7 +323,7 @@ def _decide_by_job(draft: Draft, origin: Origin, request: DecideGate, by: str) -
             details={"candidates": names},
         )
         return
-    run = state.runs[fits[0].run_id] if fits else _newest_with(draft, job_id)
+    run = state.runs[fits[0].run_id] if fits else _newest_with_gate(draft, job_id)
     if run is not None and (fits or run.run_id == state.last_run_id):
         gates.decide(draft, origin, request, by, (run, run.jobs[job_id]))
         return

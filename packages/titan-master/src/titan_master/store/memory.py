@@ -146,6 +146,13 @@ class MemoryStore:
                 return run.run_id
         return None
 
+    def newest_with_gate(self, job_id: str) -> str | None:
+        """See `History.newest_with_gate`."""
+        for run in self._projected().newest_first():
+            if job_id in run.jobs and run.jobs[job_id].gate is not None:
+                return run.run_id
+        return None
+
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """See `History.attempts`."""
         history = self._projected()

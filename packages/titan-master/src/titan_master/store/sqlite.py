@@ -250,6 +250,10 @@ class SqliteStore:
         """See `History.newest_with_job`."""
         return self._history.newest_with_job(job_id)
 
+    def newest_with_gate(self, job_id: str) -> str | None:
+        """See `History.newest_with_gate`."""
+        return self._history.newest_with_gate(job_id)
+
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """See `History.attempts`."""
         return self._history.attempts(run_id, job_id)

@@ -174,6 +174,15 @@ class SqliteHistory:
         )
         return rows[0][0] if rows else None
 
+    def newest_with_gate(self, job_id: str) -> str | None:
+        rows = self._rows(
+            "SELECT run.run_id FROM history_gate AS gate JOIN history_run AS run "
+            "ON run.seq = gate.run_seq WHERE gate.job_id = ? AND run.ended_at_ms IS NOT NULL "
+            "ORDER BY gate.run_seq DESC LIMIT 1",
+            job_id,
+        )
+        return rows[0][0] if rows else None
+
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         rows = self._rows(_ATTEMPTS_OF_JOB, run_id, job_id)
         return tuple(_attempt_row(run_id, row) for row in rows)

@@ -10,3 +10,5 @@ CREATE TABLE history_gate (
     comment       TEXT    NOT NULL,
     PRIMARY KEY (run_seq, job_id)
 ) STRICT, WITHOUT ROWID;
+-- Ends with run_seq, the rest of the key: the newest run that has a gate is the last entry.
+CREATE INDEX history_gate_job ON history_gate (job_id);
