@@ -5,8 +5,12 @@ Decides only the words. Never asks anything; callers bring the views.
 
 from __future__ import annotations
 
+from typing import Final
+
 from titan_proto.messages import JobView, Stats, WorkerView
 from titan_proto.states import ExitReason, JobState, WorkerState
+
+_DECISIONS: Final = frozenset({ExitReason.APPROVED, ExitReason.REJECTED, ExitReason.EXPIRED})
 
 
 def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -> str:
@@ -19,6 +23,8 @@ def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -
         return f"BACKOFF, attempt {view.attempt} failed and the next one has not begun"
     if view.state is JobState.PLACED:
         return f"PLACED on {view.worker}, which is getting its workspace ready"
+    if view.state is JobState.WAITING:
+        return f"WAITING for an approval:  titan approve {view.run_alias}/{view.job_id}"
     if view.state is not JobState.QUEUED:
         return str(view.state)
     return f"QUEUED, {_queued(stats, skills)}"
@@ -62,9 +68,14 @@ def how_ended(reason: ExitReason, exit_code: int, signal: int, message: str = ""
         ExitReason.CRASH_LIMIT: "its workers were lost too often",
         ExitReason.QUARANTINED: "quarantined",
         ExitReason.TAKEN_OVER: "taken over",
+        ExitReason.APPROVED: "approved",
+        ExitReason.REJECTED: "rejected",
+        ExitReason.EXPIRED: "nobody decided in time",
         ExitReason.PARENT_FAILED: "a job before it did not succeed",
     }
     said = words.get(reason, "")
+    if message and reason in _DECISIONS:
+        return message  # a sentence of its own: by whom, and what was said
     if not message or message == said:
         return said
     return f"{said}: {message}" if said else message

@@ -11,6 +11,7 @@ import click
 
 from titan_proto.errors import NotFound
 from titan_proto.messages import STDERR, LogStream, RunView
+from titan_sdk.cli import render
 from titan_sdk.cli.context import (
     Settings,
     emit,
@@ -230,7 +231,11 @@ def put_lines(
     """The lines of a run's jobs as they come, to its end; ids before them if it has several."""
     many = run.jobs > 1
     terminal = stdout_is_terminal()
-    for line in follow_run(client, run.run_id, stream=stream, stay=stay):
+
+    def tell(job: str, question: str) -> None:
+        say(f"{job}: {render.asks(run.alias, job, question)}")
+
+    for line in follow_run(client, run.run_id, stream=stream, stay=stay, on_gate=tell):
         if as_json:
             _emit_line(run.run_id, run.alias, line)
             continue
