@@ -439,12 +439,14 @@ class _Reader:
             self.unnamed.add(index)
             read["id"] = f"job-{index + 1}"
         env = {**self.env, **self.defaults.get("env", {}), **read.get("env", {})}
-        is_task = read.get("type", JobKind.TASK) is JobKind.TASK
-        # What all jobs are given is not the mistake of one that cannot have it.
-        given = {
-            key: self.defaults[key] for key in self.defaults if is_task or key not in FOR_TASKS
-        }
-        merged = {**given, **read}
+        merged = {**self.defaults, **read}
+        sort = read.get("type", JobKind.TASK)
+        if sort is not JobKind.TASK:
+            # What all jobs are given is not this one's mistake; a gate's timeout is its own.
+            own = read if sort is JobKind.GATE else {}
+            for key in FOR_TASKS:
+                if key not in own:
+                    merged.pop(key, None)
         if "skills" in read or "requirement" in read:
             other = "requirement" if "skills" in read else "skills"
             if other not in read:
