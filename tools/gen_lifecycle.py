@@ -43,8 +43,9 @@ _SECTIONS = (
         "Job",
         (
             "A node of a run. It begins as BLOCKED if it has dependencies, else as SCHEDULED if it is "
-            "delayed, else as QUEUED. The job of a service is SUCCEEDED when the service is healthy for "
-            "the first time."
+            "delayed, else as QUEUED; a gate as WAITING: it is never queued, and somebody, or its time, "
+            "decides about it. The job of a service is SUCCEEDED when the service is healthy for the "
+            "first time."
         ),
     ),
     (

@@ -26,7 +26,7 @@ from tests.sim.coverage import Fault
 from titan_master.config import MasterConfig
 from titan_master.core.turn import CoreConfig
 from titan_proto import limits, validation
-from titan_proto.messages import JobView, RunView, ServiceView, Stats, WorkerView
+from titan_proto.messages import GateView, JobView, RunView, ServiceView, Stats, WorkerView
 from titan_proto.specs import JobKind
 from titan_proto.states import JobState, RunState, ServiceState, WorkerState
 from titan_sdk import cli, keys, pipeline
@@ -131,6 +131,9 @@ def test_json_fields_are_those_that_are_printed() -> None:
     for heading, fields in {
         "Run": render.run_json(run),
         "Job": render.job_json(job),
+        "Gate": render.gate_json(
+            GateView(run_id="r", run_alias="a-1", job_id="g", state=JobState.WAITING)
+        ),
         "Service": render.service_json(service),
         "Worker": render.worker_json(worker),
         "Stats": render.stats_json(stats),

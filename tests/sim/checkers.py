@@ -19,9 +19,17 @@ from titan_master.core import events as e
 from titan_master.core.state import State
 from titan_master.core.state import digest as master_digest_of
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import JobChange, JobView, ReportAcks, RunReceipt, RunView, StartAttempts
+from titan_proto.messages import (
+    GateView,
+    JobChange,
+    JobView,
+    ReportAcks,
+    RunReceipt,
+    RunView,
+    StartAttempts,
+)
 from titan_proto.messages.worker import AttemptOrder
-from titan_proto.specs import JobKind, JobSpec, RetryCause, RunSpec
+from titan_proto.specs import GateExpiry, GateSection, JobKind, JobSpec, RetryCause, RunSpec
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
 
 _SPEC: msgspec.msgpack.Decoder[RunSpec] = msgspec.msgpack.Decoder(RunSpec)
@@ -37,10 +45,13 @@ _CAUSES = {
     ExitReason.TIMED_OUT: RetryCause.TIMEOUT,
 }
 
-TIMEOUT_SLACK_MS = 2_000
+TIMEOUT_SLACK_MS = 6_000
 """What a worker that stands still at no time may need to notice, to write down and to signal."""
 OVERLAP_MS = 1_000
 """How long a machine that wakes up may take to stop an exclusive attempt that was given away."""
+FASTEST = 1.12
+"""So much faster than time a machine's clock may run."""
+
 LOST_MAX = 3
 """The crash limit: after so many lost attempts a job is not tried again."""
 
@@ -69,6 +80,17 @@ class JobBook:
         self.not_before_ms = 0
         self.first_placed_ms = 0
         self.stopped_for: ExitReason | None = None
+        self.opened_ms = 0
+        """When it was opened, of a gate; 0 before that."""
+        self.decision: e.GateDecided | None = None
+
+    @property
+    def is_gate(self) -> bool:
+        return self.spec.kind is JobKind.GATE
+
+    @property
+    def section(self) -> GateSection:
+        return self.spec.gate or GateSection()
 
 
 class RunBook:
@@ -84,6 +106,10 @@ class RunBook:
         for job_id in event.taken_over:
             self.jobs[job_id].end = JobState.SUCCEEDED
         self.rerun_of = event.rerun_of
+        for job in self.jobs.values():
+            is_free = set(job.spec.dependencies) <= set(event.taken_over)
+            if job.is_gate and job.end is None and is_free and not job.spec.delay_ms:
+                job.opened_ms = event.at_ms
         self.state = RunState.ACTIVE
         self.cancelled = False
 
@@ -123,6 +149,8 @@ class Auditor:
         """Exclusive attempts that have a successor, and when they must be gone."""
         self._incarnations: dict[str, int] = {}
         self._broken_by: set[str] = set()
+        self._wishes: set[tuple[str, bool]] = set()
+        """What somebody wanted to become of gates with this job id."""
         self.receipts: dict[str, str] = {}
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
@@ -138,6 +166,8 @@ class Auditor:
             e.JobsScheduled: self._on_jobs_scheduled,
             e.JobBackoff: self._on_job_backoff,
             e.JobCancelling: self._on_job_cancelling,
+            e.GatesOpened: self._on_gates_opened,
+            e.GateDecided: self._on_gate_decided,
             e.AttemptPlaced: self._on_attempt_placed,
             e.AttemptStarted: self._on_attempt_started,
             e.AttemptEnded: self._on_attempt_ended,
@@ -216,6 +246,48 @@ class Auditor:
     def _on_jobs_queued(self, event: e.JobsQueued) -> None:
         for job_id in event.job_ids:
             self._ready(event.run_id, job_id)
+            is_gate = self.runs[event.run_id].jobs[job_id].is_gate
+            self.check(not is_gate, f"gate {event.run_id}/{job_id} is queued like a task")
+
+    def _on_gates_opened(self, event: e.GatesOpened) -> None:
+        for job_id, expires_ms in zip(event.job_ids, event.expires_ms, strict=True):
+            self._ready(event.run_id, job_id)
+            job = self.runs[event.run_id].jobs[job_id]
+            name = f"gate {event.run_id}/{job_id}"
+            self.check(job.is_gate and not job.opened_ms, f"{name} is no gate, or is opened twice")
+            self.check(event.at_ms >= job.not_before_ms, f"{name} opens before its delay is over")
+            timeout_ms = job.section.timeout_ms
+            expected = event.at_ms + timeout_ms if timeout_ms else 0
+            self.check(expires_ms == expected, f"{name} expires at {expires_ms}, not {expected}")
+            job.opened_ms = event.at_ms
+
+    def _on_gate_decided(self, event: e.GateDecided) -> None:
+        job = self.runs[event.run_id].jobs[event.job_id]
+        name = f"gate {event.run_id}/{event.job_id}"
+        self.check(job.is_gate and job.opened_ms, f"{name} is decided and was never opened")
+        self.check(job.decision is None and job.end is None, f"{name} is decided a second time")
+        self.check(event.opened_at_ms == job.opened_ms, f"{name} opened at {job.opened_ms}")
+        job.decision = event
+        if event.reason is ExitReason.EXPIRED:
+            timeout_ms = job.section.timeout_ms
+            is_over = timeout_ms and event.at_ms >= job.opened_ms + timeout_ms
+            self.check(is_over and not event.by, f"{name} expires before its time: {event}")
+        else:
+            wish = (event.job_id, event.reason is ExitReason.APPROVED)
+            self.check(wish in self._wishes, f"{name} is decided as nobody wished: {event}")
+            self.check(event.by == "sim", f"{name} is decided by {event.by!r}")
+
+    def _check_gate_end(self, name: str, job: JobBook, event: e.JobEnded) -> None:
+        """It ends as was decided, and succeeds only if a person or its own time approved."""
+        decision = job.decision
+        self.check(decision is not None, f"{name} passes and nobody has decided")
+        assert decision is not None
+        approved = decision.reason is ExitReason.APPROVED or (
+            decision.reason is ExitReason.EXPIRED and job.section.on_timeout is GateExpiry.APPROVE
+        )
+        expected = JobState.SUCCEEDED if approved else JobState.FAILED
+        self.check(event.state is expected, f"{name} is {event.state} after {decision}")
+        self.check(event.reason is decision.reason, f"{name} ends for {event.reason}: {decision}")
 
     def _on_jobs_scheduled(self, event: e.JobsScheduled) -> None:
         for job_id, until_ms in zip(event.job_ids, event.until_ms, strict=True):
@@ -278,6 +350,7 @@ class Auditor:
         ref = AttemptRef(event.run_id, event.job_id, event.number)
         worker = self.workers[event.worker_id]
         self.check(job.end is None, f"{ref} is placed after its job's end")
+        self.check(not job.is_gate, f"{ref} is placed, and a gate takes no slot")
         self.check(not run.cancelled, f"{ref} is placed after its run's cancellation")
         self.check(job.lost < LOST_MAX, f"{ref} is placed after {job.lost} lost attempts")
         self.check(job.live is None, f"{ref} is placed beside attempt {job.live}")
@@ -334,7 +407,7 @@ class Auditor:
             self.check(service == "STOPPING", f"{ref} is stopped, and its service is {service}")
         if event.reason is ExitReason.TIMED_OUT and not job.spec.job_timeout_ms:
             self.check(
-                job.spec.timeout_ms and self._lasted.get(ref, 0) >= job.spec.timeout_ms,
+                job.spec.timeout_ms and self._lasted.get(ref, 0) * FASTEST >= job.spec.timeout_ms,
                 f"{ref} timed out after {self._lasted.get(ref)} of {job.spec.timeout_ms} ms",
             )
         self._coverage.reason(event.reason)
@@ -347,6 +420,9 @@ class Auditor:
         job = self._job(ref)
         self._end_job(event.run_id, job, event.state, event.reason)
         last = job.last
+        if job.is_gate:
+            self._check_gate_end(f"gate {ref.run_id}/{ref.job_id}", job, event)
+            return
         if event.state is JobState.SUCCEEDED and job.spec.kind is JobKind.TASK:
             self.check(
                 last is not None and last.number == event.number and self._succeeded(last),
@@ -475,6 +551,31 @@ class Auditor:
             live = run.jobs[ref.job_id].live if run is not None else None
             self.check(live != ref.number, f"{ref} is acknowledged before its end is durable")
 
+    def wished(self, job_id: str, approve: bool) -> None:
+        """Somebody is about to ask for this decision about a gate with that job id."""
+        self._wishes.add((job_id, approve))
+
+    def told_gate(self, view: GateView) -> None:
+        """A client was told how a gate stands."""
+        run = self.runs.get(view.run_id)
+        self.check(run is not None, f"a client hears of {view}, which is not durable")
+        assert run is not None
+        job = run.jobs[view.job_id]
+        self.check(job.is_gate, f"{view} was told of a {job.spec.kind}")
+        self.check(view.message == job.section.message, f"{view} asks another question")
+        if view.state in JOB_TERMINAL:
+            self.check(job.end is view.state, f"{view} was told, the journal says {job.end}")
+        if view.opened_at_ms:
+            self.check(view.opened_at_ms == job.opened_ms, f"{view} was opened {job.opened_ms}")
+        decision = job.decision
+        if view.reason is not ExitReason.UNKNOWN:
+            self.check(
+                decision is not None
+                and (view.reason, view.decided_by, view.comment, view.decided_at_ms)
+                == (decision.reason, decision.by, decision.comment, decision.at_ms),
+                f"{view} was told, the journal says {decision}",
+            )
+
     def received(self, key: str, receipt: RunReceipt) -> None:
         """A client was told that its run is accepted."""
         run = self.runs.get(receipt.run_id)
@@ -505,6 +606,11 @@ class Auditor:
             self.check(view.attempt == job.numbers, f"{view} was told of attempt {job.numbers}")
             if job.spec.kind is JobKind.TASK:
                 self.check(view.lost in {0, job.lost}, f"{view} was told, {job.lost} were lost")
+            decided = view.gate is not None and view.gate.reason is not ExitReason.UNKNOWN
+            self.check(decided == (job.decision is not None), f"{view} hides a gate's decision")
+        self.check((view.gate is not None) == job.is_gate, f"{view} is told of a {job.spec.kind}")
+        if view.gate is not None:
+            self.told_gate(view.gate)
 
     def watched(self, change: JobChange) -> None:
         """A client was told of a change."""

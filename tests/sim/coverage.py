@@ -52,6 +52,7 @@ class Fault(Enum):
     LATE_FRAMES = "frames arrive after their sender has given the link up"
     REPEATED_FRAMES = "frames arrive twice, or once more later"
     SLOW_DISK = "commits take seconds"
+    DISK_FULL = "master's disk full for a while"
     FSYNC_ERROR = "master's commit refused by the disk, process ends"
     TORN_TAIL = "journal's last record damaged, start refused until it is repaired"
     CLOCK_RATE = "a machine's clock runs up to a tenth fast or slow"

@@ -181,6 +181,16 @@ class Faults:
 
     # -- machines -------------------------------------------------------------------------------------
 
+    def _fill_disk(self, kind: Fault) -> bool:
+        """Only what has begun may go on; the master's shell says so when it looks."""
+        if self._master.is_disk_full:
+            return False
+        self._master.fill_disk(full=True)
+        self._world.after(
+            self._world.between(1_000, 15_000), lambda: self._master.fill_disk(full=False)
+        )
+        return self._struck(kind, "master")
+
     def _slow_disk(self, kind: Fault) -> bool:
         world = self._world
         host: Master | Machine = self._master
@@ -379,6 +389,7 @@ class Faults:
         Fault.LATE_FRAMES: _keep,
         Fault.REPEATED_FRAMES: _repeat,
         Fault.SLOW_DISK: _slow_disk,
+        Fault.DISK_FULL: _fill_disk,
         Fault.FSYNC_ERROR: _arm_master,
         Fault.TORN_TAIL: _tear,
         Fault.CLOCK_RATE: _skew,

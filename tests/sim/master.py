@@ -33,6 +33,7 @@ from titan_master.core.effects import (
     ServeLog,
     Tell,
 )
+from titan_master.core.events import AttemptPlaced, RunAccepted
 from titan_master.core.inputs import (
     Ask,
     Asked,
@@ -42,6 +43,7 @@ from titan_master.core.inputs import (
     Origin,
     ReportsArrived,
     RunSubmitted,
+    StorageChanged,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
@@ -71,6 +73,7 @@ CLUSTER_ID = "simcluster"
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 ASKS = frozenset(get_args(Ask))
 COMMIT_MS = 12
+ROOM_BYTES = 1 << 40
 SLOW_COMMIT_MS = (50, 5_000)
 HISTORY_MS = 20
 DOWN_MS = 4_000
@@ -91,6 +94,7 @@ class Master:
         self.store = MemoryStore()
         self.clock = Clock(world)
         self.is_disk_slow = False
+        self.is_disk_full = False
         self._is_damaged = False
         self.process: MasterProcess | None = None
         draw = world.random.choice
@@ -137,6 +141,12 @@ class Master:
             self._is_damaged = False
 
         self.world.after(self.world.between(500, DAMAGED_MS), repaired)
+
+    def fill_disk(self, *, full: bool) -> None:
+        """Somebody else takes all the room, or gives it back."""
+        self.is_disk_full = full
+        if self.process is not None:
+            self.process.look_at_disk()
 
     def commit_ms(self) -> int:
         """How long the disk takes this time."""
@@ -201,9 +211,22 @@ class MasterProcess:
             cluster_id=CLUSTER_ID,
             cluster_name="sim",
         )
+        self._was_full = False
         self.driver.finish()
+        self.look_at_disk()
         machine.network.listening = self.life
         machine.network.accept = self._accept
+
+    def look_at_disk(self) -> None:
+        """What the master's shell does every second."""
+        room_bytes = 0 if self.machine.is_disk_full else ROOM_BYTES
+        self.life.do(
+            lambda: self.forward(
+                StorageChanged(
+                    room_bytes=room_bytes, free_bytes=room_bytes, wanted_bytes=ROOM_BYTES
+                )
+            )
+        )
 
     # -- the shell of the driver ------------------------------------------------------------------
 
@@ -216,6 +239,12 @@ class MasterProcess:
         turn = self.core.drain()
         check(self.core.state)
         present = digest(self.core.state)
+        is_full = self.core.is_storage_full
+        if is_full and self._was_full:
+            begun = [e for e in turn.events if isinstance(e, (RunAccepted, AttemptPlaced))]
+            if begun:
+                raise Violation(f"on a full disk this begins: {begun[0]}")
+        self._was_full = is_full
         if turn.events:
             for event in turn.events:
                 apply(self.shadow, codec.decode(codec.encode(event)))

@@ -150,6 +150,8 @@ class Simulation:
         for client in self.clients:
             client.add("look", workload.look(world, self.auditor, world.between(2, 10)), 500)
         self.clients[0].add("house", workload.keep_house(world, self._over), 5_000)
+        keeper = world.random.choice(self.clients)
+        keeper.add("gates", workload.keep_gates(world, self.auditor, self._over), 1_000)
         if world.chance(10):
             self.stranger = Client(world, self.network, self.coverage, "stranger", stranger=True)
             self.stranger.add("knock", workload.knock(), 1_000)
@@ -164,7 +166,7 @@ class Simulation:
             f"{client.life.name} {task.name}"
             for client in self.clients
             for task in client.tasks
-            if task.name != "house"
+            if task.name not in {"house", "gates"}
         ]
 
     def _restless(self) -> list[str]:
@@ -201,6 +203,7 @@ class Simulation:
         assert self.master.process is not None
         state = self.master.process.core.state
         auditor.check(not state.runs, f"ended runs stay in memory: {list(state.runs)}")
+        auditor.check(not state.gates, f"closed gates stay open in memory: {list(state.gates)}")
         auditor.check(not state.services, f"ended services stay in memory: {state.services}")
         for worker in state.workers.values():
             auditor.check(not worker.held, f"{worker.name} holds {worker.held} and nothing runs")
@@ -222,6 +225,7 @@ class Simulation:
             for job in jobs.jobs:
                 end = book.jobs[job.job_id].end
                 self.auditor.check(job.state is end, f"history says {job}, the journal {end}")
+                self.auditor.told_job(job)
         recovered = store.open().state
         self.auditor.check(
             master_digest_of(recovered) == master_digest_of(state),

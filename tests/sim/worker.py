@@ -408,11 +408,13 @@ class WorkerProcess:
                 lambda: self.put(SpawnFailed(ref=ref, message="exec format error")),
             )
             return
+        guard = None if effect.lease_end is None else self._guard(effect.lease_end)
+        if guard is not None and self.world.now_ms >= guard.term_at_ms:
+            # Decided in time, and done too late: the guard looks before it starts anything.
+            self._exited(ref, Outcome(0, 0, lease_ended=True))
+            return
         process = self.machine.processes.start(
-            order,
-            partial(self._exited, ref),
-            watcher=self.life,
-            guard=None if effect.lease_end is None else self._guard(effect.lease_end),
+            order, partial(self._exited, ref), watcher=self.life, guard=guard
         )
         service = order.spec.service
         port = 0

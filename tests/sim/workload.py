@@ -16,12 +16,16 @@ from tests.sim.world import Violation, World
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
     CancelRun,
+    DecideGate,
+    GateList,
+    GateView,
     GetJob,
     GetRun,
     GetStats,
     JobMilestone,
     JobView,
     ListDead,
+    ListGates,
     ListJobs,
     ListRuns,
     ListServices,
@@ -38,6 +42,8 @@ from titan_proto.messages import (
     WatchRun,
 )
 from titan_proto.specs import (
+    GateExpiry,
+    GateSection,
     JobKind,
     JobSpec,
     Launch,
@@ -56,9 +62,19 @@ LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
 POISON = Launch(kind=LaunchKind.SHELL, shell=KILLS_ITS_WORKER)
 TIMEOUTS_MS = (1, 100, 1_000, 15_000)
 IMPATIENT_MS = 300
+LEFT_MS = 60_000
+"""A gate whose time is no longer than this may be left to it."""
 SLOTS_MAX = 4
 """Of one worker."""
-NOT_STARTED = frozenset({JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED, JobState.PLACED})
+NOT_STARTED = frozenset(
+    {
+        JobState.BLOCKED,
+        JobState.SCHEDULED,
+        JobState.QUEUED,
+        JobState.WAITING,
+        JobState.PLACED,
+    }
+)
 
 
 # -- graphs ---------------------------------------------------------------------------------------
@@ -72,6 +88,8 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
 
 
 def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...]) -> JobSpec:
+    if world.chance(8):
+        return _gate(world, place, jobs, shape)
     service = world.chance(8)
     once = not service and world.chance(6)
     return JobSpec(
@@ -107,6 +125,24 @@ def _retries(world: World) -> RetryPolicy:
     )
 
 
+def _gate(world: World, place: int, jobs: int, shape: str) -> JobSpec:
+    choose = world.random.choice
+    return JobSpec(
+        id=f"j{place}",
+        launch=Launch(),
+        kind=JobKind.GATE,
+        dependencies=_parents(world, place, jobs, shape),
+        delay_ms=world.between(1, 8_000) if world.chance(25) else 0,
+        gate=GateSection(
+            message=choose(("", "Ship it?")),
+            timeout_ms=choose((0, 4_000, 15_000, 60_000)),
+            on_timeout=choose((GateExpiry.REJECT, GateExpiry.APPROVE, GateExpiry.FAIL)),
+        )
+        if world.chance(90)
+        else None,
+    )
+
+
 def _service(world: World) -> ServiceSection:
     return world.random.choice(
         (
@@ -133,6 +169,11 @@ def _parents(world: World, place: int, jobs: int, shape: str) -> tuple[str, ...]
 # -- errands --------------------------------------------------------------------------------------
 
 
+def is_refused_for_now(answer: Any) -> bool:
+    """Too much is under way, or the master's disk is full: it is worth asking again."""
+    return is_error(answer, ErrorCode.LIMIT_EXCEEDED) or is_error(answer, ErrorCode.STORAGE_FULL)
+
+
 def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
     """Submit until there is a receipt, then stay until the run's end is known."""
     request = SubmitRun(key=key, spec=spec)
@@ -146,7 +187,7 @@ def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
         if receipt is None and world.chance(50):
             # A client that is killed and started again knows its key and nothing else.
             yield HangUp()
-        elif is_error(receipt, ErrorCode.LIMIT_EXCEEDED):
+        elif is_refused_for_now(receipt):
             yield Pause(world.between(1_000, 5_000))
         elif is_error(receipt):
             raise Violation(f"a valid submission was refused: {receipt}")
@@ -184,7 +225,7 @@ def _run_again(
     answer: Any = None
     while not isinstance(answer, RunReceipt):
         answer = yield Call(request, give_up_ms=IMPATIENT_MS if world.chance(25) else 0)
-        if is_error(answer, ErrorCode.LIMIT_EXCEEDED):
+        if is_refused_for_now(answer):
             yield Pause(world.between(1_000, 5_000))
         elif is_error(answer, ErrorCode.CONFLICT) and request.failed and not request.from_job:
             ends = [job.end for job in auditor.runs[receipt.run_id].jobs.values()]
@@ -204,7 +245,7 @@ def rival(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
     receipt: Any = None
     while not isinstance(receipt, RunReceipt):
         receipt = yield Call(SubmitRun(key=key, spec=spec))
-        if is_error(receipt, ErrorCode.LIMIT_EXCEEDED):
+        if is_refused_for_now(receipt):
             yield Pause(world.between(1_000, 5_000))
         elif is_error(receipt):
             raise Violation(f"a valid submission was refused: {receipt}")
@@ -294,6 +335,9 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             yield from _list_dead(world, auditor)
         elif question == 9:
             yield Call(StopService(service=f"nobody/{job}"))
+            refusal = yield Call(DecideGate(gate=f"nobody/{job}", approve=True))
+            if not is_error(refusal, ErrorCode.NOT_FOUND):
+                raise Violation(f"a gate of no run was decided: {refusal}")
         else:
             yield Call(ListServices())
 
@@ -343,7 +387,7 @@ def _list_dead(world: World, auditor: Auditor) -> Errand:
         (run_id, job_id)
         for run_id, book in auditor.runs.items()
         for job_id, job in book.jobs.items()
-        if job.end is JobState.FAILED
+        if job.end is JobState.FAILED and not job.is_gate
     ]
     cursor = ""
     listed: dict[tuple[str, str], None] = {}
@@ -353,7 +397,7 @@ def _list_dead(world: World, auditor: Auditor) -> Errand:
             raise Violation(f"the list of dead jobs came to {page}")
         for view in page.jobs:
             auditor.told_job(view)
-            if view.state is not JobState.FAILED:
+            if view.state is not JobState.FAILED or view.kind is JobKind.GATE:
                 raise Violation(f"{view} is listed as dead")
             listed[view.run_id, view.job_id] = None
         cursor = page.cursor
@@ -413,6 +457,63 @@ def poisoned(world: World, jobs: int) -> Errand:
         if not is_error(answer, ErrorCode.INTERNAL):
             raise Violation(f"what broke the master came to {answer}")
         yield Pause(world.between(0, 3_000))
+
+
+def keep_gates(world: World, auditor: Auditor, is_over: Any) -> Errand:
+    """Decide about gates, most of them well; some are left to their time, where they have one."""
+    left: set[tuple[str, str]] = set()
+    while not is_over():
+        yield Pause(world.between(1_000, 6_000))
+        cursor = ""
+        views: list[GateView] = []
+        while True:
+            page = yield Call(ListGates(cursor=cursor, limit=world.between(1, 4)))
+            if not isinstance(page, GateList):
+                raise Violation(f"a list of gates came to {page}")
+            views += page.gates
+            cursor = page.cursor
+            if not cursor:
+                break
+        for view in views:
+            auditor.told_gate(view)
+            if 0 < view.expires_at_ms - view.opened_at_ms <= LEFT_MS and world.chance(40):
+                left.add((view.run_id, view.job_id))
+            if (view.run_id, view.job_id) not in left:
+                yield from _decide(world, auditor, view)
+
+
+def _decide(world: World, auditor: Auditor, view: GateView) -> Errand:
+    approve = world.chance(75)
+    name = world.random.choice(
+        (
+            f"{view.run_id}/{view.job_id}",
+            f"{view.run_alias}/{view.job_id}",
+            view.job_id,
+        )
+    )
+    exact = f"{view.run_id}/{view.job_id}"
+    for gate in (name, exact, exact)[: world.between(1, 3)]:
+        auditor.wished(gate.rpartition("/")[2], approve)
+        answer = yield Call(DecideGate(gate=gate, approve=approve, comment="so be it"))
+        if isinstance(answer, GateView):
+            auditor.told_gate(answer)
+            auditor.check(
+                (answer.state is JobState.SUCCEEDED) == approve,
+                f"approve={approve} was answered with {answer}",
+            )
+        elif not is_error(answer, ErrorCode.CONFLICT) and not (
+            # By its bare id a gate that was cancelled is not found any more.
+            gate == view.job_id and is_error(answer, ErrorCode.NOT_FOUND)
+        ):
+            raise Violation(f"deciding about {gate} came to {answer}")
+    if world.chance(30):
+        # What is decided stays; and of a gate that was not, this is the first decision.
+        auditor.wished(view.job_id, not approve)
+        answer = yield Call(DecideGate(gate=exact, approve=not approve))
+        if isinstance(answer, GateView):
+            auditor.told_gate(answer)
+        elif not is_error(answer, ErrorCode.CONFLICT):
+            raise Violation(f"deciding otherwise about {exact} came to {answer}")
 
 
 def knock() -> Errand:

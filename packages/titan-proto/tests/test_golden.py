@@ -454,6 +454,16 @@ MESSAGES = (
             AttemptOrder(ref=REF, fence=70_002, spec=RETRIED, run_name="Gated", takes_over=RUN),
         ),
     ),
+    JobView(
+        run_id=RUN,
+        run_alias="nightly-7",
+        job_id="REVIEW",
+        kind=JobKind.GATE,
+        state=JobState.SUCCEEDED,
+        reason=ExitReason.APPROVED,
+        message="approved by 5f3a: fine",
+        gate=GATE_VIEW,
+    ),
 )
 
 

@@ -18,6 +18,7 @@ from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
     CancelRun,
     Error,
+    GateView,
     GetJob,
     GetRun,
     GetStats,
@@ -44,6 +45,7 @@ from titan_proto.specs import JobKind
 from titan_proto.states import ExitReason, JobState, RunState, ServiceState, WorkerState
 from titan_sdk.cli import COMMANDS, context, main, render, stalls, titan
 from titan_sdk.cli.failures import exit_code, report
+from titan_sdk.cli.progress import Progress
 from titan_sdk.cli.sanitize import Cleaner, clean
 from titan_sdk.errors import NoMaster, Timeout
 
@@ -978,3 +980,61 @@ def test_the_demos_service_takes_any_port(tmp_path):
     text = _copy(SAMPLE, tmp_path / "copy").read_text()
     assert "port: auto" in text
     assert "8080" not in text
+
+
+# -- gates ----------------------------------------------------------------------------------------
+
+
+def gate_view(**changes):
+    given = {"state": JobState.WAITING, "message": "Rows\nlook \x1b[31mright?", **changes}
+    return GateView(run_id="run0000000000001", run_alias="run-1", job_id="REVIEW", **given)
+
+
+def open_gate():
+    gate = gate_view(opened_at_ms=1_700_000_000_000, expires_at_ms=1_700_000_060_000)
+    return job_view(
+        job_id="REVIEW",
+        kind=JobKind.GATE,
+        state=JobState.WAITING,
+        attempt=0,
+        reason=ExitReason.UNKNOWN,
+        message=gate.message,
+        gate=gate,
+    )
+
+
+def test_a_row_of_an_open_gate_says_how_to_approve_it_and_what_is_asked_on_one_line():
+    look = render.Look(symbols=True, color=False)
+    text, _ = render.jobs_table([open_gate()], look, 1_700_000_000_000).text(look, None)
+    row = text.splitlines()[1]
+    assert "⏸ WAITING" in row
+    assert "approval: titan approve run-1/REVIEW  Rows look" in row
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 2
+
+
+def test_progress_says_of_a_gate_that_it_waits_and_how_to_answer(capfd):
+    progress = Progress([open_gate()])
+    progress.take(
+        JobChange(
+            run_id="r", at_ms=1, job_id="REVIEW", state=JobState.WAITING, message="Rows look right?"
+        )
+    )
+    progress.take(
+        JobChange(
+            run_id="r",
+            at_ms=2,
+            job_id="REVIEW",
+            state=JobState.FAILED,
+            reason=ExitReason.REJECTED,
+            message="rejected by k7: no",
+        )
+    )
+    asked, ended = capfd.readouterr().err.splitlines()
+    assert "approval: titan approve run-1/REVIEW  Rows look right?" in asked
+    assert ended.endswith("rejected by k7: no")
+
+
+def test_the_stats_screen_counts_gates_only_while_some_are_open():
+    assert "approval" not in render.stats_screen(stats(), symbols=True)
+    assert "Waiting (approval): 2" in render.stats_screen(stats(waiting=2), symbols=True)

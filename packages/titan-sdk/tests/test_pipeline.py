@@ -201,8 +201,22 @@ jobs:
         ("script: a.py\ntimeout: -5", ["5:14 Y107"]),
         ("script: a.py\njob_timeout: 0", ["5:18 Y107"]),
         ("script: a.py\ntype: SERVICE\ntimeout: 5s", ["6:14 Y106"]),
-        ("script: a.py\nhitl_message: go?", ["5:5 Y104"]),
-        ("run: a\ntype: APPROVAL", ["5:11 Y104"]),
+        ("script: a.py\napprovers: [ann]", ["5:5 Y104"]),
+        ("script: a.py\napproval: {message: go?, approvers: [ann]}", ["5:15 Y104"]),
+        ("script: a.py\napproval: {mesage: go?}", ["5:24 Y107"]),
+        ("script: a.py\napproval: {message: go?, timeout: 0}", ["5:39 Y107"]),
+        ("script: a.py\napproval: {timeout: 5s}", ["5:15 Y107"]),
+        ("script: a.py\nhitl_message: 5", ["5:19 Y107"]),
+        ("script: a.py\nhitl_message: go?\napproval: go?", ["6:5 Y106"]),
+        ("script: a.py\nmax_wait_seconds: 5", ["5:23 Y106"]),
+        ("script: a.py\nhitl_message: go?\nmax_wait_seconds: 0", ["6:23 Y107"]),
+        ("script: a.py\napproval: {message: go?, timeout: 5}\nmax_wait_seconds: 5", ["6:23 Y106"]),
+        ("script: a.py\nmessage: go?", ["5:14 Y106"]),
+        ("script: a.py\non_timeout: reject", ["5:17 Y106"]),
+        ("run: a\ntype: APPROVAL", ["4:10 Y106"]),
+        ("type: APPROVAL\non_timeout: later", ["5:17 Y107"]),
+        ("type: APPROVAL\napproval: go?", ["5:15 Y106"]),
+        ("type: GATE\nskills: [GPU]", ["5:13 Y106"]),
         ("run: echo ${{ params.day }}", ["4:10 Y104"]),
         ("run: a\naffinity: {with: B}", ["5:15 Y104"]),
         ("run: a\ndependencies: [{id: B, condition: healthy}]", ["5:20 Y104"]),
@@ -416,7 +430,7 @@ def test_missing_scripts_are_errors_once_a_master_was_asked_and_warnings_before(
 
 def test_a_titan_job_takes_every_key_of_the_yaml_under_the_same_name():
     parameters = set(inspect.signature(TitanJob.__init__).parameters) - {"self"}
-    assert parameters == {*READERS, "filename"}
+    assert parameters == {*READERS, "filename", "hitl_message"}
 
 
 def test_a_titan_job_means_what_the_yaml_means():
@@ -441,14 +455,24 @@ def test_a_titan_job_means_what_the_yaml_means():
         "job_timeout": 3600,
         "delivery": "at-least-once",
     }
-    for given in (values, task):
+    gate = {
+        "type": "APPROVAL",
+        "message": "Go?",
+        "timeout": "1h",
+        "on_timeout": "approve",
+        "dependencies": ["B"],
+        "delay": 3,
+    }
+    for given in (values, task, gate):
         body = "name: p\njobs:\n  - id: A\n" + "".join(
             f"    {key}: {json.dumps(value)}\n" for key, value in given.items()
         )
         pipeline = read(body + "  - {id: B, run: b}\n")
         assert pipeline.findings == []
         assert pipeline.jobs[0] == TitanJob(id="A", **given).spec
-    assert {*values, *task} | {"id", "run", "command", "requirement"} == set(READERS)
+    # What asks for an approval becomes a job of its own: see test_approvals.
+    apart = {"id", "run", "command", "requirement", "approval", "max_wait_seconds"}
+    assert {*values, *task, *gate} | apart == set(READERS)
 
 
 def test_retries_in_short_and_in_full():

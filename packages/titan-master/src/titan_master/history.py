@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from titan_master.core import rerun
+from titan_master.core import gates, rerun
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Effect, Reply, ServeLog
 from titan_master.core.inputs import Asked, Origin, RunSubmitted
 from titan_master.store.base import AttemptRow, History
@@ -22,6 +22,7 @@ from titan_proto.limits import JOB_ID_CHARS, NAME_CHARS, PAGE_ITEMS
 from titan_proto.messages import (
     AnyMessage,
     CancelRun,
+    DecideGate,
     Error,
     GetJob,
     GetRun,
@@ -71,10 +72,11 @@ class Answers:
         if isinstance(found, Error):
             return (Reply(origin=ask.origin, message=found),)
         if found in ask.live_ids:
-            exact: Any = msgspec.structs.replace(request, run=found)
-            return Asked(origin=ask.origin, request=exact, by=ask.by)
+            return Asked(origin=ask.origin, request=_exactly(request, found), by=ask.by)
         if isinstance(request, RerunRun):
             return self._rerun(ask, request, found)
+        if isinstance(request, DecideGate):
+            return _reply(ask.origin, self._decide(ask, request, found))
         return self._HANDLERS[type(request)](self, ask.origin, request, found)
 
     # -- which run --------------------------------------------------------------------------------
@@ -83,16 +85,26 @@ class Answers:
         request = ask.request
         if isinstance(request, GetJob) and not request.run:
             return self._run_with_job(request.job, ask.live_ids)
-        assert not isinstance(request, (ListRuns, ListDead))
-        selector = request.run
-        ended = self._history.resolve(selector)
-        if len(ended) == 1 and self._is_exact(ended[0], selector):
-            return ended[0]
+        if isinstance(request, DecideGate):
+            selector, _, job_id = request.gate.rpartition("/")
+            if not selector:
+                # Ids are drawn in the order of time, as below.
+                ended = self._history.newest_with_gate(job_id)
+                among = (*ask.live_ids, ended) if ended is not None else ask.live_ids
+                return max(among) if among else _no_gate(ask, request)
+        else:
+            assert not isinstance(request, (ListRuns, ListDead))
+            selector = request.run
+        known = self._history.resolve(selector)
+        if len(known) == 1 and self._is_exact(known[0], selector):
+            return known[0]
         # A run may have ended since the core was asked: then it is in both.
-        fits = tuple(dict.fromkeys((*ask.live_ids, *ended)))
+        fits = tuple(dict.fromkeys((*ask.live_ids, *known)))
         if len(fits) == 1:
             return fits[0]
         if not fits:
+            if isinstance(request, DecideGate):
+                return _no_gate(ask, request)
             return _not_found(f"no run is called {selector[:NAME_CHARS]!r}")
         aliases = dict(zip(ask.live_ids, ask.live_aliases, strict=False))
         shown = ", ".join(aliases.get(one) or self._alias(one) for one in fits[:RUNS_NAMED])
@@ -117,6 +129,18 @@ class Answers:
         ended = self._history.newest_with_job(job_id)
         among = (*live_ids, ended) if ended is not None else live_ids
         return max(among) if among else _no_job_at_all(job_id)
+
+    def _decide(self, ask: AskHistory, request: DecideGate, run_id: str) -> AnyMessage:
+        """Of a run that has ended every gate is closed: only the same decision is no news."""
+        job = self._history.job(run_id, request.gate.rpartition("/")[2])
+        if job is None or job.gate is None:
+            return _no_gate(ask, request)
+        wanted = ExitReason.APPROVED if request.approve else ExitReason.REJECTED
+        if job.reason is wanted:
+            return job.gate
+        name = f"{job.run_alias}/{job.job_id}"
+        text = gates.decided_already(name, job.reason, job.message)
+        return Error(code=ErrorCode.CONFLICT, message=text)
 
     # -- answers ----------------------------------------------------------------------------------
 
@@ -256,6 +280,13 @@ _HISTORY: Final = "h"
 """Begins the cursors of pages that hold ended runs."""
 
 
+def _exactly(request: Any, run_id: str) -> Any:
+    """The same request, about the run of that id."""
+    if isinstance(request, DecideGate):
+        return msgspec.structs.replace(request, gate=f"{run_id}/{request.gate.rpartition('/')[2]}")
+    return msgspec.structs.replace(request, run=run_id)
+
+
 def _wanted(rows: Sequence[AttemptRow], number: int) -> AttemptRow | None:
     if not number:
         return rows[-1] if rows else None
@@ -268,6 +299,11 @@ def _reply(origin: Origin, message: AnyMessage) -> Sequence[Effect]:
 
 def _not_found(text: str) -> Error:
     return Error(code=ErrorCode.NOT_FOUND, message=text)
+
+
+def _no_gate(ask: AskHistory, request: DecideGate) -> Error:
+    name = request.gate[: NAME_CHARS + JOB_ID_CHARS]
+    return _not_found(f"no gate is called {name!r}; {ask.open_gates}")
 
 
 def _no_job(run_id: str, job_id: str) -> Error:

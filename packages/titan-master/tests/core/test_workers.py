@@ -337,6 +337,26 @@ def test_an_exclusive_job_of_a_lost_worker_waits_until_its_old_attempt_is_surely
     assert kinds(w.advance(1)) == ["JobsQueued", "AttemptPlaced"]
 
 
+@pytest.mark.parametrize("boot", ["boot", "another"])
+def test_an_exclusive_job_waits_out_the_lease_of_a_process_that_may_live_still(boot):
+    """Found by the simulator, seed 101: a copy of the data folder was started elsewhere."""
+    w = World({"w1": 1, "w2": 1})
+    w.submit(run("r", job("a", exclusive=True)))
+    w.running("r/a")
+    w.cut("w1")
+    turn = w.join("w1", incarnation=2, boot=boot, held=[("r/a", "ENDED")])
+    if boot == "boot":
+        turn = w.ended("r/a", reason=ExitReason.LOST)
+    assert "JobBackoff(run_id=r, job_id=a, until_ms=1033000, failures=0)" in events(turn)
+
+
+def test_an_exclusive_job_goes_on_at_once_where_its_own_process_says_that_it_is_over():
+    w = World({"w1": 1, "w2": 1})
+    w.submit(run("r", job("a", exclusive=True)))
+    w.running("r/a")
+    assert "AttemptPlaced" in kinds(w.ended("r/a", reason=ExitReason.LOST))
+
+
 def test_a_report_on_what_was_never_placed_there_closes_the_link():
     w = World({"w1": 1, "w2": 1})
     w.submit(run("r", job("a")))

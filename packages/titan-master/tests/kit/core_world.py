@@ -36,6 +36,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import HeldAttempt, Join, WorkerStatus
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import (
+    GateSection,
     JobKind,
     JobSpec,
     Launch,
@@ -67,6 +68,18 @@ def job(
         kind=JobKind.SERVICE if service else JobKind.TASK,
         service=ServiceSection(port_auto=True) if service else None,
         **options,
+    )
+
+
+def gate(name: str, *after: str, delay_ms: int = 0, **section: Any) -> JobSpec:
+    """A gate `name` that opens after the jobs named."""
+    return JobSpec(
+        id=name,
+        launch=Launch(),
+        kind=JobKind.GATE,
+        dependencies=after,
+        delay_ms=delay_ms,
+        gate=GateSection(**section),
     )
 
 
@@ -222,12 +235,12 @@ class World:
     def submit(self, spec: RunSpec, *, key: str = "", run_id: str = "") -> Turn:
         return self.turn(self.submission(spec, key=key, run_id=run_id))
 
-    def ask(self, request: Any, *, link_id: int = 1) -> Turn:
-        return self.turn(Asked(origin=self.origin(link_id), request=request))
+    def ask(self, request: Any, *, link_id: int = 1, who: str = "ann") -> Turn:
+        return self.turn(Asked(origin=self.origin(link_id), request=request, by=who))
 
-    def answer(self, request: Any) -> Any:
+    def answer(self, request: Any, *, who: str = "ann") -> Any:
         """The message that a request is answered with at once."""
-        turn = self.ask(request)
+        turn = self.ask(request, who=who)
         replies = [effect.message for effect in turn.effects if isinstance(effect, Reply)]
         assert len(replies) == 1, effects(turn)
         return replies[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from core_world import EVENTS, World, job, run
+from core_world import EVENTS, World, gate, job, run
 
 from titan_master.core.events import AnyEvent
+from titan_proto.messages import DecideGate
 from titan_proto.states import ExitReason
 
 
@@ -34,6 +35,23 @@ def a_day() -> World:
     world.ask(_cancel("run3"))
     world.submit(run("Open", job("PULL")), run_id="run4")
     world.running("run4/PULL")
+    return world
+
+
+def a_decision() -> World:
+    """A run with one gate of each end: approved, rejected, expired, cancelled before it opened."""
+    world = World({"w1": 1})
+    jobs = (
+        gate("YES", message="Rows look right?"),
+        gate("NO", "YES", timeout_ms=60_000),
+        gate("LATE", timeout_ms=5_000, message="Anybody?"),
+        gate("BELOW", "NO"),
+    )
+    world.submit(run("Ask", *jobs), run_id="asks")
+    world.advance(1_000)
+    world.ask(DecideGate(gate="asks/YES", approve=True, comment="they do"), who="bob")
+    world.advance(4_000)
+    world.ask(DecideGate(gate="asks/NO", approve=False), who="eve")
     return world
 
 

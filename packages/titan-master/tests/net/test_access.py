@@ -6,6 +6,7 @@ import pytest
 
 from titan_master.net import access
 from titan_master.net.access import ROLES, TABLE, Gatekeeper, Grant, is_allowed
+from titan_master.net.link import MasterLink
 from titan_proto.errors import ErrorCode
 from titan_proto.handshake import format_token, parse_token
 from titan_proto.messages import REGISTRY, Hello, OpCode, Refused, Request, Role
@@ -78,6 +79,16 @@ def test_what_the_master_says_is_said_by_nobody_else():
     }  # fmt: skip
     assert {opcode.name for opcode, row in TABLE.items() if row} == said_by_peers
     assert not said_by_peers & HANDSHAKE
+
+
+def test_every_request_that_somebody_may_send_goes_somewhere():
+    """One that went nowhere would leave who asked without an answer for ever."""
+    allowed = {
+        kind
+        for opcode, kind in REGISTRY.items()
+        if issubclass(kind, Request) and any(is_allowed(role, opcode) for role in ROLES)
+    }
+    assert [kind for kind in allowed if not MasterLink.handles(kind)] == []
 
 
 def hello(token_id="abc", role=Role.CLIENT):

@@ -12,9 +12,10 @@ import re
 import shlex
 
 import pytest
-from core_world import World, effects, events, job, run
+from core_world import World, effects, events, gate, job, run
 
-from titan_proto.messages import CancelRun, StopService, WaitRun, WatchRun
+from titan_proto.messages import CancelRun, DecideGate, ListGates, StopService, WaitRun, WatchRun
+from titan_proto.specs import GateExpiry
 from titan_proto.states import ExitReason
 
 HERE = pathlib.Path(__file__).parent
@@ -62,7 +63,7 @@ class Teller:
         )
 
     def job(self, words):
-        """`name [after x y] [with priority=9 ...]`"""
+        """`[gate] name [after x y] [with priority=9 ...]`"""
         parts = {"": [], "after": [], "with": []}
         current = ""
         for word in words:
@@ -70,6 +71,15 @@ class Teller:
                 current = word
             else:
                 parts[current].append(word)
+        if parts[""][0] == "gate":
+            given = dict(part.split("=") for part in parts["with"])
+            return gate(
+                parts[""][1],
+                *parts["after"],
+                message=given.get("message", ""),
+                timeout_ms=int(given.get("timeout_ms", 0)),
+                on_timeout=GateExpiry(given.get("on_timeout", "REJECT")),
+            )
         options = {}
         for part in parts["with"]:
             key, value = part.split("=")
@@ -106,6 +116,20 @@ class Teller:
 
     def do_cancel(self, line, names, options):
         return self.world.ask(CancelRun(run=names[0]))
+
+    def do_approve(self, line, names, options):
+        """`approve run/gate by=ann [comment=]`"""
+        return self.decide(names[0], True, options)
+
+    def do_reject(self, line, names, options):
+        return self.decide(names[0], False, options)
+
+    def decide(self, name, approve, options):
+        request = DecideGate(gate=name, approve=approve, comment=options.get("comment", ""))
+        return self.world.ask(request, who=options["by"])
+
+    def do_gates(self, line, names, options):
+        return self.world.ask(ListGates())
 
     def do_stop(self, line, names, options):
         return self.world.ask(StopService(service=names[0]))

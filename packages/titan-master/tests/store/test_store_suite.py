@@ -5,12 +5,19 @@ from __future__ import annotations
 import msgspec
 import pytest
 import stories
-from core_world import World, job, run
+from core_world import START_MS, World, gate, job, run
 
 from titan_master.core.state import digest
 from titan_master.store.base import TermLost
 from titan_master.store.memory import MemoryStore
 from titan_master.store.sqlite import SqliteStore, connect
+from titan_proto.limits import (
+    DECISION_CHARS,
+    FRAME_PAYLOAD_BYTES,
+    GATE_MESSAGE_CHARS,
+    GATE_TIMEOUT_MS_DEFAULT,
+)
+from titan_proto.messages import DecideGate, GateView
 from titan_proto.specs import RetryPolicy, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
@@ -324,3 +331,53 @@ def test_a_run_that_repeats_another_says_so_when_it_has_ended(store):
     assert (taken.state, taken.reason, taken.attempt) == (
         JobState.SUCCEEDED, ExitReason.TAKEN_OVER, 0,
     )  # fmt: skip
+
+
+def test_what_was_decided_about_a_gate_is_shown_after_its_run(store):
+    """Who, when, what was asked and what was said; a gate that nobody decided has none of it."""
+    term = store.open().term
+    world = stories.a_decision()
+    store.commit(stories.events(world), term)
+    yes, no, late, below = (store.job("asks", job) for job in ("YES", "NO", "LATE", "BELOW"))
+    assert yes.gate == GateView(
+        run_id="asks",
+        run_alias="ask-1",
+        job_id="YES",
+        state=JobState.SUCCEEDED,
+        message="Rows look right?",
+        opened_at_ms=START_MS,
+        expires_at_ms=START_MS + GATE_TIMEOUT_MS_DEFAULT,
+        decided_at_ms=START_MS + 1_000,
+        decided_by="bob",
+        reason=ExitReason.APPROVED,
+        comment="they do",
+    )
+    assert yes.message == "approved by bob: they do"
+    assert (no.state, no.gate.decided_by, no.message) == (JobState.FAILED, "eve", "rejected by eve")
+    assert no.gate.opened_at_ms == START_MS + 1_000
+    assert (late.state, late.reason, late.gate.decided_by) == (
+        JobState.FAILED,
+        ExitReason.EXPIRED,
+        "",
+    )
+    assert below.state is JobState.SKIPPED
+    assert (below.gate.decided_at_ms, below.gate.reason) == (0, ExitReason.UNKNOWN)
+    assert [job.gate is not None for job in store.jobs("asks", "", 10).jobs] == [True] * 4
+    assert store.newest_with_gate("LATE") == "asks"
+    assert store.newest_with_gate("BELOW") is None
+
+
+def test_a_page_of_gates_that_say_much_fits_into_a_frame(store):
+    """Questions and comments count: the page ends early, and a cursor goes on."""
+    term = store.open().term
+    world = World()
+    many = [gate(f"g{n}", message="?" * GATE_MESSAGE_CHARS) for n in range(400)]
+    world.submit(run("many", *many), run_id="many")
+    for n in range(400):
+        world.ask(DecideGate(gate=f"many/g{n}", approve=True, comment="!" * DECISION_CHARS))
+    store.commit(stories.events(world), term)
+    page = store.jobs("many", "", 1_000)
+    if isinstance(store, SqliteStore):
+        assert 0 < len(page.jobs) < 400
+        assert page.cursor == str(len(page.jobs))
+        assert len(msgspec.msgpack.encode(page)) < FRAME_PAYLOAD_BYTES

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from titan_sdk.errors import RunFailed as RunFailed
     from titan_sdk.errors import Timeout as Timeout
     from titan_sdk.errors import TitanError as TitanError
+    from titan_sdk.jobs import TitanGate as TitanGate
     from titan_sdk.jobs import TitanJob as TitanJob
     from titan_sdk.jobs import TitanService as TitanService
     from titan_sdk.run import Run as Run
 
 _HOMES = {
     "TitanClient": "client",
+    "TitanGate": "jobs",
     "TitanJob": "jobs",
     "TitanService": "jobs",
     "Run": "run",
@@ -51,6 +53,7 @@ __all__ = [
     "Timeout",
     "TitanClient",
     "TitanError",
+    "TitanGate",
     "TitanJob",
     "TitanService",
     "__version__",

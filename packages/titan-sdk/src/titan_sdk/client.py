@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import msgspec
 
-from titan_proto.errors import InvalidSpec, NotFound, Timeout
+from titan_proto.errors import InvalidSpec, NotFound, Problem, Timeout
 from titan_proto.io.entropy import new_key
 from titan_proto.limits import (
     FILE_NAMES_PER_REQUEST,
@@ -28,7 +28,9 @@ from titan_proto.limits import (
 )
 from titan_proto.messages import (
     CancelRun,
+    DecideGate,
     FindFiles,
+    GateView,
     GetJob,
     GetRun,
     GetStats,
@@ -36,6 +38,7 @@ from titan_proto.messages import (
     JobMilestone,
     JobView,
     ListDead,
+    ListGates,
     ListJobs,
     ListRuns,
     ListServices,
@@ -55,12 +58,13 @@ from titan_proto.messages import (
 )
 from titan_proto.specs import ArtifactRef, JobKind, JobSpec
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState
+from titan_sdk.approvals import gate_id, obstacle, with_gates
 from titan_sdk.jobs import TitanJob
 from titan_sdk.keys import named
 from titan_sdk.links import Links
 from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
-from titan_sdk.staging import Staged, check_spec_size, stage_jobs, stage_pipeline
+from titan_sdk.staging import Staged, check_spec_size, refuse, stage_jobs, stage_pipeline
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -133,7 +137,7 @@ class TitanClient:
         folder = None if workspace is None else Path(os.fspath(workspace)).expanduser()
         staged = stage_jobs(
             name,
-            [one.spec for one in given],
+            _with_gates(given),
             folder=Path.cwd(),
             workspace=folder,
             find=self.find_files,
@@ -372,6 +376,34 @@ class TitanClient:
             StopService(service=service.id if isinstance(service, TitanJob) else service)
         )
 
+    # -- gates --------------------------------------------------------------------------------
+
+    def gates(self) -> list[GateView]:
+        """The gates that are open, those that have waited longest first."""
+        found: list[GateView] = []
+        cursor = ""
+        while True:
+            page = self.ask(ListGates(cursor=cursor, limit=PAGE_ITEMS))
+            found += page.gates
+            cursor = page.cursor
+            if not cursor:
+                return found
+
+    def approve(self, gate: str | TitanJob, comment: str = "") -> GateView:
+        """Let what waits for a gate begin: by `run/job`, or a job id unique among open gates.
+
+        A job that has an `approval` stands for its gate. Approving twice is once.
+
+        Raises:
+            Conflict: it is not open yet, it was decided otherwise, or the name fits several.
+            NotFound: no gate is called so; the error lists the open ones.
+        """
+        return self.ask(DecideGate(gate=_gate_of(gate), approve=True, comment=comment))
+
+    def reject(self, gate: str | TitanJob, comment: str = "") -> GateView:
+        """End a gate as FAILED, and with it what waits for it. Raises as `approve` does."""
+        return self.ask(DecideGate(gate=_gate_of(gate), approve=False, comment=comment))
+
     def find_files(self, names: Sequence[str]) -> dict[str, ArtifactRef]:
         """Those of the names that are files in the master's perm_files."""
         found: dict[str, ArtifactRef] = {}
@@ -518,6 +550,32 @@ def _jobs_of(given: object) -> list[TitanJob]:
             raise InvalidSpec(f"expected TitanJob, not {type(one).__name__}: {one!r}")
         jobs.append(one)
     return jobs
+
+
+def _gate_of(gate: str | TitanJob) -> str:
+    if isinstance(gate, str):
+        return gate
+    return gate.id if gate.approval is None else gate_id(gate.id)
+
+
+def _with_gates(jobs: Sequence[TitanJob]) -> list[JobSpec]:
+    """What the jobs are submitted as: themselves, and the gates that they ask for."""
+    ids = {job.id for job in jobs}
+    sections = {place: job.approval for place, job in enumerate(jobs) if job.approval is not None}
+    said = {place: obstacle(jobs[place].id, ids) for place in sections}
+    refuse(
+        [
+            Problem(
+                where=f"jobs[{place}].approval",
+                message=f"job {jobs[place].id} {message}",
+                hint=hint,
+                code="Y106",
+            )
+            for place, (message, hint) in said.items()
+            if message
+        ]
+    )
+    return [spec for _, spec in with_gates([job.spec for job in jobs], sections)]
 
 
 def _has_started(view: JobView) -> bool:

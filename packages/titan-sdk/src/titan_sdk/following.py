@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from titan_proto.errors import TitanError
@@ -123,16 +123,18 @@ def follow_run(
     *,
     stream: LogStream = LogStream.BOTH,
     stay: bool = False,
+    on_gate: Callable[[str, str], None] | None = None,
 ) -> Iterator[Line]:
     """The lines of every job, as they come, until the run is over and all has been said.
 
     A service that is up when the run is over goes on, and so does its log: it is left then, or,
-    with `stay`, followed to the service's own end.
+    with `stay`, followed to the service's own end. `on_gate` is told of each gate that opens (its
+    job's id, its question), from another thread: a run that waits for a person prints nothing.
     """
     services = {view.job_id for view in client.jobs(run) if view.kind is JobKind.SERVICE}
     items: queue.Queue[_Item] = queue.Queue(_WAITING_PIECES)
     stopped = threading.Event()
-    crew = _Crew(client, run, stream, items, stopped)
+    crew = _Crew(client, run, stream, items, stopped, on_gate)
     crew.start(crew.watch)
     waiting: deque[_Started] = deque()
     followed: set[_Started] = set()
@@ -186,12 +188,14 @@ class _Crew:
         stream: LogStream,
         items: queue.Queue[_Item],
         stopped: threading.Event,
+        on_gate: Callable[[str, str], None] | None,
     ) -> None:
         self._client = client
         self._run = run
         self._stream = stream
         self._items = items
         self._stopped = stopped
+        self._on_gate = on_gate
 
     def start(self, work: object, *given: object) -> None:
         """Run `work` in a thread that keeps nobody from leaving."""
@@ -203,8 +207,13 @@ class _Crew:
     def watch(self) -> None:
         """Say which jobs get a log, and when the run is over."""
         seen: set[_Started] = set()
+        opened: set[str] = set()
         try:
             for change in self._client.watch(self._run):
+                if change.state is JobState.WAITING and change.job_id not in opened:
+                    opened.add(change.job_id)
+                    if self._on_gate is not None:
+                        self._on_gate(change.job_id, change.message)
                 has_log = change.state is JobState.RUNNING or change.state in JOB_TERMINAL
                 started = _Started(change.job_id, change.attempt)
                 if change.job_id and has_log and change.attempt and started not in seen:

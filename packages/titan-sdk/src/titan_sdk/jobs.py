@@ -1,4 +1,5 @@
-"""Jobs as Python objects: `TitanJob`, and `TitanService` for those meant to stay up.
+"""Jobs as Python objects: `TitanJob`, `TitanService` for those meant to stay up, `TitanGate` for those
+that a person does.
 
 Takes the keys of a pipeline file under the same names and refuses a bad value at once, with every
 problem of the job in one error. Never touches files or the network: the client packs a script
@@ -12,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from titan_proto.errors import InvalidSpec, Problem
-from titan_proto.specs import JobSpec, LaunchKind
-from titan_sdk.keys import READERS, BadValue, conflicts, job_spec, named
+from titan_proto.specs import GateSection, JobKind, JobSpec, LaunchKind
+from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, named
 
 Duration = str | int | float
 """`90s`, `1h30m`, or a number of seconds."""
@@ -31,7 +32,7 @@ class TitanJob:
         args: a list is passed exactly, a string is split like a shell does.
         env: variables for the process.
         dependencies: jobs (or their ids) that must have succeeded before.
-        type: "TASK" ends by itself, "SERVICE" is meant to stay up.
+        type: "TASK" ends by itself, "SERVICE" is meant to stay up, "APPROVAL" waits for a person.
         port: of a service: its port, told to it as $PORT; "auto" takes a free one.
         requirement: one skill that the worker must have.
         skills: the skills that the worker must have.
@@ -41,17 +42,23 @@ class TitanJob:
         stop_grace: time between SIGTERM and SIGKILL when it is stopped.
         retries: how often it is tried again after failures of its own; a number, or a mapping of
             limit, delay, backoff, max_delay, jitter, causes, not_exit_codes.
-        timeout: how long one attempt may run.
+        timeout: how long one attempt may run; of a gate: how long it waits for a decision.
         job_timeout: how long all attempts together may take, from the first one's placement.
         exclusive: two attempts must never run at once, even where a machine cannot be reached.
         delivery: "at-least-once" (the default), or "at-most-once": never tried again where it may
             have been done.
+        approval: a question to a person: what depends on this job waits for an answer. A gate behind
+            it, called hitl-gate-ID; a text, or a mapping of message, timeout, on_timeout.
+        hitl_message: the same, as the original calls it.
+        max_wait_seconds: beside it: how long that gate waits for a decision.
+        message: of a gate: its question.
+        on_timeout: of a gate about which nobody decided in time: "reject", "approve" or "fail".
 
     Raises:
         InvalidSpec: a value is not what its key takes; `problems` lists all of them.
     """
 
-    __slots__ = ("_spec",)
+    __slots__ = ("_approval", "_spec")
 
     def __init__(
         self,
@@ -77,13 +84,22 @@ class TitanJob:
         job_timeout: Duration | None = None,
         exclusive: bool | None = None,
         delivery: str | None = None,
+        approval: str | Mapping[str, object] | None = None,
+        hitl_message: str | None = None,
+        max_wait_seconds: Duration | None = None,
+        message: str | None = None,
+        on_timeout: str | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(
                 f"job {named(id)}: filename and script are the same key; give one of them"
             )
+        if approval is not None and hitl_message is not None:
+            raise InvalidSpec(
+                f"job {named(id)}: approval and hitl_message are the same key; give one"
+            )
         path = script if filename is None else filename
-        self._spec = _spec_of(
+        read = _read(
             {
                 "id": id,
                 "script": None if path is None else os.fspath(path),
@@ -105,8 +121,14 @@ class TitanJob:
                 "job_timeout": job_timeout,
                 "exclusive": exclusive,
                 "delivery": delivery,
+                "approval": hitl_message if approval is None else approval,
+                "max_wait_seconds": max_wait_seconds,
+                "message": message,
+                "on_timeout": on_timeout,
             }
         )
+        self._spec = job_spec(read)
+        self._approval = approval_of(read)
 
     @property
     def id(self) -> str:
@@ -117,7 +139,7 @@ class TitanJob:
     def script(self) -> str | None:
         """The file it runs, if it runs one."""
         launch = self._spec.launch
-        return launch.script if launch.kind is LaunchKind.SCRIPT else None
+        return launch.script or None if launch.kind is LaunchKind.SCRIPT else None
 
     filename = script
 
@@ -126,7 +148,14 @@ class TitanJob:
         """What is sent; the script's bytes come to it at submission."""
         return self._spec
 
+    @property
+    def approval(self) -> GateSection | None:
+        """The gate that is put behind it at submission, if it asks for one."""
+        return self._approval
+
     def __repr__(self) -> str:
+        if self._spec.kind is JobKind.GATE:
+            return f"{type(self).__name__}(id={self.id!r})"
         launch = self._spec.launch
         what = launch.script or launch.shell or " ".join(launch.command)
         return f"{type(self).__name__}(id={self.id!r}, {launch.kind.value.lower()}={what!r})"
@@ -148,6 +177,41 @@ class TitanService(TitanJob):
         super().__init__(id, filename, port=port, type="SERVICE", **keys)
 
 
+class TitanGate(TitanJob):
+    """A job that a person does: what depends on it starts once somebody has approved it.
+
+    Args:
+        id: its name in the run.
+        message: the question.
+        dependencies: jobs (or their ids) that must have succeeded before it is asked.
+        timeout: how long it waits for a decision; 48 hours by default.
+        on_timeout: what becomes of it then: "reject" (the default), "approve" or "fail".
+        delay: how long it waits before it is asked.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - as in TitanJob
+        message: str | None = None,
+        *,
+        dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
+        timeout: Duration | None = None,
+        on_timeout: str | None = None,
+        delay: Duration | None = None,
+    ) -> None:
+        super().__init__(
+            id,
+            type="APPROVAL",
+            message=message,
+            dependencies=dependencies,
+            timeout=timeout,
+            on_timeout=on_timeout,
+            delay=delay,
+        )
+
+
 def _ids(given: object) -> object:
     if isinstance(given, TitanJob):
         return given.id
@@ -156,7 +220,7 @@ def _ids(given: object) -> object:
     return given
 
 
-def _spec_of(given: Mapping[str, object]) -> JobSpec:
+def _read(given: Mapping[str, object]) -> dict[str, Any]:
     read: dict[str, Any] = {}
     found: list[Problem] = []
     for key, value in given.items():
@@ -181,4 +245,4 @@ def _spec_of(given: Mapping[str, object]) -> JobSpec:
             for p in found
         ]
         raise InvalidSpec(f"job {named(given['id'])}: " + "; ".join(lines), problems=tuple(found))
-    return job_spec(read)
+    return read

@@ -13,10 +13,13 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from titan_proto.ids import JOB_ID_RULE, is_job_id
 from titan_proto.limits import (
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
+    GATE_TIMEOUT_MS_DEFAULT,
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
     RETRIES,
@@ -25,6 +28,8 @@ from titan_proto.limits import (
     TIMEOUT_MS,
 )
 from titan_proto.specs import (
+    GateExpiry,
+    GateSection,
     JobKind,
     JobSpec,
     Launch,
@@ -297,15 +302,66 @@ def priority(value: object) -> int:
 
 
 def kind(value: object) -> JobKind:
-    """TASK or SERVICE, in any case; the original's `run` is a task."""
+    """TASK, SERVICE or APPROVAL, in any case; the original's `run` is a task."""
     word = value.upper() if isinstance(value, str) else ""
     if word in {"TASK", "RUN"}:
         return JobKind.TASK
     if word == "SERVICE":
         return JobKind.SERVICE
     if word in {"APPROVAL", "GATE"}:
-        raise NotYet(f"type: {value}")
-    raise BadValue(f"{_shown(value)} is no type of job", "TASK or SERVICE")
+        return JobKind.GATE
+    raise BadValue(f"{_shown(value)} is no type of job", "TASK, SERVICE or APPROVAL")
+
+
+def wait_ms(value: object) -> int:
+    """How long a gate waits for somebody to decide."""
+    limit_ms = duration_ms(value)
+    if not 0 < limit_ms <= TIMEOUT_MS:
+        raise BadValue(
+            f"{_shown(value)} is no time to wait for a decision",
+            f"more than 0, at most {TIMEOUT_MS // 86_400_000} days; "
+            f"without the key it is {GATE_TIMEOUT_MS_DEFAULT // 3_600_000} hours",
+        )
+    return limit_ms
+
+
+def expiry(value: object) -> GateExpiry:
+    """What becomes of a gate about which nobody decided in time: `reject`, `approve` or `fail`."""
+    for one in (GateExpiry.REJECT, GateExpiry.APPROVE, GateExpiry.FAIL):
+        if isinstance(value, str) and value.upper() == one.value:
+            return one
+    raise BadValue(f"{_shown(value)} is no end of a gate", "reject, approve or fail")
+
+
+_APPROVAL_KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
+    "message": ("message", text),
+    "timeout": ("timeout_ms", wait_ms),
+    "on_timeout": ("on_timeout", expiry),
+}
+
+
+def approval(value: object) -> GateSection:
+    """The question to put to a person once the job has succeeded, or the whole gate behind it."""
+    if not isinstance(value, Mapping):
+        return GateSection(message=text(value))
+    read: dict[str, Any] = {}
+    for key, given in value.items():
+        if key == "approvers":
+            raise NotYet("approvers")
+        entry = _APPROVAL_KEYS.get(key) if isinstance(key, str) else None
+        if entry is None:
+            meant = nearest(str(key), _APPROVAL_KEYS)
+            hint = f'did you mean "{meant}"?' if meant else f"one of {', '.join(_APPROVAL_KEYS)}"
+            raise BadValue(f"approval has no {_shown(key)}", hint, (str(key),))
+        field, reader = entry
+        try:
+            read[field] = reader(given)
+        except BadValue as error:
+            error.at = (key, *error.at)
+            raise
+    if "message" not in read:
+        raise BadValue("approval has no message", "approval: {message: the question}")
+    return GateSection(**read)
 
 
 def job_id(value: object) -> str:
@@ -357,6 +413,10 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "job_timeout": timeout_ms,
     "exclusive": flag,
     "delivery": delivery,
+    "approval": approval,
+    "max_wait_seconds": wait_ms,
+    "message": text,
+    "on_timeout": expiry,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -365,13 +425,13 @@ ALIASES: Final[dict[str, str]] = {
     "filename": "script",
     "depends_on": "dependencies",
     "needs": "dependencies",
+    "hitl_message": "approval",
 }
 
 LATER: Final = frozenset(
     {
-        "approval", "approvers", "artifacts", "env_file", "healthcheck", "hitl_message", "matrix",
-        "max_wait_seconds", "message", "on_end", "on_timeout", "outputs", "replicas", "reschedule",
-        "resources", "restart", "secrets", "share", "trigger", "when",
+        "approvers", "artifacts", "env_file", "healthcheck", "matrix", "on_end", "outputs",
+        "replicas", "reschedule", "resources", "restart", "secrets", "share", "trigger", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -381,8 +441,15 @@ FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 """Keys that mean nothing where a job is meant to stay up."""
 
 
+FOR_GATES: Final = ("id", "type", "dependencies", "delay", "message", "timeout", "on_timeout")
+"""All that a gate takes: it runs nothing, anywhere."""
+
+
 def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Keys of one job that do not go together: (the key to point at, message, hint)."""
+    if read.get("type") is JobKind.GATE:
+        hint = f"a gate runs nothing; it takes {', '.join(FOR_GATES[2:])}"
+        return [(key, f"is a gate and has {key}", hint) for key in read if key not in FOR_GATES]
     found: list[tuple[str, str, str]] = []
     ways = [key for key in ("script", "run", "command") if key in read]
     if not ways:
@@ -413,14 +480,52 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             found.append(
                 ("exclusive", "is to be done at most once, and so is exclusive", "leave it out")
             )
+    found += _approval_conflicts(read)
     if "requirement" in read and "skills" in read:
         found.append(("requirement", "has requirement and skills", "keep skills"))
     return found
 
 
+def _approval_conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    found = [
+        (key, f"has {key} and is no gate", f'type: "APPROVAL", or approval: {{{key}: …}}')
+        for key in ("message", "on_timeout")
+        if key in read
+    ]
+    if "max_wait_seconds" in read:
+        if "approval" not in read:
+            hint = 'approval: "the question"'
+            found.append(("max_wait_seconds", "has max_wait_seconds and no approval", hint))
+        elif read["approval"] and read["approval"].timeout_ms != GATE_TIMEOUT_MS_DEFAULT:
+            hint = "keep the timeout of approval"
+            found.append(("max_wait_seconds", "says twice how long its approval may take", hint))
+    return found
+
+
+def approval_of(read: Mapping[str, Any]) -> GateSection | None:
+    """The gate that the job wants behind it."""
+    section: GateSection | None = read.get("approval")
+    if section is not None and "max_wait_seconds" in read:
+        return replace(section, timeout_ms=read["max_wait_seconds"])
+    return section
+
+
 def job_spec(read: Mapping[str, Any]) -> JobSpec:
     """The spec that values read by `READERS` amount to; conflicts were looked for before."""
     at_most_once = read.get("delivery") == AT_MOST_ONCE
+    if read.get("type") is JobKind.GATE:
+        return JobSpec(
+            id=read["id"],
+            launch=Launch(),
+            kind=JobKind.GATE,
+            dependencies=read.get("dependencies", ()),
+            delay_ms=read.get("delay", 0),
+            gate=GateSection(
+                message=read.get("message", ""),
+                timeout_ms=read.get("timeout", GATE_TIMEOUT_MS_DEFAULT),
+                on_timeout=read.get("on_timeout", GateExpiry.REJECT),
+            ),
+        )
     return JobSpec(
         id=read["id"],
         launch=_launch(read),

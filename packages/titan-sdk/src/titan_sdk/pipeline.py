@@ -18,9 +18,10 @@ from msgspec.structs import replace
 from titan_proto.errors import Problem
 from titan_proto.ids import is_job_id
 from titan_proto.limits import NAME_CHARS
-from titan_proto.specs import ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec
+from titan_proto.specs import ArtifactRef, GateSection, JobKind, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import DUPLICATE_ID, UNKNOWN_PARENT, problems
 from titan_sdk import yamltree
+from titan_sdk.approvals import obstacle, with_gates
 from titan_sdk.findings import ERROR, INFO, Finding, PipelineError, Place, Source, errors
 from titan_sdk.keys import (
     ALIASES,
@@ -29,11 +30,14 @@ from titan_sdk.keys import (
     READERS,
     BadValue,
     NotYet,
+    approval,
+    approval_of,
     boolean,
     conflicts,
     dependencies,
     duration_ms,
     environment,
+    expiry,
     flag,
     job_id,
     job_spec,
@@ -46,6 +50,7 @@ from titan_sdk.keys import (
     text,
     texts,
     timeout_ms,
+    wait_ms,
     words,
 )
 from titan_sdk.scripts import is_absent
@@ -66,7 +71,12 @@ WORKSPACE_KEYS: Final = ("root", "include", "exclude")
 API_VERSION: Final = "titan/v1"
 
 _START: Final = Place(1, 1)
-_TYPED: Final = frozenset({boolean, duration_ms, flag, kind, port, priority, retries, timeout_ms})
+_TYPED: Final = frozenset(
+    {
+        approval, boolean, duration_ms, expiry, flag, kind, port, priority, retries, timeout_ms,
+        wait_ms,
+    }
+)  # fmt: skip
 """Readers to which 1 and "1" are not the same; to all others a number is the text it is."""
 _LISTS: Final = frozenset({dependencies, texts, words})
 _JOB_PATH = re.compile(r"jobs\[(\d+)\](?:\.(.+))?\Z")
@@ -120,6 +130,8 @@ class Pipeline:
         self.name = path.stem
         self.jobs: list[JobSpec] = []
         self.scripts: list[ScriptUse] = []
+        self.approvals: dict[int, GateSection] = {}
+        """What is asked behind which of the jobs, by place."""
         self.workspace = WorkspaceWish(path.parent)
         self.findings: list[Finding] = []
 
@@ -127,6 +139,10 @@ class Pipeline:
     def folder(self) -> Path:
         """Where the file lies; scripts are looked for from here."""
         return self.path.parent
+
+    def all_jobs(self) -> list[JobSpec]:
+        """The jobs with the gates that they ask for."""
+        return [job for _, job in with_gates(self.jobs, self.approvals)]
 
     def absent(self) -> list[ScriptUse]:
         """The scripts of which nothing lies on this side."""
@@ -149,11 +165,14 @@ class Pipeline:
             job = jobs[use.job]
             launch = replace(job.launch, script=name, artifact=artifact)
             jobs[use.job] = replace(job, launch=launch)
-        return RunSpec(name=self.name, jobs=tuple(jobs), workspace=workspace)
+        whole = tuple(job for _, job in with_gates(jobs, self.approvals))
+        return RunSpec(name=self.name, jobs=whole, workspace=workspace)
 
     def add_env(self, env: Mapping[str, str]) -> None:
         """Add to the environment of every job; what a job says itself gives way."""
         for index, job in enumerate(self.jobs):
+            if job.kind is JobKind.GATE:
+                continue
             launch = replace(job.launch, env={**job.launch.env, **env})
             self.jobs[index] = replace(job, launch=launch)
 
@@ -407,6 +426,9 @@ class _Reader:
         given = entries.get("type")
         if given is not None and str(_plain(given)).lower() == "run":
             self._note("type: run", "type: TASK", given.place)
+        if "max_wait_seconds" in entries:
+            place = node.keys["max_wait_seconds"]
+            self._note("max_wait_seconds", "approval: {message: …, timeout: …}", place)
         return entries
 
     def _probably_meant(self, node: yamltree.Mapping, keys: tuple[str, ...]) -> bool:
@@ -420,9 +442,13 @@ class _Reader:
             read["id"] = f"job-{index + 1}"
         env = {**self.env, **self.defaults.get("env", {}), **read.get("env", {})}
         merged = {**self.defaults, **read}
-        if read.get("type", JobKind.TASK) is not JobKind.TASK:
+        sort = read.get("type", JobKind.TASK)
+        if sort is not JobKind.TASK:
+            # What all jobs are given is not this one's mistake; a gate's timeout is its own.
+            own = read if sort is JobKind.GATE else {}
             for key in FOR_TASKS:
-                merged.pop(key, None)  # what all jobs are given is not this one's mistake
+                if key not in own:
+                    merged.pop(key, None)
         if "skills" in read or "requirement" in read:
             other = "requirement" if "skills" in read else "skills"
             if other not in read:
@@ -430,7 +456,10 @@ class _Reader:
         if env:
             merged["env"] = env
         spec = job_spec(merged)
-        if spec.launch.kind is LaunchKind.SCRIPT:
+        section = approval_of(merged)
+        if section is not None and spec.kind is not JobKind.GATE:
+            self.pipeline.approvals[index] = section
+        if spec.kind is not JobKind.GATE and spec.launch.kind is LaunchKind.SCRIPT:
             called = _called(entries.get("id"), index)
             place = entries["script"].place if spec.launch.script else _START
             name = self._script_path(spec.launch.script, called, place)
@@ -464,12 +493,36 @@ class _Reader:
     def _validate(self) -> None:
         if not self.pipeline.jobs:
             return
-        jobs = tuple(self.pipeline.jobs)
-        for problem in problems(RunSpec(name=self.pipeline.name, jobs=jobs)):
-            if not self._said_already(problem):
+        jobs = self.pipeline.jobs
+        ids = {job.id for job in jobs}
+        for index in list(self.pipeline.approvals):
+            message, hint = obstacle(jobs[index].id, ids)
+            if message and index not in self.unnamed:
+                del self.pipeline.approvals[index]
+                place = self.places[f"jobs[{index}].approval"]
+                self._error("Y106", f"job {jobs[index].id} {message}", place, hint)
+        placed = with_gates(jobs, self.pipeline.approvals)
+        whole = RunSpec(name=self.pipeline.name, jobs=tuple(job for _, job in placed))
+        for found in problems(whole):
+            problem = self._as_written(found, placed)
+            if problem is not None and not self._said_already(problem):
                 message = problem.message.partition("; the first is jobs[")[0]
                 place = self._place_of(problem)
                 self._error(problem.code, message, place, self._hint(problem))
+
+    def _as_written(self, problem: Problem, placed: list[tuple[int, JobSpec]]) -> Problem | None:
+        """A problem of the whole run, with the place in the file; None if it is no news."""
+        match = _JOB_PATH.match(problem.where)
+        if match is None:
+            return problem
+        index, job = placed[int(match.group(1))]
+        if job.id == self.pipeline.jobs[index].id:
+            rest = f".{match.group(2)}" if match.group(2) else ""
+            return replace(problem, where=f"jobs[{index}]{rest}")
+        # A gate behind a job: two of one name come from two jobs of one name, which was said.
+        if problem.code == DUPLICATE_ID:
+            return None
+        return replace(problem, where=f"jobs[{index}].approval")
 
     def _hint(self, problem: Problem) -> str:
         if problem.code == UNKNOWN_PARENT and problem.hint:

@@ -12,6 +12,8 @@ from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, WorkerState
 
 _BEFORE_START: Final = frozenset({ExitReason.PREPARE_FAILED, ExitReason.START_FAILED})
 
+_DECISIONS: Final = frozenset({ExitReason.APPROVED, ExitReason.REJECTED, ExitReason.EXPIRED})
+
 
 def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -> str:
     """What a job that has not started waits for."""
@@ -23,6 +25,8 @@ def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -
         return f"BACKOFF, attempt {view.attempt} failed and the next one has not begun"
     if view.state is JobState.PLACED:
         return f"PLACED on {view.worker}, which is getting its workspace ready"
+    if view.state is JobState.WAITING:
+        return f"WAITING for an approval:  titan approve {view.run_alias}/{view.job_id}"
     if view.state is not JobState.QUEUED:
         return str(view.state)
     if view.message:  # the master knows more than the counts of the cluster say
@@ -77,9 +81,14 @@ def how_ended(view: JobView | JobChange, *, brief: bool = False) -> str:
         ExitReason.CRASH_LIMIT: "its workers were lost too often",
         ExitReason.QUARANTINED: "quarantined",
         ExitReason.TAKEN_OVER: "taken over",
+        ExitReason.APPROVED: "approved",
+        ExitReason.REJECTED: "rejected",
+        ExitReason.EXPIRED: "nobody decided in time",
         ExitReason.PARENT_FAILED: "a job before it did not succeed",
     }
     said = words.get(view.reason, "")
+    if view.message and view.reason in _DECISIONS:
+        return view.message  # a sentence of its own: by whom, and what was said
     message = "" if brief and said else view.message
     if not message or message == said:
         return said

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from titan_proto.errors import InvalidSpec, LinkError, Problem
 from titan_proto.limits import RUN_SPEC_BYTES
-from titan_proto.specs import ArtifactRef, JobSpec, LaunchKind, RunSpec
+from titan_proto.specs import ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import problems
 from titan_sdk.findings import ERROR, WARNING, Finding
 from titan_sdk.keys import named
@@ -68,7 +68,7 @@ def stage_jobs(
         PackagingError: what is there cannot be packed.
     """
     base = folder if workspace is None else folder / workspace
-    scripts = {job.launch.script for job in jobs if job.launch.kind is LaunchKind.SCRIPT}
+    scripts = {job.launch.script for job in jobs if _runs_script(job)}
     here = {script: base / script for script in scripts if not is_absent(base / script)}
     away = find(sorted(scripts - here.keys())) if scripts - here.keys() else {}
     missing = scripts - here.keys() - away.keys()
@@ -80,7 +80,7 @@ def stage_jobs(
             code="Y110",
         )
         for index, job in enumerate(jobs)
-        if job.launch.kind is LaunchKind.SCRIPT and job.launch.script in missing
+        if _runs_script(job) and job.launch.script in missing
     ]
     for index, job in enumerate(jobs):
         if job.launch.kind is LaunchKind.SCRIPT and job.launch.script in here:
@@ -242,11 +242,15 @@ def _launched(jobs: Sequence[JobSpec], launches: Launches) -> tuple[JobSpec, ...
         return tuple(jobs)
     done: list[JobSpec] = []
     for job in jobs:
-        if job.launch.kind is LaunchKind.SCRIPT:
+        if _runs_script(job):
             name, artifact = launches[job.launch.script]
             job = replace(job, launch=replace(job.launch, script=name, artifact=artifact))  # noqa: PLW2901
         done.append(job)
     return tuple(done)
+
+
+def _runs_script(job: JobSpec) -> bool:
+    return job.kind is not JobKind.GATE and job.launch.kind is LaunchKind.SCRIPT
 
 
 def _inside(pipeline: Pipeline, name: str) -> str:

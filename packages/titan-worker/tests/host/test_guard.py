@@ -132,6 +132,15 @@ async def test_an_unrenewed_job_is_ended_at_its_times(lab):
     assert end.kill_at_s <= read_steady_s() < end.kill_at_s + 5
 
 
+async def test_a_job_whose_lease_was_over_before_its_guard_began_is_never_started(lab):
+    """Found by the simulator, seed 107: the worker had decided in time, and slept."""
+    lab.shell("never", "echo ran", guard=times(-0.1))
+
+    assert (await lab.exit_of("never")).lease_ended
+    assert lab.out("never") == ""
+    assert "never" not in lab.started
+
+
 async def test_one_that_ends_in_its_grace_was_ended_by_its_lease_all_the_same(lab):
     lab.shell("hears", "trap 'exit 3' TERM; while :; do sleep 0.01; done", guard=times(0.3, 60))
 

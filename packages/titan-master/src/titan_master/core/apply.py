@@ -19,6 +19,8 @@ from titan_master.core.events import (
     AttemptStarted,
     ClusterFounded,
     Event,
+    GateDecided,
+    GatesOpened,
     JobBackoff,
     JobCancelling,
     JobEnded,
@@ -41,6 +43,7 @@ from titan_master.core.events import (
 )
 from titan_master.core.state import (
     Attempt,
+    Gate,
     InvariantViolation,
     Job,
     KeyRecord,
@@ -49,7 +52,7 @@ from titan_master.core.state import (
     State,
     WorkerInfo,
 )
-from titan_proto.specs import RunSpec
+from titan_proto.specs import JobKind, RunSpec
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -101,6 +104,8 @@ def _move_job(state: State, run: Run, job: Job, to: JobState) -> None:
     state.counts[to] = state.counts.get(to, 0) + 1
     if frm is JobState.QUEUED:
         state.queue.remove(job)
+    elif frm is JobState.WAITING:
+        del state.gates[run.run_id, job.spec.id]
     if to in JOB_TERMINAL:
         run.remaining -= 1
     if state.observer is not None:
@@ -128,6 +133,13 @@ def _enqueue(state: State, job: Job, at_ms: int) -> None:
     job.queued_seq = state.queued_seq
     job.ready_at_ms = at_ms
     state.queue.push(job)
+
+
+def _open_gate(state: State, job: Job, at_ms: int, expires_at_ms: int) -> None:
+    state.gates_opened += 1
+    job.gate = Gate(number=state.gates_opened, opened_at_ms=at_ms, expires_at_ms=expires_at_ms)
+    job.ready_at_ms = at_ms
+    state.gates[job.run_id, job.spec.id] = job
 
 
 def _run_of(state: State, run_id: str) -> Run:
@@ -217,7 +229,7 @@ def _add_jobs(
     seq = state.queued_seq
     blocked, scheduled, queued = JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED
     dependants: list[Job] = []
-    delayed = waiting = 0
+    delayed = waiting = opened = 0
     for index, job_spec in enumerate(spec.jobs):
         # Where nothing is taken over, the usual case, no name is looked up.
         if taken_over and job_spec.id in taken_over:
@@ -233,6 +245,11 @@ def _add_jobs(
         elif job_spec.delay_ms > 0:
             delayed += 1
             job = Job(job_spec, run_id, index, scheduled, 0, at_ms + job_spec.delay_ms)
+        elif job_spec.kind is JobKind.GATE:
+            opened += 1
+            job = Job(job_spec, run_id, index, JobState.WAITING, 0)
+            timeout_ms = job.question.timeout_ms
+            _open_gate(state, job, at_ms, at_ms + timeout_ms if timeout_ms else 0)
         else:
             seq += 1
             job = Job(job_spec, run_id, index, queued, 0, at_ms, seq)
@@ -251,6 +268,7 @@ def _add_jobs(
     for first, number in (
         (blocked, waiting),
         (scheduled, delayed),
+        (JobState.WAITING, opened),
         (queued, ready),
         (JobState.SUCCEEDED, len(taken_over)),
     ):
@@ -301,6 +319,22 @@ def _job_backoff(state: State, event: JobBackoff) -> None:
     _move_job(state, run, job, JobState.BACKOFF)
     job.ready_at_ms = event.until_ms
     job.failures = event.failures
+
+
+def _gates_opened(state: State, event: GatesOpened) -> None:
+    run = _run_of(state, event.run_id)
+    for job_id, expires_ms in zip(event.job_ids, event.expires_ms, strict=True):
+        job = run.jobs[job_id]
+        _move_job(state, run, job, JobState.WAITING)
+        _open_gate(state, job, event.at_ms, expires_ms)
+
+
+def _gate_decided(state: State, event: GateDecided) -> None:
+    job = _run_of(state, event.run_id).jobs[event.job_id]
+    if job.gate is None or job.state is not JobState.WAITING:
+        raise InvariantViolation(f"{event.run_id}/{event.job_id}: no open gate to decide about")
+    job.gate.decided_by = event.by
+    job.gate.comment = event.comment
 
 
 def _job_cancelling(state: State, event: JobCancelling) -> None:
@@ -475,6 +509,8 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     JobsScheduled: _jobs_scheduled,
     JobsQueued: _jobs_queued,
     JobBackoff: _job_backoff,
+    GatesOpened: _gates_opened,
+    GateDecided: _gate_decided,
     JobCancelling: _job_cancelling,
     JobsDropped: _jobs_dropped,
     JobEnded: _job_ended,

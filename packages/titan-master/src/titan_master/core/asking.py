@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from titan_master.core import admission, lifecycle, queries, services
+from titan_master.core import admission, gates, lifecycle, queries, services
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
 from titan_master.core.rerun import rerun_digest
@@ -23,10 +23,12 @@ from titan_proto.ids import is_run_id
 from titan_proto.limits import JOB_ID_CHARS, PAGE_ITEMS, SUBMIT_KEY_CHARS
 from titan_proto.messages import (
     CancelRun,
+    DecideGate,
     GetJob,
     GetRun,
     GetStats,
     ListDead,
+    ListGates,
     ListJobs,
     ListRuns,
     ListServices,
@@ -39,6 +41,7 @@ from titan_proto.messages import (
     WaitRun,
     WatchRun,
 )
+from titan_proto.specs import JobKind
 from titan_proto.states import JobState
 
 LAST: Final = "@last"
@@ -55,6 +58,9 @@ def ask(draft: Draft, item: Asked) -> None:
     if isinstance(item.request, RerunRun):
         _rerun_run(draft, item.origin, item.request, item.by)
         return
+    if isinstance(item.request, DecideGate):
+        _decide_gate(draft, item.origin, item.request, item.by)
+        return
     _HANDLERS[type(item.request)](draft, item.origin, item.request)
 
 
@@ -70,7 +76,7 @@ def _find_run(draft: Draft, origin: Origin, request: OfOneRun, by: str = "") -> 
         return None
     run = state.runs.get(state.aliases.get(selector, selector))
     if run is None:
-        live = () if is_run_id(selector) else _with_prefix(draft, selector)
+        live = _may_be(draft, selector)
         ask = AskHistory(
             origin=origin,
             request=request,
@@ -80,6 +86,11 @@ def _find_run(draft: Draft, origin: Origin, request: OfOneRun, by: str = "") -> 
         )
         draft.require(ask)
     return run
+
+
+def _may_be(draft: Draft, selector: str) -> tuple[Run, ...]:
+    """Live runs that a name which is none of theirs may mean."""
+    return () if is_run_id(selector) else _with_prefix(draft, selector)
 
 
 def _with_prefix(draft: Draft, prefix: str) -> tuple[Run, ...]:
@@ -215,14 +226,25 @@ def _get_job(draft: Draft, origin: Origin, request: GetJob) -> None:
 
 def _get_newest_job(draft: Draft, origin: Origin, request: GetJob) -> None:
     """That job of the newest run that has it: a live one, unless an ended one is newer still."""
-    newest = next(
-        (run for run in queries.runs_newest_first(draft.state) if request.job in run.jobs), None
-    )
+    newest = _newest_with(draft, request.job)
     if newest is not None and newest.run_id == draft.state.last_run_id:
         _reply_job(draft, origin, newest, newest.jobs[request.job])
         return
     live_ids = () if newest is None else (newest.run_id,)
     draft.require(AskHistory(origin=origin, request=request, live_ids=live_ids))
+
+
+def _newest_with(draft: Draft, job_id: str) -> Run | None:
+    runs = queries.runs_newest_first(draft.state)
+    return next((run for run in runs if job_id in run.jobs), None)
+
+
+def _newest_with_gate(draft: Draft, job_id: str) -> Run | None:
+    for run in queries.runs_newest_first(draft.state):
+        job = run.jobs.get(job_id)
+        if job is not None and job.spec.kind is JobKind.GATE:
+            return run
+    return None
 
 
 def _reply_job(draft: Draft, origin: Origin, run: Run, job: Job) -> None:
@@ -248,6 +270,10 @@ def _read_log(draft: Draft, origin: Origin, request: ReadLog) -> None:
     if found is None:
         return
     run, job = found
+    if job.spec.kind is JobKind.GATE:
+        text = f"{run.alias}/{job.spec.id} is a gate: a person decides, and nothing is printed"
+        draft.refuse(origin, ErrorCode.NOT_FOUND, text, details={"state": str(job.state)})
+        return
     if 0 < request.attempt < job.number:
         # Only the newest attempt is in memory; history has the others.
         exact = replace(request, run=run.run_id)
@@ -262,6 +288,68 @@ def _read_log(draft: Draft, origin: Origin, request: ReadLog) -> None:
         draft.waiters.wait_job(origin, run.run_id, job.spec.id, request)
     else:
         draft.require(serve_log(origin, request, job))
+
+
+# -- gates ----------------------------------------------------------------------------------------
+def _list_gates(draft: Draft, origin: Origin, request: ListGates) -> None:
+    limit = max(1, min(request.limit, PAGE_ITEMS))
+    draft.reply(origin, queries.gate_page(draft.state, request.cursor, limit))
+
+
+def _decide_gate(draft: Draft, origin: Origin, request: DecideGate, by: str) -> None:
+    if gates.is_too_long(draft, origin, request):
+        return
+    run_name, _, job_id = request.gate.rpartition("/")
+    if run_name == LAST and draft.state.last_run_id:
+        run_name = draft.state.last_run_id
+        request = replace(request, gate=f"{run_name}/{job_id}")
+    if not run_name:
+        _decide_by_job(draft, origin, request, by)
+        return
+    state = draft.state
+    run = state.runs.get(state.aliases.get(run_name, run_name))
+    if run is None:
+        _ask_history_of_gate(draft, origin, request, by, _may_be(draft, run_name))
+    elif job_id not in run.jobs:
+        text = f"run {run.alias} has no gate {job_id[:JOB_ID_CHARS]!r}; {gates.listing(state)}"
+        draft.refuse(origin, ErrorCode.NOT_FOUND, text)
+    else:
+        gates.decide(draft, origin, request, by, (run, run.jobs[job_id]))
+
+
+def _decide_by_job(draft: Draft, origin: Origin, request: DecideGate, by: str) -> None:
+    """A bare job id: the open gate of that name, or the newest one, which may be closed already."""
+    state, job_id = draft.state, request.gate
+    fits = gates.called(state, job_id)
+    if len(fits) > 1:
+        names = gates.names(state, fits)
+        draft.refuse(
+            origin,
+            ErrorCode.CONFLICT,
+            f"{job_id[:JOB_ID_CHARS]!r} may be any of {names}: name one of them",
+            details={"candidates": names},
+        )
+        return
+    run = state.runs[fits[0].run_id] if fits else _newest_with_gate(draft, job_id)
+    if run is not None and (fits or run.run_id == state.last_run_id):
+        gates.decide(draft, origin, request, by, (run, run.jobs[job_id]))
+        return
+    _ask_history_of_gate(draft, origin, request, by, () if run is None else (run,))
+
+
+def _ask_history_of_gate(
+    draft: Draft, origin: Origin, request: DecideGate, by: str, live: tuple[Run, ...]
+) -> None:
+    draft.require(
+        AskHistory(
+            origin=origin,
+            request=request,
+            live_ids=tuple(one.run_id for one in live),
+            live_aliases=tuple(one.alias for one in live[:RUNS_NAMED]),
+            by=by,
+            open_gates=gates.listing(draft.state),
+        )
+    )
 
 
 # -- the rest -------------------------------------------------------------------------------------
@@ -286,5 +374,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     ListDead: _list_dead,
     ListServices: _list_services,
     StopService: services.stop_service,
+    ListGates: _list_gates,
     GetStats: _get_stats,
 }

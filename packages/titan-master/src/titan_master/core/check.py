@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from titan_master.core.state import InvariantViolation, Job, Run, State, digest, fits
+from titan_proto.specs import JobKind
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
+    ExitReason,
     JobState,
     ServiceState,
     WorkerState,
 )
 
 HOLDS_ATTEMPT = (JobState.PLACED, JobState.RUNNING, JobState.CANCELLING)
-WAITS_FOR_TIME_OR_SLOT = (JobState.SCHEDULED, JobState.QUEUED, JobState.BACKOFF)
+AFTER_PARENTS = (JobState.SCHEDULED, JobState.QUEUED, JobState.WAITING, JobState.BACKOFF)
 
 
 def check(state: State) -> None:
@@ -73,14 +75,36 @@ def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
     unmet = sum(parent.state is not JobState.SUCCEEDED for parent in parents)
     if job.waiting != unmet:
         yield f"{name}: counts {job.waiting} unmet dependencies, has {unmet}"
-    if unmet and (job.attempt is not None or job.state in WAITS_FOR_TIME_OR_SLOT):
+    if unmet and (job.attempt is not None or job.state in AFTER_PARENTS):
         yield f"{name}: {job.state} before its dependencies"
     if job.state is JobState.BLOCKED:
         if not unmet:
             yield f"{name}: blocked by nothing"
         if any(parent.is_terminal and parent.state is not JobState.SUCCEEDED for parent in parents):
             yield f"{name}: blocked by a dependency that can never succeed"
+    if job.spec.kind is JobKind.GATE or job.gate is not None:
+        yield from _gate_problems(state, job, name)
     yield from _attempt_problems(state, job, name)
+
+
+def _gate_problems(state: State, job: Job, name: str) -> Iterator[str]:
+    """A gate is decided about once, by somebody, and is never executed."""
+    gate = job.gate
+    if job.spec.kind is not JobKind.GATE:
+        yield f"{name}: a {job.spec.kind} was opened like a gate"
+    if job.attempt is not None or job.state is JobState.QUEUED:
+        yield f"{name}: {job.state}, and a gate is never executed"
+    if (state.gates.get((job.run_id, job.spec.id)) is job) != (job.state is JobState.WAITING):
+        yield f"{name}: {job.state}, and the list of open gates says otherwise"
+    if gate is None:
+        passed = job.state in (JobState.WAITING, JobState.SUCCEEDED, JobState.FAILED)
+        if passed and job.reason is not ExitReason.TAKEN_OVER:
+            yield f"{name}: {job.state} without having been opened"
+        return
+    if gate.number > state.gates_opened:
+        yield f"{name}: its number among the gates was never given"
+    if gate.decided_by and job.reason not in (ExitReason.APPROVED, ExitReason.REJECTED):
+        yield f"{name}: {job.state} ({job.reason}), decided by {gate.decided_by}"
 
 
 def _attempt_problems(state: State, job: Job, name: str) -> Iterator[str]:
@@ -168,6 +192,9 @@ def _index_problems(state: State) -> Iterator[str]:
         worker = state.workers.get(worker_id)
         if worker is None or worker.name != name:
             yield f"name {name} means {worker_id}, which is not called so"
+    order = [job.gate.number for job in state.gates.values() if job.gate is not None]
+    if len(order) != state.counts.get(JobState.WAITING, 0) or order != sorted(order):
+        yield f"the open gates are listed as {order}"
     counts: dict[JobState, int] = {}
     for run in state.runs.values():
         for job_state, number in run.counts.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from titan_master.core import admission, asking, lifecycle, placement, workers
+from titan_master.core import admission, asking, gates, lifecycle, placement, workers
 from titan_master.core.effects import OpenLog
 from titan_master.core.events import ClusterFounded, MasterStarted
 from titan_master.core.inputs import (
@@ -102,6 +102,7 @@ class Core:
                 break
             if isinstance(due, JobsDue):
                 lifecycle.delays_over(draft, due)
+                gates.expire(draft, due)
             elif isinstance(due, OvertimeDue):
                 lifecycle.time_over(draft, due)
             else:
@@ -117,6 +118,11 @@ class Core:
         if self._draft.placement_due:
             return self._draft.now_ms
         return self._draft.timers.next_ms()
+
+    @property
+    def is_storage_full(self) -> bool:
+        """Whether nothing new may begin for want of room on the disk."""
+        return self._draft.storage.is_full
 
     def knows_key(self, key: str, now_ms: int) -> bool:
         """Whether a submission with this key would be recognised, or refused. Reads only."""

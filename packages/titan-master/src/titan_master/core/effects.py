@@ -17,6 +17,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     AnyMessage,
     CancelRun,
+    DecideGate,
     GetJob,
     GetRun,
     JobView,
@@ -70,6 +71,7 @@ HistoryAsk = (
     | CancelRun
     | RerunRun
     | ListDead
+    | DecideGate
 )
 
 
@@ -92,7 +94,9 @@ class AskHistory(Struct, frozen=True, kw_only=True):
     live_jobs: tuple[JobView, ...] = ()
     """For ListDead: those of active runs, to stand before those of ended ones."""
     by: str = ""
-    """For RerunRun: who asks."""
+    """For RerunRun and DecideGate: who asks."""
+    open_gates: str = ""
+    """For DecideGate: what is open, for the refusal."""
 
 
 class ServeLog(Struct, frozen=True, kw_only=True):

@@ -97,6 +97,29 @@ class JobBackoff(Event, frozen=True, kw_only=True):
     """Attempts that failed by themselves, this one included."""
 
 
+class GatesOpened(Event, frozen=True, kw_only=True):
+    """Somebody has to decide about these now. Those without dependencies open with their run."""
+
+    run_id: str
+    job_ids: tuple[str, ...]
+    expires_ms: tuple[int, ...]
+    """When each is decided by time; 0 means never."""
+
+
+class GateDecided(Event, frozen=True, kw_only=True):
+    """A person decided about a gate, or its time did; its JobEnded stands beside this event."""
+
+    run_id: str
+    job_id: str
+    reason: ExitReason
+    """APPROVED or REJECTED by a person, EXPIRED by time."""
+    by: str = ""
+    """The public id of the token that decided."""
+    comment: str = ""
+    opened_at_ms: int = 0
+    expires_at_ms: int = 0
+
+
 class JobCancelling(Event, frozen=True, kw_only=True):
     """The job's attempt has been told to stop; the job ends when the attempt does."""
 
@@ -116,7 +139,7 @@ class JobsDropped(Event, frozen=True, kw_only=True):
 
 
 class JobEnded(Event, frozen=True, kw_only=True):
-    """A job that had attempts is terminal. For a service: it has settled."""
+    """A job that had attempts is terminal, or a gate. For a service: it has settled."""
 
     run_id: str
     job_id: str
@@ -254,6 +277,8 @@ AnyEvent = (
     | JobsScheduled
     | JobsQueued
     | JobBackoff
+    | GatesOpened
+    | GateDecided
     | JobCancelling
     | JobsDropped
     | JobEnded

@@ -12,11 +12,13 @@ from msgspec import Struct
 
 from titan_proto.messages import (
     CancelRun,
+    DecideGate,
     GetJob,
     GetRun,
     GetStats,
     Join,
     ListDead,
+    ListGates,
     ListJobs,
     ListRuns,
     ListServices,
@@ -53,6 +55,8 @@ Ask = (
     | ListDead
     | ListServices
     | StopService
+    | ListGates
+    | DecideGate
     | GetStats
 )
 """Requests that go to the core as they are."""
@@ -83,7 +87,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     origin: Origin
     request: Ask
     by: str = ""
-    """The public id of the token behind the link; a run keeps it as its owner."""
+    """The public id of the token behind the link; a run keeps it as its owner, a gate as its judge."""
 
 
 class ExchangeDropped(Struct, frozen=True, kw_only=True):

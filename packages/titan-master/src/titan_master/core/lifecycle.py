@@ -12,6 +12,7 @@ from titan_master.core import graph, retrying, services
 from titan_master.core.events import (
     AttemptEnded,
     AttemptStarted,
+    GatesOpened,
     JobBackoff,
     JobCancelling,
     JobEnded,
@@ -30,7 +31,13 @@ from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
-NOT_PLACED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED, JobState.BACKOFF)
+NOT_PLACED: Final = (
+    JobState.BLOCKED,
+    JobState.SCHEDULED,
+    JobState.QUEUED,
+    JobState.WAITING,
+    JobState.BACKOFF,
+)
 """States of a job that can end at once, because nothing of it is anywhere."""
 
 
@@ -58,7 +65,8 @@ def attempt_running(draft: Draft, report: AttemptReport) -> None:
 
 
 def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None:
-    """Its worker says how it ended."""
+    """Its worker says how it ended; of a loss, that very process or a later one."""
+    is_its_own = draft.state.workers[attempt.worker_id].incarnation == attempt.incarnation
     end_attempt(
         draft,
         attempt,
@@ -78,6 +86,7 @@ def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None
             stdout_bytes=report.stdout_bytes,
             stderr_bytes=report.stderr_bytes,
         ),
+        hold_ms=0 if is_its_own else draft.config.old_lease_ms,
     )
 
 
@@ -209,7 +218,7 @@ def settle_job(
     *,
     failures: int | None = None,
 ) -> None:
-    """A job that had attempts is terminal: let others begin, or drop what hung on it."""
+    """A job that had attempts, or a gate, is terminal: let others begin, or drop what hung on it."""
     attempt = job.attempt
     ended = attempt is not None and attempt.state is AttemptState.ENDED
     draft.emit(
@@ -259,10 +268,8 @@ def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitR
 def release(draft: Draft, run: Run, jobs: list[Job]) -> None:
     """These jobs wait for nothing but, perhaps, their delay."""
     now_ms = draft.now_ms
-    at_once = tuple(job.spec.id for job in jobs if not job.spec.delay_ms)
+    begin(draft, run, [job for job in jobs if not job.spec.delay_ms])
     later = [job for job in jobs if job.spec.delay_ms]
-    if at_once:
-        draft.emit(JobsQueued(at_ms=now_ms, run_id=run.run_id, job_ids=at_once))
     if later:
         draft.emit(
             JobsScheduled(
@@ -274,11 +281,31 @@ def release(draft: Draft, run: Run, jobs: list[Job]) -> None:
         )
 
 
+def begin(draft: Draft, run: Run, jobs: list[Job]) -> None:
+    """These wait for nothing any more: gates are opened, all others queued."""
+    now_ms = draft.now_ms
+    gates = [job for job in jobs if job.spec.kind is JobKind.GATE]
+    others = tuple(job.spec.id for job in jobs if job.spec.kind is not JobKind.GATE)
+    if others:
+        draft.emit(JobsQueued(at_ms=now_ms, run_id=run.run_id, job_ids=others))
+    if gates:
+        timeouts_ms = [job.question.timeout_ms for job in gates]
+        draft.emit(
+            GatesOpened(
+                at_ms=now_ms,
+                run_id=run.run_id,
+                job_ids=tuple(job.spec.id for job in gates),
+                expires_ms=tuple(now_ms + wait_ms if wait_ms else 0 for wait_ms in timeouts_ms),
+            )
+        )
+
+
 def delays_over(draft: Draft, due: JobsDue) -> None:
     """The time of jobs that were delayed or backed off has come."""
     job_ids = still_due(draft.state, due, draft.now_ms)
     if job_ids:
-        draft.emit(JobsQueued(at_ms=draft.now_ms, run_id=due.run_id, job_ids=job_ids))
+        run = draft.state.runs[due.run_id]
+        begin(draft, run, [run.jobs[job_id] for job_id in job_ids])
 
 
 # -- the time of a job as a whole -----------------------------------------------------------------

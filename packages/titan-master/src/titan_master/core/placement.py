@@ -7,14 +7,16 @@ finds no worker is set aside, so it never delays another. Called by ``core`` onc
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
 from titan_master.core.events import AttemptPlaced
 from titan_master.core.presence import Entry
-from titan_master.core.state import InvariantViolation, Job, ReadyClass, fits
+from titan_master.core.state import InvariantViolation, Job, ReadyClass, Run, fits
 from titan_master.core.turn import CoreConfig, Draft
 from titan_master.core.workers import send_order
+from titan_proto.specs import JobKind
 
 PARENTS_LOOKED_AT: Final = 64
 """Affinity looks at so many parents: a job that gathers 100,000 is at home everywhere."""
@@ -87,9 +89,8 @@ def _choose(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | None:
 
 
 def _parents_worker(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | None:
-    run = draft.state.runs[job.run_id]
-    for parent in islice(job.spec.dependencies, PARENTS_LOOKED_AT):
-        attempt = run.jobs[parent].attempt
+    for parent in islice(_executed(draft.state.runs[job.run_id], job), PARENTS_LOOKED_AT):
+        attempt = parent.attempt
         if attempt is None:
             continue
         worker = draft.state.workers.get(attempt.worker_id)
@@ -100,6 +101,15 @@ def _parents_worker(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | No
         ):
             return worker.worker_id
     return None
+
+
+def _executed(run: Run, job: Job) -> Iterator[Job]:
+    """Its parents; in place of a gate, which was nowhere, what the gate stands after."""
+    for parent in dict.fromkeys(job.spec.dependencies):
+        if run.jobs[parent].spec.kind is JobKind.GATE:
+            yield from (run.jobs[name] for name in run.jobs[parent].spec.dependencies)
+        else:
+            yield run.jobs[parent]
 
 
 def _place(draft: Draft, job: Job, worker_id: str) -> None:

@@ -13,6 +13,8 @@ from titan_master.core.presence import Roster
 from titan_master.core.state import Attempt, Job, Run, Service, State, WorkerInfo
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
+    GateList,
+    GateView,
     JobChange,
     JobList,
     JobView,
@@ -22,6 +24,7 @@ from titan_proto.messages import (
     Stats,
     WorkerView,
 )
+from titan_proto.specs import JobKind
 from titan_proto.states import (
     DECISIONS,
     AttemptState,
@@ -33,6 +36,8 @@ from titan_proto.states import (
 )
 
 WAITS_FOR_ITEMS: Final = 10
+GATE_REASONS: Final = (ExitReason.APPROVED, ExitReason.REJECTED, ExitReason.EXPIRED)
+"""How a gate is decided; one that is cancelled or skipped never is."""
 
 DEPENDENCIES_LISTED: Final = 10_000
 """A view lists no more, and a page ends once it has listed so many: it must fit into a frame."""
@@ -78,7 +83,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         kind=job.spec.kind,
         state=job.state,
         reason=job.reason,
-        message=job.message or why_waiting,
+        message=_words(job) or why_waiting,
         ready_at_ms=job.ready_at_ms,
         ended_at_ms=job.ended_at_ms,
         lost=job.lost,
@@ -86,6 +91,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         waits_for=_waits_for(run, job),
         failures=job.failures,
         retries=job.spec.retries.limit,
+        gate=gate_view(run, job) if job.spec.kind is JobKind.GATE else None,
     )
     if attempt is None:
         return base
@@ -164,8 +170,52 @@ def dead_jobs(state: State) -> tuple[JobView, ...]:
 
 
 def _message_chars(job: Job) -> int:
+    if job.spec.kind is JobKind.GATE:
+        # Its view has the question as the gate's, and either that or the decision as the job's.
+        return len(job.question.message) + max(2 * len(job.message), len(job.question.message))
     message = job.message or (job.attempt.message if job.attempt is not None else "")
     return len(message)
+
+
+def _words(job: Job) -> str:
+    """What is said of a job: of an open gate, its question."""
+    return job.question.message if job.state is JobState.WAITING else job.message
+
+
+def gate_view(run: Run, job: Job) -> GateView:
+    """A gate as it stands, be it open already or not."""
+    gate = job.gate
+    is_decided = gate is not None and job.reason in GATE_REASONS
+    return GateView(
+        run_id=run.run_id,
+        run_alias=run.alias,
+        job_id=job.spec.id,
+        state=job.state,
+        message=job.question.message,
+        opened_at_ms=gate.opened_at_ms if gate is not None else 0,
+        expires_at_ms=gate.expires_at_ms if gate is not None else 0,
+        decided_at_ms=job.ended_at_ms if is_decided else 0,
+        decided_by=gate.decided_by if gate is not None else "",
+        reason=job.reason if is_decided else ExitReason.UNKNOWN,
+        comment=gate.comment if gate is not None else "",
+    )
+
+
+def gate_page(state: State, cursor: str, limit: int) -> GateList:
+    """One page of the open gates, oldest first; `cursor` is the number of the last one seen."""
+    seen = position(cursor) or 0
+    views: list[GateView] = []
+    listed = last = 0
+    for job in state.gates.values():
+        gate = job.gate
+        if gate is None or gate.number <= seen:
+            continue
+        if len(views) == limit or listed >= DEPENDENCIES_LISTED:
+            return GateList(gates=tuple(views), cursor=str(last))
+        views.append(gate_view(state.runs[job.run_id], job))
+        listed += len(job.question.message) // _CHARS_OF_A_NAME
+        last = gate.number
+    return GateList(gates=tuple(views))
 
 
 def job_change(run: Run, job: Job, at_ms: int) -> JobChange:
@@ -178,7 +228,7 @@ def job_change(run: Run, job: Job, at_ms: int) -> JobChange:
             job_id=job.spec.id,
             state=job.state,
             reason=job.reason,
-            message=job.message,
+            message=_words(job),
         )
     return JobChange(
         run_id=run.run_id,

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
-from titan_proto.specs import ArtifactRef, JobSpec
+from titan_proto.specs import ArtifactRef, GateSection, JobSpec
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -30,6 +30,9 @@ from titan_proto.states import (
 
 OFFERS_REMEMBERED: Final = 256
 """Of so many different sets of workers' skills it is remembered which jobs they fit."""
+
+
+_USUAL_GATE: Final = GateSection()
 
 
 class InvariantViolation(Exception):
@@ -64,6 +67,18 @@ class Attempt(Struct, kw_only=True, gc=False, eq=False):
         return self.state is not AttemptState.ENDED
 
 
+class Gate(Struct, kw_only=True, gc=False, eq=False):
+    """What is known of a gate once it has been opened."""
+
+    number: int
+    """Its place in the order in which all gates were opened."""
+    opened_at_ms: int
+    expires_at_ms: int
+    """0 means never."""
+    decided_by: str = ""
+    comment: str = ""
+
+
 class Job(Struct, gc=False, eq=False):
     """A node of a run. A run may have 100,000, so this is small, and the garbage collector does not
     look after it: it names other jobs by text or number only and never becomes part of a cycle.
@@ -92,6 +107,12 @@ class Job(Struct, gc=False, eq=False):
     """When its first attempt was placed: from here the time of the job as a whole is counted."""
     stop_reason: ExitReason = ExitReason.UNKNOWN
     """While CANCELLING: why."""
+    gate: Gate | None = None
+
+    @property
+    def question(self) -> GateSection:
+        """What a gate asks, and for how long."""
+        return self.spec.gate or _USUAL_GATE
 
     @property
     def number(self) -> int:
@@ -337,6 +358,7 @@ class State(Struct, kw_only=True, eq=False):
     services: dict[tuple[str, str], Service] = field(default_factory=dict)
     """Services that are up, by (run, job)."""
     poison: dict[str, str] = field(default_factory=dict)
+    gates_opened: int = 0
 
     # -- derived: kept by apply, not in the digest ------------------------------------------------
     aliases: dict[str, str] = field(default_factory=dict)
@@ -346,6 +368,8 @@ class State(Struct, kw_only=True, eq=False):
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs of live runs by state."""
     queue: ReadyQueue = field(default_factory=ReadyQueue)
+    gates: dict[tuple[str, str], Job] = field(default_factory=dict)
+    """Gates that are open, by (run, job), in the order in which they were opened."""
     observer: Callable[[str, OpenEnum, OpenEnum], None] | None = None
     """Told of every transition (table, from, to); None in production, a counter in tests."""
 
@@ -379,6 +403,7 @@ def _job_digest(job: Job) -> tuple[object, ...]:
         job.failures,
         job.first_placed_at_ms,
         job.stop_reason,
+        job.gate,
     )
 
 
@@ -430,6 +455,7 @@ def digest(state: State) -> str:
         state.runs_accepted,
         state.queued_seq,
         state.last_run_id,
+        state.gates_opened,
     )
     body = (
         head,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from typing import Final, NamedTuple
 
-from titan_master.core.state import Run, State
+from titan_master.core.state import Job, Run, State
 from titan_proto.states import JobState
 
 DELAYED: Final = (JobState.SCHEDULED, JobState.BACKOFF)
@@ -17,7 +17,7 @@ DELAYED: Final = (JobState.SCHEDULED, JobState.BACKOFF)
 
 
 class JobsDue(NamedTuple):
-    """Jobs of one run, delayed or backing off, whose time has come, unless they were dropped meanwhile."""
+    """Jobs of one run, delayed, backing off or open gates, whose time has come, unless they ended."""
 
     run_id: str
     job_ids: tuple[str, ...]
@@ -64,14 +64,14 @@ class Timers:
                 ids.append(job_id)
 
     def delay_run(self, run: Run) -> None:
-        """All jobs of a run that wait for a time: after its acceptance, or after a restart."""
-        if not any(run.counts.get(state) for state in DELAYED):
+        """All jobs of a run that time moves on: after its acceptance, or after a restart."""
+        if not any(run.counts.get(state) for state in (*DELAYED, JobState.WAITING)):
             return
-        jobs = [job for job in run.order if job.state in DELAYED]
+        jobs = [job for job in run.order if _due_ms(job)]
         self.delay_jobs(
             run.run_id,
             tuple(job.spec.id for job in jobs),
-            tuple(job.ready_at_ms for job in jobs),
+            tuple(_due_ms(job) for job in jobs),
         )
 
     def forget_run(self, run_id: str) -> None:
@@ -114,6 +114,15 @@ class Timers:
     def _push(self, at_ms: int, what: tuple[str, str, str]) -> None:
         self._pushed += 1
         heapq.heappush(self._heap, (at_ms, self._pushed, what))
+
+
+def _due_ms(job: Job) -> int:
+    """When time does something to this job; 0 if it never does."""
+    if job.state in DELAYED:
+        return job.ready_at_ms
+    if job.state is JobState.WAITING and job.gate is not None:
+        return job.gate.expires_at_ms
+    return 0
 
 
 def still_due(state: State, due: JobsDue, now_ms: int) -> tuple[str, ...]:

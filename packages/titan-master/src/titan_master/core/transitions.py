@@ -16,10 +16,15 @@ JOB: Final[Table] = frozenset(
     {
         (JobState.BLOCKED, JobState.QUEUED),  # its parents have succeeded
         (JobState.BLOCKED, JobState.SCHEDULED),  # likewise, and it is delayed
+        (JobState.BLOCKED, JobState.WAITING),  # likewise, and it is a gate
         (JobState.BLOCKED, JobState.SKIPPED),  # a parent failed
         (JobState.BLOCKED, JobState.CANCELLED),
         (JobState.SCHEDULED, JobState.QUEUED),
+        (JobState.SCHEDULED, JobState.WAITING),  # its delay is over, and it is a gate
         (JobState.SCHEDULED, JobState.CANCELLED),
+        (JobState.WAITING, JobState.SUCCEEDED),  # approved
+        (JobState.WAITING, JobState.FAILED),  # rejected
+        (JobState.WAITING, JobState.CANCELLED),
         (JobState.QUEUED, JobState.PLACED),
         (JobState.QUEUED, JobState.CANCELLED),
         (JobState.QUEUED, JobState.FAILED),  # tried before, and out of time as a whole

@@ -20,6 +20,7 @@ from titan_master.core.events import (
     AttemptPlaced,
     AttemptStarted,
     Event,
+    GatesOpened,
     JobBackoff,
     JobCancelling,
     JobEnded,
@@ -97,6 +98,15 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
         run at one rate.
         """
         return max(1, self.lost_after_ms // 10)
+
+    @property
+    def old_lease_ms(self) -> int:
+        """As long may what an earlier process of a worker held go on, if that process lives still.
+
+        Its ledger may have been copied: who says that the attempt is lost need not be on the machine
+        on which it runs.
+        """
+        return self.lost_after_ms + self.give_away_after_ms
 
     @property
     def heartbeat_ms(self) -> int:
@@ -270,6 +280,14 @@ def _jobs_queued(draft: Draft, event: JobsQueued) -> None:
     draft.jobs_changed(event.run_id, event.job_ids)
 
 
+def _gates_opened(draft: Draft, event: GatesOpened) -> None:
+    mortal = [pair for pair in zip(event.job_ids, event.expires_ms, strict=True) if pair[1]]
+    if mortal:
+        job_ids, expires_ms = zip(*mortal, strict=True)
+        draft.timers.delay_jobs(event.run_id, job_ids, expires_ms)
+    draft.jobs_changed(event.run_id, event.job_ids)
+
+
 def _jobs_dropped(draft: Draft, event: JobsDropped) -> None:
     draft.jobs_changed(event.run_id, event.job_ids)
 
@@ -322,6 +340,7 @@ _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     JobsScheduled: _jobs_scheduled,
     JobsQueued: _jobs_queued,
     JobBackoff: _job_backoff,
+    GatesOpened: _gates_opened,
     JobsDropped: _jobs_dropped,
     JobCancelling: _job_changed,
     JobEnded: _job_changed,

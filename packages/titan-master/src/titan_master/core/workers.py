@@ -165,7 +165,8 @@ def _reconcile(draft: Draft, link_id: int, join: Join, *, is_ledger_trusted: boo
             raise InvariantViolation(f"{worker.worker_id} holds {ref}, which nobody knows")
         if not is_ledger_trusted:
             message = f"worker {worker.name} came back after its machine had been started again"
-            lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message)
+            hold_ms = draft.config.old_lease_ms
+            lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message, hold_ms=hold_ms)
         elif ref not in held:
             _not_held(draft, worker, ref, attempt)
         elif attempt.state is AttemptState.STOPPING and held[ref] is not AttemptState.ENDED:
@@ -193,7 +194,8 @@ def _not_held(draft: Draft, worker: WorkerInfo, ref: AttemptRef, attempt: Attemp
         lifecycle.lose_attempt(draft, ref, attempt, why, message)
     else:
         message = f"worker {worker.name} came back without it"
-        lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message)
+        hold_ms = 0 if worker.incarnation == attempt.incarnation else draft.config.old_lease_ms
+        lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message, hold_ms=hold_ms)
 
 
 def _stop_again(draft: Draft, ref: AttemptRef) -> None:

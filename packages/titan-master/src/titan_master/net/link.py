@@ -11,11 +11,12 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, get_args
 
 from msgspec import Struct
 
 from titan_master.core.inputs import (
+    Ask,
     Asked,
     ExchangeDropped,
     Heard,
@@ -53,32 +54,18 @@ from titan_proto.messages import (
     AttemptReport,
     AttemptReports,
     Cancel,
-    CancelRun,
     Error,
     FetchArtifact,
     FindFiles,
-    GetJob,
-    GetRun,
-    GetStats,
     HeartbeatAck,
     Join,
     Leave,
-    ListDead,
-    ListJobs,
-    ListRuns,
-    ListServices,
     LogAck,
     LogChunk,
     OfferArtifact,
     Pong,
-    ReadLog,
     Request,
-    RerunRun,
-    StopService,
     SubmitRun,
-    WaitJob,
-    WaitRun,
-    WatchRun,
     WorkerStatus,
 )
 
@@ -229,6 +216,11 @@ class MasterLink:
         self._desks.streams.drop_link(self._link_id)
         self._desks.artifacts.drop_link(self._link_id)
         self._desks.inbox.put(LinkClosed(link_id=self._link_id))
+
+    @classmethod
+    def handles(cls, kind: type) -> bool:
+        """Whether messages of this kind go somewhere: a request that went nowhere would hang."""
+        return kind in _ASKS or kind in cls._HANDLERS
 
     def _dispatch(self, received: Received) -> None:
         message = received.message
@@ -474,22 +466,5 @@ def _is_ref(ref: AttemptRef) -> bool:
     return is_run_id(ref.run_id) and is_job_id(ref.job_id) and 0 < ref.number <= _NUMBER_MAX
 
 
-_ASKS: Final[frozenset[type]] = frozenset(
-    {
-        CancelRun,
-        GetJob,
-        GetRun,
-        GetStats,
-        ListDead,
-        ListJobs,
-        ListRuns,
-        ListServices,
-        ReadLog,
-        RerunRun,
-        StopService,
-        WaitJob,
-        WaitRun,
-        WatchRun,
-    }
-)
+_ASKS: Final[frozenset[type]] = frozenset(get_args(Ask))
 """What goes to the core as it is."""

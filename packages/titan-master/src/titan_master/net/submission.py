@@ -36,7 +36,7 @@ from titan_proto.limits import (
     SUBMIT_KEY_CHARS,
 )
 from titan_proto.messages import Error, SubmitRun
-from titan_proto.specs import ArtifactFormat, ArtifactRef, JobSpec, LaunchKind, RunSpec
+from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec
 from titan_proto.validation import problems
 
 MISSING_SCRIPT: Final = "Y250"
@@ -291,7 +291,8 @@ def encode_spec(spec: RunSpec) -> bytes:
 
 
 def _names_script(job: JobSpec) -> bool:
-    return job.launch.kind is LaunchKind.SCRIPT and job.launch.artifact is None
+    is_script = job.kind is not JobKind.GATE and job.launch.kind is LaunchKind.SCRIPT
+    return is_script and job.launch.artifact is None
 
 
 def _zip_names(path: Path) -> frozenset[str]:

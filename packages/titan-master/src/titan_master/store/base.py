@@ -131,6 +131,10 @@ class History(Protocol):
         """The newest ended run that has a job of that id."""
         ...
 
+    def newest_with_gate(self, job_id: str) -> str | None:
+        """The newest ended run that has a gate of that id about which somebody, or time, decided."""
+        ...
+
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """Every attempt that was placed of one job, by number."""
         ...

@@ -18,6 +18,8 @@ from titan_master.core.events import (
     AttemptEnded,
     AttemptPlaced,
     AttemptStarted,
+    GateDecided,
+    GatesOpened,
     JobEnded,
     JobsDropped,
     JobsQueued,
@@ -29,8 +31,8 @@ from titan_master.core.events import (
 from titan_master.core.state import State
 from titan_master.store import codec
 from titan_master.store.base import AttemptRow, Recovered, TermLost, position
-from titan_proto.messages import JobList, JobView, RunList, RunView
-from titan_proto.specs import JobSpec, RunSpec
+from titan_proto.messages import GateView, JobList, JobView, RunList, RunView
+from titan_proto.specs import GateSection, JobKind, JobSpec, RunSpec
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState
 
 _SPEC = msgspec.msgpack.Decoder(RunSpec)
@@ -144,6 +146,13 @@ class MemoryStore:
                 return run.run_id
         return None
 
+    def newest_with_gate(self, job_id: str) -> str | None:
+        """See `History.newest_with_gate`."""
+        for run in self._projected().newest_first():
+            if job_id in run.jobs and run.jobs[job_id].gate is not None:
+                return run.run_id
+        return None
+
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """See `History.attempts`."""
         history = self._projected()
@@ -197,6 +206,7 @@ class _Job:
         self.message = ""
         self.port = 0
         self.attempts: dict[int, AttemptRow] = {}
+        self.gate: GateDecided | None = None
 
     def view(self) -> JobView:
         row = next(reversed(self.attempts.values()), None)
@@ -229,6 +239,23 @@ class _Job:
             dependencies=self.spec.dependencies,
             stdout_bytes=row.stdout_bytes if row else 0,
             stderr_bytes=row.stderr_bytes if row else 0,
+            gate=self._gate_view() if self.spec.kind is JobKind.GATE else None,
+        )
+
+    def _gate_view(self) -> GateView:
+        gate = self.gate
+        return GateView(
+            run_id=self.run_id,
+            run_alias=self.alias,
+            job_id=self.spec.id,
+            state=self.state,
+            message=(self.spec.gate or GateSection()).message,
+            opened_at_ms=gate.opened_at_ms if gate else 0,
+            expires_at_ms=gate.expires_at_ms if gate else 0,
+            decided_at_ms=gate.at_ms if gate else 0,
+            decided_by=gate.by if gate else "",
+            reason=gate.reason if gate else ExitReason.UNKNOWN,
+            comment=gate.comment if gate else "",
         )
 
 
@@ -305,7 +332,7 @@ class _History:
             self.ended[event.run_id] = run
         elif isinstance(event, WorkerJoined):
             self._workers[event.worker_id] = f"{event.host}:{event.port}"
-        elif isinstance(event, (JobsQueued, JobsScheduled)):
+        elif isinstance(event, (JobsQueued, JobsScheduled, GatesOpened)):
             for job_id in event.job_ids:
                 job = self._job(event.run_id, job_id)
                 job.ready_at_ms = job.ready_at_ms or event.at_ms
@@ -313,6 +340,8 @@ class _History:
             for job_id in event.job_ids:
                 job = self._job(event.run_id, job_id)
                 job.state, job.reason, job.end = event.state, event.reason, event
+        elif isinstance(event, GateDecided):
+            self._job(event.run_id, event.job_id).gate = event
         elif isinstance(event, JobEnded):
             job = self._job(event.run_id, event.job_id)
             job.state, job.reason, job.end = event.state, event.reason, event

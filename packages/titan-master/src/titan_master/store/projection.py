@@ -19,6 +19,8 @@ from titan_master.core.events import (
     AttemptEnded,
     AttemptPlaced,
     AttemptStarted,
+    GateDecided,
+    GatesOpened,
     JobBackoff,
     JobEnded,
     JobsDropped,
@@ -46,12 +48,14 @@ class Rows(Struct):
     ready: list[Row] = field(default_factory=list)
     attempts: list[Row] = field(default_factory=list)
     jobs: list[Row] = field(default_factory=list)
+    gates: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     """Last: a run's counts are taken from the rows of its jobs."""
     is_due: bool = False
 
     def __len__(self) -> int:
-        return len(self.accepted) + len(self.ready) + len(self.attempts) + len(self.jobs)
+        kinds = (self.accepted, self.ready, self.attempts, self.jobs, self.gates)
+        return sum(map(len, kinds))
 
 
 class _Live(Struct):
@@ -102,7 +106,9 @@ class Projection:
 
     # -- jobs -------------------------------------------------------------------------------------
 
-    def _jobs_ready(self, seq: int, event: JobsQueued | JobsScheduled, rows: Rows) -> None:
+    def _jobs_ready(
+        self, seq: int, event: JobsQueued | JobsScheduled | GatesOpened, rows: Rows
+    ) -> None:
         run_seq = self._runs[event.run_id]
         rows.ready.append((run_seq, seq, event.at_ms, msgspec.msgpack.encode(event.job_ids)))
 
@@ -131,6 +137,19 @@ class Projection:
                 event.lost,
                 event.at_ms,
                 event.failures,
+            )
+        )
+
+    def _gate_decided(self, _seq: int, event: GateDecided, rows: Rows) -> None:
+        rows.gates.append(
+            (
+                self._runs[event.run_id],
+                event.job_id,
+                event.opened_at_ms,
+                event.expires_at_ms,
+                event.at_ms,
+                event.by,
+                event.comment,
             )
         )
 
@@ -207,6 +226,8 @@ class Projection:
         JobsQueued: _jobs_ready,
         JobsScheduled: _jobs_ready,
         JobBackoff: _job_backoff,
+        GatesOpened: _jobs_ready,
+        GateDecided: _gate_decided,
         JobsDropped: _jobs_dropped,
         JobEnded: _job_ended,
         AttemptPlaced: _attempt_placed,

@@ -38,7 +38,7 @@ from titan_proto.messages import JobList, JobView, RunList, RunView
 from titan_proto.states import JobState
 
 _SCHEMA: Final = Path(__file__).parent / "schema"
-_MIGRATIONS: Final = ("0001_initial.sql", "0002_reruns.sql")
+_MIGRATIONS: Final = ("0001_initial.sql", "0002_reruns.sql", "0003_gates.sql")
 _WAL_BYTES_MAX: Final = 64 * 1024 * 1024
 """Beyond this the log is moved into the database between two commits, without waiting for quiet."""
 _ROWS_MAX: Final = 512
@@ -56,6 +56,7 @@ _PUT_ATTEMPT: Final = (
     "INSERT OR REPLACE INTO history_attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _PUT_JOB: Final = "INSERT OR REPLACE INTO history_job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_GATE: Final = "INSERT OR REPLACE INTO history_gate VALUES (?, ?, ?, ?, ?, ?, ?)"
 _END_RUN: Final = (
     "UPDATE history_run SET state = ?, ended_at_ms = ?, counts = ("
     "SELECT json_group_object(state, jobs) FROM ("
@@ -292,6 +293,10 @@ class SqliteStore:
         """See `History.newest_with_job`."""
         return self._history.newest_with_job(job_id)
 
+    def newest_with_gate(self, job_id: str) -> str | None:
+        """See `History.newest_with_gate`."""
+        return self._history.newest_with_gate(job_id)
+
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """See `History.attempts`."""
         return self._history.attempts(run_id, job_id)
@@ -355,6 +360,7 @@ def _write_history(connection: sqlite3.Connection, rows: Rows, seq: int) -> None
         (_INSERT_READY, rows.ready),
         (_PUT_ATTEMPT, rows.attempts),
         (_PUT_JOB, rows.jobs),
+        (_PUT_GATE, rows.gates),
         (_END_RUN, rows.ended),
     ):
         if lines:

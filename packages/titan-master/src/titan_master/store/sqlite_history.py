@@ -21,8 +21,8 @@ from msgspec import Struct
 from titan_master.core.events import RunAccepted
 from titan_master.store import codec
 from titan_master.store.base import AttemptRow, StoreError, position
-from titan_proto.messages import JobList, JobView, RunList, RunView
-from titan_proto.specs import JobKind, RetryPolicy
+from titan_proto.messages import GateView, JobList, JobView, RunList, RunView
+from titan_proto.specs import GateSection, JobKind, RetryPolicy
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState
 
 _MATCHES_MAX: Final = 10
@@ -50,6 +50,11 @@ _ENDS_OF_JOBS: Final = (
     "SELECT job_id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures "
     "FROM history_job WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
 )
+_GATES_OF_JOBS: Final = (
+    "SELECT job_id, opened_at_ms, expires_at_ms, decided_at_ms, decided_by, comment "
+    "FROM history_gate WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
+)
+_NEVER_DECIDED: Final = ("", 0, 0, 0, "", "")
 
 
 _RUN_OF_JOB: Final = "SELECT seq, run_id, alias, accepted_at_ms FROM history_run WHERE seq = ?"
@@ -70,6 +75,7 @@ class _Line(Struct, frozen=True):
     kind: JobKind = JobKind.TASK
     dependencies: tuple[str, ...] = ()
     retries: RetryPolicy = RetryPolicy()
+    gate: GateSection | None = None
 
 
 class _Plan(Struct, frozen=True):
@@ -175,6 +181,15 @@ class SqliteHistory:
         )
         return rows[0][0] if rows else None
 
+    def newest_with_gate(self, job_id: str) -> str | None:
+        rows = self._rows(
+            "SELECT run.run_id FROM history_gate AS gate JOIN history_run AS run "
+            "ON run.seq = gate.run_seq WHERE gate.job_id = ? AND run.ended_at_ms IS NOT NULL "
+            "ORDER BY gate.run_seq DESC LIMIT 1",
+            job_id,
+        )
+        return rows[0][0] if rows else None
+
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """Every placed attempt of one job, by number; of a run that goes on, too."""
         rows = self._rows(_ATTEMPTS_OF_JOB, run_id, job_id)
@@ -250,6 +265,9 @@ class SqliteHistory:
             attempts[row[0]] = _attempt_row(run_id, row)
             ports[row[0]] = row[-1] or ports.get(row[0], 0)
         ready = self._ready_times(run_seq)
+        has_gates = any(line.kind is JobKind.GATE for line in lines)
+        found = self._rows(_GATES_OF_JOBS, run_seq, wanted) if has_gates else []
+        gates = {row[0]: row for row in found}
         return [
             _job_view(
                 run_id,
@@ -259,6 +277,7 @@ class SqliteHistory:
                 attempts.get(line.id),
                 ready.get(line.id, 0) if line.dependencies else accepted_at_ms,
                 ports.get(line.id, 0),
+                gates.get(line.id, _NEVER_DECIDED),
             )
             for line in lines
         ]
@@ -294,7 +313,10 @@ def _fitting(views: list[JobView]) -> list[JobView]:
     """As many of them as are sure to fit into a frame; at least one if there is any."""
     listed = 0
     for count, view in enumerate(views, 1):
-        listed += len(view.dependencies) + len(view.message) // _CHARS_OF_A_NAME
+        chars = len(view.message)
+        if view.gate is not None:
+            chars += len(view.gate.message) + len(view.gate.comment)
+        listed += len(view.dependencies) + chars // _CHARS_OF_A_NAME
         if listed >= _NAMES_LISTED:
             return views[:count]
     return views
@@ -345,6 +367,7 @@ def _job_view(
     attempt: AttemptRow | None,
     ready_at_ms: int,
     port: int,
+    gate: tuple[Any, ...],
 ) -> JobView:
     _id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures = end or (
         line.id, JobState.UNKNOWN.value, ExitReason.UNKNOWN.value, 0, 0, "", 0, 0, 0,
@@ -376,4 +399,31 @@ def _job_view(
         dependencies=line.dependencies[:_NAMES_LISTED],
         stdout_bytes=attempt.stdout_bytes if attempt else 0,
         stderr_bytes=attempt.stderr_bytes if attempt else 0,
+        gate=_gate_view(run_id, alias, line, JobState(state), ExitReason(reason), gate)
+        if line.kind is JobKind.GATE
+        else None,
+    )
+
+
+def _gate_view(
+    run_id: str,
+    alias: str,
+    line: _Line,
+    state: JobState,
+    reason: ExitReason,
+    row: tuple[Any, ...],
+) -> GateView:
+    _id, opened_at_ms, expires_at_ms, decided_at_ms, decided_by, comment = row
+    return GateView(
+        run_id=run_id,
+        run_alias=alias,
+        job_id=line.id,
+        state=state,
+        message=line.gate.message if line.gate is not None else "",
+        opened_at_ms=opened_at_ms,
+        expires_at_ms=expires_at_ms,
+        decided_at_ms=decided_at_ms,
+        decided_by=decided_by,
+        reason=reason if decided_at_ms else ExitReason.UNKNOWN,
+        comment=comment,
     )

@@ -10,6 +10,7 @@ from typing import ClassVar
 from msgspec import field
 
 from titan_proto.messages.base import Message, Request
+from titan_proto.messages.gates import GateView
 from titan_proto.opcodes import OpCode
 from titan_proto.specs import JobKind, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, OpenEnum, RunState
@@ -85,6 +86,8 @@ class JobView(Message, frozen=True, kw_only=True):
     """Attempts that failed by themselves."""
     retries: int = 0
     """How many of those may be followed by another try."""
+    gate: GateView | None = None
+    """Of a gate: its question, and what became of it."""
 
 
 class CancelRun(Request[RunView], frozen=True, kw_only=True):

@@ -90,7 +90,7 @@ def _what_is_packed(pipeline: Pipeline) -> tuple[str, list[Finding]]:
         return "", [Finding(ERROR, "Y111", message, Place(1, 1))]
     size = sum(entry.size for entry in entries) / 1024
     root = Path(wish.root)
-    jobs, files = _count(len(pipeline.jobs), "job"), _count(len(entries), "file")
+    jobs, files = _count(len(pipeline.all_jobs()), "job"), _count(len(entries), "file")
     return f"; {jobs}, packs {files} of {root} ({size:,.0f} KiB)", []
 
 
@@ -103,7 +103,7 @@ def _as_json(pipeline: Pipeline, found: list[Finding]) -> dict[str, Any]:
         "file": pipeline.source.path,
         "valid": not errors(found),
         "name": pipeline.name,
-        "jobs": [job.id for job in pipeline.jobs],
+        "jobs": [job.id for job in pipeline.all_jobs()],
         "findings": [
             _finding(one.severity, one.code, one.message, one.hint, one.place) for one in found
         ],

@@ -245,7 +245,11 @@ def put_lines(
     """The lines of a run's jobs as they come, to its end; ids before them if it has several."""
     many = run.jobs > 1
     terminal = stdout_is_terminal()
-    for line in follow_run(client, run.run_id, stream=stream, stay=stay):
+
+    def tell(job: str, question: str) -> None:
+        say(f"{job}: {render.asks(run.alias, job, question)}")
+
+    for line in follow_run(client, run.run_id, stream=stream, stay=stay, on_gate=tell):
         if as_json:
             _emit_line(run.run_id, run.alias, line)
             continue

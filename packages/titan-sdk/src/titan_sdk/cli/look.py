@@ -29,7 +29,7 @@ from titan_sdk.keys import named, nearest
 from titan_sdk.reasons import never_started
 
 if TYPE_CHECKING:
-    from titan_proto.messages import JobView, RunView, ServiceView, Stats
+    from titan_proto.messages import GateView, JobView, RunView, ServiceView, Stats
     from titan_sdk.client import TitanClient
 
 _ENDED_SHOWN = 50
@@ -60,7 +60,7 @@ def ps(settings: Settings, run: str | None, *, everything: bool, limit: int, out
       titan ps nightly-1
       titan ps @last -o json
     """  # noqa: D301 - click reads the backspace
-    look = _look(settings)
+    look = look_of(settings)
     now_ms = int(time.time() * 1000)
     with settings.client() as client:
         if run is not None:
@@ -69,7 +69,7 @@ def ps(settings: Settings, run: str | None, *, everything: bool, limit: int, out
             if output == "json":
                 emit("JobList", {"items": [render.job_json(job) for job in jobs]})
                 return
-            _print(render.jobs_table(_explained(client, jobs), look, now_ms), look)
+            print_table(render.jobs_table(_explained(client, jobs), look, now_ms), look)
             return
         runs = client.runs(ended=everything, limit=limit if everything else None)
         services = client.services()
@@ -81,11 +81,11 @@ def ps(settings: Settings, run: str | None, *, everything: bool, limit: int, out
         emit("ProcessList", body)
         return
     if runs:
-        _print(render.runs_table(runs, look, now_ms), look)
+        print_table(render.runs_table(runs, look, now_ms), look)
     if services:
         if runs:
             write("")
-        _print(render.services_table(services, look, now_ms), look)
+        print_table(render.services_table(services, look, now_ms), look)
     if not runs and not services:
         what = "Nothing has run yet." if everything else "Nothing runs."
         say(
@@ -110,7 +110,7 @@ def show(settings: Settings, id: str, *, output: str) -> None:  # noqa: A002 - w
       titan show EXTRACT -o json
     """  # noqa: D301 - click reads the backspace
     with settings.client() as client:
-        kind, body, text = _describe(client, id, _look(settings))
+        kind, body, text = _describe(client, id, look_of(settings))
     if output == "json":
         emit(kind, body)
     else:
@@ -163,18 +163,19 @@ def dead(settings: Settings, *, limit: int, output: str) -> None:
     if not jobs:
         say("No job has failed for good.")
         return
-    look = _look(settings)
-    _print(render.dead_table(jobs, look), look)
+    look = look_of(settings)
+    print_table(render.dead_table(jobs, look), look)
     first = jobs[0].run_alias
     say(f"\nRun again what failed:  titan retry {first} --failed   Its log:  titan logs RUN/JOB")
 
 
-def _look(settings: Settings) -> render.Look:
+def look_of(settings: Settings) -> render.Look:
+    """How to draw on stdout."""
     color = has_color(settings.color, terminal=stdout_is_terminal())
     return render.Look(symbols=is_unicode(), color=color)
 
 
-def _print(table: render.Table, look: render.Look) -> None:
+def print_table(table: render.Table, look: render.Look) -> None:
     """A table; on a terminal it is narrowed to fit, and says so."""
     width = shutil.get_terminal_size().columns if stdout_is_terminal() else None
     text, dropped = table.text(look, width)
@@ -294,6 +295,8 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
     services = client.services() if job.kind is JobKind.SERVICE else []
     up = [one for one in services if (one.run_id, one.job_id) == (job.run_id, job.job_id)]
     ended = job.reason is not ExitReason.UNKNOWN
+    gate = job.gate
+    open_until_ms = gate.expires_at_ms if gate is not None and is_open(gate) else 0
     printed = f"{job.stdout_bytes:,} bytes stdout, {job.stderr_bytes:,} bytes stderr"
     text = render.fields(
         [
@@ -311,12 +314,25 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
             ("Started", render.local_time(job.started_at_ms) if job.started_at_ms else ""),
             ("Ended", render.local_time(job.ended_at_ms) if job.ended_at_ms else ""),
             ("Time", render.took(job.started_at_ms, job.ended_at_ms, now_ms)),
-            ("Outcome", render.outcome(job)),
-            ("Printed", printed if ended and not never_started(job) else ""),
+            ("Question", clean(gate.message) if gate else ""),
+            ("Open until", render.local_time(open_until_ms) if open_until_ms else ""),
+            ("Decided by", clean(gate.decided_by) if gate else ""),
+            ("Comment", clean(gate.comment) if gate else ""),
+            ("Outcome", render.outcome(job) if not is_open(gate) else ""),
+            ("Printed", printed if ended and gate is None and not never_started(job) else ""),
         ]
     )
-    log = "" if never_started(job) else f"\n\nLog:  titan logs {job.run_alias}/{job.job_id}"
-    return "Job", render.job_json(job), text + log
+    name = f"{job.run_alias}/{job.job_id}"
+    if is_open(gate):
+        text += f"\n\nApprove it:  titan approve {name}\nReject it:   titan reject {name} -m WHY"
+    elif gate is None and not never_started(job):
+        text += f"\n\nLog:  titan logs {name}"
+    return "Job", render.job_json(job), text
+
+
+def is_open(gate: GateView | None) -> bool:
+    """Whether somebody has to decide about it now."""
+    return gate is not None and gate.state is JobState.WAITING
 
 
 def _service(service: ServiceView, look: render.Look) -> tuple[str, dict[str, Any], str]:

@@ -18,7 +18,7 @@ from titan_proto.errors import TitanError
 from titan_proto.messages import JobChange, JobView
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState
 from titan_sdk.cli.context import has_animation, has_color, is_unicode, say
-from titan_sdk.cli.render import Look, duration
+from titan_sdk.cli.render import Look, asks, duration
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.cli.stalls import explained
 from titan_sdk.reasons import how_ended, never_started
@@ -30,7 +30,7 @@ _LINES_MAX: Final = 24
 _LAST_WORDS_S: Final = 2.0
 """How long, once a run is over, its last changes may take to be shown."""
 _WAITING: Final = frozenset({JobState.QUEUED, JobState.BLOCKED, JobState.SCHEDULED})
-_WORTH_A_LINE: Final = JOB_TERMINAL | {JobState.RUNNING}
+_WORTH_A_LINE: Final = JOB_TERMINAL | {JobState.RUNNING, JobState.WAITING}
 
 
 @contextlib.contextmanager
@@ -61,6 +61,8 @@ class Progress:
         self._look = Look(
             symbols=is_unicode(encoding), color=has_color(color, terminal=sys.stderr.isatty())
         )
+        jobs = list(jobs)
+        self._alias = jobs[0].run_alias if jobs else ""
         self._states = {job.job_id: job.state for job in jobs}
         self._jobs: dict[str, JobChange | None] = dict.fromkeys(self._states)
         self._started: dict[str, int] = {}
@@ -128,6 +130,8 @@ class Progress:
             return f"  {job:<{self._width}}  {state}{_pad(state)}  {'  '.join(why)}".rstrip()
         waits = change.state in _WAITING
         notes = [change.worker] if change.worker and not waits else []
+        if change.state is JobState.WAITING:
+            notes.append(asks(self._alias, job, change.message))
         if change.state in JOB_TERMINAL and job in self._started:
             notes.append(duration(max(0, change.at_ms - self._started[job]) / 1000))
         if change.port:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from titan_proto.messages import JobView, RunView, ServiceView, Stats, WorkerView
+from titan_proto.messages import GateView, JobView, RunView, ServiceView, Stats, WorkerView
 from titan_proto.specs import JobKind
 from titan_proto.states import ExitReason, JobState, OpenEnum, WorkerState
 from titan_sdk.cli.sanitize import clean
@@ -44,6 +44,8 @@ SYMBOLS: Final = {
 }
 
 _GAP: Final = "  "
+_QUESTION_CHARS: Final = 60
+"""So much of a gate's question stands in a line; `titan show` has all of it."""
 
 
 class Look:
@@ -151,6 +153,8 @@ def outcome(view: JobView) -> str:
 
 def job_notes(view: JobView) -> str:
     """What a row says about a job besides its state."""
+    if view.gate is not None and view.state is JobState.WAITING:
+        return asks(view.run_alias, view.job_id, view.gate.message)
     if view.waits_for:
         return f"waits for {', '.join(view.waits_for)}"
     if view.kind is JobKind.SERVICE and view.port and not outcome(view):
@@ -168,6 +172,20 @@ def tries(view: JobView) -> str:
     if view.state is JobState.BACKOFF:
         said.append(f"next try {local_time(view.ready_at_ms)}")
     return ", ".join(said)
+
+
+def asks(run: str, job: str, question: str) -> str:
+    """The command that an open gate waits for, and its question, which a narrow line may cut."""
+    short = " ".join(clean(question).split())
+    if len(short) > _QUESTION_CHARS:
+        short = short[: _QUESTION_CHARS - 1] + "…"
+    return f"approval: titan approve {run}/{job}  {short}".rstrip()
+
+
+def decision(view: GateView) -> str:
+    """What became of a gate: `approved by 5f3a`."""
+    by = f" by {clean(view.decided_by)}" if view.decided_by else ""
+    return f"{view.reason.value.lower()}{by}"
 
 
 # -- tables ---------------------------------------------------------------------------------------
@@ -224,6 +242,20 @@ def dead_table(jobs: Sequence[JobView], look: Look) -> Table:
     return table
 
 
+def gates_table(gates: Sequence[GateView], now_ms: int) -> Table:
+    """One line an open gate."""
+    table = Table(("GATE", "WAITS", "LEFT", "QUESTION"), ("LEFT", "WAITS"))
+    for gate in gates:
+        left = duration(max(0, gate.expires_at_ms - now_ms) / 1000) if gate.expires_at_ms else "-"
+        table.add(
+            f"{gate.run_alias}/{gate.job_id}",
+            took(gate.opened_at_ms, 0, now_ms),
+            left,
+            " ".join(clean(gate.message).split()),
+        )
+    return table
+
+
 def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> Table:
     """One line a service."""
     table = Table(("SERVICE", "STATE", "PORT", "WORKER", "UP", "RUN"), ("RUN", "UP", "WORKER"))
@@ -270,6 +302,8 @@ def stats_screen(stats: Stats, *, symbols: bool) -> str:
         lines.append(f"{'Delayed:':<19}{stats.delayed} jobs")
     if stats.backoff:
         lines.append(f"{'Retrying:':<19}{stats.backoff} jobs")
+    if stats.waiting:
+        lines.append(f"{'Waiting (approval):':<19} {stats.waiting} gates")
     lines += [
         f"{'Blocked (DAG):':<19}{stats.blocked} jobs",
         "-------------------------------",
@@ -341,6 +375,25 @@ def job_json(job: JobView) -> dict[str, Any]:
         "endedAt": rfc3339(job.ended_at_ms),
         "stdoutBytes": job.stdout_bytes,
         "stderrBytes": job.stderr_bytes,
+        "gate": None if job.gate is None else gate_json(job.gate),
+    }
+
+
+def gate_json(gate: GateView) -> dict[str, Any]:
+    """A gate as an object."""
+    decided = gate.reason is not ExitReason.UNKNOWN
+    return {
+        "run": gate.run_id,
+        "runAlias": gate.run_alias,
+        "job": gate.job_id,
+        "state": gate.state.value,
+        "message": gate.message or None,
+        "openedAt": rfc3339(gate.opened_at_ms),
+        "expiresAt": rfc3339(gate.expires_at_ms),
+        "decidedAt": rfc3339(gate.decided_at_ms),
+        "decidedBy": gate.decided_by or None,
+        "decision": gate.reason.value if decided else None,
+        "comment": gate.comment or None,
     }
 
 

@@ -110,6 +110,10 @@ def main() -> None:
     term_at_s, kill_at_s = float(sys.argv[2]), float(sys.argv[3])
     for number in _SIGNALS_IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    if read_steady_s() >= term_at_s:
+        # Our worker decided in time, and stood still before it started us: it is not its job any more.
+        _say(channel, "E 0 0 1")
+        return
     job = Job(sys.argv[4], sys.argv[5:])
     if job.errno:
         job.end()
