@@ -70,6 +70,8 @@ ASKS = frozenset(get_args(Ask))
 COMMIT_MS = 12
 HISTORY_MS = 20
 DOWN_MS = 4_000
+CHECKPOINT_PERCENT = 15
+"""Of all commits."""
 
 
 class Master:
@@ -139,6 +141,8 @@ class MasterProcess:
         self.core = Core(found.state, machine.config)
         self.shadow = State()
         self._fold_shadow()
+        if digest(self.shadow) != digest(found.state):
+            raise Violation("a checkpoint and what follows come to something else than the journal")
         self.shadow.observer = self._coverage.transition
         self.driver = Driver(
             self.world, self, self.core, commit_ms=lambda: self.world.between(0, COMMIT_MS)
@@ -187,6 +191,8 @@ class MasterProcess:
             self.world.remember(body)
             self._coverage.fact("master", fact)
             self._auditor.journalled(codec.decode(body))
+        if self.world.chance(CHECKPOINT_PERCENT):
+            self._store.checkpoint()
 
     def lose_unsynced(self) -> None:
         """It never happened."""

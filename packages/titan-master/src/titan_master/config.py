@@ -17,10 +17,13 @@ from titan_proto.limits import DEFAULT_PORT, HANDSHAKE_TIMEOUT_MS, WORKER_LOST_A
 
 DEFAULT_LISTEN: Final = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_DATA: Final = ".titan"
+DATABASE: Final = "titan.sqlite"
+"""The journal's file in the data folder."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _LOST_AFTER_MS: Final = (100, 24 * 3_600_000)
+_KEEP_MAX_MS: Final = 8_760 * 3_600_000
 
 
 class BadConfig(TitanError):
@@ -47,6 +50,12 @@ class MasterConfig(Struct, frozen=True, kw_only=True):
     slow_reader_ms: int = 60_000
     log_patience_ms: int = 30_000
     followers_max: int = 50
+    journal_keep_ms: int = 24 * 3_600_000
+    """Records that no start needs any more are kept for so long ..."""
+    journal_keep_bytes: int = 256 * 1024 * 1024
+    """... and no more of them than this."""
+    accept_loss: int | None = None
+    """A person's decision to go on without what a damaged journal said behind this record."""
 
 
 def parse_duration(text: str) -> int:
@@ -63,6 +72,14 @@ def parse_lost_after(text: str) -> int:
     value = parse_duration(text)
     if not least <= value <= most:
         raise BadConfig(f"lost-after is {text}: it must be between {least} ms and 24 h")
+    return value
+
+
+def parse_keep_journal(text: str) -> int:
+    """Milliseconds for which old records are kept, within what makes sense."""
+    value = parse_duration(text)
+    if value > _KEEP_MAX_MS:
+        raise BadConfig(f"keep-journal is {text}: it must be at most 8760h, which is a year")
     return value
 
 
