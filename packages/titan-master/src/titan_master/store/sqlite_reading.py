@@ -129,6 +129,10 @@ def _read(
     shadow = blank() if loaded is None else loaded.shadow
     if loaded is not None and until is None:
         _check_anchor(connection, loaded, base)
+        (first,) = connection.execute("SELECT min(seq) FROM journal").fetchone()
+        if first is not None and first != base.seq + 1:
+            note = f"the records before {first} are missing; no start needs them"
+            base = Base(first - 1, b"")
     history_seq = read_meta(connection, "history")
     records = read_records(connection, shadow.seq, until)
     folded = fold(shadow, records, formats, history_seq)
