@@ -177,8 +177,8 @@ def test_a_checkpoint_that_finds_the_disk_full_is_put_off(path):
     connection.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
     store.checkpoint()
     assert value(path, "SELECT count(*) FROM checkpoint") == 0
-    store.commit(filler(200)[1::2], term)
     connection.execute("PRAGMA max_page_count = 1000000").fetchall()
+    store.commit(filler(200)[1::2], term)
     store.checkpoint()
     assert value(path, "SELECT count(*) FROM checkpoint") > 5
     store.close()
