@@ -314,9 +314,13 @@ def _take_back(
                     "DELETE FROM history_job WHERE run_seq = ? AND job_id = ?", (place, job.spec.id)
                 )
             is_live = job.attempt is not None and job.attempt.is_live
+            if is_live and (run.run_id, job.spec.id) not in state.services:
+                shown = job.number - 1
+            else:
+                shown = job.number
             target.execute(
                 "DELETE FROM history_attempt WHERE run_seq = ? AND job_id = ? AND number > ?",
-                (place, job.spec.id, job.number - is_live),
+                (place, job.spec.id, shown),
             )
     for service in state.services.values():
         # Its row says, as it did when the service came up, that it has not ended.
