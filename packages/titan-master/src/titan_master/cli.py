@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -33,6 +34,9 @@ from titan_master.config import (
 def master() -> None:
     """The master of a Titan cluster."""
 
+
+if TYPE_CHECKING:
+    from titan_master.care.copies import BackupNote
 
 _DATA: Final = click.option(
     "--data",
@@ -155,7 +159,7 @@ def backup(target: Path, data: Path, with_logs: bool, with_token: bool, output: 
         _complain(str(error))
         sys.exit(error.code)
     if output == "json":
-        _print_json("Backup", {"folder": str(target.absolute()), **_camel(note)})
+        _print_json("Backup", _note_json(target, note))
         return
     click.echo(
         f"{target}: {note.cluster_name} up to record {note.last_seq}, {note.artifacts} artifacts, "
@@ -188,7 +192,7 @@ def restore(source: Path, data: Path, output: str) -> None:
         _complain(str(error))
         sys.exit(error.code)
     if output == "json":
-        _print_json("Restore", {"folder": str(data.absolute()), **_camel(note)})
+        _print_json("Restore", _note_json(data, note))
         return
     click.echo(
         f"{data}: {note.cluster_name} as it was at record {note.last_seq}. What was accepted after "
@@ -272,16 +276,23 @@ def _now_ms() -> int:
     return SystemClock().now_ms()
 
 
-def _camel(note: Any) -> dict[str, Any]:
-    """A struct's fields as JSON names them."""
-    from msgspec.structs import asdict
-
-    return {_camel_name(name): value for name, value in asdict(note).items()}
-
-
-def _camel_name(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.title() for word in rest)
+def _note_json(folder: Path, note: BackupNote) -> dict[str, Any]:
+    made_at = datetime.fromtimestamp(note.made_at_ms / 1000, UTC)
+    return {
+        "folder": str(folder.absolute()),
+        "software": note.software,
+        "madeAt": made_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "clusterId": note.cluster_id,
+        "clusterName": note.cluster_name,
+        "term": note.term,
+        "lastSeq": note.last_seq,
+        "stateDigest": note.state_digest,
+        "artifacts": note.artifacts,
+        "files": note.files,
+        "bytes": note.bytes,
+        "withLogs": note.with_logs,
+        "withToken": note.with_token,
+    }
 
 
 def _print_json(kind: str, fields: dict[str, Any]) -> None:

@@ -75,7 +75,9 @@ def test_a_backup_has_everything_but_logs_and_the_secret(data, tmp_path):
     """And leaves the data folder as it was."""
     before = {name: (data / name).read_bytes() for name in names(data)}
     note = kept(data, tmp_path / "b")
-    blob = next(name for name in names(data) if name.startswith("artifacts/") and "parts" not in name)
+    blob = next(
+        name for name in names(data) if name.startswith("artifacts/") and "parts" not in name
+    )
     assert names(tmp_path / "b") == {
         "backup.json", "titan.sqlite", "titan.sqlite.mark", blob, "perm_files/hello.py",
     }  # fmt: skip

@@ -43,12 +43,16 @@ def golden(request, tmp_path):
 
 def in_words(state):
     """What a journal comes to, as people would say it; fields that come later do not change this."""
-    lines = [f"cluster {state.cluster_name}, term {state.term}, {state.runs_accepted} runs accepted"]
+    lines = [
+        f"cluster {state.cluster_name}, term {state.term}, {state.runs_accepted} runs accepted"
+    ]
     for one in state.runs.values():
         lines.append(f"run {one.alias} {one.run_id}{' cancelled' if one.cancelled else ''}")
         for job in one.order:
             attempt = job.attempt
-            tried = f" attempt {attempt.number} {attempt.state} on {attempt.worker}" if attempt else ""
+            tried = (
+                f" attempt {attempt.number} {attempt.state} on {attempt.worker}" if attempt else ""
+            )
             ended = f" {job.reason} {job.message!r}" if job.is_terminal else ""
             lines.append(f"  {job.spec.id} {job.state} lost {job.lost}{tried}{ended}")
     for worker in state.workers.values():

@@ -15,7 +15,13 @@ from titan_master.core.events import WorkerJoined, WorkerRetired
 from titan_master.core.state import digest
 from titan_master.store import sqlite as sqlite_module
 from titan_master.store import sqlite_checkpoint
-from titan_master.store.base import HistoryDamaged, JournalDamaged, JournalKeep, StoreError, TermLost
+from titan_master.store.base import (
+    HistoryDamaged,
+    JournalDamaged,
+    JournalKeep,
+    StoreError,
+    TermLost,
+)
 from titan_master.store.sqlite import SqliteStore
 from titan_proto.specs import RunSpec
 
@@ -288,8 +294,8 @@ def test_a_run_whose_acceptance_is_damaged_is_not_made_up(path, pruned):
         ("UPDATE history_job SET exit_code = 0 WHERE job_id = 'PULL' AND exit_code = 3", "job"),
         ("DELETE FROM history_job WHERE job_id = 'PULL' AND exit_code = 3", "job"),
         ("UPDATE history_attempt SET stdout_bytes = 8 WHERE stdout_bytes = 7", "attempts"),
-        ("UPDATE history_spec SET body = CAST(body || x'00' AS BLOB) WHERE run_seq = "
-         "(SELECT seq FROM history_run WHERE run_id = 'run1')", "spec"),
+        (("UPDATE history_spec SET body = CAST(body || x'00' AS BLOB) WHERE run_seq = "
+         "(SELECT seq FROM history_run WHERE run_id = 'run1')"), "spec"),
     ],
 )  # fmt: skip
 def test_damage_to_history_gives_no_answer_rather_than_a_wrong_one(path, pruned, statement, ask):

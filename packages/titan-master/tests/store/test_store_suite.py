@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import msgspec
 import pytest
 import stories
 from core_world import World, job, run
@@ -13,7 +12,6 @@ from titan_master.store.base import TermLost
 from titan_master.store.memory import MemoryStore
 from titan_master.store.sqlite import SqliteStore
 from titan_proto.specs import RetryPolicy, RunSpec
-from titan_proto.specs import RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
 
