@@ -345,6 +345,8 @@ class Faults:
         del kind
         if self._master.process is None or self._master.process.driver.is_busy:
             return False
+        if not self._master.store.is_past_checkpoint:
+            return False  # what a checkpoint stands for is not read again
         self._master.tear()
         return True
 

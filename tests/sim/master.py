@@ -79,6 +79,8 @@ HISTORY_MS = 20
 DOWN_MS = 4_000
 DAMAGED_MS = 5_000
 """Within so long a person has brought a damaged journal back."""
+CHECKPOINT_PERCENT = 15
+"""Of all commits."""
 
 
 class Master:
@@ -192,6 +194,8 @@ class MasterProcess:
         self.core = BrittleCore(found.state, machine.config)
         self.shadow = State()
         self._fold_shadow()
+        if digest(self.shadow) != digest(found.state):
+            raise Violation("a checkpoint and what follows come to something else than the journal")
         self.shadow.observer = self._coverage.transition
         self.driver = Driver(self.world, self, self.core, commit_ms=machine.commit_ms)
         self.driver.on_crash = self._crashed_at
@@ -267,6 +271,8 @@ class MasterProcess:
             self.world.remember(body)
             self._coverage.fact("master", fact)
             self._auditor.journalled(codec.decode(body))
+        if self.world.chance(CHECKPOINT_PERCENT):
+            self._store.checkpoint()
 
     def lose_unsynced(self) -> None:
         """It never happened."""

@@ -20,7 +20,7 @@ def test_both_stores_tell_the_same_of_a_stormy_day(seed, tmp_path):
     simulation.run()
     memory = simulation.master.store
     events = [codec.decode(record.body) for record in memory.records()]
-    sqlite = SqliteStore(tmp_path / "t.sqlite", connect)
+    sqlite = SqliteStore(tmp_path / "t.sqlite", connect=connect)
     term = sqlite.open().term
     for start in range(0, len(events), TURN):
         sqlite.commit(events[start : start + TURN], term)

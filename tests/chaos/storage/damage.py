@@ -34,7 +34,7 @@ class _Sample:
         self.folder.mkdir()
         made = root / "made"
         made.mkdir()
-        store = SqliteStore(made / _NAMES[0], connect)
+        store = SqliteStore(made / _NAMES[0], connect=connect)
         day = Day(store, store.open(), random.Random(seed))
         for turn in range(2 * _TURNS):
             day.turn()
@@ -54,7 +54,7 @@ class Refused(Exception):
 
 def told(folder: Path) -> tuple[object, list[object]]:
     """What a master knows from these files: of what is live, and of what has ended. Raises StoreError, Refused."""
-    store = SqliteStore(folder / _NAMES[0], connect)
+    store = SqliteStore(folder / _NAMES[0], connect=connect)
     found = store.open()
     try:
         # Without the term: one that went back is damage, one that went on is as good a fence.

@@ -59,7 +59,7 @@ class _History:
         try:
             for _ in range(CUTS):
                 self._one_life()
-            self._look(SqliteStore(self._path, connect))
+            self._look(SqliteStore(self._path, connect=connect))
         finally:
             self._disk.close()
 
@@ -69,7 +69,7 @@ class _History:
         if dice.random() < _SYNC_FAILS:
             disk.failing_syncs = dice.randrange(1, 20)
         while not disk.is_off:
-            store = SqliteStore(self._path, self._connect)
+            store = SqliteStore(self._path, connect=self._connect)
             try:
                 try:
                     self._work(store)

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from titan_master.__about__ import __version__
 from titan_master.clock import SystemClock
-from titan_master.config import BadConfig, MasterConfig, check_listen
+from titan_master.config import DATABASE, BadConfig, MasterConfig, check_listen
 from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig
 from titan_master.core.inputs import Origin, StorageChanged
@@ -43,7 +43,15 @@ from titan_master.net.access import ANY_ROLE, Gatekeeper, Grant
 from titan_master.net.link import Desks, LogRights
 from titan_master.net.listener import LinkTable, Listener, ListenerConfig
 from titan_master.net.submission import Submissions
-from titan_master.store.base import JournalDamaged, JournalTooNew, Recovered, StoreError
+from titan_master.store.base import (
+    FENCE_JUMP,
+    JournalDamaged,
+    JournalKeep,
+    JournalTooNew,
+    Recovered,
+    StoreError,
+)
+from titan_master.store.salvage import LossRefused, accept_loss
 from titan_master.store.sqlite import SqliteStore, connect
 from titan_proto.errors import ErrorCode, LinkError, TitanError
 from titan_proto.handshake import BadToken, Token, format_token, parse_token
@@ -133,14 +141,21 @@ def _first_look(config: MasterConfig, reserve: Reserve) -> Look:
 
 
 def _with_store(config: MasterConfig, token: Token, reserve: Reserve, look: Look) -> int:
-    store = SqliteStore(config.data / "titan.sqlite", connect)
+    keep = JournalKeep(ms=config.journal_keep_ms, bytes=config.journal_keep_bytes)
+    database = config.data / DATABASE
+    if config.accept_loss is not None:
+        _accept_loss(database, config.accept_loss)
+    store = SqliteStore(database, keep, connect)
     # Everything that writes, from opening to closing, happens on this one thread.
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
         try:
             recovered = writer.submit(store.open).result()
         except JournalDamaged as error:
             message = (
-                f"{error}\n  the last good record is {error.last_good_seq}; nothing was changed"
+                f"{error}\n  the last good record is {error.last_good_seq}; nothing was changed\n"
+                "  a backup:             titan-master restore BACKUP --data NEW-FOLDER\n"
+                "  without what is lost: titan-master start --accept-loss "
+                f"{error.last_good_seq}"
             )
             raise Ended(os.EX_DATAERR, message) from error
         except JournalTooNew as error:
@@ -152,6 +167,30 @@ def _with_store(config: MasterConfig, token: Token, reserve: Reserve, look: Look
             return asyncio.run(_serve(config, token, store, recovered, writer, reserve, look))
         finally:
             _close(store, writer)
+
+
+def _accept_loss(database: Path, seq: int) -> None:
+    """What a person has decided: the journal ends there, whatever it said behind that."""
+    aside = database.with_name(f"damaged-{SystemClock().now_ms()}")
+    try:
+        loss = accept_loss(database, seq, aside)
+    except LossRefused as error:
+        raise Ended(os.EX_DATAERR, str(error)) from error
+    except StoreError as error:
+        raise Ended(os.EX_IOERR, str(error)) from error
+    except OSError as error:
+        message = f"{error.filename or database}: {error.strerror or error}"
+        raise Ended(os.EX_IOERR, message) from error
+    lost = "an unknown number of" if loss.lost_records is None else str(loss.lost_records)
+    history = "" if loss.history_is_whole else "; a part of history could not be read"
+    _log.warning(
+        "loss accepted last_good=%d lost_records=%s reason=%r aside=%s",
+        loss.last_good_seq, lost, loss.reason, loss.aside,
+    )  # fmt: skip
+    _say(
+        f"titan-master: went back to record {loss.last_good_seq}: {lost} records are lost{history}; "
+        f"the damaged files are in {loss.aside}"
+    )
 
 
 def _close(store: SqliteStore, writer: ThreadPoolExecutor) -> None:
@@ -269,6 +308,8 @@ class Master:
         self._clock = SystemClock()
         self._clock.not_before(recovered.last_at_ms)
         self._term = recovered.term
+        # Whoever may have forgotten which fences were given goes on from where none can have been.
+        self._fence = recovered.state.fence + FENCE_JUMP if recovered.is_behind else 0
         self.core = Core(recovered.state, CoreConfig(lost_after_ms=config.lost_after_ms))
         space = Space(look)
         blobs = BlobStore(config.data / "artifacts", space)
@@ -340,6 +381,8 @@ class Master:
             recovered.last_seq, recovered.term, len(state.runs), len(state.workers),
             len(state.services),
         )  # fmt: skip
+        if recovered.note:
+            _log.warning("recovered, but %s", recovered.note)
 
     async def open_door(self) -> int:
         """Take the lead durably, then listen; the port."""
@@ -349,6 +392,7 @@ class Master:
             software=SOFTWARE,
             cluster_id=new_id(),
             cluster_name=self._config.name,
+            fence=self._fence,
         )
         try:
             await self.engine.begin(self.core.drain())

@@ -17,6 +17,8 @@ from titan_proto.limits import DEFAULT_PORT, HANDSHAKE_TIMEOUT_MS, WORKER_LOST_A
 
 DEFAULT_LISTEN: Final = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_DATA: Final = ".titan"
+DATABASE: Final = "titan.sqlite"
+"""The journal's file in the data folder."""
 
 DISK_RESERVE_BYTES: Final = 64 * 1024 * 1024
 
@@ -26,6 +28,7 @@ _DISK_RESERVE_BYTES: Final = (64 * 1024, 1024**4)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _LOST_AFTER_MS: Final = (100, 24 * 3_600_000)
+_KEEP_MAX_MS: Final = 8_760 * 3_600_000
 
 
 class BadConfig(TitanError):
@@ -54,6 +57,12 @@ class MasterConfig(Struct, frozen=True, kw_only=True):
     slow_reader_ms: int = 60_000
     log_patience_ms: int = 30_000
     followers_max: int = 50
+    journal_keep_ms: int = 24 * 3_600_000
+    """Records that no start needs any more are kept for so long ..."""
+    journal_keep_bytes: int = 256 * 1024 * 1024
+    """... and no more of them than this."""
+    accept_loss: int | None = None
+    """A person's decision to go on without what a damaged journal said behind this record."""
 
 
 def parse_duration(text: str) -> int:
@@ -82,6 +91,14 @@ def parse_disk_reserve(text: str) -> int:
     value = int(match.group(1)) * _SIZES[match.group(2)]
     if not least <= value <= most:
         raise BadConfig(f"disk-reserve is {text}: it must be between 64KiB and 1024GiB")
+    return value
+
+
+def parse_keep_journal(text: str) -> int:
+    """Milliseconds for which old records are kept, within what makes sense."""
+    value = parse_duration(text)
+    if value > _KEEP_MAX_MS:
+        raise BadConfig(f"keep-journal is {text}: it must be at most 8760h, which is a year")
     return value
 
 

@@ -62,7 +62,7 @@ from titan_master.core.inputs import (
     WorkerHeard,
 )
 from titan_master.core.turn import Turn
-from titan_master.store.base import Store
+from titan_master.store.base import HistoryDamaged, Store
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import AnyMessage, Error, ReadLog, WorkerStatus
@@ -71,6 +71,8 @@ _log = logging.getLogger("titan.engine")
 
 QUIET_S: Final = 1.0
 """After so long without a commit the store does what it has put off."""
+KEEP_UP_EVENTS: Final = 256
+"""After so many events the store does a share of it, pause or not."""
 
 _TOLD: Final[dict[type, tuple[str, ...]]] = {
     MasterStarted: ("term",),
@@ -175,6 +177,7 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._commits = 0
+        self._events_behind = 0
         self._is_stopping = False
         self._idle: asyncio.Future[None] | None = None
         self.failure: asyncio.Future[int] = self._loop.create_future()
@@ -281,6 +284,11 @@ class Engine:
         self._commits += 1
         self._tell_operator(turn.events)
         self._release(turn.effects)
+        self._events_behind += len(turn.events)
+        if self._events_behind >= KEEP_UP_EVENTS:
+            # While the loop thinks about the next turn, whose commit stands behind this.
+            self._events_behind = 0
+            self._writer.submit(self._store.keep_up).add_done_callback(self._tidied)
         if self._quiet is None:
             self._quiet = self._loop.call_later(QUIET_S, self._tidy_if_quiet, self._commits)
         if self._idle is not None:
@@ -358,6 +366,9 @@ class Engine:
         if error is not None:
             _log.error("history failed request=%s error=%r", type(effect.request).__name__, error)
             refusal = Error(code=ErrorCode.UNAVAILABLE, message="history cannot be read just now")
+            if isinstance(error, HistoryDamaged):
+                # Asking again would not help; no answer is better than a wrong one.
+                refusal = Error(code=ErrorCode.INTERNAL, message=f"history is damaged: {error}")
             self._links.reply(effect.origin, refusal, end=True)
             return
         answer = done.result()

@@ -169,7 +169,9 @@ def test_whatever_happens_every_run_ends_and_every_promise_is_kept(first, second
     cluster.see(cluster.w.submit(second))
     for what, number in steps:
         cluster.do(what, number)
+        cluster.w.recovered()
     cluster.finish()
+    cluster.w.recovered()
     for numbers in cluster.ever.values():
         assert numbers == list(range(1, len(numbers) + 1)), "a number was given twice or skipped"
     for worker in cluster.w.state.workers.values():

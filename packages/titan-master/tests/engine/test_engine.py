@@ -17,7 +17,7 @@ from titan_master.core.inputs import Asked, Origin, ReportsArrived, RunSubmitted
 from titan_master.core.state import InvariantViolation, digest
 from titan_master.engine import Engine, EngineConfig, poison_digest
 from titan_master.history import Answers
-from titan_master.store.base import StoreError
+from titan_master.store.base import HistoryDamaged, StoreError
 from titan_master.store.memory import MemoryStore
 from titan_proto.errors import ErrorCode
 from titan_proto.io.entropy import new_id
@@ -99,6 +99,7 @@ class HeldStore(MemoryStore):
         self.error = None
         self.began = threading.Event()
         self.tidied = threading.Event()
+        self.kept_up = threading.Event()
 
     def commit(self, events, term):
         self.began.set()
@@ -107,6 +108,9 @@ class HeldStore(MemoryStore):
             raise self.error
         self.commits.append(len(events))
         return super().commit(events, term)
+
+    def keep_up(self):
+        self.kept_up.set()
 
     def tidy(self):
         self.tidied.set()
@@ -308,6 +312,30 @@ async def test_the_store_tidies_up_once_it_is_quiet(rig, monkeypatch):
     rig.engine.put(stats(2))
     await rig.links.count(2)
     assert not rig.store.tidied.is_set()
+
+
+async def test_a_store_that_is_never_quiet_keeps_up_all_the_same(rig, monkeypatch):
+    """After so many events, behind the commit that brought them."""
+    monkeypatch.setattr("titan_master.engine.KEEP_UP_EVENTS", 3)
+    for number in range(1, 3):
+        rig.submit(number)
+        await rig.links.count(number)
+    assert not rig.store.kept_up.is_set()
+    rig.submit(3)
+    await off_loop(rig.store.kept_up.wait)
+
+
+async def test_damaged_history_is_said_rather_than_to_try_again(rig, monkeypatch):
+    """UNAVAILABLE would have the client ask for ever."""
+
+    def damaged(_ask):
+        raise HistoryDamaged("a row fails its checksum")
+
+    monkeypatch.setattr(rig.engine, "_answer", damaged)
+    rig.engine.put(Asked(origin=Origin(1, 1), request=GetRun(run="nobody")))
+    ((_, _, refusal, _),) = await rig.links.count(1)
+    assert refusal.code is ErrorCode.INTERNAL
+    assert "history is damaged" in refusal.message
 
 
 async def test_deadlines_are_kept_without_any_input(rig):

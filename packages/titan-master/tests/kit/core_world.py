@@ -1,7 +1,8 @@
 """A small world round the master's core: workers, clients and a clock that tests move by hand.
 
 After every turn it checks all invariants, and that a second state, folded from the turn's encoded
-events alone, equals the first. Turns are read as lines of text: see `text`.
+events alone, equals the first. A master that is started again recovers from a checkpoint and the
+records behind it. Turns are read as lines of text: see `text`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from titan_master.core.inputs import (
     WorkerLeft,
 )
 from titan_master.core.state import State, digest
+from titan_master.store.memory import MemoryStore
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import HeldAttempt, Join, WorkerStatus
 from titan_proto.messages.worker import AttemptReport
@@ -48,6 +50,8 @@ from titan_proto.specs import (
 from titan_proto.states import AttemptState, ExitReason, JobState
 
 START_MS = 1_000_000
+CHECKPOINT_EVERY = 3
+"""Turns."""
 EVENTS = msgspec.msgpack.Decoder(AnyEvent)
 LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
 
@@ -152,6 +156,9 @@ class World:
         self._link = 100
         self._correlation = 0
         self._shadow = State()
+        self.kept = MemoryStore()
+        self._kept_term = self.kept.open().term
+        self._turns = 0
         self.core = self._boot(State())
         for name, slots in (workers or {}).items():
             self.join(name, slots=slots)
@@ -182,6 +189,10 @@ class World:
             apply(self._shadow, EVENTS.decode(body))
         check(self.state)
         assert digest(self._shadow) == digest(self.state), "state is not what its events say"
+        self.kept.commit(turn.events, self._kept_term)
+        self._turns += 1
+        if self._turns % CHECKPOINT_EVERY == 0:
+            self.kept.checkpoint()
         return turn
 
     def turn(self, *inputs: Input) -> Turn:
@@ -206,14 +217,22 @@ class World:
         return joined(turns)
 
     def restart(self) -> Turn:
-        """The master is killed and started again from its journal; links and waiters are gone."""
-        state = State()
-        for body in self.journal:
-            apply(state, EVENTS.decode(body))
-        assert digest(state) == digest(self.state)
+        """The master is killed and started again from its store; links and waiters are gone."""
+        state = self.recovered()
         self.links.clear()
         self._boot(state)
         return self.started
+
+    def recovered(self) -> State:
+        """What a store gives back now, from its checkpoint and the records behind it."""
+        found = self.kept.open()
+        self._kept_term = found.term
+        check(found.state)
+        assert digest(found.state) == digest(self.state), "recovery differs from what was there"
+        for name in ("runs", "workers", "services", "keys"):
+            # The order is no part of the digest, and decides what the core looks at first.
+            assert list(getattr(found.state, name)) == list(getattr(self.state, name)), name
+        return found.state
 
     # -- clients ----------------------------------------------------------------------------------
     def origin(self, link_id: int = 1) -> Origin:

@@ -64,7 +64,7 @@ class RunningMaster:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        store = SqliteStore(self.config.data / "titan.sqlite", connect)
+        store = SqliteStore(self.config.data / "titan.sqlite", connect=connect)
         with ExitStack() as stack:
             pools = Pools(*(stack.enter_context(ThreadPoolExecutor(1)) for _ in range(5)))
             reserve = Reserve(self.config.data, self.config.disk_reserve_bytes)

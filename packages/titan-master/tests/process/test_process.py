@@ -187,6 +187,36 @@ def test_a_damaged_journal_ends_it_with_the_last_good_record(start, tmp_path):
     assert place.read_bytes() == before
 
 
+def test_a_loss_is_accepted_by_a_person_who_names_the_record(start, tmp_path):
+    """The refusal says how; another number is refused; then it starts, and says what is lost."""
+    for _ in range(2):
+        master = start()
+        master.until_ready()
+        master.end()
+    place = tmp_path / ".titan" / "titan.sqlite"
+    with contextlib.closing(sqlite3.connect(place)) as connection:
+        connection.execute("UPDATE journal SET body = x'00' WHERE seq = 3")
+        connection.commit()
+    before = place.read_bytes()
+    master = start()
+    assert master.end(0) == os.EX_DATAERR
+    assert "--accept-loss 2" in master.said
+    master = start("start", "--listen", "127.0.0.1:0", "--accept-loss", "1")
+    assert master.end(0) == os.EX_DATAERR
+    assert "the last good record is 2, not 1" in master.said
+    assert place.read_bytes() == before
+    master = start("start", "--listen", "127.0.0.1:0", "--accept-loss", "2")
+    master.until_ready()
+    (aside,) = (tmp_path / ".titan").glob("damaged-*")
+    assert "went back to record 2: 1 records are lost" in master.said
+    assert str(aside) in master.said
+    assert (aside / "titan.sqlite").read_bytes() == before
+    assert master.end() == 0
+    master = start("start", "--listen", "127.0.0.1:0", "--accept-loss", "2")
+    assert master.end(0) == os.EX_DATAERR
+    assert "sound" in master.said
+
+
 @pytest.mark.parametrize("name", ["lock", "artifacts", "address"])
 def test_what_cannot_be_written_is_said(start, tmp_path, name):
     """74, with the path, and no traceback."""
@@ -220,6 +250,8 @@ def test_a_token_that_others_may_read_is_refused(start, tmp_path):
         (("start", "--lost-after", "soon"), os.EX_CONFIG),
         (("start", "--lost-after", "0s"), os.EX_CONFIG),
         (("start", "--listen", "127.0.0.1:x"), os.EX_CONFIG),
+        (("start", "--keep-journal", "10000h"), os.EX_CONFIG),
+        (("start", "--accept-loss", "-1"), os.EX_USAGE),
     ],
 )
 def test_flags_that_make_no_sense(start, arguments, code):

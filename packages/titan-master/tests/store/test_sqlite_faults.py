@@ -27,7 +27,7 @@ from titan_master.core.events import WorkerRetired, WorkerJoined
 from titan_master.store.sqlite import SqliteStore, connect
 from pathlib import Path
 
-store = SqliteStore(Path(sys.argv[1]), connect)
+store = SqliteStore(Path(sys.argv[1]), connect=connect)
 found = store.open()
 print("open", found.last_seq, flush=True)
 serial = found.last_seq
@@ -55,7 +55,7 @@ def raw(path):
 def path(tmp_path):
     """A store with a day in it, closed."""
     place = tmp_path / "t.sqlite"
-    store = SqliteStore(place, connect)
+    store = SqliteStore(place, connect=connect)
     store.commit(stories.events(stories.a_day()), store.open().term)
     store.close()
     return place
@@ -63,7 +63,7 @@ def path(tmp_path):
 
 def damage_of(path):
     with pytest.raises(JournalDamaged) as caught:
-        SqliteStore(path, connect).open()
+        SqliteStore(path, connect=connect).open()
     return caught.value
 
 
@@ -98,7 +98,7 @@ def test_a_journal_that_ends_too_early_is_found(path):
 def test_every_bit_of_the_journal_counts(path):
     """One flipped bit anywhere in a record's body never opens as if nothing had happened."""
     blank = path.read_bytes()
-    store = SqliteStore(path, connect)
+    store = SqliteStore(path, connect=connect)
     good = store.open().last_seq
     store.close()
     with raw(path) as connection:
@@ -115,7 +115,7 @@ def test_every_bit_of_the_journal_counts(path):
 def test_a_flipped_bit_in_the_log_beside_the_database_is_found(tmp_path, place_in_log):
     """SQLite drops the rest of its log without a word; the mark tells, of the last commit too."""
     place = tmp_path / "t.sqlite"
-    store = SqliteStore(place, connect)
+    store = SqliteStore(place, connect=connect)
     term = store.open().term
     for event in stories.events(stories.a_day()):
         store.commit((event,), term)
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_database_is_damage(tmp_path):
 def test_a_folder_that_is_not_there_is_no_damage(tmp_path):
     """It is an error of input and output: the journal may be as sound as ever."""
     with pytest.raises(StoreError) as caught:
-        SqliteStore(tmp_path / "gone" / "t.sqlite", connect).open()
+        SqliteStore(tmp_path / "gone" / "t.sqlite", connect=connect).open()
     assert not isinstance(caught.value, JournalDamaged)
 
 
@@ -160,12 +160,12 @@ def test_a_newer_journal_is_refused(path):
     with raw(path) as connection:
         connection.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
     with pytest.raises(JournalTooNew, match="install"):
-        SqliteStore(path, connect).open()
+        SqliteStore(path, connect=connect).open()
 
 
 def test_a_commit_that_fails_is_final(path):
     """The store says so, and does not try to write again when it is closed."""
-    store = SqliteStore(path, connect)
+    store = SqliteStore(path, connect=connect)
     term = store.open().term
     with raw(path) as connection:
         # From now on every record of a commit meets this.
@@ -195,7 +195,7 @@ def test_after_a_sync_that_failed_nothing_is_acknowledged_any_more(path):
     def connect_failing(place):
         return sqlite3.connect(place, isolation_level=None, factory=FailsOnce)
 
-    store = SqliteStore(path, connect_failing)
+    store = SqliteStore(path, connect=connect_failing)
     term = store.open().term
     event = stories.events(stories.a_day())[0]
     for words in ("disk I/O error", "earlier commit failed"):
@@ -207,7 +207,7 @@ def test_after_a_sync_that_failed_nothing_is_acknowledged_any_more(path):
 def test_a_log_left_behind_is_written_anew_before_it_is_believed(tmp_path, monkeypatch):
     """A sync that failed may have left it in memory alone; an end in good order leaves none."""
     place = tmp_path / "t.sqlite"
-    store = SqliteStore(place, connect)
+    store = SqliteStore(place, connect=connect)
     store.commit(stories.events(stories.a_day()), store.open().term)
     wal = place.with_name("t.sqlite-wal")
     left = wal.read_bytes()
@@ -230,7 +230,7 @@ def test_the_log_is_moved_into_the_database_when_it_has_grown(path, monkeypatch)
     """Without a pause of the commits."""
     monkeypatch.setattr(sqlite_module, "_WAL_BYTES_MAX", 10_000)
     monkeypatch.setattr(sqlite_module, "_LOG_LOOKED_AT_EVERY", 1)
-    store = SqliteStore(path, connect)
+    store = SqliteStore(path, connect=connect)
     term = store.open().term
     wal = path.with_name("t.sqlite-wal")
     sizes = set()
@@ -262,6 +262,6 @@ def test_what_was_acknowledged_survives_being_killed(tmp_path):
             for line in process.stdout:
                 if line.endswith("\n"):
                     said = int(line)
-    store = SqliteStore(place, connect)
+    store = SqliteStore(place, connect=connect)
     assert store.open().last_seq >= said
     store.close()

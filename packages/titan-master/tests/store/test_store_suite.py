@@ -25,7 +25,9 @@ from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 @pytest.fixture(params=["memory", "sqlite"])
 def store(request, tmp_path):
     made = (
-        MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "t.sqlite", connect)
+        MemoryStore()
+        if request.param == "memory"
+        else SqliteStore(tmp_path / "t.sqlite", connect=connect)
     )
     yield made
     made.close()
@@ -247,9 +249,83 @@ def test_closing_at_any_record_loses_nothing_of_history(store):
     assert store.run("run2").counts == {"FAILED": 1, "SKIPPED": 1}
 
 
+@pytest.mark.parametrize("reopened", [False, True], ids=["once", "at every record"])
+def test_a_checkpoint_at_any_record_changes_nothing(store, reopened):
+    """State and history are those of a store that never took one."""
+    world = stories.a_day()
+    term = store.open().term
+    for event in stories.events(world):
+        store.commit((event,), term)
+        store.checkpoint()
+        if reopened:
+            store.close()
+            term = store.open().term
+    store.close()
+    assert digest(store.open().state) == digest(world.state)
+    plain = MemoryStore()
+    plain.commit(stories.events(world), plain.open().term)
+    assert store.runs("", 9).runs == plain.runs("", 9).runs
+    for run_id in ("run1", "run2", "run3"):
+        page = store.jobs(run_id, "", 9)
+        assert page == plain.jobs(run_id, "", 9)
+        for view in page.jobs:
+            attempts = store.attempts(run_id, view.job_id)
+            assert attempts == plain.attempts(run_id, view.job_id)
+
+
+def test_work_goes_on_after_a_checkpoint_and_a_restart(store):
+    """Of runs, attempts and services that it names, the ends find their place in history."""
+    world = World({"w1": 4})
+    world.submit(run("long", job("a"), job("s", service=True), job("b", "a")), run_id="long")
+    world.running("long/a")
+    world.running("long/s", healthy=True, port=80)
+    world.submit(run("gone", job("s", service=True)), run_id="gone")
+    world.running("gone/s", healthy=True, port=81)
+    seen = len(world.journal)
+    store.commit(stories.events(world), store.open().term)
+    store.checkpoint()
+    store.close()
+    term = store.open().term
+    world.ended("long/a")
+    world.running("long/b")
+    world.ended("long/b", 1)
+    world.ended("gone/s", 7)
+    world.ended("long/s", 8)
+    store.commit(stories.events(world)[seen:], term)
+    assert store.run("long").counts == {"SUCCEEDED": 2, "FAILED": 1}
+    (first,) = store.attempts("long", "a")
+    assert (first.worker_id, first.placed_at_ms > 0, first.started_at_ms > 0) == ("w1", True, True)
+    assert [store.attempts(run_id, "s")[0].exit_code for run_id in ("gone", "long")] == [7, 8]
+    assert store.job("gone", "s").port == 81
+    store.close()
+    assert digest(store.open().state) == digest(world.state)
+
+
+def test_what_was_submitted_is_kept_for_runs_that_have_ended(day):
+    """As it arrived; a live run's is the core's to know."""
+    spec = msgspec.msgpack.decode(day.spec("run2"), type=RunSpec)
+    assert [one.id for one in spec.jobs] == ["PULL", "CLEAN"]
+    day.checkpoint()
+    assert msgspec.msgpack.decode(day.spec("run2"), type=RunSpec) == spec
+    assert day.spec("run4") is None
+    assert day.spec("nobody") is None
+
+
+def test_keeping_up_and_tidying_change_nothing_that_is_seen(store):
+    """They may come at any time."""
+    world = stories.a_day()
+    term = store.open().term
+    for event in stories.events(world):
+        store.commit((event,), term)
+        store.keep_up()
+        store.tidy()
+    store.close()
+    assert digest(store.open().state) == digest(world.state)
+
+
 def test_both_stores_give_the_same_history(tmp_path):
     """Every view of every run, field by field."""
-    memory, sqlite = MemoryStore(), SqliteStore(tmp_path / "t.sqlite", connect)
+    memory, sqlite = MemoryStore(), SqliteStore(tmp_path / "t.sqlite", connect=connect)
     events = stories.events(stories.a_day())
     for store in (memory, sqlite):
         store.commit(events, store.open().term)

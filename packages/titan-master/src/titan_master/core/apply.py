@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from titan_master.core import transitions
 from titan_master.core.events import (
@@ -47,6 +48,7 @@ from titan_master.core.state import (
     InvariantViolation,
     Job,
     KeyRecord,
+    ReadyQueue,
     Run,
     Service,
     State,
@@ -167,6 +169,7 @@ def _master_started(state: State, event: MasterStarted) -> None:
     state.software = event.software
     state.started_at_ms = event.at_ms
     state.lost_after_ms = event.lost_after_ms
+    state.fence = max(state.fence, event.fence)
 
 
 def _poison_remembered(state: State, event: PoisonRemembered) -> None:
@@ -210,13 +213,18 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
     _add_jobs(state, run, spec, frozenset(event.taken_over), event.at_ms)
 
 
-def _forget_old_keys(state: State, at_ms: int) -> None:
+def expired_keys(state: State, at_ms: int) -> list[str]:
+    """The submit keys that an acceptance at that time lets go. Reads only."""
     old = []
     for key, record in state.keys.items():
         if at_ms - record.at_ms < KEY_REMEMBERED_MS:
             break
         old.append(key)
-    for key in old:
+    return old
+
+
+def _forget_old_keys(state: State, at_ms: int) -> None:
+    for key in expired_keys(state, at_ms):
         del state.keys[key]
 
 
@@ -526,6 +534,84 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     WorkerLost: _worker_lost,
     WorkerRetired: _worker_retired,
 }
+
+
+# -- a state that was put together from its parts ---------------------------------------------------
+def twin(state: State) -> State:
+    """A second state equal to `state`, which shares with it nothing that changes."""
+    made = replace(state, observer=None)
+    made.runs = {run_id: _twin_run(run) for run_id, run in state.runs.items()}
+    made.workers = {
+        worker_id: replace(worker, held=dict(worker.held))
+        for worker_id, worker in state.workers.items()
+    }
+    made.services = {key: _twin_service(made, one) for key, one in state.services.items()}
+    made.keys = dict(state.keys)
+    made.slugs = dict(state.slugs)
+    made.poison = dict(state.poison)
+    derive(made)
+    return made
+
+
+def _twin_run(run: Run) -> Run:
+    jobs = {}
+    for job_id, job in run.jobs.items():
+        jobs[job_id] = copy = replace(job)
+        if job.attempt is not None:
+            copy.attempt = replace(job.attempt)
+        if job.gate is not None:
+            copy.gate = replace(job.gate)
+    children = {index: list(found) for index, found in run.children.items()}
+    return replace(run, jobs=jobs, order=list(jobs.values()), children=children)
+
+
+def _twin_service(state: State, service: Service) -> Service:
+    """Of a live run's service the attempt is its job's."""
+    run = state.runs.get(service.run_id)
+    attempt = None if run is None else run.jobs[service.job_id].attempt
+    return replace(service, attempt=attempt or replace(service.attempt))
+
+
+def derive(state: State) -> None:
+    """Fill the derived parts of a state whose durable parts came from elsewhere than events.
+
+    A checkpoint holds what is durable, per aggregate; what `apply` keeps beside it is made anew.
+    Never called with a state in use.
+    """
+    state.aliases = {run.alias: run.run_id for run in state.runs.values()}
+    state.names = {worker.name: worker.worker_id for worker in state.workers.values()}
+    state.counts = {}
+    queued: list[Job] = []
+    waiting: list[tuple[int, Job]] = []
+    for run in state.runs.values():
+        _derive_run(run)
+        queued += (job for job in run.order if job.state is JobState.QUEUED)
+        if run.counts.get(JobState.WAITING):
+            waiting += (
+                (job.gate.number, job)
+                for job in run.order
+                if job.state is JobState.WAITING and job.gate is not None
+            )
+        for job_state, number in run.counts.items():
+            state.counts[job_state] = state.counts.get(job_state, 0) + number
+    state.queue = ReadyQueue()
+    queued.sort(key=lambda job: job.queued_seq)
+    for job in queued:
+        state.queue.push(job)
+    # In the order of their opening; no two have one number.
+    waiting.sort(key=lambda pair: pair[0])
+    state.gates = {(job.run_id, job.spec.id): job for _, job in waiting}
+
+
+def _derive_run(run: Run) -> None:
+    counts: dict[JobState, int] = {}
+    for job in run.order:
+        counts[job.state] = counts.get(job.state, 0) + 1
+        if job.spec.dependencies:
+            parents = dict.fromkeys(job.spec.dependencies)
+            job.waiting = sum(run.jobs[p].state is not JobState.SUCCEEDED for p in parents)
+    run.counts = counts
+    run.remaining = sum(number for state, number in counts.items() if state not in JOB_TERMINAL)
 
 
 def fold(events: Iterable[AnyEvent], state: State | None = None) -> State:

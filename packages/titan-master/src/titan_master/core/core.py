@@ -43,7 +43,14 @@ class Core:
         self._draft: Final = Draft(state, config)
 
     def start(
-        self, now_ms: int, *, term: int, software: str, cluster_id: str, cluster_name: str
+        self,
+        now_ms: int,
+        *,
+        term: int,
+        software: str,
+        cluster_id: str,
+        cluster_name: str,
+        fence: int = 0,
     ) -> None:
         """The first turn of a process: take the lead, and derive again what is not durable.
 
@@ -53,6 +60,7 @@ class Core:
             software: this master's name and version.
             cluster_id: for the first start of all; a founded cluster keeps its own.
             cluster_name: likewise.
+            fence: every fence from now on is above this; for a state that may have forgotten some.
         """
         draft = self._at(now_ms)
         if not self.state.cluster_id:
@@ -60,7 +68,13 @@ class Core:
         told_ms = self.state.lost_after_ms
         lost_after_ms = draft.config.lost_after_ms
         draft.emit(
-            MasterStarted(at_ms=now_ms, term=term, software=software, lost_after_ms=lost_after_ms)
+            MasterStarted(
+                at_ms=now_ms,
+                term=term,
+                software=software,
+                lost_after_ms=lost_after_ms,
+                fence=fence,
+            )
         )
         for run in self.state.runs.values():
             draft.timers.delay_run(run)

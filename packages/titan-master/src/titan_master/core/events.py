@@ -34,6 +34,8 @@ class MasterStarted(Event, frozen=True, kw_only=True):
     software: str = ""
     lost_after_ms: int = WORKER_LOST_AFTER_MS
     """The lease that it tells its workers."""
+    fence: int = 0
+    """Every fence from now on is above this; 0 changes nothing."""
 
 
 # -- runs ---------------------------------------------------------------------------------------

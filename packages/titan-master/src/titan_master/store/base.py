@@ -11,6 +11,7 @@ returns one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -48,6 +49,10 @@ class JournalTooNew(StoreError):
         self.known = known
 
 
+class HistoryDamaged(StoreError):
+    """A row about an ended run is not what was written; no answer is made from it."""
+
+
 class TermLost(StoreError):
     """Another master has opened this store since: nothing of this commit was written."""
 
@@ -55,6 +60,20 @@ class TermLost(StoreError):
         super().__init__(f"term {mine} is over, the store is at term {present}")
         self.mine = mine
         self.present = present
+
+
+def exit_code_of(error: StoreError) -> int:
+    """The exit code of a process that could not go on for this."""
+    if isinstance(error, JournalDamaged):
+        return os.EX_DATAERR
+    return os.EX_CONFIG if isinstance(error, JournalTooNew) else os.EX_IOERR
+
+
+TERM_JUMP: Final = 1_000_000
+"""A store that may have forgotten something goes on with a term so much higher: workers have heard
+those that it forgot, and obey no lower one."""
+FENCE_JUMP: Final = 1 << 32
+"""Likewise for fences, which jobs may have shown to others."""
 
 
 class Recovered(Struct, frozen=True, kw_only=True):
@@ -68,6 +87,20 @@ class Recovered(Struct, frozen=True, kw_only=True):
     """The journal's last record; 0 for a fresh store."""
     last_at_ms: int = 0
     """Its time stamp: a clock that would start below it starts there."""
+    is_behind: bool = False
+    """What was once acknowledged may be missing: a backup was restored, or somebody accepted a
+    loss. Numbers that must never come twice have to be given from far ahead."""
+    note: str = ""
+    """What an operator should read, in one line; empty where all was as it should be."""
+
+
+class JournalKeep(Struct, frozen=True, kw_only=True):
+    """How much of the journal is kept behind the last checkpoint, for people to look into."""
+
+    ms: int = 24 * 3600 * 1000
+    """By the records' own clock ..."""
+    bytes: int = 256 * 1024 * 1024
+    """... and never more than this."""
 
 
 class AttemptRow(Struct, frozen=True, kw_only=True):
@@ -168,6 +201,17 @@ class Store(History, Protocol):
         Returns only when a power cut can no longer undo it. Raises TermLost; any other error means
         that nobody knows what is on the disk, and the process must end.
         """
+        ...
+
+    def keep_up(self) -> None:
+        """Do a share of what lags behind the commits, so that a journal without a pause is bounded.
+
+        Called now and then by who commits, in proportion to what was committed.
+        """
+        ...
+
+    def checkpoint(self) -> None:
+        """Keep what the journal has come to, so that opening need not read it from its start."""
         ...
 
     def tidy(self) -> None:

@@ -2,7 +2,8 @@
 
 It keeps what a disk would keep: sealed records, not events, so that opening it proves that every
 event survives its encoding. `write` and `sync` are the two halves of `commit`; between them
-`lose_unsynced` does to a transaction what a power cut may do. History is folded anew from the
+`lose_unsynced` does to a transaction what a power cut may do. It opens from its checkpoint; the records
+before that are kept for tests to compare with, and not looked at. History is folded anew from the
 records, so it cannot know what the journal does not.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from titan_master.core.apply import apply
+from titan_master.core.apply import twin
 from titan_master.core.events import (
     AnyEvent,
     AttemptEnded,
@@ -28,9 +29,10 @@ from titan_master.core.events import (
     RunEnded,
     WorkerJoined,
 )
-from titan_master.core.state import State
 from titan_master.store import codec
 from titan_master.store.base import AttemptRow, Recovered, TermLost, position
+from titan_master.store.checkpoint import HEAD, Address, Row, Total, is_part_of, load
+from titan_master.store.recovery import blank, fold
 from titan_proto.messages import GateView, JobList, JobView, RunList, RunView
 from titan_proto.specs import GateSection, JobKind, JobSpec, RunSpec
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState
@@ -46,22 +48,27 @@ class MemoryStore:
         self._records: list[codec.Record] = []
         self._synced = 0
         self._term = 0
+        self._checkpoint: dict[Address, Row] = {}
+        self._total = Total()
+        self._shadow = blank()
         self._history = _History()
         self._read = 0
 
     def open(self) -> Recovered:
-        """Fold every record, and take the next term."""
-        state = State()
-        chain = codec.GENESIS
-        at_ms = 0
-        for seq, record in enumerate(self._records, 1):
-            event = codec.unseal(chain, seq, record)
-            apply(state, event)
-            chain = record.chain
-            at_ms = event.at_ms
+        """Load the checkpoint, fold the records behind it, and take the next term."""
+        loaded = load(self._checkpoint.values(), self._accepted)
+        shadow = blank() if loaded is None else loaded.shadow
+        fold(shadow, self._records[shadow.seq :], codec.ALL_PRESENT, shadow.seq)
+        if loaded is None:
+            shadow.touch_all()
+        self._shadow = shadow
+        self._synced = len(self._records)
         self._term += 1
         return Recovered(
-            state=state, term=self._term, last_seq=len(self._records), last_at_ms=at_ms
+            state=twin(shadow.state),
+            term=self._term,
+            last_seq=shadow.seq,
+            last_at_ms=shadow.at_ms,
         )
 
     def commit(self, events: Sequence[AnyEvent], term: int) -> int:
@@ -91,15 +98,56 @@ class MemoryStore:
         del self._records[self._synced :]
         return lost
 
+    def keep_up(self) -> None:
+        """Nothing here takes long enough to lag behind."""
+
+    def checkpoint(self) -> None:
+        """Of what is synced, the fold, row by row."""
+        shadow = self._shadow
+        for record in self._records[shadow.seq : self._synced]:
+            event = codec.decode(record.body)
+            shadow.fold(record.seq, record.term, record.chain, record.crc, event)
+        puts, drops = shadow.changes()
+        for kind, row_id in drops:
+            self._drop((kind, row_id))
+            for address in [a for a in self._checkpoint if is_part_of(a, (kind, row_id))]:
+                self._drop(address)
+        for one in puts:
+            self._drop((one.kind, one.id))
+            self._checkpoint[one.kind, one.id] = one
+            self._total.add(one.seal)
+        head = shadow.head(self._total, codec.JOURNAL_FORMAT)
+        self._checkpoint[head.kind, head.id] = head
+        shadow.settled()
+
     def tidy(self) -> None:
-        """Nothing has been put off."""
+        """Take a checkpoint."""
+        self.checkpoint()
 
     def close(self) -> None:
         """Nothing is held."""
 
+    @property
+    def is_past_checkpoint(self) -> bool:
+        """Whether durable records lie behind the checkpoint, which opening must read."""
+        head = self._checkpoint.get((HEAD, ""))
+        return self._synced > (0 if head is None else head.seq)
+
     def records(self) -> Sequence[codec.Record]:
         """The journal as it lies there; for tests."""
         return self._records
+
+    def _drop(self, address: Address) -> None:
+        old = self._checkpoint.pop(address, None)
+        if old is not None:
+            self._total.remove(old.seal)
+
+    def _accepted(self, place: int, crc: int) -> RunAccepted:
+        record = self._records[place - 1]
+        event = codec.decode(record.body)
+        assert record.crc == crc
+        assert isinstance(event, RunAccepted)
+        return event
 
     # -- history ----------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """Events → rows of history. Pure: it decides what is written, not where or when.
 
 It remembers the little that rows of live things need of earlier events (the place of each live run,
-the placement of each live attempt, the workers' names), which is bounded by what is live and is
-rebuilt by running the journal through it again. Called by ``sqlite.py`` in every commit, and by
-``recovery.py``.
+the placement of each live attempt, the workers' names), which is bounded by what is live. After a
+restart it is taken from the checkpoint, and what follows there is run through it again. Called by
+``sqlite.py`` in every commit, and by ``recovery.py``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from titan_master.core.events import (
     ServiceUp,
     WorkerJoined,
 )
+from titan_master.core.state import Attempt
+from titan_master.store.checkpoint import Shadow
 from titan_proto.states import ExitReason, JobState, RunState
 
 Row = tuple[object, ...]
@@ -75,6 +77,31 @@ class Projection:
         self._runs: dict[str, int] = {}
         self._attempts: dict[tuple[str, str, int], _Live] = {}
         self._workers: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, shadow: Shadow) -> Projection:
+        """What it remembers at the record where `shadow` stands."""
+        made = cls()
+        state = shadow.state
+        for worker in state.workers.values():
+            made._workers[worker.worker_id] = worker.name
+        for run in state.runs.values():
+            made._runs[run.run_id] = shadow.accepted[run.run_id].place
+            for job in run.order:
+                if job.attempt is not None and job.attempt.is_live:
+                    made._remember(shadow, run.run_id, job.spec.id, job.attempt)
+        for service in state.services.values():
+            made._remember(shadow, service.run_id, service.job_id, service.attempt)
+        return made
+
+    def _remember(self, shadow: Shadow, run_id: str, job_id: str, attempt: Attempt) -> None:
+        self._attempts[run_id, job_id, attempt.number] = _Live(
+            run_seq=shadow.accepted[run_id].place,
+            worker_id=attempt.worker_id,
+            placed_at_ms=attempt.placed_at_ms,
+            started_at_ms=attempt.started_at_ms,
+            port=attempt.port,
+        )
 
     def project(self, seq: int, event: AnyEvent, rows: Rows) -> None:
         """Add to `rows` what record `seq` of the journal means for history."""
@@ -194,6 +221,7 @@ class Projection:
 
     def _service_up(self, _seq: int, event: ServiceUp, rows: Rows) -> None:
         live = self._attempts[event.run_id, event.job_id, event.number]
+        live.port = event.port
         rows.attempts.append(
             (
                 live.run_seq,

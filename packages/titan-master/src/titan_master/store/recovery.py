@@ -1,8 +1,8 @@
-"""The journal, read from its first record, → State.
+"""A checkpoint and the journal behind it → what a master knows, or the reason why it cannot.
 
 Every record is verified before it is believed: checksum, chain, place. Records are taken one by one
-and let go, so that a long history costs time, not memory: a run that has ended leaves the state as
-its RunEnded is folded. Called by ``sqlite.py`` when it opens.
+and let go, so that a long journal costs time, not memory: a run that has ended leaves the state as
+its RunEnded is folded. Called by the stores when they open, and by whoever only reads a journal.
 """
 
 from __future__ import annotations
@@ -11,56 +11,55 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from titan_master.core.apply import apply
 from titan_master.core.state import State
 from titan_master.store import codec
 from titan_master.store.base import JournalDamaged
+from titan_master.store.checkpoint import Shadow
 from titan_master.store.projection import Projection, Rows
 
 
 class Folded(Struct, frozen=True, kw_only=True):
     """What a journal comes to."""
 
-    state: State
+    shadow: Shadow
     projection: Projection
     rows: Rows
     """Rows that history lacks still."""
-    last_seq: int
-    last_term: int
-    chain: bytes
-    """Of the last record: what the next one is sealed with."""
-    last_at_ms: int
+
+    @property
+    def state(self) -> State:
+        """The fold itself."""
+        return self.shadow.state
 
 
-def fold(records: Iterable[codec.Record], history_seq: int) -> Folded:
-    """Verify and apply every record. Raises JournalDamaged.
+def blank() -> Shadow:
+    """What there is before the first record."""
+    shadow = Shadow()
+    shadow.chain = codec.GENESIS
+    return shadow
+
+
+def fold(
+    shadow: Shadow, records: Iterable[codec.Record], formats: codec.Formats, history_seq: int
+) -> Folded:
+    """Verify and apply every record that follows on a checkpoint, or on nothing.
 
     Args:
-        records: the journal, in order.
+        shadow: `blank`, or a checkpoint's; changed in place.
+        records: the journal from the next record on, in order.
+        formats: of the records.
         history_seq: history has the rows of everything up to this record.
+
+    Raises JournalDamaged.
     """
-    state = State()
-    projection = Projection()
+    projection = Projection.of(shadow)
     rows = Rows()
-    chain = codec.GENESIS
-    seq = term = at_ms = 0
     for record in records:
-        event = codec.unseal(chain, seq + 1, record)
-        apply(state, event)
+        event = codec.unseal(shadow.chain, shadow.seq + 1, record, formats)
+        shadow.fold(record.seq, record.term, record.chain, record.crc, event)
         # Where history has the rows already, only what the projection remembers is wanted.
         projection.project(record.seq, event, rows if record.seq > history_seq else Rows())
-        chain = record.chain
-        seq, term = record.seq, record.term
-        at_ms = event.at_ms
-    return Folded(
-        state=state,
-        projection=projection,
-        rows=rows,
-        last_seq=seq,
-        last_term=term,
-        chain=chain,
-        last_at_ms=at_ms,
-    )
+    return Folded(shadow=shadow, projection=projection, rows=rows)
 
 
 def check_mark(last_seq: int, chain: bytes, mark: tuple[int, bytes] | None) -> None:

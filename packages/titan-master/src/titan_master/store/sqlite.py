@@ -9,7 +9,10 @@ it never checkpoints. ``synchronous=FULL``: with less, a power cut takes back co
 acknowledged. The journal is sealed by ``codec.py`` because SQLite's own checks do not notice a WAL
 whose tail is gone; how far the journal went is also written to a file beside it, after each commit.
 
-`open`, `commit`, `tidy` and `close` belong to the engine's writer thread.
+What the journal comes to is folded here a second time, behind the commits, and kept as a checkpoint
+(``checkpoint.py``), so that opening reads that and the records since, and older ones may go.
+
+`open`, `commit`, `keep_up`, `checkpoint`, `tidy` and `close` belong to the engine's writer thread.
 """
 
 from __future__ import annotations
@@ -17,52 +20,52 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from titan_master.core.apply import twin
 from titan_master.core.events import AnyEvent
-from titan_master.store import codec
+from titan_master.store import codec, sqlite_checkpoint
 from titan_master.store.base import (
     AttemptRow,
     JournalDamaged,
+    JournalKeep,
     Recovered,
     StoreError,
     TermLost,
 )
+from titan_master.store.checkpoint import Shadow, Total
+from titan_master.store.mark import Mark, mark_path
 from titan_master.store.projection import Projection, Rows
-from titan_master.store.recovery import check_mark, fold
+from titan_master.store.recovery import blank
+from titan_master.store.sqlite_checkpoint import Pruning
 from titan_master.store.sqlite_history import SqliteHistory
+from titan_master.store.sqlite_reading import Base, Found, read, read_meta
+from titan_master.store.sqlite_rows import write_history
+from titan_master.store.sqlite_schema import begin_format, migrate
 from titan_proto.messages import JobList, JobView, RunList, RunView
 from titan_proto.states import JobState
 
-_SCHEMA: Final = Path(__file__).parent / "schema"
-_MIGRATIONS: Final = ("0001_initial.sql", "0002_reruns.sql", "0003_gates.sql")
 _WAL_BYTES_MAX: Final = 64 * 1024 * 1024
 """Beyond this the log is moved into the database between two commits, without waiting for quiet."""
 _ROWS_MAX: Final = 512
 """So many rows of live runs wait at most for the end of a run."""
 _LOG_LOOKED_AT_EVERY: Final = 64
+CHECKPOINT_RECORDS: Final = 10_000
+"""A checkpoint is due after so many records ..."""
+CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
+"""... or so many bytes of them, however busy the master is ..."""
+QUIET_RECORDS: Final = 1_000
+"""... and in a quiet moment after so many ..."""
+QUIET_BYTES: Final = 1024 * 1024
+"""... or so many bytes; fewer are folded again faster than they are kept."""
+_PORTIONS_WHEN_QUIET: Final = 8
 _COPY_BYTES: Final = 1024 * 1024
+_BUSY_MS: Final = 5_000
 
 _INSERT_RECORD: Final = "INSERT INTO journal (seq, term, body, crc, chain) VALUES (?, ?, ?, ?, ?)"
-_INSERT_RUN: Final = (
-    "INSERT INTO history_run (seq, run_id, alias, name, state, jobs, accepted_at_ms, rerun_of) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_INSERT_READY: Final = "INSERT INTO history_ready VALUES (?, ?, ?, ?)"
-_PUT_ATTEMPT: Final = (
-    "INSERT OR REPLACE INTO history_attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_PUT_JOB: Final = "INSERT OR REPLACE INTO history_job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_PUT_GATE: Final = "INSERT OR REPLACE INTO history_gate VALUES (?, ?, ?, ?, ?, ?, ?)"
-_END_RUN: Final = (
-    "UPDATE history_run SET state = ?, ended_at_ms = ?, counts = ("
-    "SELECT json_group_object(state, jobs) FROM ("
-    "SELECT state, count(*) AS jobs FROM history_job WHERE run_seq = ? GROUP BY state"
-    ")) WHERE seq = ?"
-)
 
 
 Connect = Callable[[Path], sqlite3.Connection]
@@ -99,10 +102,16 @@ def write_log_anew(path: Path) -> None:
 class SqliteStore:
     """A `Store` in a file, which `connect` opens for the one who writes."""
 
-    def __init__(self, path: Path, connect: Connect) -> None:
+    def __init__(
+        self,
+        path: Path,
+        keep: JournalKeep = JournalKeep(),  # noqa: B008 - frozen
+        connect: Connect = connect,
+    ) -> None:
         self._path = path
+        self._keep = keep
         self._open_file = connect
-        self._mark = _Mark(path.with_name(path.name + ".mark"))
+        self._mark = Mark(mark_path(path))
         self._wal = path.with_name(path.name + "-wal")
         self._connection: sqlite3.Connection | None = None
         self._projection = Projection()
@@ -112,6 +121,19 @@ class SqliteStore:
         self._commits = 0
         self._is_broken = False
         self._history = SqliteHistory(path)
+        self._shadow = blank()
+        self._lag: deque[tuple[codec.Record, AnyEvent]] = deque()
+        """What was committed and is not in the shadow yet."""
+        self._total = Total()
+        self._pruning = Pruning(keep, Base(0, codec.GENESIS), codec.ALL_PRESENT)
+        self._kept_seq = 0
+        """The record that the checkpoint on the disk stands on."""
+        self._new_bytes = 0
+        """Of the records since."""
+        self._put_off_seq = -QUIET_RECORDS
+        """Where a checkpoint found the disk full; the next is tried a while later."""
+        self._term = 0
+        self._was_behind = False
 
     # -- the writer's side ------------------------------------------------------------------------
 
@@ -126,34 +148,60 @@ class SqliteStore:
         self._connection = connection
         is_sound = False
         try:
-            codec.check_format(_read_meta(connection, "format"))
-            folded = fold(_records(connection), _read_meta(connection, "history"))
-            check_mark(folded.last_seq, folded.chain, self._mark.read())
-            term = _read_meta(connection, "term") + 1
-            if term <= folded.last_term:
-                reason = f"the table meta has term {term - 1}, its records {folded.last_term}"
-                raise JournalDamaged(reason, folded.last_seq)
+            found = read(connection, self._mark.read())
             is_sound = True
-        except sqlite3.OperationalError as error:
-            raise StoreError(f"{self._path} cannot be read: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise JournalDamaged(str(error), 0) from error
         finally:
             if not is_sound:
                 self._let_go()
-        self._projection, self._rows = folded.projection, folded.rows
-        self._seq, self._chain = folded.last_seq, folded.chain
+        # Nothing has been written up to here: what is damaged is left as it was found.
+        term = found.term + 1
+        is_written = False
         try:
+            self._take_over(connection, found)
             connection.execute("UPDATE meta SET value = ? WHERE key = 'term'", (term,))
+            is_written = True
         except sqlite3.Error as error:
-            self._let_go()
             raise StoreError(f"{self._path} cannot be written: {error}") from error
+        finally:
+            if not is_written:
+                self._let_go()
+        self._term = term
+        shadow = self._shadow
         return Recovered(
-            state=folded.state,
+            state=twin(shadow.state),
             term=term,
-            last_seq=folded.last_seq,
-            last_at_ms=folded.last_at_ms,
+            last_seq=shadow.seq,
+            last_at_ms=shadow.at_ms,
+            is_behind=found.is_behind,
+            note=found.note,
         )
+
+    def _take_over(self, connection: sqlite3.Connection, found: Found) -> None:
+        """Go on from what was read; raise an older database to this version's format first."""
+        folded = found.folded
+        self._projection, self._rows = folded.projection, folded.rows
+        self._shadow = shadow = folded.shadow
+        self._seq, self._chain = shadow.seq, shadow.chain
+        self._lag.clear()
+        self._was_behind = found.is_behind
+        migrate(connection)
+        self._pruning = Pruning(self._keep, found.base, found.formats)
+        self._new_bytes = 0
+        is_older = found.format < codec.JOURNAL_FORMAT
+        if is_older or found.note:
+            connection.execute("BEGIN IMMEDIATE")
+            if is_older:
+                begin_format(connection, shadow.seq + 1)
+            write_history(connection, self._rows, self._seq)
+            total = sqlite_checkpoint.write_whole(connection, shadow, found.base)
+            connection.execute("COMMIT")
+            self._rows = Rows()
+            self._kept(shadow, total)
+        elif found.loaded is not None:
+            self._total, self._kept_seq = found.loaded.total, found.loaded.head.seq
+        else:
+            self._total, self._kept_seq = Total(), 0
+            shadow.touch_all()
 
     def commit(self, events: Sequence[AnyEvent], term: int) -> int:
         """See `Store.commit`."""
@@ -172,35 +220,63 @@ class SqliteStore:
             self._projection.project(seq, event, rows)
         try:
             connection.execute("BEGIN IMMEDIATE")
-            present = _read_meta(connection, "term")
-            if present != term:
-                connection.execute("ROLLBACK")
-                raise TermLost(term, present)
+            self._check_term(connection, term)
             connection.executemany(_INSERT_RECORD, records)
             if rows.is_due or len(rows) >= _ROWS_MAX:
-                _write_history(connection, rows, seq)
+                write_history(connection, rows, seq)
                 self._rows = Rows()
+            if self._was_behind:
+                # From here on the journal itself says from where its numbers go on.
+                connection.execute("DELETE FROM meta WHERE key = 'behind'")
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._is_broken = True
             raise StoreError(f"a commit failed: {error}") from error
+        self._was_behind = False
         self._seq, self._chain = seq, chain
+        self._lag.extend(zip(records, events, strict=True))
         if events:
             self._after_commit()
         return seq
 
-    def tidy(self) -> None:
-        """Move the log into the database, and write down how far the journal goes.
+    def keep_up(self) -> None:
+        """See `Store.keep_up`."""
+        self._catch_up()
+        if self._is_due(CHECKPOINT_RECORDS, CHECKPOINT_BYTES):
+            self.checkpoint()
+        self._prune(1)
 
-        Where the disk is too full for that the log stays as it is: nothing is lost by waiting.
-        """
+    def checkpoint(self) -> None:
+        """See `Store.checkpoint`."""
+        self._catch_up()
+        connection, shadow = self._open_connection(), self._shadow
+        total = self._total.copy()
         try:
-            self._open_connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute("BEGIN IMMEDIATE")
+            self._check_term(connection, self._term)
+            write_history(connection, self._rows, self._seq)
+            sqlite_checkpoint.write(connection, shadow, total)
+            connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
-                self._is_broken = True
-                raise StoreError(f"a checkpoint failed: {error}") from error
-        self._mark_place()
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                # Nothing hangs on it: commits may still fit, and the next one has it all again.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._put_off_seq = self._seq
+                return
+            self._is_broken = True
+            raise StoreError(f"a checkpoint failed: {error}") from error
+        self._rows = Rows()
+        self._kept(shadow, total)
+
+    def tidy(self) -> None:
+        """Keep what has come together, let go of old records, and move the log into the database."""
+        if self._is_due(QUIET_RECORDS, QUIET_BYTES):
+            self.checkpoint()
+        else:
+            self._catch_up()
+        self._prune(_PORTIONS_WHEN_QUIET)
+        self._move_log()
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -223,7 +299,64 @@ class SqliteStore:
         self._commits += 1
         is_time = self._commits % _LOG_LOOKED_AT_EVERY == 0
         if is_time and self._wal.stat().st_size > _WAL_BYTES_MAX:
-            self.tidy()
+            self._move_log()
+
+    def _catch_up(self) -> None:
+        """Fold what was committed; the shadow stands at the journal's end then."""
+        records = []
+        while self._lag:
+            record, event = self._lag.popleft()
+            self._shadow.fold(record.seq, record.term, record.chain, record.crc, event)
+            self._new_bytes += len(record.body)
+            records.append(record)
+        self._pruning.grown(records)
+
+    def _is_due(self, records: int, size_bytes: int) -> bool:
+        if self._seq - self._put_off_seq < QUIET_RECORDS:
+            return False
+        lag_bytes = sum(len(record.body) for record, _ in self._lag)
+        return self._seq - self._kept_seq >= records or self._new_bytes + lag_bytes >= size_bytes
+
+    def _kept(self, shadow: Shadow, total: Total) -> None:
+        """This is on the disk now."""
+        shadow.settled()
+        self._total = total
+        self._kept_seq = shadow.seq
+        self._new_bytes = 0
+
+    def _prune(self, portions: int) -> None:
+        connection = self._open_connection()
+        try:
+            for _ in range(portions):
+                if not self._pruning.prune(connection, self._kept_seq, self._shadow.at_ms):
+                    return
+        except sqlite3.Error as error:
+            self._is_broken = True
+            raise StoreError(f"old records could not be let go: {error}") from error
+
+    def _check_term(self, connection: sqlite3.Connection, term: int) -> None:
+        """No other master has opened this since; otherwise the transaction is given up."""
+        present = read_meta(connection, "term")
+        if present != term:
+            connection.execute("ROLLBACK")
+            raise TermLost(term, present)
+
+    def _move_log(self) -> None:
+        """Move the log into the database as far as its readers allow, and note the journal's end.
+
+        Where the disk is too full for that the log stays as it is: nothing is lost by waiting.
+        """
+        connection = self._open_connection()
+        try:
+            # Not waited for: a backup may be reading, and commits would stand behind it.
+            connection.execute("PRAGMA busy_timeout = 0").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}").fetchall()
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
+                self._is_broken = True
+                raise StoreError(f"the log could not be moved: {error}") from error
+        self._mark_place()
 
     def _mark_place(self) -> None:
         try:
@@ -256,11 +389,14 @@ class SqliteStore:
         connection = self._open_file(self._path)
         is_ready = False
         try:
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}").fetchall()
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
             connection.execute("PRAGMA temp_store = MEMORY")
-            _migrate(connection)
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if not version:
+                migrate(connection)  # an older one is read first: it may be damaged
             is_ready = True
         finally:
             if not is_ready:
@@ -289,6 +425,10 @@ class SqliteStore:
         """See `History.job`."""
         return self._history.job(run_id, job_id)
 
+    def spec(self, run_id: str) -> bytes | None:
+        """See `History.spec`."""
+        return self._history.spec(run_id)
+
     def newest_with_job(self, job_id: str) -> str | None:
         """See `History.newest_with_job`."""
         return self._history.newest_with_job(job_id)
@@ -301,10 +441,6 @@ class SqliteStore:
         """See `History.attempts`."""
         return self._history.attempts(run_id, job_id)
 
-    def spec(self, run_id: str) -> bytes | None:
-        """See `History.spec`."""
-        return self._history.spec(run_id)
-
     def ends(self, run_id: str) -> dict[str, JobState]:
         """See `History.ends`."""
         return self._history.ends(run_id)
@@ -312,93 +448,3 @@ class SqliteStore:
     def dead(self, cursor: str, limit: int) -> JobList:
         """See `History.dead`."""
         return self._history.dead(cursor, limit)
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Bring the tables up to this version's, step by step, each step whole or not at all."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, name in enumerate(_MIGRATIONS, 1):
-        if number > version:
-            script = (_SCHEMA / name).read_text(encoding="utf-8")
-            connection.executescript(f"BEGIN;\n{script}")
-            connection.execute(
-                "INSERT OR REPLACE INTO meta VALUES ('format', ?)", (codec.JOURNAL_FORMAT,)
-            )
-            connection.execute("INSERT OR IGNORE INTO meta VALUES ('term', 0), ('history', 0)")
-            connection.execute(f"PRAGMA user_version = {number}")
-            connection.execute("COMMIT")
-
-
-def _read_meta(connection: sqlite3.Connection, key: str) -> int:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    if row is None:
-        raise JournalDamaged(f"the table meta has no {key!r}", 0)
-    if type(row[0]) is not int:
-        raise JournalDamaged(f"the table meta has {row[0]!r} for {key!r}", 0)
-    return row[0]
-
-
-def _records(connection: sqlite3.Connection) -> Iterator[codec.Record]:
-    """The journal, record by record. What SQLite itself finds broken is damage, too."""
-    good = 0
-    try:
-        cursor = connection.execute("SELECT seq, term, body, crc, chain FROM journal ORDER BY seq")
-        for row in cursor:
-            record = codec.Record(*row)
-            good = record.seq
-            yield record
-    except sqlite3.OperationalError as error:
-        raise StoreError(f"the journal cannot be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise JournalDamaged(str(error), good) from error
-
-
-def _write_history(connection: sqlite3.Connection, rows: Rows, seq: int) -> None:
-    """Write all rows up to record `seq`, in the transaction that is under way."""
-    for statement, lines in (
-        (_INSERT_RUN, rows.accepted),
-        (_INSERT_READY, rows.ready),
-        (_PUT_ATTEMPT, rows.attempts),
-        (_PUT_JOB, rows.jobs),
-        (_PUT_GATE, rows.gates),
-        (_END_RUN, rows.ended),
-    ):
-        if lines:
-            connection.executemany(statement, lines)
-    connection.execute("UPDATE meta SET value = ? WHERE key = 'history'", (seq,))
-
-
-class _Mark:
-    """How far the journal went, in a file beside it: one record, written over itself.
-
-    Not synced: it survives the process, and is a lower bound after a power cut.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = -1
-        self._written = 0
-
-    def read(self) -> tuple[int, bytes] | None:
-        try:
-            seq, chain, crc = self._path.read_bytes().split()
-            if int(crc, 16) != zlib.crc32(seq + chain):
-                return None
-            return int(seq), bytes.fromhex(chain.decode("ascii"))
-        except (FileNotFoundError, ValueError):
-            return None  # not there, or torn by a power cut: it is only a help
-
-    def write(self, seq: int, chain: bytes) -> None:
-        if seq == self._written:
-            return
-        if self._descriptor < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
-        place, link = b"%020d" % seq, chain.hex().encode("ascii")
-        os.pwrite(self._descriptor, b"%s %s %08x\n" % (place, link, zlib.crc32(place + link)), 0)
-        self._written = seq
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1

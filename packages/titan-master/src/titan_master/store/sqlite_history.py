@@ -20,7 +20,9 @@ from msgspec import Struct
 
 from titan_master.core.events import RunAccepted
 from titan_master.store import codec
-from titan_master.store.base import AttemptRow, StoreError, position
+from titan_master.store.base import AttemptRow, HistoryDamaged, StoreError, position
+from titan_master.store.sqlite_reading import ACCEPTANCE, accepted_in
+from titan_master.store.sqlite_rows import select_sealed
 from titan_proto.messages import GateView, JobList, JobView, RunList, RunView
 from titan_proto.specs import GateSection, JobKind, RetryPolicy
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState
@@ -30,33 +32,27 @@ _NAMES_LISTED: Final = 10_000
 """A view names no more dependencies, and a page ends once it has named so many: as the core's."""
 _CHARS_OF_A_NAME: Final = 64
 """So many characters of a message count as one name: they take as much of a frame."""
-_RUN_COLUMNS: Final = (
-    "SELECT seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts, rerun_of "
-    "FROM history_run"
+_RUN_COLUMNS: Final = select_sealed("history_run")
+_ATTEMPTS_OF_JOB: Final = select_sealed(
+    "history_attempt",
+    "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?) AND job_id = ? ORDER BY number",
 )
-_ATTEMPTS_OF_JOB: Final = (
-    "SELECT job_id, number, worker, worker_id, ended, reason, exit_code, signal, message, "
-    "placed_at_ms, started_at_ms, ended_at_ms, stdout_bytes, stderr_bytes, port "
-    "FROM history_attempt WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?) "
-    "AND job_id = ? ORDER BY number"
+_ATTEMPTS_OF_JOBS: Final = select_sealed(
+    "history_attempt",
+    "WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?)) ORDER BY number",
 )
-_ATTEMPTS_OF_JOBS: Final = (
-    "SELECT job_id, number, worker, worker_id, ended, reason, exit_code, signal, message, "
-    "placed_at_ms, started_at_ms, ended_at_ms, stdout_bytes, stderr_bytes, port "
-    "FROM history_attempt WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?)) "
-    "ORDER BY number"
+_ENDS_OF_JOBS: Final = select_sealed(
+    "history_job", "WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
 )
-_ENDS_OF_JOBS: Final = (
-    "SELECT job_id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures "
-    "FROM history_job WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
+_ENDS_OF_RUN: Final = select_sealed(
+    "history_job", "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?)"
 )
-_GATES_OF_JOBS: Final = (
-    "SELECT job_id, opened_at_ms, expires_at_ms, decided_at_ms, decided_by, comment "
-    "FROM history_gate WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
+_GATES_OF_JOBS: Final = select_sealed(
+    "history_gate", "WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
 )
 _NEVER_DECIDED: Final = ("", 0, 0, 0, "", "")
-
-
+_READY_TIMES: Final = select_sealed("history_ready", "WHERE run_seq = ? ORDER BY seq DESC")
+_FORMATS: Final = "SELECT seq, format, crc FROM journal_format"
 _RUN_OF_JOB: Final = "SELECT seq, run_id, alias, accepted_at_ms FROM history_run WHERE seq = ?"
 # The newest run first, its jobs by name: in the order of the index of failed jobs.
 _DEAD_JOBS: Final = (
@@ -136,14 +132,14 @@ class SqliteHistory:
 
     def run(self, run_id: str) -> RunView | None:
         """One ended run, by its exact id."""
-        rows = self._rows(f"{_RUN_COLUMNS} WHERE run_id = ? AND ended_at_ms IS NOT NULL", run_id)
+        rows = self._sealed(f"{_RUN_COLUMNS} WHERE run_id = ? AND ended_at_ms IS NOT NULL", run_id)
         return _run_view(rows[0]) if rows else None
 
     def runs(self, cursor: str, limit: int) -> RunList:
         """A page of ended runs, newest first; the cursor is the last one's place in the order."""
         start = position(cursor)
         below = 2**62 if start is None else start
-        rows = self._rows(
+        rows = self._sealed(
             f"{_RUN_COLUMNS} WHERE ended_at_ms IS NOT NULL AND seq < ? ORDER BY seq DESC LIMIT ?",
             below,
             limit + 1,
@@ -192,22 +188,17 @@ class SqliteHistory:
 
     def attempts(self, run_id: str, job_id: str) -> tuple[AttemptRow, ...]:
         """Every placed attempt of one job, by number; of a run that goes on, too."""
-        rows = self._rows(_ATTEMPTS_OF_JOB, run_id, job_id)
+        rows = self._sealed(_ATTEMPTS_OF_JOB, run_id, job_id)
         return tuple(_attempt_row(run_id, row) for row in rows)
 
     def spec(self, run_id: str) -> bytes | None:
         """The run's spec as it was submitted, encoded."""
         run = self._ended(run_id)
-        return None if run is None else self._spec_of(run[0])
+        return None if run is None else self._acceptance(run[0]).spec
 
     def ends(self, run_id: str) -> dict[str, JobState]:
         """How each of the run's jobs ended, by its id."""
-        rows = self._rows(
-            "SELECT job_id, state FROM history_job "
-            "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?)",
-            run_id,
-        )
-        return {job_id: JobState(state) for job_id, state in rows}
+        return {row[1]: JobState(row[2]) for row in self._sealed(_ENDS_OF_RUN, run_id)}
 
     def dead(self, cursor: str, limit: int) -> JobList:
         """A page of jobs that failed for good, those of the newest run first."""
@@ -243,37 +234,49 @@ class SqliteHistory:
         kept = self._plan
         if kept is not None and kept[0] == run_seq:
             return kept[1]
-        plan = _PLAN.decode(self._spec_of(run_seq))
+        plan = _PLAN.decode(self._acceptance(run_seq).spec)
         self._plan = (run_seq, plan)
         return plan
 
-    def _spec_of(self, run_seq: int) -> bytes:
-        ((body,),) = self._rows("SELECT body FROM journal WHERE seq = ?", run_seq)
-        event = codec.decode(body)
-        if not isinstance(event, RunAccepted):
-            raise StoreError(f"record {run_seq} accepts no run")
-        return event.spec
+    def _acceptance(self, run_seq: int) -> RunAccepted:
+        """The record that accepted the run, in the journal or where it went from there."""
+        rows = self._rows(ACCEPTANCE, run_seq)
+        event = accepted_in(rows[0], self._formats().of(run_seq)) if rows else None
+        if event is None:
+            raise HistoryDamaged(f"record {run_seq}, which accepted a run, is missing or damaged")
+        return event
+
+    def _formats(self) -> codec.Formats:
+        rows = self._rows(_FORMATS)
+        if any(codec.format_crc(seq, written) != crc for seq, written, crc in rows):
+            raise HistoryDamaged("the table of the journal's formats is damaged")
+        return codec.Formats({seq: written for seq, written, _ in rows})
 
     def _job_views(self, run: tuple[int, str, str, int], lines: Sequence[_Line]) -> list[JobView]:
         run_seq, run_id, alias, accepted_at_ms = run
         wanted = json.dumps([line.id for line in lines])
-        ends = {row[0]: row for row in self._rows(_ENDS_OF_JOBS, run_seq, wanted)}
+        ends = {row[1]: row[1:] for row in self._sealed(_ENDS_OF_JOBS, run_seq, wanted)}
+        missing = next((line.id for line in lines if line.id not in ends), None)
+        if missing is not None:
+            raise HistoryDamaged(
+                f"run {run_id} has ended, and how its job {missing} did is missing"
+            )
         attempts: dict[str, AttemptRow] = {}
         ports: dict[str, int] = {}
         # In the order of their numbers: of each job the newest stays, and the last known port.
-        for row in self._rows(_ATTEMPTS_OF_JOBS, run_seq, wanted):
-            attempts[row[0]] = _attempt_row(run_id, row)
-            ports[row[0]] = row[-1] or ports.get(row[0], 0)
+        for row in self._sealed(_ATTEMPTS_OF_JOBS, run_seq, wanted):
+            attempts[row[1]] = _attempt_row(run_id, row)
+            ports[row[1]] = row[-1] or ports.get(row[1], 0)
         ready = self._ready_times(run_seq)
         has_gates = any(line.kind is JobKind.GATE for line in lines)
-        found = self._rows(_GATES_OF_JOBS, run_seq, wanted) if has_gates else []
-        gates = {row[0]: row for row in found}
+        decided = self._sealed(_GATES_OF_JOBS, run_seq, wanted) if has_gates else []
+        gates = {row[1]: row[1:] for row in decided}
         return [
             _job_view(
                 run_id,
                 alias,
                 line,
-                ends.get(line.id),
+                ends[line.id],
                 attempts.get(line.id),
                 ready.get(line.id, 0) if line.dependencies else accepted_at_ms,
                 ports.get(line.id, 0),
@@ -283,11 +286,20 @@ class SqliteHistory:
         ]
 
     def _ready_times(self, run_seq: int) -> dict[str, int]:
-        rows = self._rows(
-            "SELECT at_ms, job_ids FROM history_ready WHERE run_seq = ? ORDER BY seq DESC", run_seq
-        )
+        rows = self._sealed(_READY_TIMES, run_seq)
         # The last one written wins: the earliest.
-        return {job_id: at_ms for at_ms, ids in rows for job_id in msgspec.msgpack.decode(ids)}
+        return {
+            job_id: at_ms for _, _, at_ms, ids in rows for job_id in msgspec.msgpack.decode(ids)
+        }
+
+    def _sealed(self, statement: str, *values: object) -> list[Any]:
+        """Rows whose last column is their checksum, compared and taken off."""
+        rows = self._rows(statement, *values)
+        for row in rows:
+            # Rows of a version that had none, and of live runs, have no checksum.
+            if row[-1] is not None and codec.row_crc(row[:-1]) != row[-1]:
+                raise HistoryDamaged(f"a row of history fails its checksum: {row[0]}, {row[1]}")
+        return [row[:-1] for row in rows]
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
         try:
@@ -338,8 +350,8 @@ def _run_view(row: tuple[Any, ...]) -> RunView:
 
 
 def _attempt_row(run_id: str, row: tuple[Any, ...]) -> AttemptRow:
-    job_id, number, worker, worker_id, ended, reason, exit_code, signal, message = row[:9]
-    placed_at_ms, started_at_ms, ended_at_ms, stdout_bytes, stderr_bytes, _port = row[9:]
+    job_id, number, worker, worker_id, ended, reason, exit_code, signal, message = row[1:10]
+    placed_at_ms, started_at_ms, ended_at_ms, stdout_bytes, stderr_bytes, _port = row[10:]
     return AttemptRow(
         run_id=run_id,
         job_id=job_id,
@@ -363,15 +375,13 @@ def _job_view(
     run_id: str,
     alias: str,
     line: _Line,
-    end: tuple[Any, ...] | None,
+    end: tuple[Any, ...],
     attempt: AttemptRow | None,
     ready_at_ms: int,
     port: int,
     gate: tuple[Any, ...],
 ) -> JobView:
-    _id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures = end or (
-        line.id, JobState.UNKNOWN.value, ExitReason.UNKNOWN.value, 0, 0, "", 0, 0, 0,
-    )  # fmt: skip
+    _id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures = end
     attempt_state = AttemptState.UNKNOWN
     if attempt is not None:
         attempt_state = AttemptState.ENDED if attempt.ended else AttemptState.RUNNING
