@@ -355,11 +355,11 @@ class PosixHost:
 
     def _looked(self, look: int, future: asyncio.Future[Census]) -> None:
         self._is_looking = False
+        if self._is_closed or future.cancelled():
+            return
         if self._look_again_s:
             self._look_timer = self._loop.call_at(self._look_again_s, self._look)
             self._look_again_s = 0.0
-        if self._is_closed or future.cancelled():
-            return
         try:
             census = future.result()
         except OSError as error:  # no descriptor is left just now
