@@ -69,7 +69,8 @@ _SECTIONS = (
         "Worker",
         (
             "Begins as ONLINE when it joins for the first time. A link that breaks is no move; silence "
-            "is: after a third of the lease SILENT, after all of it LOST. A lost worker is forgotten "
+            "is: after a third of the lease SILENT, after all of it LOST. One that is "
+            "being shut down says so and is DRAINING until it has gone. A lost worker is forgotten "
             "after a day."
         ),
     ),

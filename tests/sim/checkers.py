@@ -7,7 +7,7 @@ cores on purpose: what both got wrong, nobody would notice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -122,6 +122,8 @@ class WorkerBook:
         self.skills = event.skills
         self.state = "ONLINE"
         self.holds: dict[AttemptRef, None] = {}
+        self.drained: dict[AttemptRef, None] = {}
+        """What it held when the master learned that it is being shut down."""
 
 
 class Auditor:
@@ -151,6 +153,10 @@ class Auditor:
         self._broken_by: set[str] = set()
         self._wishes: set[tuple[str, bool]] = set()
         """What somebody wanted to become of gates with this job id."""
+        self._shut_down: dict[str, None] = {}
+        """Workers that were ever told to end in good order."""
+        self._left: dict[AttemptRef, None] = {}
+        """Attempts that ran when their worker said so: no job may be blamed for their ends."""
         self.receipts: dict[str, str] = {}
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
@@ -178,6 +184,7 @@ class Auditor:
             e.ServiceEnded: self._on_service_ended,
             e.WorkerJoined: self._on_worker_joined,
             e.WorkerSilent: self._on_worker_silent,
+            e.WorkerDraining: self._on_worker_draining,
             e.WorkerReturned: self._on_worker_returned,
             e.WorkerLost: self._on_worker_lost,
             e.WorkerRetired: self._on_worker_retired,
@@ -305,7 +312,7 @@ class Auditor:
         self.check(not self.runs[event.run_id].cancelled, f"{name} backs off and is cancelled")
         last, policy = job.last, job.spec.retries
         assert last is not None
-        if last.reason is ExitReason.LOST:
+        if last.reason in {ExitReason.LOST, ExitReason.WORKER_LEFT}:
             self.check(job.spec.exclusive, f"{name} was lost, is not exclusive, and waits")
             self.check(event.failures == job.failures, f"{name} counts a loss as a failure")
         else:
@@ -354,8 +361,10 @@ class Auditor:
         self.check(not run.cancelled, f"{ref} is placed after its run's cancellation")
         self.check(job.lost < LOST_MAX, f"{ref} is placed after {job.lost} lost attempts")
         self.check(job.live is None, f"{ref} is placed beside attempt {job.live}")
-        once = not job.spec.retries.after_loss
-        self.check(not once or event.number == 1, f"{ref} is placed and was to be done once")
+        if not job.spec.retries.after_loss:
+            before = (AttemptRef(ref.run_id, ref.job_id, n) for n in range(1, ref.number))
+            begun = any(earlier in self._spawned for earlier in before)
+            self.check(not begun, f"{ref} is placed and was to be done once")
         self.check(event.number == job.numbers + 1, f"{ref} follows attempt {job.numbers}")
         self.check(event.fence > self._fence, f"{ref} has fence {event.fence} after {self._fence}")
         self.check(worker.state == "ONLINE", f"{ref} is placed on a worker that is {worker.state}")
@@ -395,6 +404,11 @@ class Auditor:
                 ref not in self._spawned or ref in self._outcomes,
                 f"{ref} is given up for not being where it runs",
             )
+        if event.reason is ExitReason.WORKER_LEFT:
+            self._check_shut_down(event.worker_id, f"{ref} ends by its worker's leave")
+        if event.reason is ExitReason.LOST and worker is not None:
+            blamed = ref in self._left and ref in worker.drained
+            self.check(not blamed, f"{ref} was stopped by a leave and counts as lost")
         if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED}:
             self.check(
                 self._outcomes.get(ref) == (event.exit_code, event.signal),
@@ -432,7 +446,7 @@ class Auditor:
             self.check((ref.run_id, ref.job_id) in self.services, f"{ref} settles and is not up")
         if event.state is JobState.CANCELLED:
             self.check(self.runs[ref.run_id].cancelled, f"{ref} is cancelled by nobody")
-        if event.reason is ExitReason.LOST:
+        if event.reason in {ExitReason.LOST, ExitReason.WORKER_LEFT}:
             once = not job.spec.retries.after_loss
             self.check(once, f"{ref} is given up after a loss")
         elif event.reason is ExitReason.QUARANTINED:
@@ -504,13 +518,24 @@ class Auditor:
         self.services[key] = "ENDED"
 
     def _on_worker_joined(self, event: e.WorkerJoined) -> None:
-        holds = self.workers[event.worker_id].holds if event.worker_id in self.workers else {}
         book = WorkerBook(event)
-        book.holds = holds
+        before = self.workers.get(event.worker_id)
+        if before is not None:
+            book.holds, book.drained = before.holds, before.drained
         self.workers[event.worker_id] = book
 
     def _on_worker_silent(self, event: e.WorkerSilent) -> None:
         self.workers[event.worker_id].state = "SILENT"
+
+    def _on_worker_draining(self, event: e.WorkerDraining) -> None:
+        self._check_shut_down(event.worker_id, f"{event.worker_id} drains")
+        worker = self.workers[event.worker_id]
+        worker.state = "DRAINING"
+        worker.drained = dict(worker.holds)
+
+    def _check_shut_down(self, worker_id: str, what: str) -> None:
+        # In another cluster it goes by its ledger's name with a suffix.
+        self.check(worker_id.partition("-")[0] in self._shut_down, f"{what}, told by nobody")
 
     def _on_worker_returned(self, event: e.WorkerReturned) -> None:
         self.workers[event.worker_id].state = "ONLINE"
@@ -639,6 +664,14 @@ class Auditor:
         known = self._incarnations.get(worker_id, 0)
         self.check(incarnation > known, f"{worker_id} has incarnation {incarnation} after {known}")
         self._incarnations[worker_id] = incarnation
+
+    def shut_down(self, worker_id: str) -> None:
+        """A worker has been told to end in good order."""
+        self._shut_down[worker_id] = None
+
+    def says_that_it_leaves(self, running: Iterable[AttemptRef]) -> None:
+        """A worker has told its master so; these are its processes at that moment."""
+        self._left.update(dict.fromkeys(running))
 
     def spawned(self, host: str, order: AttemptOrder, live: int) -> None:
         """A process started on a machine that now has so many."""

@@ -427,7 +427,7 @@ class MasterLink:
         heard = process.core.hear(self._link_id, status, process.clock_ms())
         if heard is Heard.STRANGER:
             return
-        if heard is Heard.RETURNING:
+        if heard is Heard.CHANGING:
             process.forward(WorkerHeard(link_id=self._link_id, status=status))
         if status.beat:
             self.wire.send(HeartbeatAck(beat=status.beat))

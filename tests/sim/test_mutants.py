@@ -20,7 +20,7 @@ from titan_master.core.presence import Roster
 from titan_master.engine import Engine
 from titan_master.store import codec
 from titan_master.store.memory import MemoryStore
-from titan_proto.states import JobState
+from titan_proto.states import ExitReason, JobState, WorkerState
 from titan_worker.core import core as worker_core
 from titan_worker.core.attempts import Attempts
 from titan_worker.core.effects import LeaseEnd
@@ -134,6 +134,30 @@ def place_on_silent_workers(patch):
     patch.setattr(Roster, "refresh", hopeful)
 
 
+def place_on_leaving_workers(patch):
+    """That a worker is being shut down is noted, and it gets work until it has gone."""
+    refresh = Roster.refresh
+
+    def stubborn(self, worker_id):
+        worker = self._state.workers.get(worker_id)
+        leaving = worker is not None and worker.state is WorkerState.DRAINING
+        if leaving:
+            worker.state = WorkerState.ONLINE
+        refresh(self, worker_id)
+        if leaving:
+            worker.state = WorkerState.DRAINING
+
+    patch.setattr(Roster, "refresh", stubborn)
+
+
+def blame_jobs_for_a_leave(patch):
+    """What a worker stops because it is shut down counts as lost."""
+    stop_all = Attempts.stop_all
+    patch.setattr(
+        Attempts, "stop_all", lambda self, _reason, now_ms: stop_all(self, ExitReason.LOST, now_ms)
+    )
+
+
 def fill_one_slot_too_many(patch):
     """An off-by-one in the count of free slots."""
     refresh = Roster.refresh
@@ -158,7 +182,7 @@ def forget_submit_keys(patch):
 def forget_the_crash_limit(patch):
     """A job that kills its workers is tried for ever."""
 
-    def again(draft, run, job, *, hold_ms):
+    def again(draft, run, job, reason, **fields):
         draft.emit(
             lifecycle.JobsQueued(at_ms=draft.now_ms, run_id=run.run_id, job_ids=(job.spec.id,))
         )
@@ -289,6 +313,8 @@ MUTANTS = [
     place_again_under_the_same_number,
     begin_before_the_last_parent,
     place_on_silent_workers,
+    place_on_leaving_workers,
+    blame_jobs_for_a_leave,
     fill_one_slot_too_many,
     forget_submit_keys,
     forget_the_crash_limit,

@@ -30,6 +30,7 @@ from titan_proto.messages import (
     Role,
     StartAttempts,
     StopAttempts,
+    WorkerStatus,
 )
 from titan_proto.messages.worker import AttemptOrder
 from titan_worker.core.apply import apply
@@ -189,6 +190,7 @@ class Machine:
         """SIGTERM to the worker: stop everything, report, leave; its last word may take long."""
         if self.process is not None:
             self.process.goodbye_ms = goodbye_ms
+            self.auditor.shut_down(self.ledger.worker_id)
             self.process.put(StopRequested())
 
     def _fresh_ledger(self) -> Ledger:
@@ -286,6 +288,8 @@ class WorkerProcess:
         self._coverage.effect("worker", effect)
         if isinstance(effect, Send):
             if self._wire is not None and self._wire.is_open:
+                if isinstance(effect.message, WorkerStatus) and effect.message.leaving:
+                    self._auditor.says_that_it_leaves(self.machine.processes.live)
                 if isinstance(effect.message, Leave):
                     self._wire.flush()
                     self._wire.hold(self.goodbye_ms)

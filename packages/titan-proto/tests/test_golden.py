@@ -464,6 +464,18 @@ MESSAGES = (
         message="approved by 5f3a: fine",
         gate=GATE_VIEW,
     ),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=4,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        leaving=True,
+    ),
+    WorkerStatus(running=1, beat=70_001, leaving=True),
 )
 
 

@@ -83,6 +83,16 @@ def workers():
     return w
 
 
+def drains():
+    w = World({"w1": 1, "w2": 1})
+    w.heartbeat("w1", "w2", leaving=True)
+    w.leave("w1")
+    w.join("w2", incarnation=2)
+    w.heartbeat("w2", leaving=True)
+    w.advance(30_000)
+    return w
+
+
 def services():
     w = World({"w1": 2})
     for name in ("r1", "r2"):
@@ -106,7 +116,7 @@ def gates():
 
 
 def test_every_legal_move_is_made_and_no_other():
-    stories = (ends, retries, cancels, workers, services, gates)
+    stories = (ends, retries, cancels, workers, drains, services, gates)
     made = set().union(*(story().moves for story in stories))
     legal = {(table, str(frm), str(to)) for table, moves in TABLES.items() for frm, to in moves}
     assert sorted(made) == sorted(legal)

@@ -9,6 +9,7 @@ from titan_master.core.core import CoreConfig
 from titan_master.core.inputs import Heard, LinkClosed, ReportsArrived, WorkerArrived, WorkerHeard
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import CancelRun, GetJob, WorkerStatus
+from titan_proto.specs import RetryPolicy
 from titan_proto.states import ExitReason, JobState, WorkerState
 
 
@@ -292,7 +293,7 @@ def test_a_heartbeat_counts_from_the_moment_it_is_received_not_from_the_next_tur
 def test_a_silent_worker_that_is_heard_returns_by_an_input():
     w = placed()
     w.advance(10_000)
-    assert w.core.hear(w.links["w1"], WorkerStatus(running=1), w.now_ms) is Heard.RETURNING
+    assert w.core.hear(w.links["w1"], WorkerStatus(running=1), w.now_ms) is Heard.CHANGING
     assert kinds(w.heartbeat("w1")) == ["WorkerReturned"]
 
 
@@ -401,6 +402,92 @@ def test_a_worker_that_leaves_is_forgotten_and_what_it_did_not_report_is_lost():
     turn = w.leave("w1")
     assert kinds(turn) == ["AttemptEnded", "JobsQueued", "WorkerRetired", "AttemptPlaced"]
     assert list(w.state.workers) == ["w2"]
+
+
+def test_what_a_worker_that_left_did_not_report_is_not_the_jobs_fault():
+    w = placed({"w1": 1, "w2": 1})
+    turn = w.leave("w1")
+    assert turn.events[0].reason is ExitReason.WORKER_LEFT
+    assert w.state.runs["r"].jobs["a"].lost == 0
+
+
+def test_nothing_is_placed_on_a_worker_that_is_leaving():
+    """It says so first: what it stops then is queued again, and goes to somebody who stays."""
+    w = placed({"w1": 2})
+    assert events(w.heartbeat("w1", leaving=True)) == ["WorkerDraining(worker_id=w1)"]
+    assert events(w.heartbeat("w1", leaving=True)) == []
+    assert kinds(w.ended("r/a", reason=ExitReason.WORKER_LEFT)) == ["AttemptEnded", "JobsQueued"]
+    assert w.state.workers["w1"].state is WorkerState.DRAINING
+    assert w.answer(GetJob(job="a", run="r")).message == (
+        "waits for a worker with GENERAL: 1 known, none connected"
+    )
+    assert kinds(w.leave("w1")) == ["WorkerRetired"]
+    assert kinds(w.join("w2")) == ["WorkerJoined", "AttemptPlaced"]
+
+
+def test_a_worker_that_is_leaving_already_when_it_joins_gets_nothing():
+    w = World()
+    w.submit(run("r", job("a")))
+    assert kinds(w.join("w1", leaving=True)) == ["WorkerJoined", "WorkerDraining"]
+    assert kinds(w.cut("w1")) == []
+    assert kinds(w.join("w1", leaving=True)) == []
+    assert kinds(w.join("w1", incarnation=2)) == ["WorkerJoined", "AttemptPlaced"]
+
+
+def test_a_silent_worker_may_be_heard_again_to_say_that_it_goes():
+    w = World({"w1": 1})
+    w.advance(10_000)
+    assert kinds(w.heartbeat("w1", leaving=True)) == ["WorkerReturned", "WorkerDraining"]
+
+
+def test_however_often_workers_are_shut_down_a_job_is_not_quarantined():
+    """A rolling restart of all machines is not what a job did."""
+    w = World()
+    w.submit(run("r", job("a")))
+    for start in range(1, 3 * w.config.crash_limit):
+        w.join("w1", incarnation=start)
+        w.heartbeat("w1", leaving=True)
+        w.ended("r/a", reason=ExitReason.WORKER_LEFT)
+        w.leave("w1")
+    assert w.job_state("r/a") is JobState.QUEUED
+    assert w.state.runs["r"].jobs["a"].lost == 0
+
+
+@pytest.mark.parametrize("started_at_ms", [0, 5])
+def test_what_is_to_be_done_at_most_once_outlives_a_shutdown_only_if_it_never_began(started_at_ms):
+    w = World({"w1": 1})
+    w.submit(run("r", job("a", retries=RetryPolicy(after_loss=False)), job("b")))
+    w.heartbeat("w1", leaving=True)
+    w.ended("r/a", reason=ExitReason.WORKER_LEFT, started_at_ms=started_at_ms)
+    assert w.job_state("r/a") is (JobState.FAILED if started_at_ms else JobState.QUEUED)
+    assert w.state.runs["r"].jobs["a"].reason is (
+        ExitReason.WORKER_LEFT if started_at_ms else ExitReason.UNKNOWN
+    )
+
+
+def test_a_leaving_worker_that_falls_silent_is_lost_and_its_jobs_are_not_blamed():
+    w = placed({"w1": 1})
+    w.heartbeat("w1", leaving=True)
+    assert events(w.advance(29_999)) == []
+    turn = w.advance(1)
+    assert kinds(turn) == ["WorkerLost", "AttemptEnded", "JobsQueued"]
+    assert turn.events[1].reason is ExitReason.WORKER_LEFT
+
+
+def test_a_leaving_worker_is_still_leaving_for_the_next_master():
+    w = placed({"w1": 1})
+    w.heartbeat("w1", leaving=True)
+    w.restart()
+    assert kinds(w.join("w1", held=[("r/a", "STOPPING")], leaving=True)) == []
+    assert w.state.workers["w1"].state is WorkerState.DRAINING
+
+
+def test_a_machine_that_is_shut_down_and_comes_up_again_blames_no_job():
+    """The worker said that it goes; then the machine went, and with it what the ledger says."""
+    w = placed({"w1": 1})
+    w.heartbeat("w1", leaving=True)
+    turn = w.join("w1", incarnation=2, boot="second")
+    assert turn.events[1].reason is ExitReason.WORKER_LEFT
 
 
 def test_a_worker_that_has_left_may_come_again():

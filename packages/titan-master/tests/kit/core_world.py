@@ -281,6 +281,7 @@ class World:
         boot: str | None = None,
         incarnation: int | None = None,
         held: Iterable[tuple[str, str]] = (),
+        leaving: bool = False,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
         before = self.joins.get(name)
@@ -307,20 +308,21 @@ class World:
             held=tuple(
                 HeldAttempt(ref=self.ref(ref), state=AttemptState(state)) for ref, state in held
             ),
+            leaving=leaving,
         )
         self._link += 1
         self.joins[name] = join
         self.links[name] = self._link
         return self.turn(WorkerArrived(link_id=self._link, join=join))
 
-    def heartbeat(self, *names: str) -> Turn:
+    def heartbeat(self, *names: str, leaving: bool = False) -> Turn:
         """Heard at once, as the engine does; only what changes something makes an input."""
-        status = WorkerStatus(running=0)
+        status = WorkerStatus(running=0, leaving=leaving)
         return self.turn(
             *(
                 WorkerHeard(link_id=self.links[name], status=status)
                 for name in names
-                if self.core.hear(self.links[name], status, self.now_ms) is Heard.RETURNING
+                if self.core.hear(self.links[name], status, self.now_ms) is Heard.CHANGING
             )
         )
 

@@ -106,7 +106,7 @@ class Teller:
         return self.world.advance(int(names[0]) * 1_000)
 
     def do_heartbeat(self, line, names, options):
-        return self.world.heartbeat(*names)
+        return self.world.heartbeat(*names, leaving="leaving" in options)
 
     def do_cut(self, line, names, options):
         return self.world.cut(names[0])

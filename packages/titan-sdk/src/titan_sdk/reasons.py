@@ -77,6 +77,7 @@ def how_ended(view: JobView | JobChange, *, brief: bool = False) -> str:
         ExitReason.PREPARE_FAILED: "its workspace could not be made",
         ExitReason.START_FAILED: "it could not be started",
         ExitReason.LOST: "its worker was lost",
+        ExitReason.WORKER_LEFT: "its worker was shut down",
         ExitReason.TIMED_OUT: "timed out",
         ExitReason.CRASH_LIMIT: "its workers were lost too often",
         ExitReason.QUARANTINED: "quarantined",

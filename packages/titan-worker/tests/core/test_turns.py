@@ -44,7 +44,7 @@ def reports(*these):
     return Send(message=AttemptReports(reports=these))
 
 
-def join(world, *held, incarnation=1, worker_id="w1"):
+def join(world, *held, incarnation=1, worker_id="w1", leaving=False):
     return Send(
         message=Join(
             worker_id=worker_id,
@@ -56,6 +56,7 @@ def join(world, *held, incarnation=1, worker_id="w1"):
             slots=world.slots,
             skills=("GENERAL",),
             held=tuple(HeldAttempt(ref=world.ref(name), state=state) for name, state in held),
+            leaving=leaving,
         )
     )
 
@@ -716,10 +717,13 @@ def test_a_new_process_forgets_what_belonged_to_another_cluster(world):
     )
 
 
+LEAVING = Send(message=WorkerStatus(running=0, beat=1, leaving=True))
+
+
 # -- leaving ----------------------------------------------------------------------------------------
 def test_an_idle_worker_says_goodbye_and_ends(world):
     world.begin()
-    assert both(world.turn(StopRequested())) == ((), (Send(message=Leave()), Exit()))
+    assert both(world.turn(StopRequested())) == ((), (LEAVING, Send(message=Leave()), Exit()))
     assert world.core.next_deadline_ms() is None
     assert both(world.turn(after_ms=60_000)) == NOTHING
 
@@ -733,19 +737,23 @@ def test_a_leaving_worker_stops_everything_reports_it_and_waits_to_be_heard(worl
     world.running_jobs(world.order("a", grace_ms=2_000))
     world.turn(world.start(world.order("b")))
     a, b = world.ref("a"), world.ref("b")
-    end_b = world.ended("b", ExitReason.LOST, ended_at_ms=1_000, message=SHUT_DOWN)
+    end_b = world.ended("b", ExitReason.WORKER_LEFT, ended_at_ms=1_000, message=SHUT_DOWN)
     assert both(world.turn(StopRequested())) == (
         (
-            AttemptStopping(ref=a, reason=ExitReason.LOST, at_ms=1_000),
+            AttemptStopping(ref=a, reason=ExitReason.WORKER_LEFT, at_ms=1_000),
             AttemptClosed(report=end_b),
         ),
-        (Terminate(ref=a, force=False), AbandonPrepare(ref=b), reports(end_b)),
+        (
+            Send(message=WorkerStatus(running=1, beat=1, leaving=True)),
+            Terminate(ref=a, force=False),
+            AbandonPrepare(ref=b),
+            reports(end_b),
+        ),
     )
     assert both(world.turn(StopRequested())) == NOTHING
-    assert both(world.turn(world.start(world.order("c")))) == NOTHING
     assert world.turn(after_ms=2_000).effects == (Terminate(ref=a, force=True),)
     (record,) = world.turn(world.exited("a", signal=9)).records
-    assert record.report.reason is ExitReason.LOST
+    assert record.report.reason is ExitReason.WORKER_LEFT
     assert record.report.message == SHUT_DOWN
     assert world.turn(world.acks("b")).effects == (Forget(ref=b),)
     assert world.turn(world.acks("a")).effects == (
@@ -753,6 +761,26 @@ def test_a_leaving_worker_stops_everything_reports_it_and_waits_to_be_heard(worl
         Send(message=Leave()),
         Exit(),
     )
+
+
+def test_a_leaving_worker_gives_back_at_once_what_comes_too_late(world):
+    """Dropped in silence it would wait until everything else here has been stopped."""
+    world.running_jobs(world.order("a"))
+    world.turn(StopRequested())
+    late = world.order("b")
+    end = world.ended("b", ExitReason.WORKER_LEFT, ended_at_ms=1_000, message=SHUT_DOWN)
+    assert both(world.turn(world.start(late, late))) == (
+        (AttemptHeld(order=late, at_ms=1_000), AttemptClosed(report=end)),
+        (reports(end),),
+    )
+
+
+def test_a_worker_that_is_killed_while_it_leaves_still_blames_no_job(world):
+    world.running_jobs(world.order("a"))
+    world.turn(StopRequested())
+    world.crash()
+    (record,) = world.turn(Started(boot_id="boot")).records
+    assert record.report.reason is ExitReason.WORKER_LEFT
 
 
 def test_a_leaving_worker_that_nobody_hears_ends_after_its_deadline(world):
@@ -772,7 +800,7 @@ def test_a_leaving_worker_that_is_joining_says_goodbye_first(world):
     world.turn(Started(boot_id="boot"))
     world.turn(world.link_up())
     assert both(world.turn(StopRequested())) == NOTHING
-    assert world.turn(world.joined()).effects == (Send(message=Leave()), Exit())
+    assert world.turn(world.joined()).effects == (LEAVING, Send(message=Leave()), Exit())
 
 
 def test_a_leaving_worker_joins_again_to_be_heard(world):
@@ -780,6 +808,7 @@ def test_a_leaving_worker_joins_again_to_be_heard(world):
     world.turn(StopRequested())
     world.turn(LinkDown())
     world.turn(world.exited("a"))
-    assert world.turn(world.link_up()).effects == (join(world, ("a", AttemptState.ENDED)),)
-    assert [type(e) for e in world.turn(world.joined()).effects] == [Send]
+    held = ("a", AttemptState.ENDED)
+    assert world.turn(world.link_up()).effects == (join(world, held, leaving=True),)
+    assert world.turn(world.joined()).effects[0] == LEAVING
     assert world.turn(world.acks("a")).effects[-2:] == (Send(message=Leave()), Exit())

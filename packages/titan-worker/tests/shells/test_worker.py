@@ -389,7 +389,7 @@ async def test_stopping_it_ends_its_jobs_reports_them_and_leaves_last(nest, peer
 
     assert await nest.leave() == 0
 
-    assert (await peer.end_of("job")).reason is ExitReason.LOST
+    assert (await peer.end_of("job")).reason is ExitReason.WORKER_LEFT
     await peer.until(lambda: peer.got(Leave))
     assert isinstance(peer.seen[-1][1], Leave)
 

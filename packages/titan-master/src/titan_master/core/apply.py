@@ -36,6 +36,7 @@ from titan_master.core.events import (
     ServiceEnded,
     ServiceStopping,
     ServiceUp,
+    WorkerDraining,
     WorkerJoined,
     WorkerLost,
     WorkerRetired,
@@ -491,6 +492,10 @@ def _worker_silent(state: State, event: WorkerSilent) -> None:
     _move_worker(state, state.workers[event.worker_id], WorkerState.SILENT, event.at_ms)
 
 
+def _worker_draining(state: State, event: WorkerDraining) -> None:
+    _move_worker(state, state.workers[event.worker_id], WorkerState.DRAINING, event.at_ms)
+
+
 def _worker_returned(state: State, event: WorkerReturned) -> None:
     _move_worker(state, state.workers[event.worker_id], WorkerState.ONLINE, event.at_ms)
 
@@ -530,6 +535,7 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     ServiceEnded: _service_ended,
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_silent,
+    WorkerDraining: _worker_draining,
     WorkerReturned: _worker_returned,
     WorkerLost: _worker_lost,
     WorkerRetired: _worker_retired,

@@ -101,7 +101,8 @@ class Core:
         if worker_id is None:
             return Heard.STRANGER
         worker = self.state.workers[worker_id]
-        return Heard.KNOWN if worker.state is WorkerState.ONLINE else Heard.RETURNING
+        settled = WorkerState.DRAINING if status.leaving else WorkerState.ONLINE
+        return Heard.KNOWN if worker.state is settled else Heard.CHANGING
 
     def settle(self, now_ms: int) -> None:
         """Do what time and free slots allow: due deadlines, then placement; bounded work."""

@@ -245,6 +245,12 @@ class WorkerSilent(Event, frozen=True, kw_only=True):
     worker_id: str
 
 
+class WorkerDraining(Event, frozen=True, kw_only=True):
+    """It said that it is being shut down: nothing new is placed there."""
+
+    worker_id: str
+
+
 class WorkerReturned(Event, frozen=True, kw_only=True):
     """A silent (or lost) worker of the same incarnation is heard again."""
 
@@ -292,6 +298,7 @@ AnyEvent = (
     | ServiceEnded
     | WorkerJoined
     | WorkerSilent
+    | WorkerDraining
     | WorkerReturned
     | WorkerLost
     | WorkerRetired

@@ -117,7 +117,7 @@ class Heard(Enum):
     """Nobody who has joined on that link, or somebody given up: no acknowledgement."""
     KNOWN = "KNOWN"
     """Acknowledge it."""
-    RETURNING = "RETURNING"
+    CHANGING = "CHANGING"
     """Acknowledge it, and put it into the inbox too: the worker's state changes by it."""
 
 

@@ -40,6 +40,9 @@ NOT_PLACED: Final = (
 )
 """States of a job that can end at once, because nothing of it is anywhere."""
 
+NO_FAULT_OF_THE_JOB: Final = (ExitReason.LOST, ExitReason.WORKER_LEFT)
+"""The attempt ended with its worker. Of these `apply` counts only LOST: a job may have killed it."""
+
 
 # -- reports --------------------------------------------------------------------------------------
 def attempt_running(draft: Draft, report: AttemptReport) -> None:
@@ -87,6 +90,8 @@ def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None
             stderr_bytes=report.stderr_bytes,
         ),
         hold_ms=0 if is_its_own else draft.config.old_lease_ms,
+        # Of what it had sent on to its process, a worker that is shut down says when it began.
+        never_began=report.reason is ExitReason.WORKER_LEFT and not report.started_at_ms,
     )
 
 
@@ -127,7 +132,14 @@ def lose_attempt(
     )
 
 
-def end_attempt(draft: Draft, attempt: Attempt, event: AttemptEnded, *, hold_ms: int = 0) -> None:
+def end_attempt(
+    draft: Draft,
+    attempt: Attempt,
+    event: AttemptEnded,
+    *,
+    hold_ms: int = 0,
+    never_began: bool = False,
+) -> None:
     """Emit the end of an attempt and everything that follows from it.
 
     Args:
@@ -136,6 +148,7 @@ def end_attempt(draft: Draft, attempt: Attempt, event: AttemptEnded, *, hold_ms:
         event: its end.
         hold_ms: of an attempt that may still run, unheard: how long an exclusive job must wait
             before it may be placed again.
+        never_began: its worker is sure that there was no process.
     """
     draft.emit(event)
     service = draft.state.services.get((event.run_id, event.job_id))
@@ -151,8 +164,8 @@ def end_attempt(draft: Draft, attempt: Attempt, event: AttemptEnded, *, hold_ms:
         settle_job(draft, run, job, JobState.SUCCEEDED, event.reason)
     elif job.state is JobState.CANCELLING:
         _settle_stopped(draft, run, job)
-    elif event.reason is ExitReason.LOST:
-        _after_a_loss(draft, run, job, hold_ms=hold_ms)
+    elif event.reason in NO_FAULT_OF_THE_JOB:
+        _after_a_loss(draft, run, job, event.reason, hold_ms=hold_ms, never_began=never_began)
     else:
         _after_a_failure(draft, run, job, event)
 
@@ -165,13 +178,15 @@ def _settle_stopped(draft: Draft, run: Run, job: Job) -> None:
         settle_job(draft, run, job, JobState.CANCELLED, ExitReason.CANCELLED)
 
 
-def _after_a_loss(draft: Draft, run: Run, job: Job, *, hold_ms: int) -> None:
+def _after_a_loss(
+    draft: Draft, run: Run, job: Job, reason: ExitReason, *, hold_ms: int, never_began: bool
+) -> None:
     """Try again whatever `retries` says, unless it must not be done twice or costs too many workers."""
-    if not job.spec.retries.after_loss:
+    if not job.spec.retries.after_loss and not never_began:
         message = (
             "it may have been done, and is to be done at most once: look, then `titan retry` it"
         )
-        settle_job(draft, run, job, JobState.FAILED, ExitReason.LOST, message)
+        settle_job(draft, run, job, JobState.FAILED, reason, message)
     elif job.lost >= draft.config.crash_limit:
         message = (
             f"{job.lost} attempts were lost with their workers (crash_limit): it may be what kills "

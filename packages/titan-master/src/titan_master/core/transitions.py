@@ -70,10 +70,14 @@ RUN: Final[Table] = frozenset(
 WORKER: Final[Table] = frozenset(
     {
         (WorkerState.ONLINE, WorkerState.SILENT),
-        (WorkerState.ONLINE, WorkerState.RETIRED),  # it left
+        (WorkerState.ONLINE, WorkerState.DRAINING),  # it said that it is being shut down
+        (WorkerState.ONLINE, WorkerState.RETIRED),  # a worker of before: it left without saying so
         (WorkerState.SILENT, WorkerState.ONLINE),
         (WorkerState.SILENT, WorkerState.LOST),
-        (WorkerState.SILENT, WorkerState.RETIRED),
+        (WorkerState.SILENT, WorkerState.RETIRED),  # likewise
+        (WorkerState.DRAINING, WorkerState.ONLINE),  # its next process is here
+        (WorkerState.DRAINING, WorkerState.LOST),  # it was not heard until it was gone
+        (WorkerState.DRAINING, WorkerState.RETIRED),  # it left
         (WorkerState.LOST, WorkerState.ONLINE),
         (WorkerState.LOST, WorkerState.RETIRED),  # forgotten, or its name was taken over
     }

@@ -29,6 +29,7 @@ from titan_master.core.events import (
     JobsScheduled,
     RunAccepted,
     RunEnded,
+    WorkerDraining,
     WorkerJoined,
     WorkerLost,
     WorkerRetired,
@@ -321,7 +322,9 @@ def _attempt_ended(draft: Draft, event: AttemptEnded) -> None:
     )
 
 
-def _worker_changed(draft: Draft, event: WorkerSilent | WorkerLost | WorkerReturned) -> None:
+def _worker_changed(
+    draft: Draft, event: WorkerSilent | WorkerDraining | WorkerLost | WorkerReturned
+) -> None:
     draft.roster.refresh(event.worker_id)
     draft.placement_due = True
 
@@ -349,6 +352,7 @@ _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     AttemptEnded: _attempt_ended,
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_changed,
+    WorkerDraining: _worker_changed,
     WorkerLost: _worker_changed,
     WorkerReturned: _worker_changed,
     WorkerRetired: _worker_retired,

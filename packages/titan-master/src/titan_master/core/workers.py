@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from titan_master.core import lifecycle, services
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.events import (
+    WorkerDraining,
     WorkerJoined,
     WorkerLost,
     WorkerRetired,
@@ -59,14 +60,17 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
     # A ledger survives its process but not, for certain, a crash of the machine: only on the same
     # boot does "not held" of a new process mean "never begun".
     is_ledger_trusted = known is not None and (not is_new or known.boot_id == join.boot_id)
+    gone = ExitReason.LOST if known is None else _blame(known)
     if is_new:
         draft.emit(_joined_event(join, draft.now_ms))
-    elif known is not None and known.state is not WorkerState.ONLINE:
+    elif known is not None and known.state in (WorkerState.SILENT, WorkerState.LOST):
         draft.emit(WorkerReturned(at_ms=draft.now_ms, worker_id=join.worker_id))
     draft.roster.bind(join.worker_id, item.link_id, draft.now_ms)
     draft.placement_due = True
+    if join.leaving:
+        _drain(draft, join.worker_id)
     _watch(draft, state.workers[join.worker_id])
-    _reconcile(draft, item.link_id, join, is_ledger_trusted=is_ledger_trusted)
+    _reconcile(draft, item.link_id, join, is_ledger_trusted=is_ledger_trusted, gone=gone)
 
 
 def _is_late(draft: Draft, item: WorkerArrived, known: WorkerInfo) -> bool:
@@ -154,8 +158,18 @@ def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
 
 
 # -- reconciling ----------------------------------------------------------------------------------
-def _reconcile(draft: Draft, link_id: int, join: Join, *, is_ledger_trusted: bool) -> None:
-    """Compare both inventories: what is known here and not held there, and the other way round."""
+def _reconcile(
+    draft: Draft, link_id: int, join: Join, *, is_ledger_trusted: bool, gone: ExitReason
+) -> None:
+    """Compare both inventories: what is known here and not held there, and the other way round.
+
+    Args:
+        draft: the turn.
+        link_id: the worker's.
+        join: what it holds.
+        is_ledger_trusted: whether "not held" means "never begun".
+        gone: why what it cannot answer for any more has ended.
+    """
     worker = draft.state.workers[join.worker_id]
     held = {line.ref: line.state for line in join.held}
     for (run_id, job_id), number in list(worker.held.items()):
@@ -166,9 +180,9 @@ def _reconcile(draft: Draft, link_id: int, join: Join, *, is_ledger_trusted: boo
         if not is_ledger_trusted:
             message = f"worker {worker.name} came back after its machine had been started again"
             hold_ms = draft.config.old_lease_ms
-            lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message, hold_ms=hold_ms)
+            lifecycle.lose_attempt(draft, ref, attempt, gone, message, hold_ms=hold_ms)
         elif ref not in held:
-            _not_held(draft, worker, ref, attempt)
+            _not_held(draft, worker, ref, attempt, gone)
         elif attempt.state is AttemptState.STOPPING and held[ref] is not AttemptState.ENDED:
             _stop_again(draft, ref)
     stale = [ref for ref in held if not _is_held_by(draft.state, ref, worker.worker_id)]
@@ -182,7 +196,15 @@ def _reconcile(draft: Draft, link_id: int, join: Join, *, is_ledger_trusted: boo
     draft.require(Tell(link_id=link_id, message=joined))
 
 
-def _not_held(draft: Draft, worker: WorkerInfo, ref: AttemptRef, attempt: Attempt) -> None:
+def _blame(worker: WorkerInfo) -> ExitReason:
+    """What ended the attempts of a worker that cannot answer for them: its shutdown, or nobody knows."""
+    leaving = worker.state is WorkerState.DRAINING
+    return ExitReason.WORKER_LEFT if leaving else ExitReason.LOST
+
+
+def _not_held(
+    draft: Draft, worker: WorkerInfo, ref: AttemptRef, attempt: Attempt, gone: ExitReason
+) -> None:
     if attempt.state is AttemptState.PREPARING:
         # Placed and never confirmed: the order was lost on its way. The same number may go out
         # again, because the worker writes a number down before it acts on it.
@@ -195,7 +217,7 @@ def _not_held(draft: Draft, worker: WorkerInfo, ref: AttemptRef, attempt: Attemp
     else:
         message = f"worker {worker.name} came back without it"
         hold_ms = 0 if worker.incarnation == attempt.incarnation else draft.config.old_lease_ms
-        lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message, hold_ms=hold_ms)
+        lifecycle.lose_attempt(draft, ref, attempt, gone, message, hold_ms=hold_ms)
 
 
 def _stop_again(draft: Draft, ref: AttemptRef) -> None:
@@ -233,8 +255,17 @@ def send_order(draft: Draft, run: Run, job: Job, attempt: Attempt) -> None:
 def heard(draft: Draft, item: WorkerHeard) -> None:
     """A heartbeat that changes something; see `Core.hear` for all others."""
     worker_id = _sign_of_life(draft, item.link_id)
-    if worker_id is not None:
-        draft.roster.of(worker_id).status = item.status
+    if worker_id is None:
+        return
+    draft.roster.of(worker_id).status = item.status
+    if item.status.leaving:
+        _drain(draft, worker_id)
+
+
+def _drain(draft: Draft, worker_id: str) -> None:
+    """It is being shut down, and says so before anything else ends there: nothing new for it."""
+    if draft.state.workers[worker_id].state is WorkerState.ONLINE:
+        draft.emit(WorkerDraining(at_ms=draft.now_ms, worker_id=worker_id))
 
 
 def _sign_of_life(draft: Draft, link_id: int) -> str | None:
@@ -321,7 +352,8 @@ def look_at(draft: Draft, worker_id: str) -> None:
     silence_ms = now_ms - draft.roster.of(worker_id).seen_ms
     if worker.state is WorkerState.ONLINE and silence_ms >= config.silent_after_ms:
         draft.emit(WorkerSilent(at_ms=now_ms, worker_id=worker_id))
-    if worker.state is WorkerState.SILENT and silence_ms >= config.lost_after_ms:
+    unheard = worker.state in (WorkerState.SILENT, WorkerState.DRAINING)
+    if unheard and silence_ms >= config.lost_after_ms:
         _lose(draft, worker)
     elif worker.state is WorkerState.LOST and now_ms - worker.since_ms >= config.forget_after_ms:
         draft.emit(WorkerRetired(at_ms=now_ms, worker_id=worker_id))
@@ -335,7 +367,7 @@ def _watch(draft: Draft, worker: WorkerInfo) -> None:
     seen_ms = draft.roster.of(worker.worker_id).seen_ms
     if worker.state is WorkerState.ONLINE:
         at_ms = seen_ms + config.silent_after_ms
-    elif worker.state is WorkerState.SILENT:
+    elif worker.state in (WorkerState.SILENT, WorkerState.DRAINING):
         at_ms = seen_ms + config.lost_after_ms
     else:
         at_ms = worker.since_ms + config.forget_after_ms
@@ -350,30 +382,33 @@ def _lose(draft: Draft, worker: WorkerInfo) -> None:
         reason = f"nothing was heard for {seconds} s: join again"
         draft.require(HangUp(link_id=link_id, code=ErrorCode.UNAVAILABLE, reason=reason))
         draft.roster.unbind(link_id)
+    reason = _blame(worker)
     draft.emit(WorkerLost(at_ms=draft.now_ms, worker_id=worker.worker_id))
     # It may be alive and only unheard: what must never run twice at once waits a little longer.
     hold_ms = draft.config.give_away_after_ms
     message = f"worker {worker.name} was silent for {seconds} s"
-    _lose_held(draft, worker, message, hold_ms=hold_ms)
+    _lose_held(draft, worker, reason, message, hold_ms=hold_ms)
 
 
-def _lose_held(draft: Draft, worker: WorkerInfo, message: str, *, hold_ms: int = 0) -> None:
+def _lose_held(
+    draft: Draft, worker: WorkerInfo, reason: ExitReason, message: str, *, hold_ms: int = 0
+) -> None:
     for (run_id, job_id), number in list(worker.held.items()):
         attempt = draft.state.find_attempt(run_id, job_id)
         if attempt is not None:
             ref = AttemptRef(run_id, job_id, number)
-            lifecycle.lose_attempt(draft, ref, attempt, ExitReason.LOST, message, hold_ms=hold_ms)
+            lifecycle.lose_attempt(draft, ref, attempt, reason, message, hold_ms=hold_ms)
 
 
 # -- leaving and returning ------------------------------------------------------------------------
 def leave(draft: Draft, item: WorkerLeft) -> None:
-    """It goes for good. What it has not reported is lost."""
+    """It goes for good, in good order: what it has not reported is no fault of the jobs."""
     worker_id = draft.roster.worker_on(item.link_id)
     if worker_id is None:
         return
     worker = draft.state.workers[worker_id]
     draft.roster.unbind(item.link_id)
-    _lose_held(draft, worker, f"worker {worker.name} left")
+    _lose_held(draft, worker, ExitReason.WORKER_LEFT, f"worker {worker.name} left")
     draft.emit(WorkerRetired(at_ms=draft.now_ms, worker_id=worker_id))
 
 

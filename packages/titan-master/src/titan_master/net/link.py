@@ -302,7 +302,7 @@ class MasterLink:
         heard = self._desks.inbox.hear(self._link_id, message)
         if heard is Heard.STRANGER:
             return
-        if heard is Heard.RETURNING:
+        if heard is Heard.CHANGING:
             self._put(WorkerHeard(link_id=self._link_id, status=message))
         if message.beat:
             self.send(HeartbeatAck(beat=message.beat))

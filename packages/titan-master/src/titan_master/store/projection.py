@@ -9,7 +9,7 @@ restart it is taken from the checkpoint, and what follows there is run through i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import Struct, field
@@ -36,6 +36,9 @@ from titan_master.store.checkpoint import Shadow
 from titan_proto.states import ExitReason, JobState, RunState
 
 Row = tuple[object, ...]
+
+_TRIED_AGAIN: Final = (ExitReason.LOST, ExitReason.WORKER_LEFT)
+"""Ends of attempts after which their jobs go on, whatever they say of retries."""
 
 
 class Rows(Struct):
@@ -194,7 +197,7 @@ class Projection:
 
     def _attempt_ended(self, _seq: int, event: AttemptEnded, rows: Rows) -> None:
         live = self._attempts.pop((event.run_id, event.job_id, event.number))
-        if event.reason is ExitReason.LOST or event.run_id not in self._runs:
+        if event.reason in _TRIED_AGAIN or event.run_id not in self._runs:
             # Of a live job, the core shows only the newest attempt; of a service whose run has
             # ended, history has shown this one already.
             rows.is_due = True

@@ -37,6 +37,8 @@ class Join(Message, frozen=True, kw_only=True):
     skills: tuple[str, ...]
     held: tuple[HeldAttempt, ...] = ()
     pid: int = 0
+    leaving: bool = False
+    """It has been told to stop, and joins only to be heard: nothing new for it."""
 
 
 class Joined(Message, frozen=True, kw_only=True):
@@ -64,6 +66,8 @@ class WorkerStatus(Message, frozen=True, kw_only=True):
     """Of the whole host: 1000 means every core is busy."""
     memory_used_bytes: int = 0
     memory_total_bytes: int = 0
+    leaving: bool = False
+    """It has been told to stop: said at once, before anything that follows from it."""
 
 
 class HeartbeatAck(Message, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ SYMBOLS: Final = {
     "FAILED": ("✕", "x", "red"),
     "LOST": ("?", "?", "red"),
     "SILENT": ("?", "?", "red"),
+    "DRAINING": ("⊘", "-", None),
     "SKIPPED": ("⊘", "-", None),
     "CANCELLED": ("⊘", "-", None),
     "CANCELLING": ("⊘", "-", None),

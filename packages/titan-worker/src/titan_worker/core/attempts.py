@@ -114,6 +114,14 @@ class Attempts:
         self._progress[order.ref] = Progress()
         self._draft.ask(Prepare(order=order))
 
+    def decline(self, order: AttemptOrder, now_ms: int) -> None:
+        """Take an attempt only to say that it will not begin here: the worker is leaving."""
+        if order.ref in self._held:
+            return
+        self._draft.emit(AttemptHeld(order=order, at_ms=now_ms))
+        self._progress[order.ref] = Progress()
+        self._over(order.ref, ExitReason.WORKER_LEFT, now_ms)
+
     def stop(self, ref: AttemptRef, reason: ExitReason, now_ms: int) -> None:
         """End an attempt. The first stop's reason stays; one that is over is left alone.
 
@@ -162,7 +170,7 @@ class Attempts:
                 self.stop(ref, ExitReason.CANCELLED, now_ms)
 
     def recover(self, now_ms: int) -> None:
-        """First thing in a process: what earlier ones left open ends as LOST.
+        """First thing in a process: what earlier ones left open ends, as LOST unless they left.
 
         Also where no AttemptSpawned is recorded. Between the commit of the order and the process's
         first instruction lie a workspace, a fork and one more commit, and the crash may have come
@@ -173,15 +181,18 @@ class Attempts:
             if held.foreign:
                 self._drop(ref)
             elif held.state is not AttemptState.ENDED:
+                # What was being stopped because the worker was shut down did not take it along.
+                left = held.stop_reason is ExitReason.WORKER_LEFT
                 self._close(
                     AttemptReport(
                         ref=ref,
                         state=AttemptState.ENDED,
-                        started_at_ms=held.started_at_ms,
+                        # One that was being started then may have begun.
+                        started_at_ms=held.started_at_ms or held.stopping_at_ms,
                         ended_at_ms=now_ms,
                         port=held.port,
-                        reason=ExitReason.LOST,
-                        message=RESTARTED,
+                        reason=ExitReason.WORKER_LEFT if left else ExitReason.LOST,
+                        message=SHUT_DOWN if left else RESTARTED,
                     )
                 )
 
@@ -441,7 +452,7 @@ class Attempts:
                 ended_at_ms=now_ms,
                 reason=reason,
                 message=message[:REPORT_MESSAGE_CHARS]
-                or (SHUT_DOWN if reason is ExitReason.LOST else ""),
+                or (SHUT_DOWN if reason is ExitReason.WORKER_LEFT else ""),
             )
         )
 
@@ -467,7 +478,7 @@ class Attempts:
 
 def _why_stopped(held: Held, *, lease_ended: bool) -> str:
     """What a person reads of an end that the process did not choose; empty where it did."""
-    if held.stop_reason is ExitReason.LOST:
+    if held.stop_reason is ExitReason.WORKER_LEFT:
         return SHUT_DOWN
     if held.stop_reason is ExitReason.TIMED_OUT:
         limit_ms = held.order.spec.timeout_ms

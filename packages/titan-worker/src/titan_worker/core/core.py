@@ -189,6 +189,7 @@ class WorkerCore:
                 skills=config.skills,
                 held=self._attempts.inventory(),
                 pid=config.pid,
+                leaving=self._leave_by_ms is not None,
             )
         )
 
@@ -216,7 +217,10 @@ class WorkerCore:
             return
         grace_ms = self._attempts.stop_grace_ms()
         self._leave_by_ms = now_ms + grace_ms + self._config.leave_after_ms
-        self._attempts.stop_all(ExitReason.LOST, now_ms)
+        # Said before anything ends: what the master queues again by that must not come back here.
+        if self._link is Link.UP:
+            self._beat(now_ms)
+        self._attempts.stop_all(ExitReason.WORKER_LEFT, now_ms)
 
     # -- what the master says -------------------------------------------------------------------
     def _from_master(self, item: FromMaster, now_ms: int) -> None:
@@ -231,6 +235,9 @@ class WorkerCore:
         self._link = Link.UP
         self._heartbeat_ms = max(message.heartbeat_ms, HEARTBEAT_MIN_MS)
         self._next_beat_ms = now_ms + self._heartbeat_ms
+        if self._leave_by_ms is not None:
+            # Perhaps it was not so yet when Join was sent.
+            self._beat(now_ms)
         for ref in message.stop:
             self._attempts.stop(ref, ExitReason.CANCELLED, now_ms)
         self._attempts.forget(message.forget)
@@ -241,12 +248,15 @@ class WorkerCore:
     def _start(self, message: StartAttempts, now_ms: int) -> None:
         if not self._accept(self.state.cluster_id, message.term, now_ms):
             return
-        # Whoever is leaving takes nothing new; the master gives these away when it hears Leave.
-        if self._leave_by_ms is not None:
-            return
         for order in message.orders:
-            if not self._is_repeated(order):
+            if self._is_repeated(order):
+                continue
+            if self._leave_by_ms is None:
                 self._attempts.take(order, now_ms)
+            elif not self._gone:
+                # It was sent before the master could know. After the goodbye there is no need to
+                # say so: what has not ended by then is given away.
+                self._attempts.decline(order, now_ms)
 
     def _is_repeated(self, order: AttemptOrder) -> bool:
         """Whether this is an order of this link once more, of which nothing is remembered.
@@ -317,6 +327,7 @@ class WorkerCore:
                 cpu_permille=self._usage.cpu_permille,
                 memory_used_bytes=self._usage.memory_used_bytes,
                 memory_total_bytes=self._usage.memory_total_bytes,
+                leaving=self._leave_by_ms is not None,
             )
         )
 
