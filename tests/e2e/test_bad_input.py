@@ -89,6 +89,23 @@ def test_a_large_script(cluster: Cluster, titan: Titan, tmp_path: Path) -> None:
     assert titan("logs", "large").stdout == "large enough\n"
 
 
+def test_what_packs_well_is_not_taken_for_a_bomb(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """A script of 65 MiB that is nearly one repeated byte, and 70 MB of zeros as data."""
+    cluster.start_worker(8080)
+    script = tmp_path / "padded.py"
+    script.write_bytes(b"#" * (65 * 1024 * 1024) + b"\nprint('large enough')\n")
+    titan("run", str(script), "--wait")
+    assert titan("logs", "padded").stdout == "large enough\n"
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "zeros.bin").write_bytes(bytes(70_000_000))
+    (folder / "p.yaml").write_text("name: zeros\njobs: [{id: COUNT, run: wc -c < zeros.bin}]\n")
+    titan("run", str(folder / "p.yaml"), "--wait")
+    assert titan("logs", "COUNT").stdout.strip() == "70000000"
+
+
 def test_another_address_must_be_asked_for(tmp_path: Path) -> None:
     """Without TLS the master listens on loopback alone, unless somebody insists."""
     done = subprocess.run(

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
-from titan_proto.limits import ARCHIVE_ENTRIES
+from titan_proto.limits import ARCHIVE_ENTRIES, WORKSPACE_BYTES
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 TOTAL_BYTES: Final = 1024 * 1024 * 1024
 FILE_BYTES: Final = 256 * 1024 * 1024
 RATIO_MAX: Final = 200
-RATIO_FREE_BYTES: Final = 1024 * 1024
-"""Below this size a member may be packed as tightly as it likes."""
+"""Unpacked to packed, of an archive that is larger than the SDK makes any (WORKSPACE_BYTES). Below
+that it may be packed as tightly as it likes: a file of zeros is data too, and what it can cost is
+bounded by the sizes alone."""
 PATH_BYTES: Final = 1024
 DEPTH_MAX: Final = 32
 MODE_MASK: Final = 0o755
@@ -128,6 +129,11 @@ def _judged(source: ZipFile) -> list[_Member]:
     total = sum(info.file_size for info in infos)
     if total > TOTAL_BYTES:
         raise ArchiveError(f"the archive unpacks to {total} bytes, at most {TOTAL_BYTES} may be")
+    packed = sum(info.compress_size for info in infos)
+    if total > max(WORKSPACE_BYTES, packed * RATIO_MAX):
+        raise ArchiveError(
+            f"the archive unpacks to {total} bytes, more than {RATIO_MAX} times its packed size"
+        )
     return members
 
 
@@ -150,8 +156,6 @@ def _member(info: ZipInfo) -> _Member:
         raise ArchiveError(
             f"{name!r} unpacks to {info.file_size} bytes, at most {FILE_BYTES} may be"
         )
-    if info.file_size > max(RATIO_FREE_BYTES, info.compress_size * RATIO_MAX):
-        raise ArchiveError(f"{name!r} unpacks to more than {RATIO_MAX} times its packed size")
     # An archive from a system without modes says 0.
     mode = (stat.S_IMODE(attributes) & MODE_MASK | 0o600) if attributes else 0o644
     return _Member(info, path, is_folder, mode)
