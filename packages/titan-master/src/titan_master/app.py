@@ -377,9 +377,9 @@ class Master:
         )
         state = recovered.state
         _log.info(
-            "recovered records=%d term=%d runs=%d workers=%d services=%d",
+            "recovered records=%d term=%d runs=%d workers=%d services=%d attempts=%d",
             recovered.last_seq, recovered.term, len(state.runs), len(state.workers),
-            len(state.services),
+            len(state.services), sum(len(worker.held) for worker in state.workers.values()),
         )  # fmt: skip
         if recovered.note:
             _log.warning("recovered, but %s", recovered.note)

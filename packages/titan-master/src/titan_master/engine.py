@@ -36,21 +36,7 @@ from titan_master.core.effects import (
     ServeLog,
     Tell,
 )
-from titan_master.core.events import (
-    AnyEvent,
-    MasterStarted,
-    PoisonRemembered,
-    RunAccepted,
-    RunCancelRequested,
-    RunEnded,
-    ServiceEnded,
-    ServiceUp,
-    WorkerJoined,
-    WorkerLost,
-    WorkerRetired,
-    WorkerReturned,
-    WorkerSilent,
-)
+from titan_master.core.events import AnyEvent, PoisonRemembered
 from titan_master.core.inputs import (
     Asked,
     Heard,
@@ -63,6 +49,7 @@ from titan_master.core.inputs import (
 )
 from titan_master.core.turn import Turn
 from titan_master.store.base import HistoryDamaged, Store
+from titan_master.telling import Teller
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import AnyMessage, Error, ReadLog, WorkerStatus
@@ -73,22 +60,6 @@ QUIET_S: Final = 1.0
 """After so long without a commit the store does what it has put off."""
 KEEP_UP_EVENTS: Final = 256
 """After so many events the store does a share of it, pause or not."""
-
-_TOLD: Final[dict[type, tuple[str, ...]]] = {
-    MasterStarted: ("term",),
-    RunAccepted: ("run_id", "slug", "number", "jobs", "owner"),
-    RunCancelRequested: ("run_id",),
-    RunEnded: ("run_id", "state"),
-    ServiceUp: ("name", "run_id", "worker_id", "port"),
-    ServiceEnded: ("run_id", "job_id", "stopped", "reason"),
-    WorkerJoined: ("worker_id", "host", "port", "incarnation", "slots", "skills"),
-    WorkerSilent: ("worker_id",),
-    WorkerReturned: ("worker_id",),
-    WorkerLost: ("worker_id",),
-    WorkerRetired: ("worker_id",),
-    PoisonRemembered: ("digest", "what"),
-}
-"""What an operator wants to read of, one line a fact; the rest is in the journal."""
 
 
 class Links(Protocol):
@@ -159,6 +130,7 @@ class Engine:
         config: EngineConfig,
     ) -> None:
         self._core = core
+        self._teller = Teller(core.state)
         self._poison = poison
         self._store = store
         self._term = term
@@ -446,11 +418,8 @@ class Engine:
         return True
 
     def _tell_operator(self, events: Sequence[AnyEvent]) -> None:
-        for event in events:
-            fields = _TOLD.get(type(event))
-            if fields is not None and _log.isEnabledFor(logging.INFO):
-                facts = " ".join(f"{name}={getattr(event, name)}" for name in fields)
-                _log.info("%s %s", type(event).__name__, facts)
+        for line in self._teller.lines(events):
+            _log.info("%s", line)
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder(order="deterministic")

@@ -153,6 +153,8 @@ class MasterLink:
         self.identity = identity
         self._desks = desks
         self._worker_id = ""
+        self.worker = ""
+        """Name of the worker that has asked to join on it."""
         self._acks: dict[tuple[AttemptRef, int], int] = {}
         self._is_short_of_room = False
         self._held: list[LogChunk] = []
@@ -295,6 +297,11 @@ class MasterLink:
             self._break_off(f"worker {self._worker_id} joins as {message.worker_id}")
             return
         self._worker_id = message.worker_id
+        self.worker = f"{message.host}:{message.port}"
+        _log.info(
+            "worker link up link=%d worker=%s worker_id=%s incarnation=%d peer=%s",
+            self._link_id, self.worker, message.worker_id, message.incarnation, self.peer,
+        )  # fmt: skip
         self._put(WorkerArrived(link_id=self._link_id, join=message))
 
     def _status(self, message: WorkerStatus, _received: Received) -> None:

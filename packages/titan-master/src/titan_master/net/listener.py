@@ -190,9 +190,15 @@ class Listener:
         self._strangers.pop(entry.link_id, None)
         link = self._links.discard(entry.link_id)
         if link is not None:
-            _log.debug(
-                "closed link=%d code=%s reason=%s", entry.link_id, closed.code, closed.reason
-            )
+            if link.worker:
+                _log.info(
+                    "worker link down link=%d worker=%s code=%s reason=%r",
+                    entry.link_id, link.worker, closed.code, closed.reason,
+                )  # fmt: skip
+            else:
+                _log.debug(
+                    "closed link=%d code=%s reason=%s", entry.link_id, closed.code, closed.reason
+                )
             link.closed()
         else:
             _log.info(
