@@ -476,6 +476,31 @@ MESSAGES = (
         leaving=True,
     ),
     WorkerStatus(running=1, beat=70_001, leaving=True),
+    Stats(
+        cluster_id="c0ffee",
+        cluster_name="home",
+        term=13,
+        at_ms=AT_MS,
+        started_at_ms=AT_MS - 5,
+        workers=(
+            WorkerView(
+                worker_id="w-1",
+                host="box",
+                port=8080,
+                state=WorkerState.DRAINING,
+                slots=4,
+                used=1,
+                skills=("GENERAL",),
+                link_down_ms=3_000,
+            ),
+        ),
+        runs_active=0,
+        queued=0,
+        blocked=0,
+        delayed=0,
+        running=1,
+        services=0,
+    ),
 )
 
 

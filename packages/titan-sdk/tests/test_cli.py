@@ -162,6 +162,14 @@ def test_further_lines_come_only_when_they_say_something_and_hosts_where_ports_m
     ]
 
 
+def test_a_worker_whose_link_is_down_is_not_shown_as_if_nothing_were():
+    view = stats(worker(8080, link_down_ms=3_000), worker(8081, state=WorkerState.DRAINING))
+    assert render.stats_screen(view, symbols=False).splitlines()[-2:] == [
+        " * [8080] Load: 0/4 (0%)     | Skills: [GENERAL] | ONLINE, link down 3.0s",
+        " * [8081] Load: 0/4 (0%)     | Skills: [GENERAL] | DRAINING",
+    ]
+
+
 def test_a_narrow_terminal_drops_columns_and_says_which():
     table = render.Table(("A", "B", "C"), ("B", "C"))
     table.add("a" * 10, "b" * 10, "c" * 10)

@@ -75,5 +75,5 @@ def test_asking_for_a_worker_that_was_never_seen_does_no_harm():
     roster = World().core._draft.roster
     assert roster.link_of("nobody") is None
     assert roster.worker_on(99) is None
-    assert roster.unbind(99) is None
+    assert roster.unbind(99, 0) is None
     roster.forget("nobody")

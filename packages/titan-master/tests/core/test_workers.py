@@ -8,7 +8,7 @@ from core_world import World, effects, events, job, kinds, run
 from titan_master.core.core import CoreConfig
 from titan_master.core.inputs import Heard, LinkClosed, ReportsArrived, WorkerArrived, WorkerHeard
 from titan_proto.errors import ErrorCode
-from titan_proto.messages import CancelRun, GetJob, WorkerStatus
+from titan_proto.messages import CancelRun, GetJob, GetStats, WorkerStatus
 from titan_proto.specs import RetryPolicy
 from titan_proto.states import ExitReason, JobState, WorkerState
 
@@ -503,6 +503,21 @@ def test_what_comes_on_a_link_without_a_worker_is_not_heard():
         ReportsArrived(link_id=7, reports=(w.ended_report("r/a"),)),
     )
     assert (events(turn), effects(turn)) == ([], [])
+
+
+def test_a_broken_link_is_seen_at_once_though_the_state_waits_for_the_lease():
+    w = World({"w1": 1})
+    w.advance(1_000)
+    assert w.answer(GetStats()).workers[0].link_down_ms == 0
+    w.cut("w1")
+    w.advance(3_000)
+    (view,) = w.answer(GetStats()).workers
+    assert (view.state, view.link_down_ms) == (WorkerState.ONLINE, 3_000)
+    w.restart()
+    w.advance(500)
+    assert w.answer(GetStats()).workers[0].link_down_ms == 500
+    w.join("w1")
+    assert w.answer(GetStats()).workers[0].link_down_ms == 0
 
 
 def test_a_second_worker_on_one_link_takes_the_link():

@@ -435,7 +435,10 @@ def _is_taken(port: int) -> bool:
 
 
 def _online(stats: Stats) -> int:
-    return sum(worker.state is WorkerState.ONLINE for worker in stats.workers)
+    # One that was here before the master was killed is ONLINE still, and not here yet.
+    return sum(
+        worker.state is WorkerState.ONLINE and not worker.link_down_ms for worker in stats.workers
+    )
 
 
 def _require_installed() -> None:

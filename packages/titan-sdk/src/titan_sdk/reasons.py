@@ -41,7 +41,7 @@ def _blocked(view: JobView) -> str:
 
 
 def _queued(stats: Stats, skills: tuple[str, ...]) -> str:
-    up = [worker for worker in stats.workers if worker.state is WorkerState.ONLINE]
+    up = [one for one in stats.workers if one.state is WorkerState.ONLINE and not one.link_down_ms]
     if not up:
         return "no worker is connected. Start one:  titan-worker"
     able = [worker for worker in up if set(skills) <= set(worker.skills)]

@@ -31,6 +31,8 @@ class Presence(Struct, kw_only=True, eq=False):
     link_id: int | None = None
     newest_link_id: int = 0
     """On which it has joined last, whether it is still there or not."""
+    unlinked_ms: int = 0
+    """When its last link was given up; 0 if this master never had one of it."""
     status: WorkerStatus | None = None
     group: tuple[str, ...] = ()
     entry: Entry | None = None
@@ -80,12 +82,13 @@ class Roster:
             presence.status = status
         return worker_id
 
-    def unbind(self, link_id: int) -> str | None:
+    def unbind(self, link_id: int, now_ms: int) -> str | None:
         """The link is gone, or not to be listened to; returns who was on it."""
         worker_id = self._links.pop(link_id, None)
         if worker_id is not None:
             presence = self.of(worker_id)
             presence.link_id = None
+            presence.unlinked_ms = now_ms
             presence.status = None
             self.refresh(worker_id)
         return worker_id

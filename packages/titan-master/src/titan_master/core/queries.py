@@ -298,7 +298,7 @@ def stats(state: State, roster: Roster, now_ms: int) -> Stats:
         at_ms=now_ms,
         started_at_ms=state.started_at_ms,
         workers=tuple(
-            _worker_view(worker, roster, tuple(services.get(worker.worker_id, ())), now_ms)
+            _worker_view(worker, roster, tuple(services.get(worker.worker_id, ())), state, now_ms)
             for worker in workers
         ),
         runs_active=len(state.runs),
@@ -316,10 +316,11 @@ def stats(state: State, roster: Roster, now_ms: int) -> Stats:
 
 
 def _worker_view(
-    worker: WorkerInfo, roster: Roster, services: tuple[str, ...], now_ms: int
+    worker: WorkerInfo, roster: Roster, services: tuple[str, ...], state: State, now_ms: int
 ) -> WorkerView:
     presence = roster.of(worker.worker_id)
     status = presence.status
+    since_ms = presence.unlinked_ms or state.started_at_ms
     return WorkerView(
         worker_id=worker.worker_id,
         host=worker.host,
@@ -335,6 +336,7 @@ def _worker_view(
         memory_total_bytes=status.memory_total_bytes if status else 0,
         software=worker.software,
         services=services,
+        link_down_ms=max(1, now_ms - since_ms) if presence.link_id is None else 0,
     )
 
 

@@ -45,7 +45,7 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
         reason = f"worker {join.worker_id} has joined already, on this link or on a newer one"
         draft.require(HangUp(link_id=item.link_id, code=ErrorCode.UNAVAILABLE, reason=reason))
         if draft.roster.link_of(join.worker_id) == item.link_id:
-            draft.roster.unbind(item.link_id)
+            draft.roster.unbind(item.link_id, draft.now_ms)
         return
     refusal = _refusal(draft, join, known)
     if refusal is not None:
@@ -139,8 +139,8 @@ def _take_over_link(draft: Draft, worker_id: str, link_id: int) -> None:
     if old is not None and old != link_id:
         reason = "this worker has joined on a newer link"
         draft.require(HangUp(link_id=old, code=ErrorCode.SUPERSEDED, reason=reason))
-        draft.roster.unbind(old)
-    draft.roster.unbind(link_id)
+        draft.roster.unbind(old, draft.now_ms)
+    draft.roster.unbind(link_id, draft.now_ms)
 
 
 def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
@@ -327,7 +327,7 @@ def _refuse_reports(draft: Draft, link_id: int, worker_id: str, report: AttemptR
     """Nothing of such a message is believed; the worker has to join again and show what it holds."""
     reason = f"worker {worker_id} reports on {report.ref}, which was never placed on it"
     draft.require(HangUp(link_id=link_id, code=ErrorCode.PERMISSION_DENIED, reason=reason))
-    draft.roster.unbind(link_id)
+    draft.roster.unbind(link_id, draft.now_ms)
 
 
 def _attempt_ended(draft: Draft, report: AttemptReport) -> None:
@@ -339,7 +339,7 @@ def _attempt_ended(draft: Draft, report: AttemptReport) -> None:
 
 def link_closed(draft: Draft, link_id: int) -> None:
     """No change of state: the worker may be back in a moment. Until then it gets nothing new."""
-    draft.roster.unbind(link_id)
+    draft.roster.unbind(link_id, draft.now_ms)
 
 
 # -- falling silent -------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ def _lose(draft: Draft, worker: WorkerInfo) -> None:
         # Should it still be there, it has to join again, so that inventories are compared.
         reason = f"nothing was heard for {seconds} s: join again"
         draft.require(HangUp(link_id=link_id, code=ErrorCode.UNAVAILABLE, reason=reason))
-        draft.roster.unbind(link_id)
+        draft.roster.unbind(link_id, draft.now_ms)
     reason = _blame(worker)
     draft.emit(WorkerLost(at_ms=draft.now_ms, worker_id=worker.worker_id))
     # It may be alive and only unheard: what must never run twice at once waits a little longer.
@@ -407,7 +407,7 @@ def leave(draft: Draft, item: WorkerLeft) -> None:
     if worker_id is None:
         return
     worker = draft.state.workers[worker_id]
-    draft.roster.unbind(item.link_id)
+    draft.roster.unbind(item.link_id, draft.now_ms)
     _lose_held(draft, worker, ExitReason.WORKER_LEFT, f"worker {worker.name} left")
     draft.emit(WorkerRetired(at_ms=draft.now_ms, worker_id=worker_id))
 

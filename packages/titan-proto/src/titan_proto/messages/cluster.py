@@ -31,6 +31,8 @@ class WorkerView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     software: str = ""
     services: tuple[str, ...] = ()
     """Ids of the services on it, as `titan stop` takes them."""
+    link_down_ms: int = 0
+    """For so long it has had no link; 0: it has one. Its state follows only when the lease does."""
 
 
 class Stats(Message, frozen=True, kw_only=True):

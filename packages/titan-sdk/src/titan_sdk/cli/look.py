@@ -349,12 +349,13 @@ def _worker(stats: Stats, name: str, look: render.Look) -> str:
         for one in stats.workers
         if name in {str(one.port), f"{one.host}:{one.port}", one.worker_id}
     )
+    down = render.worker_state(worker).removeprefix(str(worker.state))
     known = worker.memory_total_bytes > 0  # its first report comes with its first heartbeat
     return render.fields(
         [
             ("Worker", f"{worker.host}:{worker.port}"),
             ("Id", worker.worker_id),
-            ("State", look.state(worker.state)),
+            ("State", look.state(worker.state) + down),
             ("Slots", f"{worker.used} of {worker.slots} taken"),
             ("Skills", ", ".join(worker.skills)),
             ("CPU", f"{worker.cpu_permille / 10:.1f} %" if known else ""),

@@ -321,13 +321,21 @@ def _worker_lines(worker: WorkerView, *, alone: bool, symbols: bool) -> list[str
     share = round(100 * worker.used / worker.slots) if worker.slots else 0
     load = f"{worker.used}/{worker.slots} ({share}%)"
     state = ""
-    if worker.state is not WorkerState.ONLINE:
-        # How long ago it was heard of is what a person asks next.
-        state = f" | {worker.state}, last seen {duration(worker.seen_ms_ago / 1000)} ago"
+    if worker.state is not WorkerState.ONLINE or worker.link_down_ms:
+        state = f" | {worker_state(worker)}"
     bullet, branch = (" •", "└── ⚙️ ") if symbols else (" *", "`-- ")
     skills = ", ".join(worker.skills)
     head = f"{bullet} [{name}] Load: {load:<13}| Skills: [{skills}]{state}"
     return [head, *(f"    {branch}Service ID: {clean(service)}" for service in worker.services)]
+
+
+def worker_state(worker: WorkerView) -> str:
+    """A worker's state, and what a person asks next: since when it has not been there."""
+    if worker.state in (WorkerState.ONLINE, WorkerState.DRAINING):
+        if not worker.link_down_ms:
+            return str(worker.state)
+        return f"{worker.state}, link down {duration(worker.link_down_ms / 1000)}"
+    return f"{worker.state}, last seen {duration(worker.seen_ms_ago / 1000)} ago"
 
 
 # -- JSON -----------------------------------------------------------------------------------------
@@ -427,6 +435,7 @@ def worker_json(worker: WorkerView) -> dict[str, Any]:
         "skills": list(worker.skills),
         "incarnation": worker.incarnation,
         "silentSeconds": worker.seen_ms_ago / 1000,
+        "linkDownSeconds": worker.link_down_ms / 1000,
         "cpuShare": worker.cpu_permille / 1000,
         "memoryUsedBytes": worker.memory_used_bytes,
         "memoryTotalBytes": worker.memory_total_bytes,
