@@ -1,7 +1,7 @@
 """The composition root: the only module that names concrete things and joins them.
 
 It also owns what a process has just one of: the data folder's files, the signals, the order of
-starting (lock, journal, first turn, and only then the door) and of ending. It decides nothing about
+starting (address, lock, journal, first turn, and only then the door) and of ending. It decides nothing about
 runs. Called by ``cli.py``.
 """
 
@@ -41,7 +41,7 @@ from titan_master.leadership.base import NotLeading
 from titan_master.leadership.solo import SoloLeadership
 from titan_master.net.access import ANY_ROLE, Gatekeeper, Grant
 from titan_master.net.link import Desks, LogRights
-from titan_master.net.listener import LinkTable, Listener, ListenerConfig
+from titan_master.net.listener import Door, LinkTable, Listener, ListenerConfig, bind
 from titan_master.net.submission import Submissions
 from titan_master.store.base import (
     FENCE_JUMP,
@@ -104,11 +104,45 @@ def _run(config: MasterConfig) -> int:
     except BadConfig as error:
         raise Ended(os.EX_CONFIG, str(error)) from error
     _raise_file_limit()
+    with contextlib.ExitStack() as taken:
+        door = _door(config)
+        for bound in door:
+            taken.callback(bound.close)
+        return _with_data(config, door)
+
+
+def _door(config: MasterConfig) -> Door:
+    """The addresses, taken before anything is written: a start that cannot be leaves no trace."""
+    listen = config.listen
+    try:
+        return bind(listen.host, listen.port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and (config.data / "lock").exists():
+            # Most likely it is this folder's own master: then say who that is.
+            leadership = SoloLeadership(config.data / "lock")
+            _acquire(config, leadership)
+            leadership.resign()
+        raise _cannot_listen(listen, error) from error
+
+
+def _with_data(config: MasterConfig, door: Door) -> int:
     try:
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Ended(os.EX_IOERR, f"{config.data} cannot be made: {error.strerror}") from error
     leadership = SoloLeadership(config.data / "lock")
+    _acquire(config, leadership)
+    try:
+        reserve = Reserve(config.data, config.disk_reserve_bytes)
+        # First of all: on a full disk even opening the journal may need what it holds.
+        look = _first_look(config, reserve)
+        token = _own_token(config.data / "token")
+        return _with_store(config, token, reserve, look, door)
+    finally:
+        leadership.resign()
+
+
+def _acquire(config: MasterConfig, leadership: SoloLeadership) -> None:
     try:
         leadership.acquire()
     except NotLeading as error:
@@ -117,14 +151,6 @@ def _run(config: MasterConfig) -> int:
     except OSError as error:
         message = f"{config.data / 'lock'} cannot be written: {error.strerror}"
         raise Ended(os.EX_IOERR, message) from error
-    try:
-        reserve = Reserve(config.data, config.disk_reserve_bytes)
-        # First of all: on a full disk even opening the journal may need what it holds.
-        look = _first_look(config, reserve)
-        token = _own_token(config.data / "token")
-        return _with_store(config, token, reserve, look)
-    finally:
-        leadership.resign()
 
 
 def _first_look(config: MasterConfig, reserve: Reserve) -> Look:
@@ -140,7 +166,9 @@ def _first_look(config: MasterConfig, reserve: Reserve) -> Look:
     return look
 
 
-def _with_store(config: MasterConfig, token: Token, reserve: Reserve, look: Look) -> int:
+def _with_store(
+    config: MasterConfig, token: Token, reserve: Reserve, look: Look, door: Door
+) -> int:
     keep = JournalKeep(ms=config.journal_keep_ms, bytes=config.journal_keep_bytes)
     database = config.data / DATABASE
     if config.accept_loss is not None:
@@ -164,7 +192,7 @@ def _with_store(config: MasterConfig, token: Token, reserve: Reserve, look: Look
             raise Ended(os.EX_IOERR, str(error)) from error
         check(recovered.state)
         try:
-            return asyncio.run(_serve(config, token, store, recovered, writer, reserve, look))
+            return asyncio.run(_serve(config, token, store, recovered, writer, reserve, look, door))
         finally:
             _close(store, writer)
 
@@ -209,6 +237,7 @@ async def _serve(
     writer: ThreadPoolExecutor,
     reserve: Reserve,
     look: Look,
+    door: Door,
 ) -> int:
     with contextlib.ExitStack() as threads:
         pools = Pools(
@@ -224,7 +253,7 @@ async def _serve(
             streams = Streams(tasks.create_task)
             try:
                 master = Master(config, token, store, recovered, pools, streams, reserve, look)
-                return await _lead(config, master)
+                return await _lead(config, master, door)
             except Ended as error:
                 _say(f"titan-master: {error}")
                 return error.code
@@ -235,12 +264,12 @@ async def _serve(
                 streams.drop_all()
 
 
-async def _lead(config: MasterConfig, master: Master) -> int:
+async def _lead(config: MasterConfig, master: Master, door: Door) -> int:
     """From the first turn to the last; the exit code."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(master.engine.broken)
     told = _when_told(loop)
-    port = await master.open_door()
+    port = await master.open_door(door)
     address = config.listen._replace(port=port)
     try:
         with _found_by_others(config, address):
@@ -384,8 +413,8 @@ class Master:
         if recovered.note:
             _log.warning("recovered, but %s", recovered.note)
 
-    async def open_door(self) -> int:
-        """Take the lead durably, then listen; the port."""
+    async def open_door(self, door: Door) -> int:
+        """Take the lead durably, then listen on what `bind` has taken; the port."""
         self.core.start(
             self._clock.now_ms(),
             term=self._term,
@@ -399,11 +428,10 @@ class Master:
         except StoreError as error:
             raise Ended(os.EX_IOERR, str(error)) from error
         self._watch.begin(self._first_look)
-        listen = self._config.listen
         try:
-            return await self._listener.start(listen.host, listen.port)
+            return await self._listener.start(door)
         except OSError as error:
-            raise _cannot_listen(listen, error) from error
+            raise _cannot_listen(self._config.listen, error) from error
 
     async def close(self) -> None:
         """End in good order: what is under way becomes durable, everybody hears goodbye."""

@@ -11,6 +11,7 @@ from titan_master.app import Master, Pools
 from titan_master.config import MasterConfig
 from titan_master.data.feed import Streams
 from titan_master.data.reserve import Reserve
+from titan_master.net.listener import bind
 from titan_master.store.sqlite import SqliteStore, connect
 from titan_proto.handshake import format_token, parse_token
 from titan_proto.io.address import Address
@@ -75,7 +76,8 @@ class RunningMaster:
                 self.master = Master(
                     self.config, parse_token(TOKEN), store, recovered, pools, streams, reserve, look
                 )
-                self.address = self.address._replace(port=await self.master.open_door())
+                door = bind(self.address.host, self.address.port)
+                self.address = self.address._replace(port=await self.master.open_door(door))
                 self._ready.set()
                 await self._stop.wait()
                 await self.master.close()

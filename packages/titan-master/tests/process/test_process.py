@@ -127,13 +127,37 @@ def test_a_second_master_on_the_same_data_ends_at_once(start):
 
 
 def test_a_port_that_is_taken_is_said(start, tmp_path):
-    """75, with what to do; and the data folder is free again."""
+    """75, with what to do; and nothing has been written: no folder, no token, no new term."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         master = start("--listen", f"127.0.0.1:{port}")
         assert master.end(0) == os.EX_TEMPFAIL
     assert "--listen" in master.said
-    assert not (tmp_path / ".titan" / "lock").exists()
+    assert not (tmp_path / ".titan").exists()
+
+
+def test_a_taken_port_costs_a_master_that_was_here_before_nothing(start, tmp_path):
+    """Its journal has no start that never was."""
+    first = start()
+    first.until_ready()
+    first.end()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert start("--listen", f"127.0.0.1:{port}").end(0) == os.EX_TEMPFAIL
+    again = start()
+    address = again.until_ready()
+    token = (tmp_path / ".titan" / "token").read_text()
+    with BlockingLink.connect(address, token, role=Role.VIEWER, software="t", timeout_s=10) as link:
+        assert link.welcome.term == 2
+
+
+def test_a_second_master_on_the_same_port_and_data_is_told_who_has_them(start):
+    """What a person does who has forgotten that it runs."""
+    first = start()
+    port = first.until_ready().port
+    second = start("--listen", f"127.0.0.1:{port}")
+    assert second.end(0) == os.EX_TEMPFAIL
+    assert str(first.process.pid) in second.said
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:9090", "example.org:9090"])

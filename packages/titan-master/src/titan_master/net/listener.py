@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -90,6 +91,40 @@ class LinkTable:
         return tuple(self._links.values())
 
 
+Door = list[socket.socket]
+"""Addresses that have been taken, and on which nobody listens yet."""
+
+
+def bind(host: str, port: int) -> Door:
+    """Take every address that `host` means, without listening: nobody is let in yet.
+
+    Before a master writes anything it must know that it will be reached. Raises OSError.
+    """
+    kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
+    found = dict.fromkeys(
+        (family, address)
+        for family, *_, address in socket.getaddrinfo(host, port, type=kind, flags=passive)
+    )
+    taken: Door = []
+    try:
+        for family, address in found:
+            one = socket.socket(family, kind)
+            taken.append(one)
+            one.setblocking(False)
+            # After a restart the old connections linger; who listens still is refused all the same.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Where the system chose the port, all addresses have the same one.
+            chosen = port or taken[0].getsockname()[1]
+            one.bind((address[0], chosen, *address[2:]))
+    except OSError:
+        for one in taken:
+            one.close()
+        raise
+    return taken
+
+
 class Listener:
     """A listening socket and the connections that came by it."""
 
@@ -107,23 +142,25 @@ class Listener:
         self._gatekeeper = gatekeeper
         self._welcome = welcome
         self._config = config
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._next_link_id = 1
         self._wires: set[AioLink] = set()
         self._strangers: dict[int, AioLink] = {}
         """Connections whose handshake is not over, the one that has waited longest first."""
         self._all_gone: asyncio.Future[None] | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which the system has chosen where 0 was asked for."""
+    async def start(self, door: Door) -> int:
+        """Listen on what `bind` has taken, which is closed with this; the port. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, host, port, backlog=1024)
-        return int(self._server.sockets[0].getsockname()[1])
+        for bound in door:
+            server = await loop.create_server(self._accept, sock=bound, backlog=1024)
+            self._servers.append(server)
+        return int(door[0].getsockname()[1])
 
     async def close(self, code: ErrorCode, reason: str) -> None:
         """Accept nobody any more, say goodbye to everybody, and wait until they are gone."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         if not self._wires:
             return
         self._all_gone = asyncio.get_running_loop().create_future()
