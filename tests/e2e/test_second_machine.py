@@ -100,8 +100,28 @@ def net() -> Iterator[Net]:
         made.remove()
 
 
+def write_pipeline(folder: Path) -> None:
+    """Three jobs in a row with a workspace of scripts and data, and results that they hand on."""
+    folder.mkdir()
+    (folder / "words.txt").write_text("pear\napple\napple\n")
+    (folder / "sort.sh").write_text('sort words.txt > "$TITAN_SHARED/sorted" && echo sorted\n')
+    (folder / "count.py").write_text(
+        "import collections, os, pathlib\n"
+        "words = pathlib.Path(os.environ['TITAN_SHARED'], 'sorted').read_text().split()\n"
+        "for word, number in collections.Counter(words).items():\n"
+        "    print(word, number)\n"
+    )
+    (folder / "words.yaml").write_text(
+        "name: words\n"
+        "jobs:\n"
+        "  - {id: SORT, script: sort.sh}\n"
+        "  - {id: WAIT, run: sleep 3, dependencies: [SORT]}\n"
+        "  - {id: COUNT, script: count.py, dependencies: [WAIT]}\n"
+    )
+
+
 def test_a_worker_behind_nat(net: Net, tmp_path: Path) -> None:
-    """It joins, works, goes on after its own address has changed, and listens on no port."""
+    """It joins and runs a pipeline before, while and after its own address changes, and listens on no port."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("TITAN_")}
     env["XDG_STATE_HOME"] = str(tmp_path / "state")
     python = sys.executable
@@ -142,17 +162,19 @@ def test_a_worker_behind_nat(net: Net, tmp_path: Path) -> None:
                 check=True,
             ).stdout
 
-        (tmp_path / "before.sh").write_text("echo before\n")
-        (tmp_path / "during.sh").write_text("sleep 3; echo during\n")
-        (tmp_path / "after.sh").write_text("echo after\n")
-        titan("run", "before.sh", "--wait")
-        during = titan("run", "during.sh").split()[0]
+        write_pipeline(tmp_path / "pipeline")
+        before = titan("run", "pipeline/words.yaml", "--wait").split()[0]
+        during = titan("run", "pipeline/words.yaml").split()[0]
+        # Its first job is done, its second one runs, its third one waits: now the address changes.
+        assert titan("logs", "-f", f"{during}/SORT") == "sorted\n"
         net.move_worker()
-        titan("run", "after.sh", "--wait")
-        assert titan("logs", "after") == "after\n"
-        assert titan("logs", "-f", f"{during}/during") == "during\n"
-        shown = json.loads(titan("show", f"{during}/during", "-o", "json"))
-        assert shown["attempt"] == 1, "noticed within the lease, so nothing is run again"
+        after = titan("run", "pipeline/words.yaml", "--wait").split()[0]
+        for run in (before, during, after):
+            assert titan("logs", "-f", f"{run}/COUNT") == "apple 2\npear 1\n"
+            jobs = json.loads(titan("ps", run, "-o", "json"))["items"]
+            told = [(job["id"], job["state"], job["attempt"]) for job in jobs]
+            # Noticed within the lease, so nothing is run again.
+            assert told == [(name, "SUCCEEDED", 1) for name in ("SORT", "WAIT", "COUNT")]
         listening = subprocess.run(
             ["ip", "netns", "exec", net.b, "ss", "-Hltn"],
             capture_output=True,
