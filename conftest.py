@@ -85,7 +85,17 @@ def _counts(reporter):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """One line that says which missing tool cost how many tests."""
+    """What tests have to tell, and one line that says which missing tool cost how many of them.
+
+    A test that passes is silent, but some are worth as much as what they went through: what such a
+    one gives to `record_property("told", ...)` is shown whatever became of it.
+    """
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, text in getattr(report, "user_properties", ()):
+                if name == "told" and report.when == "call":
+                    terminalreporter.write_sep("-", report.nodeid)
+                    terminalreporter.write_line(text)
     tools = _counts(terminalreporter)["tools"]
     if tools:
         listed = ", ".join(f"{name}: {count}" for name, count in tools.items())

@@ -28,6 +28,13 @@ PYTHON = os.path.join(BIN, "python")
 STAMP = os.path.join(VENV, "titan-stamp")
 PACKAGES = ["proto", "master", "worker", "sdk", "dashboard"]
 RESULTS = os.path.join(ROOT, ".nox", "results")
+# pip, uv, nox and virtualenv keep caches in the home folder, which is not ours to fill. Whoever has a
+# cache of their own for pip or uv says so as these tools want it (PIP_CACHE_DIR, UV_CACHE_DIR).
+CACHE = os.path.join(ROOT, ".nox", "cache")
+ENV = dict(os.environ, XDG_CACHE_HOME=CACHE)
+ENV.setdefault("PIP_CACHE_DIR", os.path.join(CACHE, "pip"))
+ENV.setdefault("UV_CACHE_DIR", os.path.join(CACHE, "uv"))
+ENV["VIRTUALENV_OVERRIDE_APP_DATA"] = os.path.join(ROOT, ".nox", "virtualenv")
 
 
 def say(line):
@@ -57,7 +64,7 @@ def pip_install(arguments):
         command = [uv, "pip", "install", "--quiet", "--python", PYTHON]
     else:
         command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if subprocess.call(command + arguments, stdin=subprocess.DEVNULL) != 0:
+    if subprocess.call(command + arguments, stdin=subprocess.DEVNULL, env=ENV) != 0:
         stop("run.py: installing failed, see above (it needs a package index, or a filled cache)")
 
 
@@ -92,7 +99,7 @@ def install(fresh):
 
 
 def summarise(report):
-    """Print what every session left, in words and then as bare counts; return the number of failures."""
+    """Print, in one last line, what every session left; return the number of failures."""
     total = {"passed": 0, "failed": 0, "skipped": 0}
     tools = {}
     for path in glob.glob(os.path.join(RESULTS, "*.json")):
@@ -116,7 +123,7 @@ def summarise(report):
     # A session that failed without a failing test (a linter, a crash) must not look like a success.
     if bad and not total["failed"]:
         total["failed"] = len(bad)
-    line = "tests: %(passed)d passed, %(failed)d failed, %(skipped)d skipped" % total
+    line = "%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % total
     if tools:
         line += " (%s)" % ", ".join("%s: %d" % pair for pair in sorted(tools.items()))
     line += "; sessions: %d ok, %d failed" % (len(sessions) - len(bad) - len(left), len(bad))
@@ -125,7 +132,6 @@ def summarise(report):
     if left:
         line += ", %d skipped (missing: %s)" % (len(left), ", ".join(sorted(absent)))
     print(line)
-    print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % total)
     return total["failed"]
 
 
@@ -140,15 +146,7 @@ def test(arguments):
     command = [PYTHON, "-m", "nox", "-f", os.path.join(ROOT, "noxfile.py"), "--report", report]
     if not any(a in ("-j", "-l", "--list") or a.startswith("--parallel") for a in arguments):
         command += ["--parallel", "auto"]
-    # nox and virtualenv keep caches in the home folder, which is not ours to fill. Those of pip and uv
-    # stay where they are: they are what makes the second run quick.
-    home = os.path.join(os.path.expanduser("~"), ".cache")
-    shared = os.environ.get("XDG_CACHE_HOME") or home
-    env = dict(os.environ, XDG_CACHE_HOME=os.path.join(ROOT, ".nox", "cache"))
-    env["VIRTUALENV_OVERRIDE_APP_DATA"] = os.path.join(ROOT, ".nox", "virtualenv")
-    env.setdefault("PIP_CACHE_DIR", os.path.join(shared, "pip"))
-    env.setdefault("UV_CACHE_DIR", os.path.join(shared, "uv"))
-    code = subprocess.call(command + arguments, env=env)
+    code = subprocess.call(command + arguments, env=ENV)
     if not os.path.exists(report):
         return code  # it listed, or explained itself: nothing ran that could be counted
     failed = summarise(report)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import re
 import shutil
@@ -68,5 +70,25 @@ def test_the_first_command(tmp_path: Path) -> None:
     assert re.search(r'"month":\s*"2012-01"', done.stdout + done.stderr), done.stdout
     assert processes_of(checkout) == []
     assert list(temp.iterdir()) == []
-    # pip's cache, and what the machine's own `python3` may be: a manager's shim with a folder.
-    assert {path.name for path in home.iterdir()} <= {".cache", ".rustup"}
+    # What the machine's own `python3` may be: a manager's shim with a folder.
+    assert {path.name for path in home.iterdir()} <= {".rustup"}
+
+
+def test_the_last_line_is_one_and_names_the_tools_that_were_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a person, and a machine, reads at the end of `python3 run.py test`."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    run = importlib.import_module("run")
+    monkeypatch.setattr(run, "RESULTS", str(tmp_path))
+    for name, tools in (("a", {"java": 1, "root": 2}), ("b", {"java": 2})):
+        counts = {"passed": 3, "failed": 0, "skipped": sum(tools.values()), "tools": tools}
+        (tmp_path / f"{name}.json").write_text(json.dumps(counts))
+    report = tmp_path / "report.txt"
+    sessions = [{"signatures": ["e2e"], "result": "success"}]
+    report.write_text(json.dumps({"sessions": sessions}))
+
+    assert run.summarise(str(report)) == 0
+    assert capsys.readouterr().out == (
+        "6 passed, 0 failed, 5 skipped (java: 3, root: 2); sessions: 1 ok, 0 failed\n"
+    )
