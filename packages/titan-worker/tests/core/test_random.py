@@ -324,6 +324,10 @@ class Play:
             elif self.preparing or self.starting or self.living:
                 self.probed.clear()
                 self.host()
+            elif self.world.core.state.held:
+                # An exclusive one waits for its lease, which a diligent master renews.
+                self.take(after_ms=5_000)
+                self.heard()
             else:
                 break
         assert self.world.core.state.held == {}
