@@ -94,6 +94,10 @@ def _try(sample: _Sample, folder: Path, what: str, result: Result) -> None:
     except (StoreError, InvariantViolation, Refused):
         result.count("detected")
         return
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        # It ends all the same, but as if the program were broken and not the file.
+        result.fail(f"{what}: not refused but broken over: {error!r}")
+        return
     if (state, answers) == sample.told:
         result.count("harmless")
         return
