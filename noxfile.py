@@ -64,9 +64,6 @@ TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-asyncio>=0.24", "hypot
 CHAOS_TOOLS = (*TEST_TOOLS, "apsw>=3.46")
 
 
-CHAOS_TOOLS = TEST_TOOLS
-
-
 def _wheel(package: str) -> pathlib.Path:
     found = sorted(DIST.glob(f"titan_{package}-*.whl"))
     if len(found) != 1:

@@ -1,6 +1,6 @@
 """`python -m tests.chaos [WHAT [ARGS]]`: the long campaigns, each leaving its file for the report.
 
-`crashes`, `scenarios`, `planted`, or `report` (which only writes the page anew); without a word, or
+`crashes`, `scenarios`, `storage`, `planted`, or `report` (which only writes the page anew); without a word, or
 with `--cycles` and `--seed` alone, all of them and the page.
 """
 
@@ -10,8 +10,14 @@ import argparse
 import sys
 
 from tests.chaos import crashes, planting, report, scenarios
+from tests.chaos.storage import __main__ as storage
 
-CAMPAIGNS = {"crashes": crashes.main, "scenarios": scenarios.main, "planted": planting.main}
+CAMPAIGNS = {
+    "crashes": crashes.main,
+    "scenarios": scenarios.main,
+    "storage": storage.main,
+    "planted": planting.main,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -29,6 +35,7 @@ def main(arguments: list[str]) -> int:
     codes = [
         run("crashes", ["--cycles", str(options.cycles), "--seed", str(options.seed)]),
         run("scenarios", ["--rounds", str(options.rounds)]),
+        run("storage", ["--seed", str(options.seed)]),
         run("planted", []),
     ]
     return max(codes)

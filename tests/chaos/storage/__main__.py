@@ -32,11 +32,12 @@ def main(arguments: list[str]) -> int:
     if options.power is None and options.points is None and options.flips is None:
         options.power, options.points, options.flips = POWER, "all", FLIPS
     results = []
-    for result in _campaigns(options):
-        result.command = f"python -m tests.chaos.storage {' '.join(arguments)}".strip()
+    for words, result in _campaigns(options):
+        result.command = f"nox -s chaos-full -- storage {words} --seed {options.seed}"
         results.append(result)
         print(f"{result.name}: lost {result.lost}, {result.counts}, {result.seconds} s", flush=True)
-        print(*result.failures, sep="\n", end="")
+        for line in result.failures:
+            print(line, flush=True)
         if options.report is not None:
             write(results, options.report)  # after each: a long run that is stopped has told much
     return 0 if all(result.is_good for result in results) else 1
@@ -44,13 +45,15 @@ def main(arguments: list[str]) -> int:
 
 def _campaigns(options: argparse.Namespace):
     if options.power:
-        yield power.campaign(options.seed, options.power, power.Habits())
-        yield _control(options.seed)
+        words = f"--power {options.power}"
+        yield words, power.campaign(options.seed, options.power, power.Habits())
+        yield words, _control(options.seed)
     if options.points:
         sample = None if options.points == "all" else int(options.points)
-        yield points.campaign(options.seed, sample=sample)
+        yield f"--points {options.points}", points.campaign(options.seed, sample=sample)
     if options.flips:
-        yield damage.campaign(options.seed, flips=options.flips, cuts=options.cuts)
+        words = f"--flips {options.flips} --cuts {options.cuts}"
+        yield words, damage.campaign(options.seed, flips=options.flips, cuts=options.cuts)
 
 
 def _control(seed: int) -> Result:

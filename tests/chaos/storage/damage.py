@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.chaos.storage.day import Day
 from tests.chaos.storage.results import Result
 from titan_master.core.state import InvariantViolation, digest
-from titan_master.store.base import StoreError
+from titan_master.store.base import JournalKeep, StoreError
 from titan_master.store.sqlite import SqliteStore, connect
 
 _TURNS = 60
@@ -29,15 +29,19 @@ _NAMES = ("t.sqlite", "t.sqlite-wal", "t.sqlite.mark")
 class _Sample:
     """Files of a master that was killed in the middle of its day, and what they tell."""
 
-    def __init__(self, root: Path, seed: int) -> None:
+    def __init__(self, root: Path, seed: int, keep: JournalKeep) -> None:
         self.folder = root / "sample"
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
         made = root / "made"
         made.mkdir()
-        store = SqliteStore(made / _NAMES[0], connect=connect)
-        day = Day(store, store.open(), random.Random(seed))
+        store = SqliteStore(made / _NAMES[0], keep, connect)
+        day = Day(store, store.open(), random.Random(seed), lambda _seq, _state: None)
         for turn in range(2 * _TURNS):
             day.turn()
+            if turn in {_TURNS, _TURNS * 3 // 2}:
+                # Once into the database, once left in the log.
+                store.checkpoint()
+                store.keep_up()
             if turn == _TURNS:
                 store.tidy()
         for name in _NAMES:
@@ -90,6 +94,10 @@ def _try(sample: _Sample, folder: Path, what: str, result: Result) -> None:
     except (StoreError, InvariantViolation, Refused):
         result.count("detected")
         return
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        # It ends all the same, but as if the program were broken and not the file.
+        result.fail(f"{what}: not refused but broken over: {error!r}")
+        return
     if (state, answers) == sample.told:
         result.count("harmless")
         return
@@ -123,18 +131,23 @@ def campaign(seed: int, *, flips: int, cuts: int) -> Result:
     """So many of each, each on a fresh copy."""
     result = Result(
         name="damage",
-        what=f"{flips} flipped bits and {cuts} cuts in database, log and mark: refused, or nothing of "
+        what=f"{flips} flipped bits and {cuts} cuts in journal, checkpoint, history and mark: refused, or nothing of "
         "what the master knows is another",
         seed=seed,
     )
     with tempfile.TemporaryDirectory(prefix="damage-") as root:
-        sample = _Sample(Path(root), seed)
+        # With the whole journal beside its checkpoint, and with what came after the checkpoint alone.
+        samples = (
+            _Sample(Path(root) / "whole", seed, JournalKeep()),
+            _Sample(Path(root) / "pruned", seed, JournalKeep(ms=0, bytes=0)),
+        )
         for serial in range(flips + cuts):
             dice = random.Random(f"{seed} {serial}")
+            sample = samples[serial % 2]
             folder = Path(root) / str(serial)
             shutil.copytree(sample.folder, folder)
             what = (flip if serial < flips else cut)(folder, dice)
             result.count("flips" if serial < flips else "cuts")
-            _try(sample, folder, what, result)
+            _try(sample, folder, f"{sample.folder.parent.name} journal: {what}", result)
             shutil.rmtree(folder)
     return result.done()

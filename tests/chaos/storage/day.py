@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 
 import msgspec
 
@@ -15,6 +16,7 @@ from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig
 from titan_master.core.effects import Tell
 from titan_master.core.inputs import Origin, ReportsArrived, RunSubmitted, WorkerArrived
+from titan_master.core.state import digest
 from titan_master.store.base import Recovered, Store
 from titan_proto.messages import AttemptReport, Join, StartAttempts
 from titan_proto.specs import JobSpec, Launch, LaunchKind, RunSpec
@@ -25,10 +27,20 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Day:
-    """One process's life of a master, over a store that has just been opened."""
+    """One process's life of a master, over a store that has just been opened.
 
-    def __init__(self, store: Store, found: Recovered, dice: random.Random) -> None:
+    `attempted` is told of each turn, before its commit: its last record, and the state's digest.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        found: Recovered,
+        dice: random.Random,
+        attempted: Callable[[int, str], None],
+    ) -> None:
         self._store = store
+        self._attempted = attempted
         self._term = found.term
         self._dice = dice
         self._now_ms = found.last_at_ms + 1
@@ -57,6 +69,8 @@ class Day:
         self._core.settle(self._now_ms)
         turn = self._core.drain()
         if turn.events:
+            # Before it is known to be durable: after a cut it may be there, but then whole.
+            self._attempted(self.seq + len(turn.events), digest(self._core.state))
             self.seq = self._store.commit(turn.events, self._term)
         for effect in turn.effects:
             if isinstance(effect, Tell) and isinstance(effect.message, StartAttempts):

@@ -255,6 +255,10 @@ class Connection:
         with contextlib.suppress(apsw.Error):
             self._connection.close(force=True)
 
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
 
 class _Rows:
     """The rows of a statement that is over."""
@@ -276,9 +280,8 @@ def _told(call):
     """What a call gives; its failure in the words of sqlite3."""
     try:
         return call()
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise sqlite3.DatabaseError(str(error)) from error
     except apsw.Error as error:
-        told = sqlite3.OperationalError(str(error))
+        is_damage = isinstance(error, apsw.CorruptError | apsw.NotADBError)
+        told = (sqlite3.DatabaseError if is_damage else sqlite3.OperationalError)(str(error))
         told.sqlite_errorcode = getattr(error, "result", sqlite3.SQLITE_IOERR)
         raise told from error

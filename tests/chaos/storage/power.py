@@ -17,7 +17,8 @@ from tests.chaos.storage.day import Day
 from tests.chaos.storage.disk import Connection, Disk
 from tests.chaos.storage.results import Result
 from titan_master.core.check import check
-from titan_master.store.base import JournalDamaged, Recovered, StoreError
+from titan_master.core.state import State, digest
+from titan_master.store.base import JournalDamaged, JournalKeep, Recovered, StoreError
 from titan_master.store.sqlite import SqliteStore, connect
 
 CUTS = 4
@@ -49,17 +50,21 @@ class _History:
         self._path = folder / "t.sqlite"
         self._mark = folder / "t.sqlite.mark"
         self._habits = habits
+        # Half of them let go of each record as soon as a checkpoint stands for it.
+        self._keep = JournalKeep(ms=0, bytes=0) if seed % 2 else JournalKeep()
         self._disk = Disk(folder, f"disk-{folder.name}")
         self._disk.dice = self._dice
-        self._acknowledged = (0, b"")
-        """The last record that was, and its chain."""
+        self._acknowledged = 0
+        """The last record that was."""
+        self._states: dict[int, set[str]] = {0: {digest(State())}}
+        """What the state was, or was to be, at the end of each turn."""
         self._marks = [b""]
 
     def live(self) -> None:
         try:
             for _ in range(CUTS):
                 self._one_life()
-            self._look(SqliteStore(self._path, connect=connect))
+            self._look(SqliteStore(self._path, self._keep, connect))
         finally:
             self._disk.close()
 
@@ -69,7 +74,7 @@ class _History:
         if dice.random() < _SYNC_FAILS:
             disk.failing_syncs = dice.randrange(1, 20)
         while not disk.is_off:
-            store = SqliteStore(self._path, connect=self._connect)
+            store = SqliteStore(self._path, self._keep, self._connect)
             try:
                 try:
                     self._work(store)
@@ -90,26 +95,34 @@ class _History:
 
     def _work(self, store: SqliteStore) -> None:
         found = store.open()
-        self._compare(store, found)
+        self._compare(found)
         try:
-            day = Day(store, found, self._dice)
+            day = Day(store, found, self._dice, self._attempt)
             while True:
                 day.turn()
                 self._note(store)
                 self._result.count("commits")
-                if self._dice.random() < 0.1:
+                chance = self._dice.random()
+                if chance < 0.1:
                     store.tidy()
-                elif self._dice.random() < 0.03:
+                elif chance < 0.2:
+                    store.checkpoint()
+                elif chance < 0.3:
+                    store.keep_up()
+                elif chance < 0.33:
                     store.close()
                     return
         finally:
             # What was found counts, too: a client that asks is told of it.
             self._note(store)
 
+    def _attempt(self, seq: int, state: str) -> None:
+        self._states.setdefault(seq, set()).add(state)
+
     def _note(self, store: SqliteStore) -> None:
         """What the store says is durable is acknowledged from now on."""
-        if store._seq > self._acknowledged[0]:
-            self._acknowledged = (store._seq, store._chain)
+        if store._seq > self._acknowledged:
+            self._acknowledged = store._seq
             if self._mark.exists():
                 self._marks.append(self._mark.read_bytes())
 
@@ -136,19 +149,19 @@ class _History:
             found = store.open()
         except StoreError as error:
             raise _Lost(f"after the last cut: {error}") from error
-        self._compare(store, found)
+        self._compare(found)
         store.close()
 
-    def _compare(self, store: SqliteStore, found: Recovered) -> None:
-        seq, chain = self._acknowledged
+    def _compare(self, found: Recovered) -> None:
         check(found.state)
-        if found.last_seq < seq:
-            raise _Lost(f"record {seq} was acknowledged, {found.last_seq} is the last one there")
-        if seq:
-            connection = store._open_connection()
-            row = connection.execute("SELECT chain FROM journal WHERE seq = ?", (seq,)).fetchone()
-            if row is None or bytes(row[0]) != chain:
-                raise _Lost(f"record {seq} is not the one that was acknowledged")
+        if found.last_seq < self._acknowledged:
+            raise _Lost(
+                f"record {self._acknowledged} was acknowledged, {found.last_seq} is the last one there"
+            )
+        if digest(found.state) not in self._states.get(found.last_seq, ()):
+            raise _Lost(f"at record {found.last_seq} the state is none that ever was")
+        if found.note:
+            raise _Lost(f"taken for damage: {found.note}")
         self._result.count("recoveries")
 
 

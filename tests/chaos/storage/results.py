@@ -62,4 +62,5 @@ class Result:
 def write(results: list[Result], target: Path) -> None:
     """All of them into one file, as a list."""
     lines = [dataclasses.asdict(result) for result in results]
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ pytest.importorskip("apsw", reason="the model of a disk is a VFS of apsw")
 
 from tests.chaos.storage import power
 
-SEEDS = 150
+SEEDS = 500
 
 
 def test_no_power_cut_takes_what_was_acknowledged():

@@ -324,3 +324,23 @@ def test_a_fold_goes_on_from_a_checkpoint_as_from_the_start():
         apply(other, event)
         assert digest(one) == digest(other)
     check(one)
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        ("kind", None),
+        ("id", 7),
+        ("seq", None),
+        ("seq", "1"),
+        ("seq", -1),
+        ("body", "x"),
+        ("seal", 1),
+    ],
+)
+def test_a_row_whose_column_has_become_something_else_is_damage(column, other):
+    """A flipped bit in the head of a row makes a number a text, or nothing at all."""
+    row = checkpoint.row("run", "r", 7, b"body")
+    checkpoint.check_seal(row)
+    with pytest.raises(CheckpointDamaged):
+        checkpoint.check_seal(row._replace(**{column: other}))

@@ -22,8 +22,9 @@ from titan_master.core.check import check
 from titan_master.core.events import MasterStarted, WorkerJoined
 from titan_master.core.state import digest
 from titan_master.store import codec
-from titan_master.store.base import JournalTooNew
+from titan_master.store.base import JournalDamaged, JournalTooNew
 from titan_master.store.sqlite import SqliteStore
+from titan_master.store.sqlite_reading import read_formats
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FORMATS = sorted(int(path.stem.partition("-")[2]) for path in GOLDEN.glob("journal-*.sqlite"))
@@ -206,3 +207,13 @@ class _Encoder:
 
 def _row(record):
     return record.seq, record.term, record.crc, record.chain, record.body
+
+
+@pytest.mark.parametrize("row", [(1, None, 5), (1, "1", 5), (1, 1, None)])
+def test_an_entry_of_the_formats_that_is_no_number_any_more_is_damage(row):
+    """A flipped bit in the head of its row is enough for that."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE journal_format (seq, format, crc)")  # not STRICT, as damage is
+    connection.execute("INSERT INTO journal_format VALUES (?, ?, ?)", row)
+    with contextlib.closing(connection), pytest.raises(JournalDamaged, match="checksum"):
+        read_formats(connection)

@@ -192,6 +192,30 @@ def test_a_checkpoint_that_finds_the_disk_full_is_put_off(path):
     store.close()
 
 
+def test_old_records_stay_where_the_disk_is_too_full_to_let_them_go(path):
+    """That takes room first, for what history keeps of them; commits may still fit."""
+    world = stories.a_day()
+    store = SqliteStore(path, NOTHING)
+    term = store.open().term
+    store.commit(stories.events(world), term)
+    store.checkpoint()
+    connection = store._open_connection()
+    connection.execute(
+        "CREATE TRIGGER fills BEFORE DELETE ON journal "
+        "BEGIN INSERT OR REPLACE INTO history_spec VALUES (-1, 0, zeroblob(10000000)); END"
+    )
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 20}").fetchall()
+    store.keep_up()
+    assert value(path, "SELECT min(seq) FROM journal") == 1
+    store.commit(filler(2), term)
+    connection.execute("DROP TRIGGER fills")
+    connection.execute("PRAGMA max_page_count = 1000000").fetchall()
+    store.keep_up()
+    assert value(path, "SELECT min(seq) FROM journal") > 1
+    store.close()
+
+
 # -- damage -------------------------------------------------------------------------------------------
 
 

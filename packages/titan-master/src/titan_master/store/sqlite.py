@@ -331,6 +331,11 @@ class SqliteStore:
                 if not self._pruning.prune(connection, self._kept_seq, self._shadow.at_ms):
                     return
         except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                # Even letting go takes room first; what has to end needs what is left.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                return
             self._is_broken = True
             raise StoreError(f"old records could not be let go: {error}") from error
 
@@ -350,8 +355,10 @@ class SqliteStore:
         try:
             # Not waited for: a backup may be reading, and commits would stand behind it.
             connection.execute("PRAGMA busy_timeout = 0").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}").fetchall()
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}").fetchall()
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
                 self._is_broken = True

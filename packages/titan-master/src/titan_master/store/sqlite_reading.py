@@ -217,7 +217,8 @@ def read_formats(connection: sqlite3.Connection) -> codec.Formats:
     """Which records have which format. Raises JournalDamaged."""
     since = {}
     for seq, written, crc in connection.execute("SELECT seq, format, crc FROM journal_format"):
-        if codec.format_crc(seq, written) != crc:
+        # A flipped bit in the head of a row may leave no number at all.
+        if type(written) is not int or codec.format_crc(seq, written) != crc:
             raise JournalDamaged("the table of its formats fails its checksum", 0)
         since[seq] = written
     if 1 not in since:
