@@ -37,6 +37,7 @@ class Fault(Enum):
     WORKER_LEAVES = "worker shut down in good order"
     WORKER_PAUSE_SHORT = "worker paused below the lease"
     WORKER_PAUSE_LONG = "worker paused beyond the lease"
+    WORKER_PAUSE_GUARDING = "worker paused beyond the lease, its exclusive job not"
     MASTER_CRASH_BEFORE_COMMIT = "master crash before commit"
     MASTER_CRASH_LOST_TAIL = "master crash in the commit, unsynced tail lost"
     MASTER_CRASH_KEPT_TAIL = "master crash in the commit, tail kept, nothing released"

@@ -24,6 +24,8 @@ from tests.sim.world import Clock, Life, Violation, World
 FIRST_MS = 400
 LAST_MS = 28_000
 LEASE_MS = 30_000
+GUARDED_FOR_MS = 35_000
+"""More than the lease and what the master waits beyond it."""
 AGAIN_MS = 250
 
 MASTER_POINTS = {
@@ -291,6 +293,22 @@ class Faults:
             machine.processes.freeze(for_ms)
         return self._struck(kind, machine.name)
 
+    def _pause_guarding(self, kind: Fault) -> bool:
+        """The worst moment: a job that would outlive the lease, if its guard let it."""
+        machines = [
+            m
+            for m in self._machines
+            if m.process is not None
+            and not m.process.life.paused
+            and m.processes.is_guarding_for(GUARDED_FOR_MS)
+        ]
+        if not machines:
+            return False
+        machine = self._world.random.choice(machines)
+        assert machine.life is not None
+        self._pause(machine.life, long=True)
+        return self._struck(kind, machine.name)
+
     def _pause(self, life: Life, *, long: bool) -> int:
         low, high = (LEASE_MS + 1_000, LEASE_MS + 15_000) if long else (100, LEASE_MS - 5_000)
         for_ms = self._world.between(low, high)
@@ -376,6 +394,7 @@ class Faults:
         Fault.WORKER_LEAVES: _shut_down,
         Fault.WORKER_PAUSE_SHORT: _pause_worker,
         Fault.WORKER_PAUSE_LONG: _pause_worker,
+        Fault.WORKER_PAUSE_GUARDING: _pause_guarding,
         Fault.MASTER_CRASH_BEFORE_COMMIT: _arm_master,
         Fault.MASTER_CRASH_LOST_TAIL: _arm_master,
         Fault.MASTER_CRASH_KEPT_TAIL: _arm_master,

@@ -158,6 +158,15 @@ class Processes:
         process.ends_at_ms = self._world.now_ms + lasts_ms
         process.end = self._world.after(lasts_ms, lambda: self._end(process, self._own_outcome()))
 
+    def is_guarding_for(self, longer_than_ms: int) -> bool:
+        """Whether an exclusive process is here that would live so much longer."""
+        return any(
+            process.guard is not None
+            and not process.lease_ended
+            and (process.end is None or process.ends_at_ms - self._world.now_ms > longer_than_ms)
+            for process in self.live.values()
+        )
+
     def _set_alarms(self, process: Process) -> None:
         """What the guard does at its times, or as soon as its machine is awake again."""
         for alarm in process.alarms:

@@ -241,8 +241,8 @@ class Engine:
         if ref in self._signalled:
             self._signalled.discard(ref)
             self._hunt_now.set()
+        self._starting.pop(ref, None)  # still there where it never became what it was to be
         if how.problem:
-            del self._starting[ref]
             self.post(SpawnFailed(ref=ref, message=how.problem))
             return
         self.post(

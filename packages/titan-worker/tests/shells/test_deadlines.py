@@ -191,6 +191,22 @@ async def test_an_exclusive_job_that_cannot_be_executed_says_why(nest, peer):
     assert (await peer.end_of("next")).exit_code == 0
 
 
+async def test_one_whose_lease_is_over_before_its_guard_runs_is_lost_and_never_executed(nest, peer):
+    """As where the worker decides in time, and stands still before it does what it decided."""
+    await nest.start()
+    engine = nest.worker._engine
+    steady_at_s, engine._steady_at_s = engine._steady_at_s, lambda at_ms: 0.0
+    peer.order("late", shell='touch "$TITAN_SHARED/executed"', exclusive=True)
+
+    end = await peer.end_of("late")
+
+    assert (end.reason, end.message) == (ExitReason.LOST, LEASE_ENDED)
+    assert engine._starting == {}
+    engine._steady_at_s = steady_at_s
+    peer.order("look", shell='ls -A "$TITAN_SHARED"; echo end')
+    assert await peer.log_of("look", b"end\n") == b"end\n"
+
+
 async def test_heartbeats_that_are_heard_keep_an_exclusive_job_alive(nest, peer, hold):
     peer.heartbeat_ms, peer.answers_beats = 100, True
     await nest.start()
