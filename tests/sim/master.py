@@ -215,7 +215,7 @@ class MasterProcess:
             cluster_id=CLUSTER_ID,
             cluster_name="sim",
         )
-        self._was_full = False
+        self._is_full_all_turn = False
         self.driver.finish()
         self.look_at_disk()
         machine.network.listening = self.life
@@ -243,12 +243,13 @@ class MasterProcess:
         turn = self.core.drain()
         check(self.core.state)
         present = digest(self.core.state)
-        is_full = self.core.is_storage_full
-        if is_full and self._was_full:
-            begun = [e for e in turn.events if isinstance(e, (RunAccepted, AttemptPlaced))]
+        if self.core.is_storage_full:
+            # Runs are accepted as they come in, attempts are placed once everything is in.
+            kinds = (RunAccepted, AttemptPlaced) if self._is_full_all_turn else AttemptPlaced
+            begun = [event for event in turn.events if isinstance(event, kinds)]
             if begun:
                 raise Violation(f"on a full disk this begins: {begun[0]}")
-        self._was_full = is_full
+        self._is_full_all_turn = self.core.is_storage_full
         if turn.events:
             for event in turn.events:
                 apply(self.shadow, codec.decode(codec.encode(event)))
@@ -280,6 +281,9 @@ class MasterProcess:
 
     def is_refused(self, item: Any) -> bool:
         """What broke the core once is answered without it."""
+        if isinstance(item, StorageChanged) and item.room_bytes > 0:
+            # Room for a moment: another look in the same turn may find it gone again.
+            self._is_full_all_turn = False
         if not self._engine.refuses(item):
             return False
         self._flush()
