@@ -169,32 +169,6 @@ class Master:
         return "".join(BASE32[(number >> shift) & 31] for shift in range(75, -5, -5))
 
 
-class DiskWatch:
-    """A core whose disk is watched: it may find room and lose it again between two inputs."""
-
-    def __init__(self, core: BrittleCore) -> None:
-        self._core = core
-        self._had_room = True
-
-    def handle(self, item: Any, now_ms: int) -> None:
-        """As the core does."""
-        self._core.handle(item, now_ms)
-        self._had_room = self._had_room or not self._core.is_storage_full
-
-    def settle(self, now_ms: int) -> None:
-        """As the core does."""
-        self._core.settle(now_ms)
-
-    def next_deadline_ms(self) -> int | None:
-        """As the core does."""
-        return self._core.next_deadline_ms()
-
-    def was_full_throughout(self) -> bool:
-        """Whether the core has known of no room since this was asked last."""
-        had_room, self._had_room = self._had_room, not self._core.is_storage_full
-        return not had_room
-
-
 class MasterProcess:
     """One start of the master, until it dies."""
 
@@ -223,8 +197,7 @@ class MasterProcess:
         if digest(self.shadow) != digest(found.state):
             raise Violation("a checkpoint and what follows come to something else than the journal")
         self.shadow.observer = self._coverage.transition
-        self._disk = DiskWatch(self.core)
-        self.driver = Driver(self.world, self, self._disk, commit_ms=machine.commit_ms)
+        self.driver = Driver(self.world, self, self.core, commit_ms=machine.commit_ms)
         self.driver.on_crash = self._crashed_at
         self._engine = StandIn(
             poison=self.shadow.poison,
@@ -242,6 +215,7 @@ class MasterProcess:
             cluster_id=CLUSTER_ID,
             cluster_name="sim",
         )
+        self._is_full_all_turn = False
         self.driver.finish()
         self.look_at_disk()
         machine.network.listening = self.life
@@ -269,10 +243,13 @@ class MasterProcess:
         turn = self.core.drain()
         check(self.core.state)
         present = digest(self.core.state)
-        if self._disk.was_full_throughout():
-            begun = [e for e in turn.events if isinstance(e, (RunAccepted, AttemptPlaced))]
+        if self.core.is_storage_full:
+            # Runs are accepted as they come in, attempts are placed once everything is in.
+            kinds = (RunAccepted, AttemptPlaced) if self._is_full_all_turn else AttemptPlaced
+            begun = [event for event in turn.events if isinstance(event, kinds)]
             if begun:
                 raise Violation(f"on a full disk this begins: {begun[0]}")
+        self._is_full_all_turn = self.core.is_storage_full
         if turn.events:
             for event in turn.events:
                 apply(self.shadow, codec.decode(codec.encode(event)))
@@ -304,6 +281,9 @@ class MasterProcess:
 
     def is_refused(self, item: Any) -> bool:
         """What broke the core once is answered without it."""
+        if isinstance(item, StorageChanged) and item.room_bytes > 0:
+            # Room for a moment: another look in the same turn may find it gone again.
+            self._is_full_all_turn = False
         if not self._engine.refuses(item):
             return False
         self._flush()

@@ -17,6 +17,7 @@ from tests.sim.simulation import Failure, simulate
 from titan_master.core import admission, core, graph, lifecycle, placement, workers
 from titan_master.core.inputs import WorkerHeard
 from titan_master.core.presence import Roster
+from titan_master.core.storage import Storage
 from titan_master.engine import Engine
 from titan_master.store import codec
 from titan_master.store.memory import MemoryStore
@@ -302,6 +303,23 @@ def forget_the_timeouts(patch):
     patch.setattr(Attempts, "stop_overdue", lambda self, now_ms: self._timeouts.clear())
 
 
+def accept_on_a_full_disk(patch):
+    """There is always room for another run."""
+    patch.setattr(Storage, "has_room", lambda self, wanted_bytes: True)
+
+
+def place_on_a_full_disk(patch):
+    """Placement does not ask whether anything may begin."""
+    place = placement.place
+
+    def eager(draft):
+        look, draft.storage._look = draft.storage._look, None
+        place(draft)
+        draft.storage._look = look
+
+    patch.setattr(placement, "place", eager)
+
+
 MUTANTS = [
     drop_the_number_fence,
     drop_the_boot_fence,
@@ -332,6 +350,8 @@ MUTANTS = [
     trust_a_lease_for_too_long,
     count_the_lease_from_the_acknowledgement,
     forget_the_timeouts,
+    accept_on_a_full_disk,
+    place_on_a_full_disk,
 ]
 
 
