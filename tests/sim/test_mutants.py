@@ -9,18 +9,29 @@ from __future__ import annotations
 import logging
 
 import pytest
+from msgspec.structs import replace
 
 from tests.sim.disk import Ledger, encode
 from tests.sim.driver import Driver
 from tests.sim.master import MasterProcess
 from tests.sim.simulation import Failure, simulate
-from titan_master.core import admission, core, graph, lifecycle, placement, workers
+from titan_master.core import (
+    admission,
+    core,
+    gates,
+    graph,
+    lifecycle,
+    placement,
+    timers,
+    workers,
+)
 from titan_master.core.inputs import WorkerHeard
 from titan_master.core.presence import Roster
 from titan_master.core.storage import Storage
 from titan_master.engine import Engine
 from titan_master.store import codec
 from titan_master.store.memory import MemoryStore
+from titan_proto.specs import GateExpiry
 from titan_proto.states import ExitReason, JobState, WorkerState
 from titan_worker.core import core as worker_core
 from titan_worker.core.attempts import Attempts
@@ -320,6 +331,46 @@ def place_on_a_full_disk(patch):
     patch.setattr(placement, "place", eager)
 
 
+def let_gates_pass(patch):
+    """A gate that opens is as good as approved."""
+    begin = lifecycle.begin
+
+    def hasty(draft, run, jobs):
+        begin(draft, run, jobs)
+        for job in jobs:
+            if job.state is JobState.WAITING:
+                lifecycle.settle_job(
+                    draft, run, job, JobState.SUCCEEDED, ExitReason.APPROVED, "by nobody"
+                )
+
+    patch.setattr(lifecycle, "begin", hasty)
+
+
+def approve_what_nobody_decided(patch):
+    """Time approves, whatever on_timeout says."""
+    approved = gates._BY_TIME[GateExpiry.APPROVE]
+    for expiry in (GateExpiry.REJECT, GateExpiry.FAIL):
+        patch.setitem(gates._BY_TIME, expiry, approved)
+
+
+def take_rejections_for_approvals(patch):
+    """Whoever answers lets it pass."""
+    decide = gates.decide
+
+    def deaf(draft, origin, request, who, found):
+        decide(draft, origin, replace(request, approve=True), who, found)
+
+    patch.setattr(gates, "decide", deaf)
+
+
+def forget_the_time_of_gates(patch):
+    """After a restart nobody looks at the gates that were open."""
+    due_ms = timers._due_ms
+    patch.setattr(
+        timers, "_due_ms", lambda job: 0 if job.state is JobState.WAITING else due_ms(job)
+    )
+
+
 MUTANTS = [
     drop_the_number_fence,
     drop_the_boot_fence,
@@ -352,6 +403,10 @@ MUTANTS = [
     forget_the_timeouts,
     accept_on_a_full_disk,
     place_on_a_full_disk,
+    let_gates_pass,
+    approve_what_nobody_decided,
+    take_rejections_for_approvals,
+    forget_the_time_of_gates,
 ]
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from core_world import START_MS, World, job, run
 
-from titan_master.core.timers import JobsDue, Timers, WorkerDue, still_due
+from titan_master.core.timers import (
+    FORGOTTEN_KEPT,
+    JobsDue,
+    OvertimeDue,
+    Timers,
+    WorkerDue,
+    still_due,
+)
 from titan_proto.messages import CancelRun
 
 
@@ -63,3 +70,31 @@ def test_a_run_that_has_ended_leaves_nothing_delayed_behind():
     assert timers._delayed == {}
     assert w.advance(100).events == ()
     assert timers.next_ms() is None
+
+
+def test_deadlines_of_ended_runs_do_not_pile_up():
+    """A gate that was decided in a second has a deadline two days away."""
+    timers = Timers()
+    timers.watch_worker("w", 50)
+    timers.delay_jobs("stays", ("j",), (10**9,))
+    timers.watch_job("stays", "j", 10**9)
+    for number in range(20 * FORGOTTEN_KEPT):
+        run_id = f"r{number}"
+        timers.delay_jobs(run_id, ("gate",), (10**8 + number,))
+        timers.watch_job(run_id, "job", 10**8 + number)
+        timers.forget_run(run_id)
+    assert len(timers._heap) <= 2 * FORGOTTEN_KEPT + 4
+    assert timers.pop_due(100) == WorkerDue("w")
+    found = [timers.pop_due(10**9), timers.pop_due(10**9)]
+    assert found == [JobsDue("stays", ("j",)), OvertimeDue("stays", "j")]
+    assert timers.pop_due(10**12) is None
+
+
+def test_a_run_that_is_forgotten_is_not_looked_at():
+    timers = Timers()
+    timers.delay_jobs("r", ("a", "b"), (10, 20))
+    timers.watch_job("r", "a", 15)
+    timers.watch_job("s", "a", 16)
+    timers.forget_run("r")
+    assert timers.pop_due(100) == OvertimeDue("s", "a")
+    assert timers.pop_due(100) is None

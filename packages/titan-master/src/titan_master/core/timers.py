@@ -16,6 +16,12 @@ DELAYED: Final = (JobState.SCHEDULED, JobState.BACKOFF)
 """The states of a job that waits for nothing but a moment."""
 
 
+FORGOTTEN_KEPT: Final = 1_000
+"""So many deadlines of runs that have ended may lie about: a gate's is days away, a delay's a year."""
+
+_Entry = tuple[int, int, tuple[str, str, str]]
+
+
 class JobsDue(NamedTuple):
     """Jobs of one run, delayed, backing off or open gates, whose time has come, unless they ended."""
 
@@ -42,11 +48,15 @@ class Timers:
     def __init__(self) -> None:
         # (when, in which order set, ("run", "job" or "worker", id, job)): the number keeps equal
         # deadlines in their order, and the heap from comparing further.
-        self._heap: list[tuple[int, int, tuple[str, str, str]]] = []
+        self._heap: list[_Entry] = []
         self._pushed = 0
         self._workers: dict[str, int] = {}
         self._delayed: dict[str, dict[int, list[str]]] = {}
         """Delayed jobs: run → moment → job ids. Beside the heap, so that a run can be forgotten."""
+        self._watched: dict[str, int] = {}
+        """Entries for the time of whole jobs, by run."""
+        self._forgotten = 0
+        """Entries of the heap that belong to forgotten runs."""
 
     def next_ms(self) -> int | None:
         """The earliest deadline."""
@@ -76,10 +86,21 @@ class Timers:
 
     def forget_run(self, run_id: str) -> None:
         """It has ended: what it had delayed may be a year away, and is of no interest any more."""
-        self._delayed.pop(run_id, None)
+        self._forgotten += len(self._delayed.pop(run_id, ())) + self._watched.pop(run_id, 0)
+        if self._forgotten > FORGOTTEN_KEPT and self._forgotten * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if self._is_wanted(entry)]
+            heapq.heapify(self._heap)
+            self._forgotten = 0
+
+    def _is_wanted(self, entry: _Entry) -> bool:
+        at_ms, _, (kind, name, _) = entry
+        if kind == "run":
+            return at_ms in self._delayed.get(name, ())
+        return name in self._watched if kind == "job" else self._workers.get(name) == at_ms
 
     def watch_job(self, run_id: str, job_id: str, at_ms: int) -> None:
         """Look at `at_ms` whether the job has ended: its time as a whole is over then."""
+        self._watched[run_id] = self._watched.get(run_id, 0) + 1
         self._push(at_ms, ("job", run_id, job_id))
 
     def watch_worker(self, worker_id: str, at_ms: int) -> None:
@@ -94,7 +115,9 @@ class Timers:
         while self._heap and self._heap[0][0] <= now_ms:
             at_ms, _, (kind, name, job_id) = heapq.heappop(self._heap)
             if kind == "job":
-                return OvertimeDue(name, job_id)
+                if self._unwatch(name):
+                    return OvertimeDue(name, job_id)
+                continue
             if kind == "run":
                 job_ids = self._take(name, at_ms)
                 if job_ids:
@@ -104,9 +127,20 @@ class Timers:
                 return WorkerDue(name)
         return None
 
+    def _unwatch(self, run_id: str) -> bool:
+        """One entry of this run has come up; False if the run is forgotten."""
+        left = self._watched.pop(run_id, 0)
+        if left > 1:
+            self._watched[run_id] = left - 1
+        if not left:
+            self._forgotten = max(0, self._forgotten - 1)
+        return left > 0
+
     def _take(self, run_id: str, moment: int) -> list[str]:
         moments = self._delayed.get(run_id, {})
         job_ids = moments.pop(moment, [])
+        if not job_ids:
+            self._forgotten = max(0, self._forgotten - 1)
         if not moments:
             self._delayed.pop(run_id, None)
         return job_ids
