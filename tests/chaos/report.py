@@ -26,6 +26,8 @@ meet it are never quite the same. What is promised, and what is not, is
 [explanation/guarantees.md](explanation/guarantees.md).
 """
 
+_LINE_CHARS = 300
+
 ORDER = ("sim", "crashes", "scenarios", "storage", "planted")
 """Of the campaigns on the page; others follow by name."""
 
@@ -125,8 +127,14 @@ def _section(result: Result) -> str:
     lines += ["| | |", "|---|---|"]
     lines += [f"| {what} | {value} |" for what, value in result.figures.items()]
     if result.found:
-        lines += ["", "Found:", "", *(f"* {line}" for line in result.found)]
+        lines += ["", "Found:", "", *(f"* {_one_line(line)}" for line in result.found)]
     return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    """A failure may quote whole events: its beginning says which, the JSON has the rest."""
+    line = " ".join(text.split()).replace("`", "'")
+    return line if len(line) <= _LINE_CHARS else f"{line[:_LINE_CHARS]} …"
 
 
 def _sentence(text: str) -> str:

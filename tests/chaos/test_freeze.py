@@ -114,7 +114,7 @@ def test_a_frozen_master_loses_no_worker(make_cluster: Callable[..., Cluster], m
     master = cluster.master
     assert master is not None
     with cluster.client() as client:
-        jobs = [TitanJob(id=f"j{n}", run=job_line(marks, 0.2 + n / 6)) for n in range(24)]
+        jobs = [TitanJob(id=f"j{n}", run=job_line(marks, 0.2 + n / 6)) for n in range(12)]
         run = client.submit("patience", jobs)
         wait_until(lambda: "begin" in marks.read_text(), within_s=20, what="jobs run")
         for _ in range(2):

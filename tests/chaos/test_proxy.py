@@ -11,7 +11,7 @@ import pytest
 from tests.chaos import journal
 from tests.chaos.audit import faults_of
 from tests.chaos.load import Promise, job_line
-from tests.chaos.proxy import Proxy, Way, Weather
+from tests.chaos.proxy import CALM, Proxy, Way, Weather
 from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Cluster
 from titan_proto.errors import LinkError
@@ -76,6 +76,9 @@ def test_a_hundred_jobs_come_out_right(
             client.stats()  # the first dial is never repeated, and may have been cut
             run = client.submit("weather", jobs)
             assert run.wait(timeout=100) == "SUCCEEDED", cluster.logs()
+        proxy.weather(CALM)
+        for worker in cluster.workers.values():
+            assert worker.stop() == 0  # while there is a wire: its last words are waited for
         if weather.cut or weather.tear:
             assert proxy.broken > 3
         promise = Promise("weather", run.id, parents, None)
