@@ -39,7 +39,7 @@ from titan_worker.core.effects import LeaseEnd
 from titan_worker.core.lease import Lease
 from titan_worker.core.reconcile import Standing, standing
 
-SEEDS_MAX = 250
+SEEDS_MAX = 450
 
 
 def drop_the_number_fence(patch):

@@ -73,7 +73,8 @@ def test_every_format_has_a_golden_journal():
 def test_a_golden_journal_comes_to_what_it_came_to(golden, rewrite):
     """In words, and by its digest."""
     number, data = golden
-    state = SqliteStore(data / "titan.sqlite").open().state
+    with contextlib.closing(SqliteStore(data / "titan.sqlite")) as store:
+        state = store.open().state
     check(state)
     words = GOLDEN / f"journal-{number}.txt"
     if rewrite and not words.exists():

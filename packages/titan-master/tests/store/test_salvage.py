@@ -131,7 +131,8 @@ def test_a_journal_cut_short_is_accepted_at_its_end(path, tmp_path):
         connection.commit()
     loss = accept_loss(path, len(events) - 2, tmp_path / "aside")
     assert loss.lost_records == 2
-    state = SqliteStore(path).open().state
+    with contextlib.closing(SqliteStore(path)) as store:
+        state = store.open().state
     assert digest(state) == digest(fold(events[:-2]))
 
 

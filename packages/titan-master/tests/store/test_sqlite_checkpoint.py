@@ -168,6 +168,7 @@ def test_an_older_master_takes_no_checkpoint(path):
     with pytest.raises(TermLost):
         old.checkpoint()
     new.close()
+    old.close()
 
 
 def test_a_checkpoint_that_finds_the_disk_full_is_put_off(path):
@@ -265,7 +266,8 @@ def test_a_damaged_checkpoint_is_never_believed(path, pruned, statement):
 def test_old_records_that_are_missing_are_said_and_no_loss(path, pruned):
     """No start needs them; where the journal begins is noted anew, so that it goes on shrinking."""
     spoil(path, "DELETE FROM checkpoint WHERE kind = 'base'")
-    found = SqliteStore(path).open()
+    with contextlib.closing(SqliteStore(path)) as raised:
+        found = raised.open()
     assert digest(found.state) == pruned
     assert "no start needs them" in found.note
     store = SqliteStore(path, NOTHING)
@@ -379,8 +381,9 @@ def test_ten_thousand_live_jobs_are_back_in_two_seconds(path, capsys):
     store.checkpoint()
     store.close()
     started = time.perf_counter()
-    state = SqliteStore(path).open().state
-    took_s = time.perf_counter() - started
+    with contextlib.closing(SqliteStore(path)) as again:
+        state = again.open().state
+        took_s = time.perf_counter() - started
     assert digest(state) == digest(world.state)
     with capsys.disabled():
         print(f" [10,000 live jobs recovered in {took_s:.2f} s] ", end="")

@@ -361,8 +361,11 @@ class Engine:
         while True:
             # No deadline: as long as nothing ends nothing is left.
             await self._has_left.wait()
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with what is
+            # waited for, and then this would never end.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hunt_now.wait(), HUNT_EVERY_S)
+                async with asyncio.timeout(HUNT_EVERY_S):
+                    await self._hunt_now.wait()
             refs, self._leavers = self._leavers, set()
             self._has_left.clear()
             self._hunt_now.clear()
@@ -377,7 +380,8 @@ class Engine:
         if self._leave is None:
             return
         try:
-            await asyncio.wait_for(own.shipping.wait_shipped(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await own.shipping.wait_shipped()
         except TimeoutError:
             _LOG.warning("logs_left why=the master did not take them in time")
         own.link.send(self._leave)

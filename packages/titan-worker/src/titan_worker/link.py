@@ -172,7 +172,8 @@ class MasterLink:
         if self._link is not None:
             self._link.close(ErrorCode.SHUTTING_DOWN, "the worker ends")
             try:
-                await asyncio.wait_for(self._gone.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._gone.wait()
             except TimeoutError:
                 _LOG.warning("link_still_writing master=%s", self._address)
 
@@ -261,7 +262,8 @@ class MasterLink:
 
     async def _is_listening(self) -> bool:
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(*self._address), _DIAL_S)
+            async with asyncio.timeout(_DIAL_S):
+                _, writer = await asyncio.open_connection(*self._address)
         except (OSError, TimeoutError):
             return False
         writer.close()

@@ -55,7 +55,8 @@ async def _answers(port: int) -> bool:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
             connecting = asyncio.get_running_loop().sock_connect(sock, (_LOOPBACK, port))
-            await asyncio.wait_for(connecting, _CONNECT_S)
+            async with asyncio.timeout(_CONNECT_S):
+                await connecting
             # A port of the ephemeral range that nobody listens on may connect to itself.
             return bool(sock.getsockname() != sock.getpeername())
     except (OSError, TimeoutError):  # also: gone again at once, or no descriptor is left

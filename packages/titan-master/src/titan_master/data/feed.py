@@ -165,8 +165,9 @@ class LogFeed:
         if outlet.has_bulk_room(wanted_bytes):
             return True
         try:
-            await asyncio.wait_for(outlet.bulk_room(wanted_bytes), self._patience.slow_reader_s)
-        except asyncio.TimeoutError:
+            async with asyncio.timeout(self._patience.slow_reader_s):
+                await outlet.bulk_room(wanted_bytes)
+        except TimeoutError:
             return False
         return True
 
@@ -175,8 +176,10 @@ class LogFeed:
         # While the attempt runs its end is what is waited for, however long that takes.
         deadline = self._patience.missing_bytes_s if log.is_ended else None
         try:
-            await asyncio.wait_for(news.wait(), deadline)
-        except asyncio.TimeoutError:
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with news.
+            async with asyncio.timeout(deadline):
+                await news.wait()
+        except TimeoutError:
             return False
         news.clear()
         return True

@@ -58,9 +58,9 @@ _RUN_OF_JOB: Final = "SELECT seq, run_id, alias, accepted_at_ms FROM history_run
 _DEAD_JOBS: Final = (
     "SELECT job.run_seq, job.job_id FROM history_job AS job JOIN history_run AS run "
     "ON run.seq = job.run_seq WHERE job.state = 'FAILED' AND run.ended_at_ms IS NOT NULL "
-    "AND job.reason NOT IN (SELECT value FROM json_each(?4)) "
-    "AND (job.run_seq < ?1 OR (job.run_seq = ?1 AND job.job_id > ?2)) "
-    "ORDER BY job.run_seq DESC, job.job_id LIMIT ?3"
+    "AND job.reason NOT IN (SELECT value FROM json_each(?)) "
+    "AND (job.run_seq < ? OR (job.run_seq = ? AND job.job_id > ?)) "
+    "ORDER BY job.run_seq DESC, job.job_id LIMIT ?"
 )
 
 
@@ -206,7 +206,7 @@ class SqliteHistory:
         newest = position(before)
         first = 2**62 if newest is None else newest
         decisions = json.dumps(sorted(DECISIONS))
-        rows = self._rows(_DEAD_JOBS, first, after, limit + 1, decisions)
+        rows = self._rows(_DEAD_JOBS, decisions, first, first, after, limit + 1)
         views: list[JobView] = []
         for run_seq, job_id in rows[:limit]:
             run = self._rows(_RUN_OF_JOB, run_seq)[0]

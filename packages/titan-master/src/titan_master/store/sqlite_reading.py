@@ -30,8 +30,9 @@ CHECKPOINTS_SINCE: Final = 4
 _RECORDS: Final = "SELECT seq, term, body, crc, chain FROM journal WHERE seq > ? ORDER BY seq"
 _ROWS: Final = "SELECT kind, id, seq, body, seal FROM checkpoint"
 ACCEPTANCE: Final = (
-    "SELECT crc, body FROM history_spec WHERE run_seq = ?1 "
-    "UNION ALL SELECT crc, body FROM journal WHERE seq = ?1 LIMIT 1"
+    "WITH wanted (place) AS (VALUES (?)) "
+    "SELECT crc, body FROM wanted JOIN history_spec ON run_seq = place "
+    "UNION ALL SELECT crc, body FROM wanted JOIN journal ON seq = place LIMIT 1"
 )
 """The record that accepted a run, wherever it lies by now."""
 
