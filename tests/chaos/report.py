@@ -23,7 +23,8 @@ Written by the full runs themselves (`nox -s chaos-full` and `nox -s sim-full`),
 [reliability/](reliability/) that each of them leaves. What a line says can be run again with the
 command beside it; the same seed asks the same of Titan, while the moments at which real processes
 meet it are never quite the same. What is promised, and what is not, is
-[explanation/guarantees.md](explanation/guarantees.md).
+[explanation/guarantees.md](explanation/guarantees.md). A full run takes long and belongs to the tree
+it ran on: `git log` of its file says which that was.
 """
 
 _LINE_CHARS = 300
