@@ -40,6 +40,11 @@ def test_a_generated_graph_runs_in_order_and_near_the_ideal(cluster: Cluster) ->
         assert faults(run, tasks) == []
         jobs = run.jobs()
         span = max(job.ended_at_ms for job in jobs) - min(job.ready_at_ms for job in jobs)
+    # With the times that the jobs took here, from placement to end, the master's own share is left:
+    # who goes next, and that no slot stays empty. A slow machine makes both sides longer.
+    took = {job.job_id: (job.ended_at_ms - job.placed_at_ms) / 1000 for job in jobs}
+    measured = [Task(task.id, took[task.id], task.parents) for task in tasks]
+    assert span / 1000 <= 1.10 * ideal_makespan(measured, 8)
     # Half as much again is a scheduler's fault, not a slow machine's: the sleeps cost no CPU.
     assert span / 1000 < 1.5 * ideal_makespan(tasks, 8)
     assert cluster.attempt_folders(run.id) == sorted(f"{task.id}.1" for task in tasks)

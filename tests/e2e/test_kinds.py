@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
+from titan_sdk import TitanJob
 
 JAVA = """
 public class Greet {
@@ -80,3 +82,27 @@ def test_a_file_dropped_into_perm_files(cluster: Cluster, titan: Titan) -> None:
 
     assert titan("logs", "-f", "report-1/report").stdout == "first edition\n"
     assert titan("logs", "-f", "report-2/report").stdout == "second edition\n"
+
+
+def test_a_service_that_came_up_and_failed_is_shown_with_its_end(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """Long after its run, and across a restart of the master."""
+    cluster.start_worker(8080)
+    end = tmp_path / "end"
+    line = f'while [ ! -e "{end}" ]; do sleep 0.05; done; echo bye >&2; exit 7'
+    with cluster.client() as client:
+        run = client.submit("web", [TitanJob(id="api", type="service", run=line)])
+        assert run.wait(timeout=30) == "SUCCEEDED"
+        assert client.services()[0].state == "HEALTHY"
+        end.touch()
+        while client.services():
+            assert cluster.master is not None
+            assert cluster.master.process.poll() is None
+        assert cluster.master is not None
+        cluster.master.kill()
+        cluster.start_master()
+        (service,) = client.services(ended=True)
+        assert (service.state, service.reason, service.exit_code) == ("FAILED", "EXITED", 7)
+    assert re.search(r"web/api\s+\S+ FAILED .*exit 7", titan("ps", "-a").stdout)
+    assert re.search(r"Service: +\S+ FAILED, web/api, exit 7", titan("show", "web-1/api").stdout)

@@ -501,6 +501,20 @@ MESSAGES = (
         running=1,
         services=0,
     ),
+    ListServices(ended=True, limit=50, run=RUN),
+    ServiceView(
+        name="Nightly/DEPLOY_API",
+        run_id=RUN,
+        run_alias="nightly-7",
+        job_id="DEPLOY_API",
+        attempt=2,
+        state=ServiceState.FAILED,
+        ended_at_ms=AT_MS,
+        reason=ExitReason.EXITED,
+        exit_code=3,
+        signal=9,
+        message="gone",
+    ),
 )
 
 

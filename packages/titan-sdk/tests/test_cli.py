@@ -79,15 +79,16 @@ def job_view(**changes):
     )
 
 
-def service_view():
+def service_view(state=ServiceState.HEALTHY, **changes):
     return ServiceView(
         name="Run/API",
         run_id="run0000000000001",
         run_alias="run-1",
         job_id="API",
         attempt=1,
-        state=ServiceState.HEALTHY,
+        state=state,
         port=8080,
+        **changes,
     )
 
 
@@ -575,6 +576,27 @@ def test_a_service_that_is_up_says_so_beside_its_job(run, master):
     # How much it has printed is known when it has ended.
     assert "Printed" not in out
     assert "Printed" in run_show_ended(run, master)
+
+
+def test_a_service_that_has_ended_says_why(run, master):
+    at_ms = 1_700_000_001_000
+    how = {"ended_at_ms": at_ms, "reason": ExitReason.EXITED}
+    failed = service_view(ServiceState.FAILED, **how, exit_code=3, message="out of memory")
+    job = job_view(job_id="API", kind=JobKind.SERVICE, reason=ExitReason.UNKNOWN, port=8080)
+    master.answers |= {
+        GetJob: job,
+        ListRuns: RunList(runs=()),
+        ListServices: lambda request: ServiceList(services=(failed,) if request.ended else ()),
+    }
+    _, out, _ = run("show", "run-1/API")
+    assert re.search(r"^Service: +. FAILED, Run/API, exit 3: out of memory$", out, re.MULTILINE), (
+        out
+    )
+    _, out, _ = run("ps", "-a")
+    assert re.search(r"Run/API +. FAILED .*exit 3: out of memory", out), out
+    (one,) = json.loads(run("ps", "-a", "-o", "json")[1])["services"]
+    assert (one["state"], one["exitCode"], one["message"]) == ("FAILED", 3, "out of memory")
+    assert "Nothing runs" in run("ps")[2]
 
 
 def run_show_ended(run, master):

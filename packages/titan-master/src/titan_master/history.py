@@ -32,10 +32,12 @@ from titan_proto.messages import (
     ListDead,
     ListJobs,
     ListRuns,
+    ListServices,
     ReadLog,
     RerunRun,
     RunList,
     RunView,
+    ServiceList,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -61,6 +63,8 @@ class Answers:
         request = ask.request
         if isinstance(request, ListDead):
             return (Reply(origin=ask.origin, message=self._list_dead(ask, request)),)
+        if isinstance(request, ListServices):
+            return (Reply(origin=ask.origin, message=self._list_services(ask, request)),)
         if isinstance(request, ListRuns):
             return (Reply(origin=ask.origin, message=self._list_runs(ask, request)),)
         if isinstance(request, ReadLog) and request.attempt:
@@ -93,7 +97,7 @@ class Answers:
                 among = (*ask.live_ids, ended) if ended is not None else ask.live_ids
                 return max(among) if among else _no_gate(ask, request)
         else:
-            assert not isinstance(request, (ListRuns, ListDead))
+            assert not isinstance(request, (ListRuns, ListDead, ListServices))
             selector = request.run
         known = self._history.resolve(selector)
         if len(known) == 1 and self._is_exact(known[0], selector):
@@ -162,6 +166,12 @@ class Answers:
         shown = {(view.run_id, view.job_id) for view in ask.live_jobs}  # one may have ended since
         rest = tuple(view for view in page.jobs if (view.run_id, view.job_id) not in shown)
         return JobList(jobs=(*ask.live_jobs, *rest), cursor=page.cursor)
+
+    def _list_services(self, ask: AskHistory, request: ListServices) -> AnyMessage:
+        ended = self._history.services(request.run, request.limit)
+        shown = {(one.run_id, one.job_id) for one in ask.live_services}  # it may have ended since
+        rest = tuple(one for one in ended if (one.run_id, one.job_id) not in shown)
+        return ServiceList(services=(*ask.live_services, *rest))
 
     def _rerun(
         self, ask: AskHistory, request: RerunRun, run_id: str

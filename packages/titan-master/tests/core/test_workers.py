@@ -79,6 +79,18 @@ def test_a_second_worker_under_a_live_name_is_refused_with_a_free_port():
     ]
 
 
+def test_a_second_worker_under_a_name_whose_holder_has_no_link_is_told_to_come_again():
+    """The holder may be back in a moment, or be a worker of another time, in a folder restored."""
+    w = World({"w1": 1})
+    w.restart()
+    (effect,) = w.join("w2", port=8080).effects
+    assert effect.code is ErrorCode.UNAVAILABLE
+    assert "8081" in effect.reason
+    w.join("w1")
+    (effect,) = w.join("w2", port=8080).effects
+    assert effect.code is ErrorCode.DUPLICATE_WORKER
+
+
 def test_a_lost_workers_name_may_be_taken_over():
     w = World({"w1": 1})
     w.advance(30_000)

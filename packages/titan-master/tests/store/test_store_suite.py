@@ -17,9 +17,9 @@ from titan_proto.limits import (
     GATE_MESSAGE_CHARS,
     GATE_TIMEOUT_MS_DEFAULT,
 )
-from titan_proto.messages import DecideGate, GateView
+from titan_proto.messages import DecideGate, GateView, ServiceView, StopService
 from titan_proto.specs import RetryPolicy, RunSpec
-from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState, ServiceState
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -407,6 +407,49 @@ def test_a_run_that_repeats_another_says_so_when_it_has_ended(store):
     assert (taken.state, taken.reason, taken.attempt) == (
         JobState.SUCCEEDED, ExitReason.TAKEN_OVER, 0,
     )  # fmt: skip
+
+
+def test_services_that_have_ended_are_kept_with_how_they_ended(store):
+    """The last to end first, also while the run goes on; one that is up is the core's to tell of."""
+    term = store.open().term
+    world = World({"w1": 9})
+    jobs = [job(name, service=True) for name in ("API", "DB", "WEB")]
+    world.submit(run("Day", *jobs, job("LONG")), run_id="day")
+    for port, name in enumerate(("API", "DB", "WEB"), 4000):
+        world.running(f"day/{name}", healthy=True, port=port)
+    world.advance(1_000)
+    store.commit(stories.events(world), term)
+    assert store.services("", 10) == ()
+
+    told = len(world.journal)
+    world.ended("day/API", 3, message="out of memory")
+    world.advance(500)
+    world.ask(StopService(service="Day/DB"))
+    world.ended("day/DB", reason=ExitReason.STOPPED)
+    store.close()
+    term = store.open().term  # what it knows of services that are up is taken from the journal
+    store.commit(stories.events(world)[told:], term)
+
+    db, api = store.services("", 10)
+    assert api == ServiceView(
+        name="Day/API",
+        run_id="day",
+        run_alias="day-1",
+        job_id="API",
+        attempt=1,
+        state=ServiceState.FAILED,
+        worker="host:8080",
+        port=4000,
+        healthy_at_ms=START_MS,
+        ended_at_ms=START_MS + 1_000,
+        reason=ExitReason.EXITED,
+        exit_code=3,
+        message="out of memory",
+    )
+    assert (db.job_id, db.state, db.reason) == ("DB", ServiceState.STOPPED, ExitReason.STOPPED)
+    assert store.services("", 1) == (db,)
+    assert store.services("day", 10) == (db, api)
+    assert store.services("another", 10) == ()
 
 
 def test_what_was_decided_about_a_gate_is_shown_after_its_run(store):

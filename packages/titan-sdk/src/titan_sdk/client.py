@@ -366,9 +366,17 @@ class TitanClient:
         """The cluster at a glance."""
         return self.ask(GetStats())
 
-    def services(self) -> list[ServiceView]:
-        """The services that are up."""
-        return list(self.ask(ListServices()).services)
+    def services(
+        self, *, ended: bool = False, limit: int = 100, run: str = ""
+    ) -> list[ServiceView]:
+        """The services that are up.
+
+        Args:
+            ended: those too that were up and have ended, the last to end first.
+            limit: at most so many of these.
+            run: only those of the run with exactly this id.
+        """
+        return list(self.ask(ListServices(ended=ended, limit=limit, run=run)).services)
 
     def stop(self, service: str | TitanJob) -> ServiceView:
         """Stop a service: by its name, by `run/job`, or by a job id that is unique among them."""

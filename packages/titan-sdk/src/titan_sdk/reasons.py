@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from titan_proto.messages import JobChange, JobView, Stats, WorkerView
+from titan_proto.messages import JobChange, JobView, ServiceView, Stats, WorkerView
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, WorkerState
 
 _BEFORE_START: Final = frozenset({ExitReason.PREPARE_FAILED, ExitReason.START_FAILED})
@@ -63,8 +63,8 @@ def never_started(view: JobView | JobChange) -> bool:
     return view.state in JOB_TERMINAL and (not view.attempt or view.reason in _BEFORE_START)
 
 
-def how_ended(view: JobView | JobChange, *, brief: bool = False) -> str:
-    """How a job came to its end; `brief`: without what its worker or the master adds."""
+def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -> str:
+    """How a job, or a service that was up, came to its end; `brief`: without what its worker or the master adds."""
     exited = f"exit {view.exit_code}"
     if view.state is JobState.FAILED and not view.exit_code:
         # Only a service fails by that: for a task it is success.

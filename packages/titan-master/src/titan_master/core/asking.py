@@ -36,6 +36,7 @@ from titan_proto.messages import (
     RerunRun,
     RunList,
     RunView,
+    ServiceList,
     StopService,
     WaitJob,
     WaitRun,
@@ -353,8 +354,15 @@ def _ask_history_of_gate(
 
 
 # -- the rest -------------------------------------------------------------------------------------
-def _list_services(draft: Draft, origin: Origin, _: ListServices) -> None:
-    draft.reply(origin, queries.service_list(draft.state))
+def _list_services(draft: Draft, origin: Origin, request: ListServices) -> None:
+    """What is up is the core's to tell; of what has ended it keeps nothing."""
+    live = queries.service_views(draft.state, request.run)
+    if not request.ended:
+        draft.reply(origin, ServiceList(services=live))
+        return
+    limit = max(1, min(request.limit, queries.SERVICES_LISTED))
+    exact = replace(request, limit=limit)
+    draft.require(AskHistory(origin=origin, request=exact, live_services=live))
 
 
 def _get_stats(draft: Draft, origin: Origin, _: GetStats) -> None:

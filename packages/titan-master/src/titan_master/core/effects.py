@@ -24,9 +24,11 @@ from titan_proto.messages import (
     ListDead,
     ListJobs,
     ListRuns,
+    ListServices,
     ReadLog,
     RerunRun,
     RunView,
+    ServiceView,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -72,6 +74,7 @@ HistoryAsk = (
     | RerunRun
     | ListDead
     | DecideGate
+    | ListServices
 )
 
 
@@ -93,6 +96,8 @@ class AskHistory(Struct, frozen=True, kw_only=True):
     """For ListRuns: the active ones, newest first, to stand before the ended ones."""
     live_jobs: tuple[JobView, ...] = ()
     """For ListDead: those of active runs, to stand before those of ended ones."""
+    live_services: tuple[ServiceView, ...] = ()
+    """For ListServices: those that are up, to stand before the ended ones."""
     by: str = ""
     """For RerunRun and DecideGate: who asks."""
     open_gates: str = ""

@@ -19,7 +19,6 @@ from titan_proto.messages import (
     JobList,
     JobView,
     RunView,
-    ServiceList,
     ServiceView,
     Stats,
     WorkerView,
@@ -41,6 +40,9 @@ GATE_REASONS: Final = (ExitReason.APPROVED, ExitReason.REJECTED, ExitReason.EXPI
 
 DEPENDENCIES_LISTED: Final = 10_000
 """A view lists no more, and a page ends once it has listed so many: it must fit into a frame."""
+
+SERVICES_LISTED: Final = 200
+"""So many services that have ended are listed at once: each may have a long message."""
 
 DEAD_LISTED: Final = 500
 """So many failed jobs of live runs are listed at once."""
@@ -278,9 +280,10 @@ def service_view(service: Service) -> ServiceView:
     )
 
 
-def service_list(state: State) -> ServiceList:
-    """Every service that is up, in the order in which they came up."""
-    return ServiceList(services=tuple(service_view(one) for one in state.services.values()))
+def service_views(state: State, run_id: str = "") -> tuple[ServiceView, ...]:
+    """Every service that is up, in the order in which they came up; of one run, where it is named."""
+    up = state.services.values()
+    return tuple(service_view(one) for one in up if run_id in {"", one.run_id})
 
 
 def stats(state: State, roster: Roster, now_ms: int) -> Stats:

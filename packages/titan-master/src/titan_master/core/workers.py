@@ -111,6 +111,16 @@ def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorC
     if holder.state is WorkerState.LOST:
         return None
     free = _free_port(draft.state, join.host, join.port)
+    if draft.roster.link_of(holder.worker_id) is None:
+        # It may be back in a moment. Or never: a folder that was restored knows the workers of
+        # another time as if they were here.
+        return (
+            ErrorCode.UNAVAILABLE,
+            (
+                f"worker {name} was here, and its place is kept until it is lost; come again then, "
+                f"or start under another port, such as {free}"
+            ),
+        )
     return (
         ErrorCode.DUPLICATE_WORKER,
         f"worker {name} is here already; start this one under another port, such as {free}",

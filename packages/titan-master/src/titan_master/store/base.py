@@ -20,7 +20,7 @@ from msgspec import Struct
 from titan_master.core.events import AnyEvent
 from titan_master.core.state import State
 from titan_proto.errors import TitanError
-from titan_proto.messages import JobList, JobView, RunList, RunView
+from titan_proto.messages import JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.states import ExitReason, JobState
 
 
@@ -182,6 +182,13 @@ class History(Protocol):
 
     def dead(self, cursor: str, limit: int) -> JobList:
         """A page of jobs that failed for good, those of the newest run first."""
+        ...
+
+    def services(self, run_id: str, limit: int) -> tuple[ServiceView, ...]:
+        """Services that were up and have ended, the last to end first; of one run, where it is named.
+
+        A service is an object of its own: its run may have ended long before, or go on.
+        """
         ...
 
 

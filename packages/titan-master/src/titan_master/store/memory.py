@@ -27,15 +27,17 @@ from titan_master.core.events import (
     JobsScheduled,
     RunAccepted,
     RunEnded,
+    ServiceEnded,
+    ServiceUp,
     WorkerJoined,
 )
 from titan_master.store import codec
 from titan_master.store.base import AttemptRow, Recovered, TermLost, position
 from titan_master.store.checkpoint import HEAD, Address, Row, Total, is_part_of, load
 from titan_master.store.recovery import blank, fold
-from titan_proto.messages import GateView, JobList, JobView, RunList, RunView
+from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.specs import GateSection, JobKind, JobSpec, RunSpec
-from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState
+from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
 
 _SPEC = msgspec.msgpack.Decoder(RunSpec)
 _MATCHES_MAX = 10
@@ -232,6 +234,11 @@ class MemoryStore:
             jobs=tuple(dead[start : start + limit]), cursor=str(start + limit) if more else ""
         )
 
+    def services(self, run_id: str, limit: int) -> tuple[ServiceView, ...]:
+        """See `History.services`."""
+        newest = reversed(self._projected().services)
+        return tuple(one for one in newest if run_id in {"", one.run_id})[:limit]
+
     def _projected(self) -> _History:
         """History up to the last record that no power cut undoes."""
         while self._read < self._synced:
@@ -353,6 +360,9 @@ class _History:
         self.live: dict[str, _Run] = {}
         self.ended: dict[str, _Run] = {}
         self._workers: dict[str, str] = {}
+        self._up: dict[tuple[str, str], ServiceUp] = {}
+        self.services: list[ServiceView] = []
+        """Those that have ended."""
         self._accepted = 0
 
     def newest_first(self) -> list[_Run]:
@@ -395,6 +405,33 @@ class _History:
             job.state, job.reason, job.end = event.state, event.reason, event
         elif isinstance(event, (AttemptPlaced, AttemptStarted, AttemptEnded)):
             self._project_attempt(event)
+        elif isinstance(event, ServiceUp):
+            self._up[event.run_id, event.job_id] = event
+        elif isinstance(event, ServiceEnded):
+            self._project_end_of_service(event)
+
+    def _project_end_of_service(self, event: ServiceEnded) -> None:
+        up = self._up.pop((event.run_id, event.job_id))
+        run = self.live.get(event.run_id) or self.ended[event.run_id]
+        attempt = run.jobs[event.job_id].attempts[event.number]
+        self.services.append(
+            ServiceView(
+                name=up.name,
+                run_id=run.run_id,
+                run_alias=run.alias,
+                job_id=event.job_id,
+                attempt=event.number,
+                state=ServiceState.STOPPED if event.stopped else ServiceState.FAILED,
+                worker=attempt.worker,
+                port=up.port,
+                healthy_at_ms=up.at_ms,
+                ended_at_ms=event.at_ms,
+                reason=attempt.reason,
+                exit_code=attempt.exit_code,
+                signal=attempt.signal,
+                message=attempt.message,
+            )
+        )
 
     def _project_attempt(self, event: AttemptPlaced | AttemptStarted | AttemptEnded) -> None:
         job = self._job(event.run_id, event.job_id)

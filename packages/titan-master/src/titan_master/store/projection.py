@@ -28,12 +28,13 @@ from titan_master.core.events import (
     JobsScheduled,
     RunAccepted,
     RunEnded,
+    ServiceEnded,
     ServiceUp,
     WorkerJoined,
 )
 from titan_master.core.state import Attempt
 from titan_master.store.checkpoint import Shadow
-from titan_proto.states import ExitReason, JobState, RunState
+from titan_proto.states import ExitReason, JobState, RunState, ServiceState
 
 Row = tuple[object, ...]
 
@@ -54,12 +55,16 @@ class Rows(Struct):
     attempts: list[Row] = field(default_factory=list)
     jobs: list[Row] = field(default_factory=list)
     gates: list[Row] = field(default_factory=list)
+    services: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     """Last: a run's counts are taken from the rows of its jobs."""
     is_due: bool = False
 
     def __len__(self) -> int:
-        kinds = (self.accepted, self.ready, self.attempts, self.jobs, self.gates)
+        kinds = (
+            *(self.accepted, self.ready, self.attempts),
+            *(self.jobs, self.gates, self.services),
+        )
         return sum(map(len, kinds))
 
 
@@ -73,6 +78,14 @@ class _Live(Struct):
     port: int = 0
 
 
+class _Up(Struct):
+    """A service that is up."""
+
+    run_seq: int
+    name: str
+    healthy_at_ms: int
+
+
 class Projection:
     """The fold behind history."""
 
@@ -80,6 +93,7 @@ class Projection:
         self._runs: dict[str, int] = {}
         self._attempts: dict[tuple[str, str, int], _Live] = {}
         self._workers: dict[str, str] = {}
+        self._services: dict[tuple[str, str], _Up] = {}
 
     @classmethod
     def of(cls, shadow: Shadow) -> Projection:
@@ -95,6 +109,11 @@ class Projection:
                     made._remember(shadow, run.run_id, job.spec.id, job.attempt)
         for service in state.services.values():
             made._remember(shadow, service.run_id, service.job_id, service.attempt)
+            made._services[service.run_id, service.job_id] = _Up(
+                run_seq=shadow.accepted[service.run_id].place,
+                name=service.name,
+                healthy_at_ms=service.healthy_at_ms,
+            )
         return made
 
     def _remember(self, shadow: Shadow, run_id: str, job_id: str, attempt: Attempt) -> None:
@@ -225,6 +244,7 @@ class Projection:
     def _service_up(self, _seq: int, event: ServiceUp, rows: Rows) -> None:
         live = self._attempts[event.run_id, event.job_id, event.number]
         live.port = event.port
+        self._services[event.run_id, event.job_id] = _Up(live.run_seq, event.name, event.at_ms)
         rows.attempts.append(
             (
                 live.run_seq,
@@ -246,6 +266,18 @@ class Projection:
             )
         )
 
+    def _service_ended(self, seq: int, event: ServiceEnded, rows: Rows) -> None:
+        up = self._services.pop((event.run_id, event.job_id))
+        state = ServiceState.STOPPED if event.stopped else ServiceState.FAILED
+        rows.services.append(
+            (
+                *(up.run_seq, event.job_id, event.number, up.name, state.value),
+                *(up.healthy_at_ms, event.at_ms, seq),
+            )
+        )
+        # The core has let go of it.
+        rows.is_due = True
+
     # -- workers ----------------------------------------------------------------------------------
 
     def _worker_joined(self, _seq: int, event: WorkerJoined, _rows: Rows) -> None:
@@ -265,6 +297,7 @@ class Projection:
         AttemptStarted: _attempt_started,
         AttemptEnded: _attempt_ended,
         ServiceUp: _service_up,
+        ServiceEnded: _service_ended,
         WorkerJoined: _worker_joined,
     }
     """Events without a row here leave no trace in history."""

@@ -45,7 +45,7 @@ from titan_master.store.sqlite_history import SqliteHistory
 from titan_master.store.sqlite_reading import Base, Found, read, read_meta
 from titan_master.store.sqlite_rows import write_history
 from titan_master.store.sqlite_schema import begin_format, migrate
-from titan_proto.messages import JobList, JobView, RunList, RunView
+from titan_proto.messages import JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.states import JobState
 
 _WAL_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -451,6 +451,10 @@ class SqliteStore:
     def ends(self, run_id: str) -> dict[str, JobState]:
         """See `History.ends`."""
         return self._history.ends(run_id)
+
+    def services(self, run_id: str, limit: int) -> tuple[ServiceView, ...]:
+        """See `History.services`."""
+        return self._history.services(run_id, limit)
 
     def dead(self, cursor: str, limit: int) -> JobList:
         """See `History.dead`."""

@@ -23,9 +23,9 @@ from titan_master.store import codec
 from titan_master.store.base import AttemptRow, HistoryDamaged, StoreError, position
 from titan_master.store.sqlite_reading import ACCEPTANCE, accepted_in
 from titan_master.store.sqlite_rows import select_sealed
-from titan_proto.messages import GateView, JobList, JobView, RunList, RunView
+from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.specs import GateSection, JobKind, RetryPolicy
-from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState
+from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
 
 _MATCHES_MAX: Final = 10
 _NAMES_LISTED: Final = 10_000
@@ -49,6 +49,14 @@ _ENDS_OF_RUN: Final = select_sealed(
 )
 _GATES_OF_JOBS: Final = select_sealed(
     "history_gate", "WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
+)
+_ATTEMPT: Final = select_sealed(
+    "history_attempt", "WHERE run_seq = ? AND job_id = ? AND number = ?"
+)
+_SERVICES: Final = select_sealed("history_service", "ORDER BY seq DESC LIMIT ?")
+_SERVICES_OF_RUN: Final = select_sealed(
+    "history_service",
+    "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?) ORDER BY seq DESC LIMIT ?",
 )
 _NEVER_DECIDED: Final = ("", 0, 0, 0, "", "")
 _READY_TIMES: Final = select_sealed("history_ready", "WHERE run_seq = ? ORDER BY seq DESC")
@@ -218,6 +226,37 @@ class SqliteHistory:
             run_seq, job_id = rows[len(views) - 1]
             more = f"{run_seq}/{job_id}"
         return JobList(jobs=tuple(views), cursor=more)
+
+    def services(self, run_id: str, limit: int) -> tuple[ServiceView, ...]:
+        """Services that were up and have ended, the last to end first."""
+        rows = (
+            self._sealed(_SERVICES_OF_RUN, run_id, limit)
+            if run_id
+            else self._sealed(_SERVICES, limit)
+        )
+        return tuple(self._service_view(row) for row in rows)
+
+    def _service_view(self, row: tuple[Any, ...]) -> ServiceView:
+        run_seq, job_id, number, name, state, healthy_at_ms, ended_at_ms, _ = row
+        _, run_id, run_alias, _ = self._rows(_RUN_OF_JOB, run_seq)[0]
+        lines = self._sealed(_ATTEMPT, run_seq, job_id, number)
+        attempt = _attempt_row(run_id, lines[0])
+        return ServiceView(
+            name=name,
+            run_id=run_id,
+            run_alias=run_alias,
+            job_id=job_id,
+            attempt=number,
+            state=ServiceState(state),
+            worker=attempt.worker,
+            port=lines[0][-1],
+            healthy_at_ms=healthy_at_ms,
+            ended_at_ms=ended_at_ms,
+            reason=attempt.reason,
+            exit_code=attempt.exit_code,
+            signal=attempt.signal,
+            message=attempt.message,
+        )
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -32,6 +32,9 @@ SEALED: Final = {
         *("run_seq", "job_id", "opened_at_ms", "expires_at_ms", "decided_at_ms", "decided_by"),
         "comment",
     ),
+    "history_service": (
+        *("run_seq", "job_id", "number", "name", "state", "healthy_at_ms", "ended_at_ms", "seq"),
+    ),
 }
 """The tables whose rows have a checksum, and the columns that it is over."""
 
@@ -62,6 +65,7 @@ _PUT_READY: Final = _put("history_ready")
 _PUT_JOB: Final = _put("history_job")
 _PUT_ATTEMPT: Final = _put("history_attempt")
 _PUT_GATE: Final = _put("history_gate")
+_PUT_SERVICE: Final = _put("history_service")
 _RUN: Final = select_sealed("history_run", "WHERE seq = ?")
 
 
@@ -74,6 +78,7 @@ def write_history(connection: sqlite3.Connection, rows: Rows, seq: int) -> None:
         (_PUT_ATTEMPT, rows.attempts),
         (_PUT_JOB, rows.jobs),
         (_PUT_GATE, rows.gates),
+        (_PUT_SERVICE, rows.services),
     ):
         if lines:
             sealed = [(*line, codec.row_crc(line)) for line in lines]

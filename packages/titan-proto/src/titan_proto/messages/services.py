@@ -24,10 +24,13 @@ class ServiceView(Message, frozen=True, kw_only=True):
     healthy_at_ms: int = 0
     ended_at_ms: int = 0
     reason: ExitReason = ExitReason.UNKNOWN
+    exit_code: int = 0
+    signal: int = 0
+    message: str = ""
 
 
 class ServiceList(Message, frozen=True, kw_only=True):
-    """Every service that is up."""
+    """Every service that is up, and behind them those that have ended, where these were asked for."""
 
     OPCODE: ClassVar[OpCode] = OpCode.SERVICE_LIST
     services: tuple[ServiceView, ...]
@@ -37,6 +40,11 @@ class ListServices(Request[ServiceList], frozen=True, kw_only=True):
     """Ask for the services that are up."""
 
     OPCODE: ClassVar[OpCode] = OpCode.LIST_SERVICES
+    ended: bool = False
+    """Those too that were up and have ended: the last to end first, at most `limit` of them."""
+    limit: int = 100
+    run: str = ""
+    """Only those of the run with exactly this id."""
 
 
 class StopService(Request[ServiceView], frozen=True, kw_only=True):

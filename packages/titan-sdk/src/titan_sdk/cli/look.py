@@ -46,7 +46,7 @@ _EXPLAINED = 5
     type=click.IntRange(min=1),
     default=_ENDED_SHOWN,
     show_default=True,
-    help="With -a: at most so many runs, newest first.",
+    help="With -a: at most so many runs and ended services, newest first.",
 )
 @output_option
 @click.pass_obj
@@ -72,7 +72,7 @@ def ps(settings: Settings, run: str | None, *, everything: bool, limit: int, out
             print_table(render.jobs_table(_explained(client, jobs), look, now_ms), look)
             return
         runs = client.runs(ended=everything, limit=limit if everything else None)
-        services = client.services()
+        services = client.services(ended=everything, limit=limit)
     if output == "json":
         body = {
             "runs": [render.run_json(one) for one in runs],
@@ -242,7 +242,7 @@ def _describe(client: TitanClient, name: str, look: render.Look) -> tuple[str, d
         if several is not None:
             raise several from None
     stats = client.stats()
-    for service in client.services():
+    for service in client.services(ended=True):
         if name in {service.name, service.job_id}:
             return _service(service, look)
     for worker in stats.workers:
@@ -259,7 +259,7 @@ def _slashed(client: TitanClient, name: str, look: render.Look) -> tuple[str, di
     try:
         return _job(client, find_job(client, name), look)
     except NotFound as error:
-        services = client.services()
+        services = client.services(ended=True)
         for service in services:
             if service.name == name:
                 return _service(service, look)
@@ -292,8 +292,10 @@ def _run(client: TitanClient, run: RunView, look: render.Look) -> tuple[str, dic
 def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dict[str, Any], str]:
     now_ms = int(time.time() * 1000)
     # A service settles as a job once it is healthy; whether it is still up is another matter.
-    services = client.services() if job.kind is JobKind.SERVICE else []
-    up = [one for one in services if (one.run_id, one.job_id) == (job.run_id, job.job_id)]
+    is_service = job.kind is JobKind.SERVICE
+    services = client.services(ended=True, run=job.run_id) if is_service else []
+    # An older master does not know that it was asked for one run's alone.
+    its_own = [one for one in services if (one.run_id, one.job_id) == (job.run_id, job.job_id)]
     ended = job.reason is not ExitReason.UNKNOWN
     gate = job.gate
     open_until_ms = gate.expires_at_ms if gate is not None and is_open(gate) else 0
@@ -304,7 +306,7 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
             ("Run", f"{job.run_alias} ({job.run_id})"),
             ("Type", str(job.kind)),
             ("State", look.state(job.state)),
-            ("Service", ", ".join(f"{look.state(one.state)}, {clean(one.name)}" for one in up)),
+            ("Service", ", ".join(_service_line(one, look) for one in its_own)),
             ("Attempt", str(job.attempt) if job.attempt else ""),
             ("Tries", render.tries(job)),
             ("Worker", job.worker),
@@ -335,11 +337,18 @@ def is_open(gate: GateView | None) -> bool:
     return gate is not None and gate.state is JobState.WAITING
 
 
+def _service_line(service: ServiceView, look: render.Look) -> str:
+    why = render.service_outcome(service)
+    return f"{look.state(service.state)}, {clean(service.name)}" + (f", {why}" if why else "")
+
+
 def _service(service: ServiceView, look: render.Look) -> tuple[str, dict[str, Any], str]:
     now_ms = int(time.time() * 1000)
     table, _ = render.services_table([service], look, now_ms).text(look, None)
     log = f"{service.run_alias}/{service.job_id}"
-    text = f"{table}\n\nLog:      titan logs {log}\nStop it:  titan stop {clean(service.name)}"
+    text = f"{table}\n\nLog:      titan logs {log}"
+    if not service.ended_at_ms:
+        text += f"\nStop it:  titan stop {clean(service.name)}"
     return "Service", render.service_json(service), text
 
 

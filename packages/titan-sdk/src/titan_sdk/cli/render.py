@@ -258,8 +258,10 @@ def gates_table(gates: Sequence[GateView], now_ms: int) -> Table:
 
 
 def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> Table:
-    """One line a service."""
-    table = Table(("SERVICE", "STATE", "PORT", "WORKER", "UP", "RUN"), ("RUN", "UP", "WORKER"))
+    """One line a service; why it ended, where one of them has."""
+    why = ("OUTCOME",) if any(one.ended_at_ms for one in services) else ()
+    head = ("SERVICE", "STATE", "PORT", "WORKER", "UP", "RUN", *why)
+    table = Table(head, ("RUN", "UP", "WORKER"))
     for one in services:
         table.add(
             clean(one.name),
@@ -268,8 +270,14 @@ def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> 
             one.worker or "-",
             took(one.healthy_at_ms, one.ended_at_ms, now_ms),
             one.run_alias,
+            *(service_outcome(one) or "-" for _ in why),
         )
     return table
+
+
+def service_outcome(service: ServiceView) -> str:
+    """How it ended; empty while it is up."""
+    return clean(how_ended(service)) if service.ended_at_ms else ""
 
 
 def done_jobs(run: RunView) -> int:
@@ -420,6 +428,9 @@ def service_json(service: ServiceView) -> dict[str, Any]:
         "healthyAt": rfc3339(service.healthy_at_ms),
         "endedAt": rfc3339(service.ended_at_ms),
         "reason": None if service.reason is ExitReason.UNKNOWN else service.reason.value,
+        "exitCode": service.exit_code if service.reason is ExitReason.EXITED else None,
+        "signal": service.signal or None,
+        "message": service.message or None,
     }
 
 
