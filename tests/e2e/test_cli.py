@@ -120,6 +120,7 @@ def test_up_twice_and_from_below_is_the_same_cluster(project: Project) -> None:
     """The second time says what is up, where, and starts nothing, from any folder below too."""
     up = ("up", "-d", "--port", "0", "--no-dashboard")
     project.titan(*up)
+    assert (project.folder / ".titan").stat().st_mode & 0o077 == 0  # as a master makes it
     first = project.pid("master")
     for at in (".", "below/here"):
         said = project.titan(*up, at=at).stderr

@@ -178,23 +178,33 @@ def timeout_ms(value: object) -> int:
     return limit_ms
 
 
-def retries(value: object) -> RetryPolicy:
-    """How often to try again, or the whole policy: limit, delay, backoff, and what not to retry."""
-    if not isinstance(value, Mapping):
-        return RetryPolicy(limit=_retry_limit(value))
+_Keys = Mapping[str, tuple[str, Callable[[object], Any]]]
+"""The keys of a long form: for each the field that it becomes, and its reader."""
+
+
+def _fields(owner: str, value: Mapping[Any, Any], keys: _Keys) -> dict[str, Any]:
+    """The fields that the long form of `owner` gives. BadValue says at which of its keys."""
     read: dict[str, Any] = {}
     for key, given in value.items():
-        entry = _RETRY_KEYS.get(key) if isinstance(key, str) else None
+        entry = keys.get(key) if isinstance(key, str) else None
         if entry is None:
-            meant = nearest(str(key), _RETRY_KEYS)
-            hint = f'did you mean "{meant}"?' if meant else f"one of {', '.join(_RETRY_KEYS)}"
-            raise BadValue(f"retries has no {_shown(key)}", hint, (str(key),))
+            meant = nearest(str(key), keys)
+            hint = f'did you mean "{meant}"?' if meant else f"one of {', '.join(keys)}"
+            raise BadValue(f"{owner} has no {_shown(key)}", hint, (str(key),))
         field, reader = entry
         try:
             read[field] = reader(given)
         except BadValue as error:
             error.at = (key, *error.at)
             raise
+    return read
+
+
+def retries(value: object) -> RetryPolicy:
+    """How often to try again, or the whole policy: limit, delay, backoff, and what not to retry."""
+    if not isinstance(value, Mapping):
+        return RetryPolicy(limit=_retry_limit(value))
+    read = _fields("retries", value, _RETRY_KEYS)
     if "limit" not in read:
         raise BadValue("retries has no limit", "limit: 3 tries up to three times more")
     return RetryPolicy(**read)
@@ -259,7 +269,7 @@ def _whole(value: object, what: str, least: int, most: int, limit: str) -> int:
     raise BadValue(f"{_shown(value)} is not {what}", f"a number from {least} to {most}{named}")
 
 
-_RETRY_KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
+_RETRY_KEYS: Final[_Keys] = {
     "limit": ("limit", _retry_limit),
     "delay": ("delay_ms", _retry_delay_ms),
     "backoff": ("backoff_percent", _backoff_percent),
@@ -333,7 +343,7 @@ def expiry(value: object) -> GateExpiry:
     raise BadValue(f"{_shown(value)} is no end of a gate", "reject, approve or fail")
 
 
-_APPROVAL_KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
+_APPROVAL_KEYS: Final[_Keys] = {
     "message": ("message", text),
     "timeout": ("timeout_ms", wait_ms),
     "on_timeout": ("on_timeout", expiry),
@@ -344,21 +354,9 @@ def approval(value: object) -> GateSection:
     """The question to put to a person once the job has succeeded, or the whole gate behind it."""
     if not isinstance(value, Mapping):
         return GateSection(message=text(value))
-    read: dict[str, Any] = {}
-    for key, given in value.items():
-        if key == "approvers":
-            raise NotYet("approvers")
-        entry = _APPROVAL_KEYS.get(key) if isinstance(key, str) else None
-        if entry is None:
-            meant = nearest(str(key), _APPROVAL_KEYS)
-            hint = f'did you mean "{meant}"?' if meant else f"one of {', '.join(_APPROVAL_KEYS)}"
-            raise BadValue(f"approval has no {_shown(key)}", hint, (str(key),))
-        field, reader = entry
-        try:
-            read[field] = reader(given)
-        except BadValue as error:
-            error.at = (key, *error.at)
-            raise
+    if "approvers" in value:
+        raise NotYet("approvers")
+    read = _fields("approval", value, _APPROVAL_KEYS)
     if "message" not in read:
         raise BadValue("approval has no message", "approval: {message: the question}")
     return GateSection(**read)

@@ -146,7 +146,7 @@ class LocalCluster:
         self._refuse_stranger()
         if plan.port and not self.data.exists():
             self._refuse_taken_port(plan.port)  # before there is a folder that nothing lies in
-        self.data.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.data / _LOGS).mkdir(exist_ok=True)
         with self._locked():
             self.members = [member for member in self._read() if self._is_alive(member)]

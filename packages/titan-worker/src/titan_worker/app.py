@@ -87,8 +87,10 @@ def run(settings: Settings) -> int:
     )
     try:
         _allow_descriptors(settings.slots)
-        for folder in (settings.private, settings.workspace):
-            folder.mkdir(parents=True, exist_ok=True)
+        # Whoever comes first makes the data folder; orders, with what they carry, are nobody else's.
+        for folder in (settings.data, settings.private):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.workspace.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(settings)
     except Taken as error:
         _say(f"titan-worker: {error}")

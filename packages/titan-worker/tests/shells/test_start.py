@@ -336,3 +336,13 @@ async def test_without_a_token_a_listening_master_is_not_asked_again_and_again(
 
     assert code == 77
     assert "no token" in words
+
+
+async def test_what_a_worker_keeps_is_for_its_owner_alone(command, peer, token, tmp_path):
+    data = tmp_path / "data"
+    address = (peer.address.host, str(peer.address.port))
+    command("8099", *address, "--data", str(data), token=token)
+    await peer.joined()
+
+    for folder in (data, data / ".worker-8099"):
+        assert folder.stat().st_mode & 0o077 == 0
