@@ -254,8 +254,9 @@ class Engine:
             self._fail(os.EX_IOERR)
             return
         self._commits += 1
-        self._tell_operator(turn.events)
         self._release(turn.effects)
+        # Behind what that has sent: nobody waits for a line of the log.
+        self._loop.call_soon(self._tell_operator, turn.events)
         self._events_behind += len(turn.events)
         if self._events_behind >= KEEP_UP_EVENTS:
             # While the loop thinks about the next turn, whose commit stands behind this.
@@ -315,8 +316,16 @@ class Engine:
     # -- effects ----------------------------------------------------------------------------------
 
     def _release(self, effects: Sequence[Effect]) -> None:
+        # Answers last: a worker still has a process to start, a client only an answer to read, and
+        # where cores are few the one that wakes first runs first. No link gets both.
+        answers = []
         for effect in effects:
-            self._RELEASE[type(effect)](self, effect)
+            if type(effect) is Reply:
+                answers.append(effect)
+            else:
+                self._RELEASE[type(effect)](self, effect)
+        for answer in answers:
+            self._reply(answer)
 
     def _reply(self, effect: Reply) -> None:
         self._links.reply(effect.origin, effect.message, end=effect.end)
@@ -363,7 +372,6 @@ class Engine:
         self._logs.finish(effect.ref, *sizes)
 
     _RELEASE: ClassVar[dict[type, Callable[[Engine, Any], None]]] = {
-        Reply: _reply,
         Tell: _tell,
         HangUp: _hang_up,
         AskHistory: _ask_history,

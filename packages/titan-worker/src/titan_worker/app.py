@@ -236,6 +236,7 @@ class Worker:
             host=host,
             workspaces=Workspaces(
                 settings.workspace,
+                port=settings.port,
                 artifacts=Artifacts(cache=cache, fetch=link.fetch, tasks=tasks),
                 tasks=tasks,
                 on_ready=engine.workspace_ready,

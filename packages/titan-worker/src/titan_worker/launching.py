@@ -25,7 +25,7 @@ from titan_worker.workspace import Folders
 # Looks at files for every job: no pathlib.
 # ruff: noqa: PTH112, PTH113, PTH208
 
-_ALLOWED: Final = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SHELL")
+_ALLOWED: Final = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
 _ALLOWED_PREFIX: Final = "LC_"
 _PATH_DEFAULT: Final = "/usr/local/bin:/usr/bin:/bin"
 _LOOPBACK: Final = "127.0.0.1"
@@ -71,6 +71,8 @@ class Launcher:
             "TITAN_JOB_ID": ref.job_id,
             "TITAN_ATTEMPT": str(ref.number),
             "TITAN_FENCE": str(order.fence),
+            # The same for every attempt: what another system takes as the name of one deed.
+            "TITAN_IDEMPOTENCY_KEY": f"{ref.run_id}/{ref.job_id}",
             "TITAN_RUN_NAME": order.run_name,
             "TITAN_SHARED": folders.shared,
         }

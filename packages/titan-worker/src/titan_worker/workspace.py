@@ -2,6 +2,7 @@
 
     titan_workspace/jobs/<run>/<job>.<number>/   stdout.log, stderr.log, work/
     titan_workspace/shared/<run>/                one per run on this machine
+    titan_workspace/ahead/<port>/                see ``ahead``
 
 ``work/`` starts as a copy of the run's workspace artifact plus the job's own; ``shared/`` of a run
 that repeats another as a copy of that one's, before its first job starts here. Small copies of what
@@ -22,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from titan_proto.ids import AttemptRef, is_job_id, is_run_id
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import ArtifactRef
+from titan_worker.ahead import FoldersAhead
 from titan_worker.artifacts import ArtifactError, Artifacts, Entry, EntryDamaged, copy_into
 from titan_worker.takeover import TakeOverFailed, clear_unfinished, take_over
 from titan_worker.tasks import Tasks
@@ -60,6 +62,7 @@ class Workspaces:
         self,
         root: Path,
         *,
+        port: int,
         artifacts: Artifacts,
         tasks: Tasks,
         on_ready: Callable[[AttemptRef], None],
@@ -79,6 +82,7 @@ class Workspaces:
         # Shared folders that are being copied: the run's other attempts wait for the same copy.
         self._taking: dict[str, asyncio.Task[TakeOverFailed | OSError | None]] = {}
         clear_unfinished(self._shared)
+        self._ahead = FoldersAhead(root / "ahead" / str(port))
 
     def folders(self, ref: AttemptRef) -> Folders:
         """Where `ref` lives; whether it is there is another matter."""
@@ -122,6 +126,15 @@ class Workspaces:
     def _fill_later(self, ref: AttemptRef, filling: Coroutine[Any, Any, None]) -> None:
         task = self._filling[ref] = self._tasks.start(filling)
         task.add_done_callback(lambda _task: self._filling.pop(ref, None))
+
+    @property
+    def lacks_ahead(self) -> bool:
+        """Whether `make_ahead` would be of use."""
+        return self._ahead.is_short
+
+    def make_ahead(self) -> None:
+        """Make one folder for an attempt to come: there is nothing else to do just now."""
+        self._ahead.make()
 
     def abandon(self, ref: AttemptRef) -> None:
         """Nobody wants this workspace any more."""
@@ -186,6 +199,8 @@ class Workspaces:
         folders = self.folders(ref)
         if ref.run_id not in self._runs:
             self._make_run(ref.run_id, folders.shared)
+        if self._ahead.take(folders.attempt):
+            return folders
         try:
             os.mkdir(folders.attempt)
         except FileExistsError:

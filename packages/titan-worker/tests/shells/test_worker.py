@@ -127,6 +127,7 @@ async def test_what_a_job_finds_in_its_environment(nest, peer, monkeypatch):
     assert found["PYTHONUNBUFFERED"] == "1"
     assert (found["TITAN_RUN_ID"], found["TITAN_JOB_ID"]) == ("r" * 16, "env")
     assert (found["TITAN_ATTEMPT"], found["TITAN_FENCE"]) == ("1", "7")
+    assert found["TITAN_IDEMPOTENCY_KEY"] == "r" * 16 + "/env"
     assert found["TITAN_RUN_NAME"] == "nightly"
     assert found["TITAN_WORKER"] == f"{socket.gethostname()}:8080"
     assert found["TITAN_SHARED"] == str(nest.settings.workspace / "shared" / ("r" * 16))

@@ -160,6 +160,11 @@ class WorkerCore:
             due.append(self._next_beat_ms)
         return min((at_ms for at_ms in due if at_ms is not None), default=None)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no slot is taken."""
+        return not self._attempts.occupied
+
     def check(self) -> None:
         """Raise InvariantViolation if anything here contradicts itself. Between turns only."""
         check(self.state)
