@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.e2e.conftest import Titan
@@ -59,3 +60,20 @@ def test_a_job_is_stopped_when_all_its_attempts_together_have_had_their_time(
         (view,) = run.jobs()
     assert (view.reason, view.attempt) == ("TIMED_OUT", 2)
     assert tries.read_text() == "try\ntry\n"
+
+
+def test_a_submission_outlives_a_restart_of_the_master(cluster: Cluster) -> None:
+    """One client, its link cut by the master's death: it asks again by itself, and gets one run."""
+    cluster.start_worker()
+    with cluster.client() as client, ThreadPoolExecutor() as pool:
+        assert client.submit("warm", [TitanJob(id="a", run="true")]).wait(timeout=60) == "SUCCEEDED"
+        assert cluster.master is not None
+        cluster.master.kill()
+        asking = [
+            pool.submit(client.submit, f"late-{n}", [TitanJob(id="a", run="true")])
+            for n in range(4)
+        ]
+        cluster.start_master()
+        runs = [one.result(60) for one in asking]
+        assert [run.wait(timeout=60) for run in runs] == ["SUCCEEDED"] * 4
+        assert len(client.runs(ended=True)) == 5

@@ -1,7 +1,6 @@
 """Folders made ahead: an attempt gets one as if it had been made for it, or makes its own."""
 
 import asyncio
-import os
 import shutil
 
 import pytest
@@ -24,7 +23,11 @@ def ahead(tmp_path):
 def test_one_that_is_ready_becomes_the_attempts_folder(ahead, jobs):
     ahead.make()
     assert ahead.take(f"{jobs}/a.1")
-    assert sorted(os.listdir(jobs / "a.1")) == ["stderr.log", "stdout.log", "work"]
+    assert sorted(path.name for path in (jobs / "a.1").iterdir()) == [
+        "stderr.log",
+        "stdout.log",
+        "work",
+    ]
     assert not ahead.take(f"{jobs}/b.1")
 
 
@@ -81,7 +84,8 @@ async def test_a_worker_with_nothing_to_do_has_folders_ready_and_its_next_job_ge
     peer.order("first", shell="true")
     await peer.end_of("first")
     async with asyncio.timeout(20):
-        while len(list(root.iterdir())) < FOLDERS_KEPT:
+        # The worker turns meanwhile, in this loop.
+        while len(list(root.iterdir())) < FOLDERS_KEPT:  # noqa: ASYNC110
             await asyncio.sleep(0)
     inodes = {folder.stat().st_ino for folder in root.iterdir()}
 
