@@ -39,7 +39,7 @@ def test_a_failed_run_is_run_again_from_where_it_failed_with_the_files_of_what_s
     runs = json.loads(titan("ps", "-a", "-o", "json").stdout)["runs"]
     (new,) = [run for run in runs if run["id"] != old["id"]]
     assert ran.read_text() == "ran\n"
-    assert titan("logs", f"{new['run_id']}/LOAD").stdout == "rain\n"
+    assert titan("logs", f"{new['id']}/LOAD").stdout == "rain\n"
     assert {run["id"]: run["state"] for run in runs} == {
         old["id"]: "FAILED",
         new["id"]: "SUCCEEDED",
