@@ -1,9 +1,9 @@
-"""Folders for attempts to come, made while the worker has nothing to do.
+"""Folders for attempts to come, made while the worker has time and a free slot.
 
     titan_workspace/ahead/<port>/<n>/   stdout.log, stderr.log, work/
 
 To create these four takes a tenth of a millisecond on a fresh file system, and one or two on a file system
-that has just deleted many; a job that comes to an idle worker need not wait for it, for what is here is
+that has just deleted many; a job that comes to a worker with room need not wait for it, for what is here is
 moved into place by its name. ``engine`` says when there is time; ``workspace`` makes what is not here.
 """
 

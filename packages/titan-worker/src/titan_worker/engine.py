@@ -73,8 +73,6 @@ from titan_worker.workspace import Workspaces
 _LOG: Final = logging.getLogger(__name__)
 TURN_INPUTS_MAX: Final = 256
 HUNT_EVERY_S: Final = 5.0
-IDLE_S: Final = 0.002
-"""After so long without an attempt the worker prepares for the next: in a chain they come sooner."""
 _REJECTED: Final = frozenset({ErrorCode.PROTOCOL, ErrorCode.PERMISSION_DENIED})
 """How a link ends whose master does not take what it was sent."""
 _TURNS_PER_PASS: Final = 8
@@ -129,7 +127,7 @@ class Engine:
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms: int | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._is_ahead_due = False
         # Started, and not told yet: (when, service port).
         self._starting: dict[AttemptRef, tuple[int, int]] = {}
         self._signalled: set[AttemptRef] = set()
@@ -271,18 +269,24 @@ class Engine:
         if self._inbox and not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._pass)
-        if self._idle_timer is None and self._core.is_idle and self._own.workspaces.lacks_ahead:
-            self._idle_timer = self._loop.call_later(IDLE_S, self._use_idle_time)
+        if not self._is_ahead_due and self._core.has_room and self._own.workspaces.lacks_ahead:
+            self._is_ahead_due = True
+            self._loop.call_soon(self._make_ahead)
         self._set_timer()
 
-    def _use_idle_time(self) -> None:
-        """Make a folder for an attempt to come, one at a time: orders are read in between."""
-        self._idle_timer = None
-        if self._is_closed or self._inbox or not self._core.is_idle:
-            return  # the pass after the last end comes back to it
-        self._own.workspaces.make_ahead()
-        if self._own.workspaces.lacks_ahead:
-            self._idle_timer = self._loop.call_later(0, self._use_idle_time)
+    def _make_ahead(self) -> None:
+        """Use the time while processes run: make a folder for an attempt to come.
+
+        Not while all slots are taken: then the worker has enough to do, and a folder made early is
+        no gain.
+        """
+        self._is_ahead_due = False
+        if not self._is_closed and not self._inbox and self._core.has_room:
+            self._own.workspaces.make_ahead()
+            if self._own.workspaces.lacks_ahead:
+                # One at a time: what has arrived meanwhile is read first.
+                self._is_ahead_due = True
+                self._loop.call_later(0, self._make_ahead)
 
     def _turn(self) -> None:
         core, inbox = self._core, self._inbox
@@ -404,6 +408,5 @@ class Engine:
     def close(self) -> None:
         """Turn no more: what is still to come finds nobody."""
         self._is_closed = True
-        for timer in (self._timer, self._idle_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()

@@ -133,7 +133,7 @@ class Workspaces:
         return self._ahead.is_short
 
     def make_ahead(self) -> None:
-        """Make one folder for an attempt to come: there is nothing else to do just now."""
+        """Make one folder for an attempt to come."""
         self._ahead.make()
 
     def abandon(self, ref: AttemptRef) -> None:

@@ -161,9 +161,9 @@ class WorkerCore:
         return min((at_ms for at_ms in due if at_ms is not None), default=None)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no slot is taken."""
-        return not self._attempts.occupied
+    def has_room(self) -> bool:
+        """Whether a slot is free."""
+        return self._attempts.occupied < self._config.slots
 
     def check(self) -> None:
         """Raise InvariantViolation if anything here contradicts itself. Between turns only."""
