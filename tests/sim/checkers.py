@@ -8,7 +8,7 @@ cores on purpose: what both got wrong, nobody would notice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -62,6 +62,9 @@ CRASH_FAULTS = {
     CrashPoint.RELEASING: Fault.MASTER_CRASH_RELEASING,
     CrashPoint.COMMIT_FAILED: Fault.FSYNC_ERROR,
 }
+
+BUDGET_MS: Final = 50_000
+"""In so much time no restart is forgiven or forgotten, whichever way a clock is off."""
 
 
 class JobBook:
@@ -140,6 +143,8 @@ class Auditor:
         self._fence = 0
         self._term = 0
         self._slots: dict[str, int] = {}
+        self._restarts: dict[AttemptRef, list[int]] = {}
+        """When a service's process was started again, in this attempt."""
         self._spawned: dict[AttemptRef, str] = {}
         self._outcomes: dict[AttemptRef, tuple[int, int]] = {}
         self._alive: dict[AttemptRef, int] = {}
@@ -180,6 +185,7 @@ class Auditor:
             e.JobEnded: self._on_job_ended,
             e.JobsDropped: self._on_jobs_dropped,
             e.ServiceUp: self._on_service_up,
+            e.ServiceChanged: self._on_service_changed,
             e.ServiceStopping: self._on_service_stopping,
             e.ServiceEnded: self._on_service_ended,
             e.WorkerJoined: self._on_worker_joined,
@@ -456,13 +462,14 @@ class Auditor:
 
     def _check_spent(self, job: JobBook, event: e.JobEnded) -> None:
         """It failed by itself and is not tried again: the policy has no further try for it."""
+        if job.spec.kind is JobKind.SERVICE:
+            return  # its worker's budget is looked at with its processes
         policy = job.spec.retries
         cause = _CAUSES[event.reason]
         self.check(
             job.failures >= policy.limit
             or cause not in policy.causes
-            or (cause is RetryCause.EXIT and event.exit_code in policy.not_exit_codes)
-            or job.spec.kind is JobKind.SERVICE,
+            or (cause is RetryCause.EXIT and event.exit_code in policy.not_exit_codes),
             f"{event} after {job.failures} failures, and there was another try",
         )
 
@@ -502,6 +509,10 @@ class Auditor:
         key = (event.run_id, event.job_id)
         self.check(key not in self.services, f"service {key} comes up twice")
         self.services[key] = "HEALTHY"
+
+    def _on_service_changed(self, event: e.ServiceChanged) -> None:
+        key = (event.run_id, event.job_id)
+        self.check(self.services[key] == "HEALTHY", f"service {key} changes, and is not up")
 
     def _on_service_stopping(self, event: e.ServiceStopping) -> None:
         key = (event.run_id, event.job_id)
@@ -676,9 +687,8 @@ class Auditor:
     def spawned(self, host: str, order: AttemptOrder, live: int) -> None:
         """A process started on a machine that now has so many."""
         ref = order.ref
-        self.check(
-            ref not in self._spawned, f"{ref} runs on {host}, ran on {self._spawned.get(ref)}"
-        )
+        if ref in self._spawned:
+            self._check_restart(host, order)
         self._spawned[ref] = host
         self.check(live <= self._slots[host], f"{live} processes on {host}")
         run = self.runs[ref.run_id]
@@ -686,6 +696,19 @@ class Auditor:
         if order.spec.exclusive:
             self._check_alone(ref, host)
         self._alive[ref] = self._world.now_ms
+
+    def _check_restart(self, host: str, order: AttemptOrder) -> None:
+        """Only a service has more than one process in an attempt: on one machine, in its budget."""
+        ref, service = order.ref, order.spec.service
+        before = self._spawned[ref]
+        self.check(service is not None, f"{ref} runs on {host}, ran on {before}")
+        self.check(before == host, f"service {ref} is started again on {host}, ran on {before}")
+        self.check(ref not in self._alive, f"service {ref} is started beside itself")
+        now_ms = self._world.now_ms
+        times = [at_ms for at_ms in self._restarts.get(ref, ()) if now_ms - at_ms < BUDGET_MS]
+        self._restarts[ref] = [*times, now_ms]
+        allowed = 0 if service is None else service.restart.max
+        self.check(len(times) < allowed, f"service {ref} is started again beyond its budget")
 
     def _check_alone(self, ref: AttemptRef, host: str) -> None:
         """No other attempt of this exclusive job executes anything, wherever it was started."""

@@ -83,6 +83,8 @@ class Processes:
         self.started: Callable[[AttemptOrder], None]
         """Told of every process, for the faults that wait for one."""
         self.live: dict[AttemptRef, Process] = {}
+        self._begun: dict[AttemptRef, None] = {}
+        """Services that were started here."""
 
     def start(
         self,
@@ -201,8 +203,11 @@ class Processes:
 
     def _lifetime_ms(self, order: AttemptOrder) -> int | None:
         world = self._world
-        if order.spec.kind is JobKind.SERVICE and world.chance(75):
-            return None
+        if order.spec.kind is JobKind.SERVICE:
+            # One that has ended before will soon end again.
+            is_again, self._begun[order.ref] = order.ref in self._begun, None
+            if world.chance(40 if is_again else 75):
+                return None
         if order.spec.exclusive and world.chance(30):
             # It would outlive the lease of a worker that stands still, if nobody ended it.
             return world.between(25_000, 70_000)

@@ -33,6 +33,7 @@ from titan_proto.messages import (
     WorkerStatus,
 )
 from titan_proto.messages.worker import AttemptOrder
+from titan_proto.states import ExitReason
 from titan_worker.core.apply import apply
 from titan_worker.core.check import check
 from titan_worker.core.core import WorkerConfig, WorkerCore
@@ -74,6 +75,9 @@ SLOW_COMMIT_MS = (50, 2_000)
 BACKOFF_MS = 100
 BACKOFF_MAX_MS = 4_000
 USAGE_EVERY_MS = 7_000
+
+
+_STOPS_OF_THEIR_OWN = {ExitReason.TIMED_OUT, ExitReason.CANCELLED, ExitReason.STOPPED}
 
 
 class Machine:
@@ -283,13 +287,20 @@ class WorkerProcess:
         del item
         return False
 
+    def _is_stopped_by_leave(self, ref: AttemptRef) -> bool:
+        """Not if it was being stopped for something else: should the worker die, that was its death."""
+        held = self.shadow.held.get(ref)
+        return held is not None and held.stop_reason not in _STOPS_OF_THEIR_OWN
+
     def release(self, effect: Any) -> None:
         """Do what the core asked for."""
         self._coverage.effect("worker", effect)
         if isinstance(effect, Send):
             if self._wire is not None and self._wire.is_open:
                 if isinstance(effect.message, WorkerStatus) and effect.message.leaving:
-                    self._auditor.says_that_it_leaves(self.machine.processes.live)
+                    self._auditor.says_that_it_leaves(
+                        ref for ref in self.machine.processes.live if self._is_stopped_by_leave(ref)
+                    )
                 if isinstance(effect.message, Leave):
                     self._wire.flush()
                     self._wire.hold(self.goodbye_ms)
@@ -443,8 +454,16 @@ class WorkerProcess:
         self.life.do(lambda: self.put(item))
 
     def _probe(self, ref: AttemptRef) -> None:
-        if ref in self.machine.processes.live:
-            self.put(ProbeAnswered(ref=ref))
+        process = self.machine.processes.live.get(ref)
+
+        def answer() -> None:
+            if self.machine.processes.live.get(ref) is process is not None:
+                self.put(ProbeAnswered(ref=ref))
+
+        if self.world.chance(50):
+            answer()
+        else:
+            self.life.after(self.world.between(10, 3_000), answer)
 
     def _sample_usage(self) -> None:
         self.put(

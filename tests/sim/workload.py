@@ -49,6 +49,8 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    RestartPolicy,
+    RestartWhen,
     RetryCause,
     RetryPolicy,
     RunSpec,
@@ -144,11 +146,19 @@ def _gate(world: World, place: int, jobs: int, shape: str) -> JobSpec:
 
 
 def _service(world: World) -> ServiceSection:
+    restart = RestartPolicy(
+        when=world.random.choice(
+            (RestartWhen.ALWAYS, RestartWhen.ALWAYS, RestartWhen.ON_FAILURE, RestartWhen.NEVER)
+        ),
+        max=world.between(0, 4),
+        within_ms=world.between(60_000, 600_000),
+        delay_ms=world.between(0, 3_000),
+    )
     return world.random.choice(
         (
-            ServiceSection(),
-            ServiceSection(port=8000),
-            ServiceSection(port_auto=True),
+            ServiceSection(restart=restart),
+            ServiceSection(port=8000, restart=restart),
+            ServiceSection(port_auto=True, restart=restart),
         )
     )
 
@@ -436,7 +446,7 @@ def keep_house(world: World, is_over: Any) -> Errand:
         if not isinstance(answer, ServiceList):
             raise Violation(f"a list of services came to {answer}")
         for service in answer.services:
-            if service.state is not ServiceState.HEALTHY:
+            if service.state is ServiceState.STOPPING:
                 continue
             names = (
                 service.name,

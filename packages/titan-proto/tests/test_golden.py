@@ -515,6 +515,25 @@ MESSAGES = (
         signal=9,
         message="gone",
     ),
+    ServiceView(
+        name="Nightly/DEPLOY_API",
+        run_id=RUN,
+        run_alias="nightly-7",
+        job_id="DEPLOY_API",
+        attempt=2,
+        state=ServiceState.UNHEALTHY,
+        restarts=3,
+    ),
+    AttemptReports(
+        reports=(
+            AttemptReport(
+                ref=AttemptRef(RUN, "DEPLOY_API", 2),
+                state=AttemptState.RUNNING,
+                healthy=True,
+                restarts=3,
+            ),
+        ),
+    ),
 )
 
 

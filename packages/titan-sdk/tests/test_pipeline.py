@@ -13,6 +13,8 @@ from titan_proto.specs import (
     JobKind,
     LaunchKind,
     Needs,
+    RestartPolicy,
+    RestartWhen,
     RetryCause,
     RetryPolicy,
     ServiceSection,
@@ -445,6 +447,7 @@ def test_a_titan_job_means_what_the_yaml_means():
         "priority": 9,
         "delay": "1m",
         "affinity": True,
+        "restart": {"policy": "on-failure", "max": 9, "within": "1h", "delay": "2s", "backoff": 3},
         "stop_grace": "2s",
         "exclusive": True,
     }
@@ -505,6 +508,9 @@ def test_retries_in_short_and_in_full():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
+        ("restart", "onfailure", 'did you mean "on-failure"?'),
+        ("restart", {"max": -1}, "a number from 0 to 1000 (RESTARTS)"),
+        ("restart", {"policy": "always", "maxx": 1}, 'did you mean "max"?'),
         ("retries", -1, "a number from 0 to 100 (RETRIES)"),
         ("retries", 10**9, "a number from 0 to 100 (RETRIES)"),
         ("retries", {"limit": 1, "causes": ["exits"]}, 'did you mean "exit"?'),
@@ -544,3 +550,15 @@ jobs:
     assert pipeline.findings == []
     assert [job.retries.limit for job in pipeline.jobs] == [2, 0]
     assert [job.timeout_ms for job in pipeline.jobs] == [300_000, 0]
+
+
+def test_a_restart_policy_in_one_word_and_written_out():
+    def policy(value):
+        return TitanJob(id="A", run="a", type="SERVICE", restart=value).spec.service.restart
+
+    assert policy("never") == RestartPolicy(when=RestartWhen.NEVER)
+    assert policy({"policy": "on-failure", "max": 2, "within": "1m", "delay": 0}) == RestartPolicy(
+        when=RestartWhen.ON_FAILURE, max=2, within_ms=60_000, delay_ms=0
+    )
+    with pytest.raises(InvalidSpec, match="a task has retries"):
+        TitanJob(id="A", run="a", restart="always")

@@ -15,7 +15,7 @@ from titan_proto.messages import (
     StartAttempts,
     StopAttempts,
 )
-from titan_proto.specs import JobKind, JobSpec, Launch, ServiceSection
+from titan_proto.specs import JobKind, JobSpec, Launch, RestartPolicy, ServiceSection
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.core.apply import apply
 from titan_worker.core.core import WorkerConfig, WorkerCore
@@ -24,6 +24,7 @@ from titan_worker.core.inputs import (
     FromMaster,
     LinkUp,
     Spawned,
+    SpawnFailed,
     Started,
     WorkspaceReady,
 )
@@ -31,6 +32,7 @@ from titan_worker.core.records import AnyRecord
 from titan_worker.core.state import WorkerState, digest
 
 RUN = "r" * 16
+_USUAL = RestartPolicy()
 CLUSTER = "c1"
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(AnyRecord).decode
@@ -63,14 +65,16 @@ class World:
         return AttemptRef(RUN, name, number)
 
     @classmethod
-    def order(cls, name, number=1, *, service=None, grace_ms=10_000, fence=1, **fields):
+    def order(
+        cls, name, number=1, *, service=None, restart=_USUAL, grace_ms=10_000, fence=1, **fields
+    ):
         """`service`: None for a task, else its port (0: none). `fields`: of the job's spec."""
         spec = JobSpec(
             id=name,
             launch=Launch(script=f"{name}.py"),
             kind=JobKind.TASK if service is None else JobKind.SERVICE,
             stop_grace_ms=grace_ms,
-            service=None if service is None else ServiceSection(port=service),
+            service=None if service is None else ServiceSection(port=service, restart=restart),
             **fields,
         )
         return AttemptOrder(ref=cls.ref(name, number), fence=fence, spec=spec, run_name="nightly")
@@ -126,7 +130,11 @@ class World:
         return Spawned(ref=cls.ref(name), pid=pid, start_ticks=7, port=port)
 
     @classmethod
-    def exited(cls, name, code=0, signal=0, *, lease_ended=False):
+    def spawn_failed(cls, name, message):
+        return SpawnFailed(ref=cls.ref(name), message=message)
+
+    @classmethod
+    def exited(cls, name, code=0, signal=0, *, lease_ended=False, last_words=""):
         return Exited(
             ref=cls.ref(name),
             exit_code=code,
@@ -134,6 +142,7 @@ class World:
             stdout_bytes=3,
             stderr_bytes=4,
             lease_ended=lease_ended,
+            last_words=last_words,
         )
 
     # -- turns ------------------------------------------------------------------------------------

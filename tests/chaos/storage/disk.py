@@ -20,6 +20,7 @@ from pathlib import Path
 import apsw
 
 from titan_master.store.sqlite import write_log_anew
+from titan_master.store.sqlite_history import SqliteHistory
 
 SECTOR = 512
 
@@ -258,6 +259,34 @@ class Connection:
     @property
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
+
+
+class Reader(SqliteHistory):
+    """The store's reader, in the same library as its writer.
+
+    Locks are a process's, and each library believes that all of them are its own: it would not see a
+    reader of the other one. With the last connection that it knows of it moves the log into the
+    database, which after a sync that failed must not happen (`SqliteStore`, when it lets go).
+    """
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        super().__init__(path)
+        self._file = path
+        self._disk = disk
+        self._kept: apsw.Connection | None = None
+
+    def attach(self) -> None:
+        with contextlib.suppress(apsw.Error):
+            flags = apsw.SQLITE_OPEN_READONLY
+            self._kept = apsw.Connection(str(self._file), flags=flags, vfs=self._disk.name)
+            self._kept.execute("SELECT count(*) FROM sqlite_master").fetchall()
+
+    def close(self) -> None:
+        super().close()
+        if self._kept is not None:
+            with contextlib.suppress(apsw.Error):  # as `Connection.close`
+                self._kept.close(force=True)
+            self._kept = None
 
 
 class _Rows:

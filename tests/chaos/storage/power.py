@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.storage.day import Day
-from tests.chaos.storage.disk import Connection, Disk
+from tests.chaos.storage.disk import Connection, Disk, Reader
 from tests.chaos.storage.results import Result
 from titan_master.core.check import check
 from titan_master.core.state import State, digest
@@ -75,6 +75,7 @@ class _History:
             disk.failing_syncs = dice.randrange(1, 20)
         while not disk.is_off:
             store = SqliteStore(self._path, self._keep, self._connect)
+            store._history = Reader(self._path, disk)
             try:
                 try:
                     self._work(store)

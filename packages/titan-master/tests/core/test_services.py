@@ -44,6 +44,39 @@ def test_its_run_ends_and_the_service_goes_on():
     assert (events(turn), effects(turn)) == ([], [])
 
 
+def test_its_worker_starts_it_again_and_everybody_can_see_that():
+    w = World({"w1": 2})
+    up(w)
+    assert events(w.running("r/api", restarts=1)) == [
+        "ServiceChanged(run_id=r, job_id=api, healthy=False, restarts=1)"
+    ]
+    (view,) = w.answer(ListServices()).services
+    assert (view.state, view.restarts) == (ServiceState.UNHEALTHY, 1)
+    w.advance(500)
+    w.running("r/api", restarts=1, healthy=True)
+    (view,) = w.answer(ListServices()).services
+    assert (view.state, view.restarts, view.healthy_at_ms) == (ServiceState.HEALTHY, 1, w.now_ms)
+
+
+def test_what_is_said_of_a_service_twice_or_late_changes_nothing():
+    w = World({"w1": 2})
+    up(w)
+    w.running("r/api", restarts=2)
+    for late in ({"healthy": True}, {"restarts": 1, "healthy": True}, {"restarts": 2}):
+        assert events(w.running("r/api", **late)) == []
+    assert kinds(w.running("r/api", restarts=2, healthy=True)) == ["ServiceChanged"]
+    assert events(w.running("r/api", restarts=2)) == []
+
+
+def test_one_that_is_being_started_again_can_be_stopped():
+    w = World({"w1": 2})
+    up(w)
+    w.running("r/api", restarts=1)
+    assert kinds(w.ask(StopService(service="r/api"))) == ["ServiceStopping"]
+    assert events(w.running("r/api", restarts=1, healthy=True)) == []
+    assert kinds(w.ended("r/api", reason=ExitReason.STOPPED))[-1] == "ServiceEnded"
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_service_that_ends_before_it_was_healthy_fails_its_job(code):
     w = World({"w1": 2})

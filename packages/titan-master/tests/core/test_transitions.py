@@ -98,9 +98,17 @@ def services():
     for name in ("r1", "r2"):
         w.submit(run(name, job("api", service=True)))
         w.running(f"{name}/api", healthy=True)
+    w.running("r1/api", restarts=1)
+    w.running("r1/api", restarts=1, healthy=True)
     w.ended("r1/api", 1)
     w.ask(StopService(service="r2/api"))
     w.ended("r2/api", reason=ExitReason.STOPPED)
+    for name in ("r3", "r4"):
+        w.submit(run(name, job("api", service=True)))
+        w.running(f"{name}/api", healthy=True)
+        w.running(f"{name}/api", restarts=1)
+    w.ended("r3/api", 1)
+    w.ask(StopService(service="r4/api"))
     return w
 
 

@@ -57,6 +57,14 @@ BACKOFF_PERCENT_MIN: Final = 100
 BACKOFF_PERCENT: Final = 1_000
 TIMEOUT_MS: Final = 366 * 24 * 3600 * 1000
 GATE_TIMEOUT_MS_DEFAULT: Final = 48 * 3600 * 1000
+RESTARTS: Final = 1_000
+"""The highest `restart.max` that may be asked for."""
+RESTART_MAX_DEFAULT: Final = 5
+RESTART_WITHIN_MS_DEFAULT: Final = 10 * 60_000
+RESTART_DELAY_MS_DEFAULT: Final = 1_000
+RESTART_DELAY_MS_MAX_DEFAULT: Final = 60_000
+RESTART_WELL_MS: Final = 60_000
+"""A service that was healthy for so long is forgiven its earlier restarts."""
 GATE_MESSAGE_CHARS: Final = 4_000
 DECISION_CHARS: Final = 4_000
 """What is said beside an approval or a rejection."""

@@ -12,6 +12,10 @@ from titan_proto.limits import (
     BACKOFF_PERCENT_DEFAULT,
     GATE_TIMEOUT_MS_DEFAULT,
     PRIORITY_DEFAULT,
+    RESTART_DELAY_MS_DEFAULT,
+    RESTART_DELAY_MS_MAX_DEFAULT,
+    RESTART_MAX_DEFAULT,
+    RESTART_WITHIN_MS_DEFAULT,
     RETRY_DELAY_MS_DEFAULT,
     RETRY_DELAY_MS_MAX_DEFAULT,
     STOP_GRACE_MS_DEFAULT,
@@ -77,6 +81,32 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What this job's workspace holds besides the run's; for a script found by name."""
 
 
+class RestartWhen(OpenEnum):
+    """After which ends its worker starts a service's process again."""
+
+    ALWAYS = "ALWAYS"
+    ON_FAILURE = "ON_FAILURE"
+    """Not after exit code 0."""
+    NEVER = "NEVER"
+    UNKNOWN = "UNKNOWN"
+
+
+class RestartPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a service's worker keeps it alive: at once the first time, then ever more patiently."""
+
+    when: RestartWhen = RestartWhen.ALWAYS
+    max: int = RESTART_MAX_DEFAULT
+    """So many restarts ..."""
+    within_ms: int = RESTART_WITHIN_MS_DEFAULT
+    """... in so much time; one more is a crash loop, and the attempt ends."""
+    delay_ms: int = RESTART_DELAY_MS_DEFAULT
+    """Before the second restart ..."""
+    backoff_percent: int = BACKOFF_PERCENT_DEFAULT
+    """... and so many hundredths of that before each next one ..."""
+    max_delay_ms: int = RESTART_DELAY_MS_MAX_DEFAULT
+    """... but never more than this."""
+
+
 class ServiceSection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What only a service has. Healthy means: its port answers, or, without one, it has started."""
 
@@ -84,6 +114,7 @@ class ServiceSection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fixed port on the worker's host, told to the process as ``$PORT``; 0 means none."""
     port_auto: bool = False
     """The worker picks a free port."""
+    restart: RestartPolicy = RestartPolicy()
 
 
 class RetryCause(OpenEnum):

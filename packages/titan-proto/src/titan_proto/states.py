@@ -80,6 +80,8 @@ class ServiceState(OpenEnum):
     """A service once its job has settled: it is an object of the cluster from then on."""
 
     HEALTHY = "HEALTHY"
+    UNHEALTHY = "UNHEALTHY"
+    """Its process has ended and is being started again by its worker."""
     STOPPING = "STOPPING"
     STOPPED = "STOPPED"
     FAILED = "FAILED"
@@ -110,6 +112,8 @@ class ExitReason(OpenEnum):
     """Retired: QUARANTINED says the same. Journals of before may hold it; nobody sends it."""
     QUARANTINED = "QUARANTINED"
     """The job's attempts were lost as often as the crash limit allows: it may kill its workers."""
+    CRASH_LOOP = "CRASH_LOOP"
+    """A service ended more often than its `restart` allows."""
     PARENT_FAILED = "PARENT_FAILED"
     TAKEN_OVER = "TAKEN_OVER"
     """It succeeded in the run that this one repeats, and was not run again."""

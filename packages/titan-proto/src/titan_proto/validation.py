@@ -30,6 +30,7 @@ from titan_proto.limits import (
     JOBS_PER_RUN,
     NAME_CHARS,
     PRIORITY_MAX,
+    RESTARTS,
     RETRIES,
     RETRY_DELAY_MS,
     SKILL_CHARS,
@@ -47,6 +48,8 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    RestartPolicy,
+    RestartWhen,
     RetryCause,
     RetryPolicy,
     RunSpec,
@@ -343,6 +346,34 @@ def _service_problems(where: str, job: JobSpec, service: ServiceSection) -> Iter
             where=f"{where}.port",
             message=f"port is both {service.port} and auto; it can be one of them",
             code=BAD_SERVICE,
+        )
+    yield from _restart_problems(f"{where}.restart", service.restart)
+
+
+def _restart_problems(where: str, restart: RestartPolicy) -> Iterator[Problem]:
+    if restart.when is RestartWhen.UNKNOWN:
+        yield Problem(
+            where=f"{where}.when",
+            message="this way to start a service again is not known here",
+            hint="ALWAYS, ON_FAILURE or NEVER",
+            code=BAD_SERVICE,
+        )
+    for name, value, most, limit in (
+        ("max", restart.max, RESTARTS, "RESTARTS"),
+        ("within_ms", restart.within_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
+        ("delay_ms", restart.delay_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
+        ("max_delay_ms", restart.max_delay_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
+    ):
+        if not 0 <= value <= most:
+            yield _out_of_range(f"{where}.{name}", f"restart.{name}", value, most, limit)
+    if not BACKOFF_PERCENT_MIN <= restart.backoff_percent <= BACKOFF_PERCENT:
+        yield _out_of_range(
+            f"{where}.backoff_percent",
+            "restart.backoff_percent",
+            restart.backoff_percent,
+            BACKOFF_PERCENT,
+            "BACKOFF_PERCENT",
+            BACKOFF_PERCENT_MIN,
         )
 
 

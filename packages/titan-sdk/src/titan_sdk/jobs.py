@@ -40,6 +40,8 @@ class TitanJob:
         delay: how long it waits once it could start.
         affinity: prefer the worker on which a parent ran.
         stop_grace: time between SIGTERM and SIGKILL when it is stopped.
+        restart: of a service: after which ends its worker starts it again, "always" (the default),
+            "on-failure" or "never"; or a mapping of policy, max, within, delay, backoff, max_delay.
         retries: how often it is tried again after failures of its own; a number, or a mapping of
             limit, delay, backoff, max_delay, jitter, causes, not_exit_codes.
         timeout: how long one attempt may run; of a gate: how long it waits for a decision.
@@ -79,6 +81,7 @@ class TitanJob:
         delay: Duration | None = None,
         affinity: bool | None = None,
         stop_grace: Duration | None = None,
+        restart: str | Mapping[str, object] | None = None,
         retries: int | Mapping[str, object] | None = None,
         timeout: Duration | None = None,
         job_timeout: Duration | None = None,
@@ -116,6 +119,7 @@ class TitanJob:
                 "delay": delay,
                 "affinity": affinity,
                 "stop_grace": stop_grace,
+                "restart": restart,
                 "retries": retries,
                 "timeout": timeout,
                 "job_timeout": job_timeout,

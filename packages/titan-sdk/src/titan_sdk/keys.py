@@ -22,6 +22,7 @@ from titan_proto.limits import (
     GATE_TIMEOUT_MS_DEFAULT,
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
+    RESTARTS,
     RETRIES,
     RETRY_DELAY_MS,
     STOP_GRACE_MS_DEFAULT,
@@ -35,6 +36,8 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    RestartPolicy,
+    RestartWhen,
     RetryCause,
     RetryPolicy,
     ServiceSection,
@@ -281,6 +284,44 @@ _RETRY_KEYS: Final[_Keys] = {
 """The keys of the long form of `retries`, and the fields that they become."""
 
 
+_RESTARTS_WHEN: Final = {
+    "always": RestartWhen.ALWAYS,
+    "on-failure": RestartWhen.ON_FAILURE,
+    "never": RestartWhen.NEVER,
+}
+
+
+def _restart_when(value: object) -> RestartWhen:
+    word = value.lower() if isinstance(value, str) else ""
+    if word in _RESTARTS_WHEN:
+        return _RESTARTS_WHEN[word]
+    meant = nearest(word, _RESTARTS_WHEN)
+    hint = f'did you mean "{meant}"?' if meant else ", ".join(_RESTARTS_WHEN)
+    raise BadValue(f"{_shown(value)} is no restart policy", hint)
+
+
+def restart(value: object) -> RestartPolicy:
+    """When a service is started again, or the whole budget: policy, max, within, delay, backoff."""
+    if not isinstance(value, Mapping):
+        return RestartPolicy(when=_restart_when(value))
+    return RestartPolicy(**_fields("restart", value, _RESTART_KEYS))
+
+
+def _restarts_max(value: object) -> int:
+    return _whole(value, "how often to start it again", 0, RESTARTS, "RESTARTS")
+
+
+_RESTART_KEYS: Final[_Keys] = {
+    "policy": ("when", _restart_when),
+    "max": ("max", _restarts_max),
+    "within": ("within_ms", _retry_delay_ms),
+    "delay": ("delay_ms", _retry_delay_ms),
+    "backoff": ("backoff_percent", _backoff_percent),
+    "max_delay": ("max_delay_ms", _retry_delay_ms),
+}
+"""The keys of the long form of `restart`, and the fields that they become."""
+
+
 AT_LEAST_ONCE: Final = "at-least-once"
 AT_MOST_ONCE: Final = "at-most-once"
 
@@ -400,6 +441,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "dependencies": dependencies,
     "type": kind,
     "port": port,
+    "restart": restart,
     "requirement": text,
     "skills": texts,
     "priority": priority,
@@ -429,7 +471,7 @@ ALIASES: Final[dict[str, str]] = {
 LATER: Final = frozenset(
     {
         "approvers", "artifacts", "env_file", "healthcheck", "matrix", "on_end", "outputs",
-        "replicas", "reschedule", "resources", "restart", "secrets", "share", "trigger", "when",
+        "replicas", "reschedule", "resources", "secrets", "share", "trigger", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -458,6 +500,8 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         found.append(("args", "has args beside run", "write them into the line itself"))
     if "port" in read and read.get("type", JobKind.TASK) is JobKind.TASK:
         found.append(("port", "has a port but is no service", 'type: "SERVICE"'))
+    if "restart" in read and read.get("type", JobKind.TASK) is JobKind.TASK:
+        found.append(("restart", "has restart but is no service", "a task has retries"))
     if read.get("type", JobKind.TASK) is JobKind.SERVICE:
         found += [
             (
@@ -543,6 +587,7 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
 
 
 _GENERAL: Final = Needs()
+_USUAL_RESTART: Final = RestartPolicy()
 _NO_RETRIES: Final = RetryPolicy()
 _NEVER_AGAIN: Final = RetryPolicy(after_loss=False)
 
@@ -569,9 +614,10 @@ def _service(read: Mapping[str, Any]) -> ServiceSection | None:
     if read.get("type") is not JobKind.SERVICE:
         return None
     given = read.get("port", 0)
+    again: RestartPolicy = read.get("restart", _USUAL_RESTART)
     if given == PORT_AUTO:
-        return ServiceSection(port_auto=True)
-    return ServiceSection(port=given)
+        return ServiceSection(port_auto=True, restart=again)
+    return ServiceSection(port=given, restart=again)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -46,6 +46,7 @@ from titan_sdk.keys import (
     nearest,
     port,
     priority,
+    restart,
     retries,
     text,
     texts,
@@ -73,7 +74,8 @@ API_VERSION: Final = "titan/v1"
 _START: Final = Place(1, 1)
 _TYPED: Final = frozenset(
     {
-        approval, boolean, duration_ms, expiry, flag, kind, port, priority, retries, timeout_ms,
+        approval, boolean, duration_ms, expiry, flag, kind, port, priority, restart, retries,
+        timeout_ms,
         wait_ms,
     }
 )  # fmt: skip
@@ -92,6 +94,7 @@ _FIELDS: Final = {
     "kind": "type",
     "service": "port",
     "service.port": "port",
+    "service.restart": "restart",
     "delay_ms": "delay",
     "stop_grace_ms": "stop_grace",
     "retries.after_loss": "delivery",

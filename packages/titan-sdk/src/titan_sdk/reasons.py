@@ -81,6 +81,7 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
         ExitReason.TIMED_OUT: "timed out",
         ExitReason.CRASH_LIMIT: "its workers were lost too often",
         ExitReason.QUARANTINED: "quarantined",
+        ExitReason.CRASH_LOOP: "ended again and again",
         ExitReason.TAKEN_OVER: "taken over",
         ExitReason.APPROVED: "approved",
         ExitReason.REJECTED: "rejected",

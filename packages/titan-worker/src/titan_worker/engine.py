@@ -57,7 +57,7 @@ from titan_worker.core.inputs import (
     WorkspaceFailed,
     WorkspaceReady,
 )
-from titan_worker.core.records import AnyRecord, AttemptClosed
+from titan_worker.core.records import AnyRecord, AttemptClosed, AttemptForgotten
 from titan_worker.endings import Endings
 from titan_worker.host import base
 from titan_worker.host.identity import ProcessIdentity
@@ -65,6 +65,7 @@ from titan_worker.host.orphans import kill_escaped
 from titan_worker.host.usage import UsageSampler
 from titan_worker.launching import Launcher, Ports
 from titan_worker.link import MasterLink
+from titan_worker.output import last_words
 from titan_worker.probes import Probes
 from titan_worker.shipping import Shipping
 from titan_worker.tasks import Tasks
@@ -131,7 +132,7 @@ class Engine:
         # Started, and not told yet: (when, service port).
         self._starting: dict[AttemptRef, tuple[int, int]] = {}
         self._signalled: set[AttemptRef] = set()
-        # Ended, and not looked for yet outside their groups.
+        # Over, and not looked for yet outside their groups.
         self._leavers: set[AttemptRef] = set()
         self._has_left = asyncio.Event()
         self._hunt_now = asyncio.Event()
@@ -235,13 +236,7 @@ class Engine:
         """A first process has ended, and its group with it; or it never came to be one."""
         own = self._own
         own.probes.stop(ref)
-        own.ports.give_back(ref)
         stdout_bytes, stderr_bytes = own.shipping.end(ref)
-        self._leavers.add(ref)
-        self._has_left.set()
-        if ref in self._signalled:
-            self._signalled.discard(ref)
-            self._hunt_now.set()
         self._starting.pop(ref, None)  # still there where it never became what it was to be
         if how.problem:
             self.post(SpawnFailed(ref=ref, message=how.problem))
@@ -254,8 +249,17 @@ class Engine:
                 stdout_bytes=stdout_bytes,
                 stderr_bytes=stderr_bytes,
                 lease_ended=how.lease_ended,
+                last_words=self._last_words(ref),
             )
         )
+
+    def _last_words(self, ref: AttemptRef) -> str:
+        """Of a service: what it said before it ended, where that may be for the last time."""
+        held = self._core.state.held.get(ref)
+        if held is None or held.order.spec.service is None:
+            return ""
+        folders = self._own.workspaces.folders(ref)
+        return last_words(folders.stderr) or last_words(folders.stdout)
 
     # -- turns ----------------------------------------------------------------------------------
     def _pass(self) -> None:
@@ -304,9 +308,21 @@ class Engine:
     def _note_ends(self, records: tuple[AnyRecord, ...]) -> None:
         own = self._own
         for record in records:
-            if isinstance(record, AttemptClosed):
+            if isinstance(record, AttemptForgotten) and record.ref in self._signalled:
+                self._over(record.ref)  # another cluster's, whose end nobody is told
+            elif isinstance(record, AttemptClosed):
                 ref = record.report.ref
+                self._over(ref)
                 own.endings.ended(ref, record.report.ended_at_ms, owes_logs=own.shipping.owes(ref))
+
+    def _over(self, ref: AttemptRef) -> None:
+        """No process of it will be started any more: those of a service had the same mark."""
+        self._own.ports.give_back(ref)
+        self._leavers.add(ref)
+        self._has_left.set()
+        if ref in self._signalled:
+            self._signalled.discard(ref)
+            self._hunt_now.set()
 
     def _set_timer(self) -> None:
         """Sleep exactly until the core has something to do by itself."""
@@ -360,7 +376,6 @@ class Engine:
             port = own.ports.take(order)
             own.host.spawn(ref, own.launcher.plan(order, folders, port), guard)
         except base.SpawnError as error:
-            own.ports.give_back(ref)
             self.post(SpawnFailed(ref=ref, message=str(error)))
             return
         self._starting[ref] = (self._now_ms(), port)

@@ -160,6 +160,9 @@ class Ports:
         service = order.spec.service
         if service is None or not (service.port or service.port_auto):
             return 0
+        for port, holder in self._promised.items():
+            if holder == order.ref:
+                return port  # it is started again: whoever knows it knows it by this one
         if service.port_auto:
             port = _bindable(0)
             while port in self._promised:

@@ -14,6 +14,9 @@ from typing import Final
 # The name lies in its job's reach: what is there now may be a link, or block whoever opens it.
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+LAST_WORDS_LINES: Final = 5
+LAST_WORDS_BYTES: Final = 1_000
+"""What is told of a service's log where it ended for good: so many lines of so many bytes in all."""
 POLL_MIN_S: Final = 0.02
 POLL_MAX_S: Final = 0.25
 _SLOWER: Final = 1.5
@@ -26,6 +29,22 @@ def size_of(path: str) -> int:
     except OSError:  # its job has removed it, or what leads to it
         return 0
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def last_words(path: str) -> str:
+    """The last lines of the file, for people; empty if there is nothing."""
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError:  # as in `size_of`
+        return ""
+    try:
+        size = os.fstat(fd).st_size
+        data = os.pread(fd, LAST_WORDS_BYTES, max(0, size - LAST_WORDS_BYTES))
+    except OSError:  # a folder, or a file that cannot be read any more
+        return ""
+    finally:
+        os.close(fd)
+    return "\n".join(data.decode("utf-8", "replace").splitlines()[-LAST_WORDS_LINES:])
 
 
 class Output:
@@ -58,6 +77,10 @@ class Output:
         before = self.readable
         self._size = size_of(self.path)
         return self.readable > before
+
+    def go_on(self) -> None:
+        """Another process writes to it."""
+        self._ended = False
 
     def end(self) -> int:
         """Nobody writes to it any more; how many bytes it has in all."""

@@ -19,7 +19,7 @@ from titan_proto.errors import LinkLost
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import BULK_CHUNK_BYTES
 from titan_proto.messages import STDERR, STDOUT, LogAck, LogChunk
-from titan_worker.output import POLL_MIN_S, Output, Pace
+from titan_worker.output import POLL_MIN_S, Output, Pace, size_of
 
 _LOG: Final = logging.getLogger(__name__)
 WINDOW_BYTES: Final = 1024 * 1024
@@ -68,7 +68,7 @@ class _Shipment:
 class _Attempt:
     """Both outputs of one attempt."""
 
-    __slots__ = ("ended", "pace", "shipments")
+    __slots__ = ("ended", "look", "pace", "shipments")
 
     def __init__(self, ref: AttemptRef, stdout: Output, stderr: Output, *, known: bool) -> None:
         self.shipments = (
@@ -77,6 +77,8 @@ class _Attempt:
         )
         self.pace = Pace()
         self.ended = False
+        self.look = 0
+        """Which look at its files is the next one; what else is due of it means nothing."""
 
     @property
     def is_done(self) -> bool:
@@ -117,8 +119,14 @@ class Shipping:
 
     # -- attempts -------------------------------------------------------------------------------
     def watch(self, ref: AttemptRef, stdout: str, stderr: str) -> None:
-        """The attempt's process runs."""
-        self._add(ref, stdout, stderr, known=False)
+        """The attempt's process runs, its first one or, of a service, a later one."""
+        attempt = self._attempts.get(ref)
+        if attempt is None:
+            self._add(ref, stdout, stderr, known=size_of(stdout) + size_of(stderr) > 0)
+        else:
+            attempt.ended = False
+            for shipment in attempt.shipments:
+                shipment.output.go_on()
         self._look_at(self._loop.time() + POLL_MIN_S, ref)
 
     def end(self, ref: AttemptRef) -> tuple[int, int]:
@@ -172,6 +180,7 @@ class Shipping:
     # -- looking --------------------------------------------------------------------------------
     def _look_at(self, at_s: float, ref: AttemptRef) -> None:
         self._look_count += 1
+        self._attempts[ref].look = self._look_count
         heapq.heappush(self._looks, (at_s, self._look_count, ref))
         if self._timer is None or at_s < self._timer_at:
             self._set_timer(at_s)
@@ -186,12 +195,12 @@ class Shipping:
         self._timer = None
         now_s = self._loop.time()
         # Whatever is due within half a look's time is looked at now: one wake-up for all of them.
-        due: list[AttemptRef] = []
+        due: list[tuple[int, AttemptRef]] = []
         while self._looks and self._looks[0][0] <= now_s + POLL_MIN_S / 2:
-            due.append(heapq.heappop(self._looks)[2])
-        for ref in due:
+            due.append(heapq.heappop(self._looks)[1:])
+        for number, ref in due:
             attempt = self._attempts.get(ref)
-            if attempt is None or attempt.ended:
+            if attempt is None or attempt.ended or attempt.look != number:
                 continue
             grown = [shipment.output.look() for shipment in attempt.shipments]
             if any(grown):

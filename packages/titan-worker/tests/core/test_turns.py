@@ -1,6 +1,7 @@
 """Given what has happened, when this comes in, then exactly these records and effects."""
 
 from titan_proto.messages import AttemptReports, HeldAttempt, Join, Leave, WorkerStatus
+from titan_proto.specs import RestartPolicy, RestartWhen
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.core.attempts import RESTARTED, SHUT_DOWN
 from titan_worker.core.effects import (
@@ -34,6 +35,8 @@ from titan_worker.core.records import (
 )
 
 NOTHING = ((), ())
+
+NEVER = RestartPolicy(when=RestartWhen.NEVER)
 
 
 def both(turn):
@@ -416,7 +419,7 @@ def test_a_service_without_a_port_is_healthy_once_it_runs(world):
 
 
 def test_a_service_that_ends_before_its_port_answers_was_never_healthy(world):
-    world.begin(world.start(world.order("a", service=8000)), world.ready("a"))
+    world.begin(world.start(world.order("a", service=8000, restart=NEVER)), world.ready("a"))
     world.turn(world.spawned("a", port=8000))
     (record,) = world.turn(world.exited("a", code=1)).records
     assert record.report.reason is ExitReason.EXITED
@@ -432,7 +435,7 @@ def test_a_service_that_is_stopping_does_not_become_healthy(world):
 
 def test_that_a_service_was_healthy_is_said_even_if_it_ended_in_the_same_turn(world):
     """Its job has succeeded by that: merged into its end, the job would have failed."""
-    world.begin(world.start(world.order("a", service=0)), world.ready("a"))
+    world.begin(world.start(world.order("a", service=0, restart=NEVER)), world.ready("a"))
     (effect,) = world.turn(world.spawned("a"), world.exited("a", code=1)).effects
     first, second = effect.message.reports
     assert (first.state, first.healthy) == (AttemptState.RUNNING, True)

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import signal
 import socket
 import sys
 import time
@@ -11,7 +12,7 @@ import zipfile
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import AttemptReports, Leave, Refused, ReportAcks, WorkerStatus
-from titan_proto.specs import JobKind, Launch, LaunchKind, ServiceSection
+from titan_proto.specs import JobKind, Launch, LaunchKind, RestartPolicy, ServiceSection
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.endings import HOUR_MS, Endings
 from titan_worker.host.identity import read_stat
@@ -233,6 +234,72 @@ async def test_a_service_with_a_free_port_is_healthy_when_it_answers(nest, peer)
         pass
     peer.stop("api", reason=ExitReason.STOPPED)
     assert (await peer.end_of("api")).reason is ExitReason.STOPPED
+
+
+async def test_a_service_that_is_killed_answers_again_on_its_port_and_its_log_goes_on(nest, peer):
+    await nest.start()
+    program = (
+        "import os, socket\n"
+        "s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\n"
+        "print(os.getpid(), flush=True)\n"
+        "while True: s.accept()\n"
+    )
+    artifact = peer.offer(program.encode(), "s.py")
+    peer.order(
+        "api",
+        launch=script("s.py", artifact=artifact),
+        kind=JobKind.SERVICE,
+        service=ServiceSection(port_auto=True),
+    )
+    pids = []
+    for restarts in range(3):
+        await peer.until(
+            lambda n=restarts: any(r.healthy and r.restarts == n for r in reports(peer))
+        )
+        log = await peer.log_of("api", b"\n" if not pids else f"{pids[-1]}\n".encode())
+        await peer.until(lambda n=restarts: len(peer.log("api").splitlines()) > n)
+        pids = [int(line) for line in peer.log("api").split()]
+        if restarts < 2:
+            os.kill(pids[-1], signal.SIGKILL)
+    assert log
+    assert len(set(pids)) == 3
+    (port,) = {r.port for r in reports(peer) if r.healthy}
+    with socket.create_connection(("127.0.0.1", port)):
+        pass
+    peer.stop("api", reason=ExitReason.STOPPED)
+    end = await peer.end_of("api")
+    assert (end.reason, end.restarts) == (ExitReason.STOPPED, 2)
+
+
+async def test_what_a_restarted_service_left_behind_is_looked_for_only_when_it_is_over(nest, peer):
+    """Its next process has the same mark: a hunt for the first one's remains would kill it."""
+    await nest.start()
+    once = nest.settings.data / "once"
+    peer.order(
+        "api",
+        shell=f'if [ ! -e "{once}" ]; then : > "{once}"; exit 1; fi; exec sleep 1000',
+        kind=JobKind.SERVICE,
+        service=ServiceSection(),
+    )
+    await peer.until(lambda: any(r.healthy and r.restarts == 1 for r in reports(peer)))
+    assert nest.worker._engine._leavers == set()
+    peer.stop("api", reason=ExitReason.STOPPED)
+    end = await peer.end_of("api")
+    assert (end.reason, end.restarts) == (ExitReason.STOPPED, 1)
+
+
+async def test_a_service_that_ends_at_once_ends_as_a_crash_loop_with_its_last_words(nest, peer):
+    await nest.start()
+    peer.order(
+        "api",
+        shell="echo listening; echo 'no such table: users' >&2; exit 0",
+        kind=JobKind.SERVICE,
+        service=ServiceSection(port_auto=True, restart=RestartPolicy(max=2, delay_ms=10)),
+    )
+    end = await peer.end_of("api")
+    assert (end.reason, end.exit_code, end.restarts) == (ExitReason.CRASH_LOOP, 0, 2)
+    assert "no such table: users" in end.message
+    await peer.log_of("api", b"listening\n" * 3)
 
 
 async def test_a_service_whose_port_is_taken_does_not_pass_for_healthy(nest, peer):

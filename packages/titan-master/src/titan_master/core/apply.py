@@ -33,6 +33,7 @@ from titan_master.core.events import (
     RunAccepted,
     RunCancelRequested,
     RunEnded,
+    ServiceChanged,
     ServiceEnded,
     ServiceStopping,
     ServiceUp,
@@ -440,7 +441,18 @@ def _service_up(state: State, event: ServiceUp) -> None:
         state=ServiceState.HEALTHY,
         attempt=attempt,
         healthy_at_ms=event.at_ms,
+        restarts=event.restarts,
     )
+
+
+def _service_changed(state: State, event: ServiceChanged) -> None:
+    service = state.services[event.run_id, event.job_id]
+    to = ServiceState.HEALTHY if event.healthy else ServiceState.UNHEALTHY
+    if service.state is not to:
+        _move_service(state, service, to)
+    if event.healthy:
+        service.healthy_at_ms = event.at_ms
+    service.restarts = event.restarts
 
 
 def _service_stopping(state: State, event: ServiceStopping) -> None:
@@ -531,6 +543,7 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     AttemptStarted: _attempt_started,
     AttemptEnded: _attempt_ended,
     ServiceUp: _service_up,
+    ServiceChanged: _service_changed,
     ServiceStopping: _service_stopping,
     ServiceEnded: _service_ended,
     WorkerJoined: _worker_joined,

@@ -7,6 +7,7 @@ nothing, and raises InvariantViolation with the first promise that is broken.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from titan_master.core.state import InvariantViolation, Job, Run, State, digest, fits
 from titan_proto.specs import JobKind
@@ -21,6 +22,9 @@ from titan_proto.states import (
 
 HOLDS_ATTEMPT = (JobState.PLACED, JobState.RUNNING, JobState.CANCELLING)
 AFTER_PARENTS = (JobState.SCHEDULED, JobState.QUEUED, JobState.WAITING, JobState.BACKOFF)
+
+
+_UP: Final = (ServiceState.HEALTHY, ServiceState.UNHEALTHY, ServiceState.STOPPING)
 
 
 def check(state: State) -> None:
@@ -174,7 +178,7 @@ def _service_problems(state: State) -> Iterator[str]:
             yield f"service {service.name} is filed under {key}"
         if not service.attempt.is_live:
             yield f"service {service.name} is up without a live attempt"
-        if service.state not in (ServiceState.HEALTHY, ServiceState.STOPPING):
+        if service.state not in _UP:
             yield f"service {service.name} is {service.state} and still up"
         run = state.runs.get(service.run_id)
         if run is not None:

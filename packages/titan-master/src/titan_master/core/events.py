@@ -205,6 +205,17 @@ class ServiceUp(Event, frozen=True, kw_only=True):
     number: int
     worker_id: str
     port: int = 0
+    restarts: int = 0
+
+
+class ServiceChanged(Event, frozen=True, kw_only=True):
+    """Its worker starts its process again, or that one answers."""
+
+    run_id: str
+    job_id: str
+    healthy: bool
+    restarts: int
+    """In all, by this worker."""
 
 
 class ServiceStopping(Event, frozen=True, kw_only=True):
@@ -294,6 +305,7 @@ AnyEvent = (
     | AttemptStarted
     | AttemptEnded
     | ServiceUp
+    | ServiceChanged
     | ServiceStopping
     | ServiceEnded
     | WorkerJoined

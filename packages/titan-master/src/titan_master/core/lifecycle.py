@@ -47,9 +47,13 @@ NO_FAULT_OF_THE_JOB: Final = (ExitReason.LOST, ExitReason.WORKER_LEFT)
 # -- reports --------------------------------------------------------------------------------------
 def attempt_running(draft: Draft, report: AttemptReport) -> None:
     """Its worker says that it runs, and of a service perhaps that it is healthy."""
+    service = draft.state.services.get((report.ref.run_id, report.ref.job_id))
+    if service is not None:
+        services.hear(draft, service, report)
+        return
     run = draft.state.runs.get(report.ref.run_id)
     if run is None:
-        return  # a service that outlived its run: nothing new
+        return
     job = run.jobs[report.ref.job_id]
     if job.state is JobState.PLACED:
         draft.emit(

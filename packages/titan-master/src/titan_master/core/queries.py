@@ -275,6 +275,7 @@ def service_view(service: Service) -> ServiceView:
         worker=attempt.worker,
         port=attempt.port,
         healthy_at_ms=service.healthy_at_ms,
+        restarts=service.restarts,
         ended_at_ms=attempt.ended_at_ms,
         reason=attempt.reason,
     )

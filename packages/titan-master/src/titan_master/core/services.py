@@ -1,6 +1,7 @@
-"""Services once their job has settled: coming up, being stopped, going down.
+"""Services once their job has settled: coming up, being started again, being stopped, going down.
 
-A service that ends is not started again in this version. Called by ``lifecycle`` and ``asking``.
+Their worker starts them again, by itself; one whose worker is lost or has given it up stays down in
+this version. Called by ``lifecycle`` and ``asking``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,13 @@ from __future__ import annotations
 from typing import Final
 
 from titan_master.core import queries
-from titan_master.core.events import AttemptEnded, ServiceEnded, ServiceStopping, ServiceUp
+from titan_master.core.events import (
+    AttemptEnded,
+    ServiceChanged,
+    ServiceEnded,
+    ServiceStopping,
+    ServiceUp,
+)
 from titan_master.core.inputs import Origin
 from titan_master.core.state import Job, Run, Service, State
 from titan_master.core.turn import Draft
@@ -35,8 +42,29 @@ def come_up(draft: Draft, run: Run, job: Job, report: AttemptReport) -> None:
             number=job.number,
             worker_id="" if attempt is None else attempt.worker_id,
             port=report.port or (0 if attempt is None else attempt.port),
+            restarts=report.restarts,
         )
     )
+
+
+def hear(draft: Draft, service: Service, report: AttemptReport) -> None:
+    """What its worker says of one that is up: that it starts it again, or that it is well again."""
+    if service.state is ServiceState.STOPPING:
+        return
+    # A report may come twice, or late: with each restart it is unwell first, and then perhaps well.
+    if (report.restarts, report.healthy) > (
+        service.restarts,
+        service.state is ServiceState.HEALTHY,
+    ):
+        draft.emit(
+            ServiceChanged(
+                at_ms=draft.now_ms,
+                run_id=service.run_id,
+                job_id=service.job_id,
+                healthy=report.healthy,
+                restarts=report.restarts,
+            )
+        )
 
 
 def go_down(draft: Draft, service: Service, event: AttemptEnded) -> None:
@@ -100,7 +128,7 @@ def stop_service(draft: Draft, origin: Origin, request: StopService) -> None:
 
 
 def _stop(draft: Draft, service: Service) -> None:
-    if service.state is ServiceState.HEALTHY:
+    if service.state is not ServiceState.STOPPING:
         draft.emit(
             ServiceStopping(at_ms=draft.now_ms, run_id=service.run_id, job_id=service.job_id)
         )

@@ -171,6 +171,9 @@ class Service(Struct, kw_only=True, eq=False):
     state: ServiceState
     attempt: Attempt
     healthy_at_ms: int
+    """Since when, or until it was started again."""
+    restarts: int = 0
+    """By its worker."""
 
 
 class WorkerInfo(Struct, kw_only=True, eq=False):

@@ -85,8 +85,12 @@ WORKER: Final[Table] = frozenset(
 
 SERVICE: Final[Table] = frozenset(
     {
+        (ServiceState.HEALTHY, ServiceState.UNHEALTHY),
+        (ServiceState.UNHEALTHY, ServiceState.HEALTHY),
         (ServiceState.HEALTHY, ServiceState.STOPPING),
+        (ServiceState.UNHEALTHY, ServiceState.STOPPING),
         (ServiceState.HEALTHY, ServiceState.FAILED),
+        (ServiceState.UNHEALTHY, ServiceState.FAILED),
         (ServiceState.STOPPING, ServiceState.STOPPED),
     }
 )

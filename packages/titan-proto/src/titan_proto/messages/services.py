@@ -27,6 +27,8 @@ class ServiceView(Message, frozen=True, kw_only=True):
     exit_code: int = 0
     signal: int = 0
     message: str = ""
+    restarts: int = 0
+    """By its worker, in this attempt."""
 
 
 class ServiceList(Message, frozen=True, kw_only=True):

@@ -127,6 +127,8 @@ class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person reads when the attempt failed before or beside its process."""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    restarts: int = 0
+    """How often a service's process was started again in this attempt."""
 
 
 class AttemptReports(Message, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ SYMBOLS: Final = {
     "ACTIVE": ("▶", ">", "yellow"),
     "RUNNING": ("▶", ">", "yellow"),
     "STARTING": ("▶", ">", "yellow"),
+    "UNHEALTHY": ("▶", ">", "yellow"),
     "PLACED": ("▶", ">", "yellow"),
     "SUCCEEDED": ("✓", "+", "green"),
     "HEALTHY": ("✓", "+", "green"),

@@ -18,6 +18,7 @@ from titan_worker.core.records import (
     AttemptClosed,
     AttemptForgotten,
     AttemptHeld,
+    AttemptRestarting,
     AttemptSpawned,
     AttemptStopping,
     ClusterBound,
@@ -60,10 +61,20 @@ def _spawn(state: WorkerState, record: AttemptSpawned) -> None:
     held.pid = record.pid
     held.start_ticks = record.start_ticks
     held.port = record.port
-    held.started_at_ms = record.at_ms
+    held.started_at_ms = held.started_at_ms or record.at_ms
     # One that was told to stop while it was being started stays STOPPING; now it has a process.
-    if held.state is not AttemptState.STOPPING:
+    # A service that is started again was RUNNING all the time.
+    is_next = held.state is AttemptState.RUNNING and held.restarts > 0
+    if held.state is not AttemptState.STOPPING and not is_next:
         _move(state, held, AttemptState.RUNNING)
+
+
+def _restart(state: WorkerState, record: AttemptRestarting) -> None:
+    held = _held(state, record.ref)
+    if held.state is not AttemptState.RUNNING:
+        raise violated(state, f"attempt {record.ref} is started again and {held.state}")
+    held.pid = held.start_ticks = 0
+    held.restarts += 1
 
 
 def _stop(state: WorkerState, record: AttemptStopping) -> None:
@@ -103,6 +114,7 @@ _WRITERS: Final[dict[type, Callable[[WorkerState, Any], None]]] = {
     ClusterBound: _bind,
     AttemptHeld: _hold,
     AttemptSpawned: _spawn,
+    AttemptRestarting: _restart,
     AttemptStopping: _stop,
     AttemptClosed: _close,
     AttemptForgotten: _forget,

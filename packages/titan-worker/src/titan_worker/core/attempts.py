@@ -39,9 +39,11 @@ from titan_worker.core.records import (
     AttemptClosed,
     AttemptForgotten,
     AttemptHeld,
+    AttemptRestarting,
     AttemptSpawned,
     AttemptStopping,
 )
+from titan_worker.core.restarts import Restarts
 from titan_worker.core.state import Held
 from titan_worker.core.turn import Draft
 
@@ -50,6 +52,8 @@ STOOD_STILL_MS: Final = 1_000
 """A timer that goes off so much too late says that the worker was stopped, or its machine asleep."""
 HEAR_FIRST_MS: Final = 200
 """How long after that an overdue attempt has to turn out to have ended by itself."""
+LEASE_RETRY_MS: Final = 100
+"""So often an exclusive service that is to be started again asks whether the lease allows it."""
 SHUT_DOWN: Final = "the worker was shut down"
 LEASE_ENDED: Final = (
     "it is exclusive, and the master was not heard in time: it was stopped here before it may be "
@@ -65,6 +69,11 @@ class Phase(IntEnum):
     """Its workspace is there, a slot is not."""
     STARTING = 2
     SPAWNED = 3
+    RESTARTING = 4
+    """A service between two processes: it keeps its slot, its port and its number."""
+
+
+_WITH_PROCESS: Final = (Phase.STARTING, Phase.SPAWNED)
 
 
 class Progress(Struct):
@@ -72,6 +81,8 @@ class Progress(Struct):
 
     phase: Phase = Phase.PREPARING
     healthy: bool = False
+    restarts: Restarts | None = None
+    """Of a service, from its first start on."""
 
 
 class Attempts:
@@ -95,6 +106,8 @@ class Attempts:
         # attempts that have ended stay until they come to the top.
         self._kills: list[tuple[int, AttemptRef]] = []
         self._timeouts: list[tuple[int, AttemptRef]] = []
+        # When a service's next process is due; also with entries that mean nothing any more.
+        self._restarts: list[tuple[int, AttemptRef]] = []
         self._reports: list[AttemptReport] = []
 
     @property
@@ -142,6 +155,8 @@ class Attempts:
         # While it is being started there is nobody to signal; `spawned` does it then.
         if progress.phase is Phase.SPAWNED:
             self._terminate(ref, now_ms)
+        elif progress.phase is Phase.RESTARTING:
+            self._over(ref, known, now_ms)
 
     def stop_all(self, reason: ExitReason, now_ms: int) -> None:
         """End everything that has not ended."""
@@ -234,7 +249,7 @@ class Attempts:
             self._terminate(ref, now_ms)
             return
         if held.order.spec.kind is JobKind.SERVICE:
-            self._watch_health(held, progress)
+            self._watch_health(held, progress, now_ms)
         self._reports.append(_running(held, progress))
 
     def spawn_failed(self, ref: AttemptRef, message: str, now_ms: int) -> None:
@@ -243,25 +258,32 @@ class Attempts:
         if progress is not None and progress.phase is Phase.STARTING:
             self._over(ref, ExitReason.START_FAILED, now_ms, message)
 
-    def probe_answered(self, ref: AttemptRef) -> None:
+    def probe_answered(self, ref: AttemptRef, now_ms: int) -> None:
         """A service is healthy, unless it has been told to stop meanwhile."""
         progress = self._progress.get(ref)
         if progress is None or progress.healthy or progress.phase is not Phase.SPAWNED:
             return
         held = self._held[ref]
         if held.state is AttemptState.RUNNING:
-            progress.healthy = True
+            _is_healthy(progress, now_ms)
             self._reports.append(_running(held, progress))
 
     def exited(self, item: Exited, now_ms: int) -> None:
         """Its process is gone, perhaps before anybody said that it was there."""
         progress = self._progress.get(item.ref)
-        if progress is None or progress.phase < Phase.STARTING:
+        if progress is None or progress.phase not in _WITH_PROCESS:
             return
         held = self._held[item.ref]
         own = ExitReason.SIGNALLED if item.signal else ExitReason.EXITED
+        message = _why_stopped(held, lease_ended=item.lease_ended)
         if item.lease_ended:
             own = ExitReason.LOST
+        elif held.order.spec.service is not None and held.state is AttemptState.RUNNING:
+            if self._start_again(held, progress, item, now_ms):
+                return
+            if held.restarts:
+                own = ExitReason.CRASH_LOOP
+                message = _crash_loop(held, item)
         self._end(
             AttemptReport(
                 ref=item.ref,
@@ -272,11 +294,30 @@ class Attempts:
                 reason=held.stop_reason or own,
                 exit_code=0 if item.signal else item.exit_code,
                 signal=item.signal,
-                message=_why_stopped(held, lease_ended=item.lease_ended),
+                message=message,
                 stdout_bytes=item.stdout_bytes,
                 stderr_bytes=item.stderr_bytes,
+                restarts=held.restarts,
             )
         )
+
+    def _start_again(self, held: Held, progress: Progress, item: Exited, now_ms: int) -> bool:
+        """Begin another process of a service if its budget has one."""
+        service, ref = held.order.spec.service, item.ref
+        if service is None or progress.restarts is None:
+            return False
+        progress.restarts.ended(now_ms)
+        failed = bool(item.signal or item.exit_code)
+        at_ms = progress.restarts.next_ms(service.restart, ref, failed=failed, now_ms=now_ms)
+        if at_ms is None:
+            return False
+        self._draft.emit(AttemptRestarting(ref=ref, at_ms=now_ms))
+        progress.phase = Phase.RESTARTING
+        progress.healthy = False
+        self._guarded.pop(ref, None)  # its guard has gone with the process
+        heapq.heappush(self._restarts, (at_ms, ref))
+        self._reports.append(_running(held, progress))
+        return True
 
     # -- time and slots -------------------------------------------------------------------------
     def stop_overdue(self, now_ms: int) -> None:
@@ -309,9 +350,21 @@ class Attempts:
             if stopping:
                 self._draft.ask(Terminate(ref=ref, force=True))
 
+    def restart_due(self, now_ms: int) -> None:
+        """Start the next process of services whose delay is over."""
+        while self._restarts and self._restarts[0][0] <= now_ms:
+            _, ref = heapq.heappop(self._restarts)
+            progress = self._progress.get(ref)
+            if progress is None or progress.phase is not Phase.RESTARTING:
+                continue
+            if not self._start(ref, progress, now_ms):
+                # Exclusive, and the lease does not allow it: as long as that takes.
+                heapq.heappush(self._restarts, (now_ms + LEASE_RETRY_MS, ref))
+
     def next_due_ms(self) -> int | None:
-        """When `stop_overdue` or `kill_overdue` may next have something to do."""
-        return min((heap[0][0] for heap in (self._timeouts, self._kills) if heap), default=None)
+        """When one of the three above may next have something to do."""
+        heaps = (self._timeouts, self._kills, self._restarts)
+        return min((heap[0][0] for heap in heaps if heap), default=None)
 
     def renew_leases(self) -> None:
         """Tell the guards of exclusive attempts until when they may go on."""
@@ -335,17 +388,23 @@ class Attempts:
             progress = self._progress.get(ref)
             if progress is None or progress.phase is not Phase.READY:
                 continue
-            order = self._held[ref].order
-            end = None
-            if order.spec.exclusive:
-                if not self._lease.may_start(now_ms):
-                    self._without_lease.append(ref)
-                    continue
-                end = self._lease.end_for(order.spec.stop_grace_ms)
-                self._guarded[ref] = None
-            progress.phase = Phase.STARTING
+            if not self._start(ref, progress, now_ms):
+                self._without_lease.append(ref)
+
+    def _start(self, ref: AttemptRef, progress: Progress, now_ms: int) -> bool:
+        """Ask for its process; False if it is exclusive and the lease does not allow it now."""
+        order = self._held[ref].order
+        end = None
+        if order.spec.exclusive:
+            if not self._lease.may_start(now_ms):
+                return False
+            end = self._lease.end_for(order.spec.stop_grace_ms)
+            self._guarded[ref] = None
+        if progress.phase is Phase.READY:
             self._occupied += 1
-            self._draft.ask(Spawn(order=order, lease_end=end))
+        progress.phase = Phase.STARTING
+        self._draft.ask(Spawn(order=order, lease_end=end))
+        return True
 
     def stop_grace_ms(self) -> int:
         """The longest time that something held may take to stop."""
@@ -422,20 +481,22 @@ class Attempts:
                 raise violated(state, f"attempt {ref} has pid {held.pid} in {progress.phase.name}")
             if progress.phase is Phase.READY and ref not in waiting:
                 raise violated(state, f"attempt {ref} is ready and not in the queue")
-            guarded = held.order.spec.exclusive and progress.phase >= Phase.STARTING
+            guarded = held.order.spec.exclusive and progress.phase in _WITH_PROCESS
             if guarded != (ref in self._guarded):
                 raise violated(state, f"attempt {ref} is exclusive and nobody guards it")
             if held.foreign and held.state is not AttemptState.STOPPING:
                 raise violated(state, f"attempt {ref} is another cluster's and {held.state}")
 
     # -- the last steps -------------------------------------------------------------------------
-    def _watch_health(self, held: Held, progress: Progress) -> None:
+    def _watch_health(self, held: Held, progress: Progress, now_ms: int) -> None:
+        if progress.restarts is None:
+            progress.restarts = Restarts()
         service = held.order.spec.service
         port = held.port or (service.port if service is not None else 0)
         if port:
             self._draft.ask(Probe(ref=held.order.ref, port=port))
         else:
-            progress.healthy = True
+            _is_healthy(progress, now_ms)
 
     def _terminate(self, ref: AttemptRef, now_ms: int) -> None:
         self._draft.ask(Terminate(ref=ref, force=False))
@@ -450,6 +511,10 @@ class Attempts:
                 ref=ref,
                 state=AttemptState.ENDED,
                 ended_at_ms=now_ms,
+                # Of a service that was stopped between two of its processes.
+                started_at_ms=held.started_at_ms,
+                port=held.port,
+                restarts=held.restarts,
                 reason=reason,
                 message=message[:REPORT_MESSAGE_CHARS]
                 or (SHUT_DOWN if reason is ExitReason.WORKER_LEFT else ""),
@@ -495,4 +560,22 @@ def _running(held: Held, progress: Progress) -> AttemptReport:
         started_at_ms=held.started_at_ms,
         healthy=progress.healthy,
         port=held.port,
+        restarts=held.restarts,
     )
+
+
+def _is_healthy(progress: Progress, now_ms: int) -> None:
+    progress.healthy = True
+    if progress.restarts is not None:
+        progress.restarts.healthy(now_ms)
+
+
+def _crash_loop(held: Held, item: Exited) -> str:
+    service = held.order.spec.service
+    assert service is not None
+    how = f"signal {item.signal}" if item.signal else f"exit code {item.exit_code}"
+    text = (
+        f"it ended again ({how}) after {held.restarts} restarts; its budget is "
+        f"{service.restart.max} in {service.restart.within_ms / 1000:g} s (restart)"
+    )
+    return f"{text}\n{item.last_words}" if item.last_words else text

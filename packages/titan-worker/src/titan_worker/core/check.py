@@ -46,7 +46,7 @@ def _problem(ref: AttemptRef, held: Held) -> str:
         return f"is {held.state} and has {'a' if report else 'no'} report of its end"
     if report is not None and (report.ref != ref or report.state is not AttemptState.ENDED):
         return f"keeps a report that is not of its end: {report.ref} {report.state}"
-    if held.state is AttemptState.RUNNING and held.pid <= 0:
+    if held.state is AttemptState.RUNNING and held.pid <= 0 and not held.restarts:
         return "runs without a process"
     if held.state is AttemptState.STOPPING and held.stop_reason is None:
         return "is stopping for no reason"

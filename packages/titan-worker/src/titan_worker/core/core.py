@@ -112,7 +112,7 @@ class WorkerCore:
                 item.ref, item.message, now_ms
             ),
             Exited: self._attempts.exited,
-            ProbeAnswered: lambda item, _: self._attempts.probe_answered(item.ref),
+            ProbeAnswered: lambda item, now_ms: self._attempts.probe_answered(item.ref, now_ms),
             UsageSampled: self._sampled,
             StopRequested: self._stop_requested,
             # the master's messages
@@ -134,6 +134,7 @@ class WorkerCore:
             return
         self._attempts.stop_overdue(now_ms)
         self._attempts.kill_overdue(now_ms)
+        self._attempts.restart_due(now_ms)
         self._attempts.fill_slots(now_ms)
         self._give_up_silent(now_ms)
         if self._link is Link.UP:

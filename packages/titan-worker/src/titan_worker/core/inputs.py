@@ -76,6 +76,8 @@ class Exited(Struct, frozen=True, kw_only=True):
     stderr_bytes: int
     lease_ended: bool = False
     """The guard of an exclusive attempt stopped it: no renewal came in time."""
+    last_words: str = ""
+    """Of a service: the end of what it wrote, for people who ask why it ended."""
 
 
 class ProbeAnswered(Struct, frozen=True, kw_only=True):

@@ -41,6 +41,13 @@ class AttemptSpawned(Record, frozen=True, kw_only=True):
     port: int = 0
 
 
+class AttemptRestarting(Record, frozen=True, kw_only=True):
+    """Its process is gone, and another one will be started: it is a service, in its budget."""
+
+    ref: AttemptRef
+    at_ms: int
+
+
 class AttemptStopping(Record, frozen=True, kw_only=True):
     """It has been told to stop; `reason` will be its end's."""
 
@@ -62,5 +69,11 @@ class AttemptForgotten(Record, frozen=True, kw_only=True):
 
 
 AnyRecord = (
-    ClusterBound | AttemptHeld | AttemptSpawned | AttemptStopping | AttemptClosed | AttemptForgotten
+    ClusterBound
+    | AttemptHeld
+    | AttemptSpawned
+    | AttemptRestarting
+    | AttemptStopping
+    | AttemptClosed
+    | AttemptForgotten
 )

@@ -26,6 +26,9 @@ class Held(Struct):
     start_ticks: int = 0
     port: int = 0
     started_at_ms: int = 0
+    """Of its first process."""
+    restarts: int = 0
+    """How often its process was started again. Running without a pid, it is about to be."""
     stop_reason: ExitReason | None = None
     stopping_at_ms: int = 0
     foreign: bool = False
