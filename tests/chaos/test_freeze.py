@@ -18,9 +18,9 @@ import pytest
 from tests.chaos import journal
 from tests.chaos.audit import faults_of, read_marks
 from tests.chaos.load import Promise, job_line
-from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Cluster, Daemon
 from tests.harness.processes import jobs_of
+from tests.harness.waiting import wait_until
 from titan_sdk import TitanJob
 
 LEASE_S = 1.0

@@ -20,9 +20,9 @@ import pytest
 from tests.chaos import journal
 from tests.chaos.audit import check_journal, read_marks
 from tests.chaos.load import Promise, job_line
-from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Daemon
 from tests.harness.processes import jobs_of
+from tests.harness.waiting import wait_until
 
 pytestmark = [
     pytest.mark.needs("root"),

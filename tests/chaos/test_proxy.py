@@ -12,8 +12,8 @@ from tests.chaos import journal
 from tests.chaos.audit import faults_of
 from tests.chaos.load import Promise, job_line
 from tests.chaos.proxy import CALM, Proxy, Way, Weather
-from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Cluster
+from tests.harness.waiting import wait_until
 from titan_proto.errors import LinkError
 from titan_proto.io.address import parse_address
 from titan_proto.io.blocking import BlockingLink

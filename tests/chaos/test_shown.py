@@ -12,9 +12,9 @@ import pytest
 from tests.chaos import journal
 from tests.chaos.audit import faults_of, read_marks
 from tests.chaos.load import Promise, job_line
-from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Cluster
 from tests.harness.processes import jobs_of
+from tests.harness.waiting import wait_until
 from titan_sdk import Run, TitanClient, TitanJob
 
 JOBS = 200

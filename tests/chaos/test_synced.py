@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.waiting import wait_until
 from tests.harness.cluster import Cluster
+from tests.harness.waiting import wait_until
 from titan_sdk import TitanJob
 
 RUNS = 12

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
+from tests.harness.waiting import wait_until
 from titan_sdk import TitanClient, TitanGate, TitanJob
 
 GATES = 5
@@ -28,14 +27,6 @@ jobs:
     run: "echo shipped"
     depends_on: [BUILD]
 """
-
-
-def until(holds: Callable[[], object], what: str) -> None:
-    """Wait for it, or say what did not come."""
-    deadline = time.monotonic() + SOON_S
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -65,7 +56,7 @@ def test_five_open_gates_leave_every_slot_of_the_only_worker_to_others(
         )
     ]
     waiting = client.submit("waiting", gates)
-    until(lambda: len(client.gates()) == GATES, "five gates are open")
+    wait_until(lambda: len(client.gates()) == GATES, within_s=SOON_S, what="five gates are open")
     meet = f'touch {here}/$0; while [ "$(ls {here} | wc -l)" -lt {SLOTS} ]; do sleep 0.05; done'
     others = client.submit(
         "others", [TitanJob(id=f"o{n}", command=["sh", "-c", meet, str(n)]) for n in range(SLOTS)]
@@ -93,7 +84,9 @@ def test_a_pipeline_with_the_originals_keys_waits_for_a_person(
     path.write_text(ORIGINALS, encoding="utf-8")
     assert "another spelling" in titan("validate", str(path)).stdout
     alias = titan("run", str(path)).stdout.strip()
-    until(lambda: "WAITING" in titan("ps", alias).stdout, "the gate is open")
+    wait_until(
+        lambda: "WAITING" in titan("ps", alias).stdout, within_s=SOON_S, what="the gate is open"
+    )
     gate = f"{alias}/hitl-gate-BUILD"
     line = next(row for row in titan("ps", alias).stdout.splitlines() if "WAITING" in row)
     assert f"titan approve {gate}" in line
@@ -110,7 +103,9 @@ def test_a_pipeline_with_the_originals_keys_waits_for_a_person(
     )  # fmt: skip
     assert "approved by" in titan("approve", "hitl-gate-BUILD").stderr
     assert "looks right" in titan("reject", gate, "-m", "too late", code=7).stderr
-    until(lambda: "ACTIVE" not in titan("ps", "-a").stdout, "the run has ended")
+    wait_until(
+        lambda: "ACTIVE" not in titan("ps", "-a").stdout, within_s=SOON_S, what="the run has ended"
+    )
     assert titan("logs", f"{alias}/SHIP").stdout == "shipped\n"
     shown = titan("show", gate).stdout
     assert f"approved by {done['decidedBy']}: looks right" in shown
@@ -151,12 +146,12 @@ def test_an_open_gate_survives_the_master(cluster: Cluster, client: TitanClient)
         TitanGate("late", "Anybody?", timeout="2s", on_timeout="reject"),
     ]
     run = client.submit("kept", jobs)
-    until(lambda: len(client.gates()) == 2, "both gates are open")
+    wait_until(lambda: len(client.gates()) == 2, within_s=SOON_S, what="both gates are open")
     before = {gate.job_id: gate for gate in client.gates()}
     assert cluster.master is not None
     cluster.master.kill()
     cluster.start_master()
-    until(lambda: len(client.gates()) == 1, "the time of one is over")
+    wait_until(lambda: len(client.gates()) == 1, within_s=SOON_S, what="the time of one is over")
     (still,) = client.gates()
     assert still == before["hitl-gate-a"]
     assert states(client, run.id)["b"] == "BLOCKED"

@@ -92,7 +92,7 @@ def test_a_service_that_came_up_and_failed_is_shown_with_its_end(
     end = tmp_path / "end"
     line = f'while [ ! -e "{end}" ]; do sleep 0.05; done; echo bye >&2; exit 7'
     with cluster.client() as client:
-        run = client.submit("web", [TitanJob(id="api", type="service", run=line)])
+        run = client.submit("web", [TitanJob(id="api", type="service", run=line, restart="never")])
         assert run.wait(timeout=30) == "SUCCEEDED"
         assert client.services()[0].state == "HEALTHY"
         end.touch()

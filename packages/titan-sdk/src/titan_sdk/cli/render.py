@@ -259,9 +259,10 @@ def gates_table(gates: Sequence[GateView], now_ms: int) -> Table:
 
 
 def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> Table:
-    """One line a service; why it ended, where one of them has."""
+    """One line a service; its restarts and why it ended, where one of them has any."""
+    again = ("RESTARTS",) if any(one.restarts for one in services) else ()
     why = ("OUTCOME",) if any(one.ended_at_ms for one in services) else ()
-    head = ("SERVICE", "STATE", "PORT", "WORKER", "UP", "RUN", *why)
+    head = ("SERVICE", "STATE", "PORT", "WORKER", "UP", "RUN", *again, *why)
     table = Table(head, ("RUN", "UP", "WORKER"))
     for one in services:
         table.add(
@@ -271,6 +272,7 @@ def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> 
             one.worker or "-",
             took(one.healthy_at_ms, one.ended_at_ms, now_ms),
             one.run_alias,
+            *(str(one.restarts) for _ in again),
             *(service_outcome(one) or "-" for _ in why),
         )
     return table
@@ -426,6 +428,7 @@ def service_json(service: ServiceView) -> dict[str, Any]:
         "state": service.state.value,
         "worker": service.worker or None,
         "port": service.port or None,
+        "restarts": service.restarts,
         "healthyAt": rfc3339(service.healthy_at_ms),
         "endedAt": rfc3339(service.ended_at_ms),
         "reason": None if service.reason is ExitReason.UNKNOWN else service.reason.value,
