@@ -1,8 +1,9 @@
-"""W1 to W8: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
+"""W1 to W8, and V2 of services: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -406,4 +407,46 @@ def w8(root: Path, repeats: int) -> list[Figure]:
     ]
 
 
-ALL = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w6": w6, "w7": w7, "w8": w8}
+def v2(root: Path, repeats: int) -> list[Figure]:
+    """A service killed with -9 → its next process's own first time stamp."""
+    root.mkdir(parents=True)
+    gaps = []
+    kills = 20 * repeats
+    with Cluster(root / "titan") as cluster:
+        cluster.start_master()
+        cluster.start_worker(8080)
+        client = cluster.client()
+        restart = {"max": kills, "delay": 0}
+        line = "date +%s.%N; echo $$; exec sleep 1000"
+        run = client.submit("up", [TitanJob(id="s", type="SERVICE", run=line, restart=restart)])
+        run.wait(timeout=60)
+        log = cluster.home / "titan_workspace" / "jobs" / run.id / "s.1" / "stdout.log"
+        for number in range(kills):
+            pid = int(_lines(log, 2 * number + 2)[-1])
+            killed = time.time()
+            os.kill(pid, signal.SIGKILL)
+            gaps.append(float(_lines(log, 2 * number + 4)[-2]) - killed)
+        client.stop("s")
+        client.close()
+    floors = [took * 1000 for took in floor.start_latencies(root / "floor", 40)]
+    base = f"{statistics.median(floors):.2f} ms to start one"
+    p50, p99 = statistics.median(gaps) * 1000, quantile(gaps, 0.99) * 1000
+    return [
+        Figure(
+            "V2 p50", "a service killed → its next process", base, f"{p50:.2f} ms", p50, 8, "ms"
+        ),
+        Figure("V2 p99", "the slowest of a hundred", "–", f"{p99:.2f} ms", p99, 16, "ms"),
+    ]
+
+
+def _lines(log: Path, count: int) -> list[str]:
+    """The log's lines as soon as there are so many."""
+    deadline = time.monotonic() + 30
+    while log.read_bytes().count(b"\n") < count:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{log} has no {count} lines: {log.read_text()[-500:]}")
+        time.sleep(0.0002)
+    return log.read_text(encoding="utf-8").splitlines()
+
+
+ALL = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w6": w6, "w7": w7, "w8": w8, "v2": v2}
