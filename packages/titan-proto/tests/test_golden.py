@@ -172,6 +172,7 @@ REVIEW = JobSpec(
     dependencies=("PUBLISH",),
     gate=GateSection(message="Rows look right?", timeout_ms=60_000, on_timeout=GateExpiry.FAIL),
 )
+TYPED = JobSpec(id="TYPED", launch=Launch(script="typed.py", python="3.12"))
 RUN_VIEW = RunView(
     run_id=RUN,
     alias="nightly-7",
@@ -533,6 +534,10 @@ MESSAGES = (
                 restarts=3,
             ),
         ),
+    ),
+    SubmitRun(key="key-5", spec=RunSpec(name="Typed", jobs=(TYPED,))),
+    StartAttempts(
+        term=15, orders=(AttemptOrder(ref=REF, fence=70_003, spec=TYPED, run_name="Typed"),)
     ),
 )
 

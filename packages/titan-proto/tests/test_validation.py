@@ -203,6 +203,15 @@ def test_a_section_that_makes_no_sense(changes, code, where):
         (Launch(script="a.py", env={"A": "\0"}), "Y210", "env"),
         (Launch(script="a.py", env={"": "x"}), "Y211", "env"),
         (Launch(script="a.py", env={"A=B": "x"}), "Y211", "env"),
+        (Launch(script="a.sh", python="3.12"), "Y220", "python"),
+        (Launch(kind=LaunchKind.SHELL, shell="a.py", python="3.12"), "Y220", "python"),
+        (Launch(kind=LaunchKind.COMMAND, command=("a.py",), python="3.12"), "Y220", "python"),
+        (Launch(script="a.py", python="python3"), "Y220", "python"),
+        (Launch(script="a.py", python="3.12\n"), "Y220", "python"),
+        (Launch(script="a.py", python=".venv/bin/python"), "Y220", "python"),
+        (Launch(script="a.py", python="/usr/bin/"), "Y220", "python"),
+        (Launch(script="a.py", python="/usr/bin/python\0"), "Y220", "python"),
+        (Launch(script="a.py", python="/" + "x" * 4_096), "Y220", "python"),
         (Launch(script="a.py", args=("x" * ARGS_BYTES,)), "Y212", "args"),
         (Launch(script="a.py", env={"A": "x" * ENV_BYTES}), "Y212", "env"),
         (
@@ -226,6 +235,11 @@ def test_a_launch_that_could_not_start(launch, code, where):
     problem = only(run(JobSpec(id="A", launch=launch)))
 
     assert (problem.code, problem.where) == (code, f"jobs[0].launch.{where}")
+
+
+@pytest.mark.parametrize("python", ["3", "3.9", "3.12", "3.13t", "/usr/bin/python3", "/opt/my py"])
+def test_a_python_that_can_be_looked_for(python):
+    assert problems(run(JobSpec(id="A", launch=Launch(script="a.py", python=python)))) == ()
 
 
 @pytest.mark.parametrize(
@@ -362,7 +376,7 @@ def test_every_code_means_one_thing():
         if name.isupper() and isinstance(value, str) and value.startswith("Y2")
     ]
 
-    assert len(set(codes)) == len(codes) == 20
+    assert len(set(codes)) == len(codes) == 21
 
 
 def test_a_problem_can_travel():

@@ -43,7 +43,7 @@ def test_a_pipeline_of_the_original_gets_its_gate_behind_the_job():
     """Who depended on the job depends on the gate instead; the gate alone depends on the job."""
     pipeline = read(ORIGINALS)
     assert errors(pipeline.findings) == []
-    jobs = pipeline.spec(None, {}).jobs
+    jobs = pipeline.spec(None, {}, {}).jobs
     assert shape(jobs) == {
         "BUILD": (),
         "hitl-gate-BUILD": ("BUILD",),
@@ -109,7 +109,9 @@ def test_a_gate_by_itself_in_python():
 def test_a_gate_is_staged_without_any_script(tmp_path):
     """Its empty launch is no script of an empty name."""
     jobs = [TitanJob(id="A", run="a").spec, TitanGate("OK", dependencies="A").spec]
-    staged = stage_jobs("n", jobs, folder=tmp_path, workspace=None, find=lambda names: {})
+    staged = stage_jobs(
+        "n", jobs, folder=tmp_path, workspace=None, find=lambda names: {}, env_files={}
+    )
     assert shape(staged.spec.jobs) == {"A": (), "OK": ("A",)}
 
 

@@ -150,6 +150,28 @@ def test_arguments_as_a_list_are_exact_and_as_text_are_split():
     assert (launch.kind, launch.command, launch.args) == (LaunchKind.COMMAND, ("ls", "-l", "x"), ())
 
 
+def test_a_python_is_what_was_written_not_the_number_that_it_makes():
+    for written in ("3.12", "3.10", "'3.10'", "3", "/usr/bin/python3"):
+        (job,) = one_job(f"script: a.py\npython: {written}").jobs
+        assert job.launch.python == written.strip("'")
+    assert TitanJob(id="A", script="a.py", python=3.12).spec.launch.python == "3.12"
+    assert TitanJob(id="A", script="a.py", python=Path("/bin/py")).spec.launch.python == "/bin/py"
+    with pytest.raises(InvalidSpec, match=r'write "3\.10" as text'):
+        TitanJob(id="A", script="a.py", python=3.10)
+    with pytest.raises(InvalidSpec, match=r"no \.py script"):
+        TitanJob(id="A", script="a.sh", python="3.12")
+
+
+def test_a_python_of_the_defaults_is_for_the_python_scripts():
+    pipeline = read(
+        "name: p\ndefaults: {python: 3.12}\njobs:\n"
+        "  - {id: A, script: a.py}\n  - {id: B, script: b.py, python: 3.11}\n"
+        "  - {id: C, script: c.sh}\n  - {id: D, run: d}\n  - {id: E, type: APPROVAL}\n"
+    )
+    assert pipeline.findings == []
+    assert [job.launch.python for job in pipeline.jobs] == ["3.12", "3.11", "", "", ""]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -242,6 +264,16 @@ jobs:
         ("script: .", ["4:13 Y107"]),
         ("script: scripts/..", ["4:13 Y107"]),
         ('args: "\'open"\nscript: a.py', ["4:11 Y107"]),
+        ("script: a.py\nargs: [a, {b: c}, [d]]", ["5:15 Y107", "5:23 Y107"]),
+        ("script: a.py\nargs: {a: b}", ["5:11 Y107"]),
+        ("script: a.py\npython: three", ["5:13 Y107"]),
+        ("script: a.py\npython: bin/python", ["5:13 Y107"]),
+        ("script: a.sh\npython: 3.12", ["5:13 Y106"]),
+        ("run: a.py\npython: 3.12", ["5:13 Y106"]),
+        ("script: .\npython: 3.12", ["4:13 Y107"]),
+        ("script: ../up.py\npython: 3.12", ["4:13 Y107"]),
+        ("run: a\nenv_file: [a.env, '', {b: c}]", ["5:23 Y107", "5:27 Y107"]),
+        ("type: APPROVAL\nenv_file: a.env", ["5:15 Y106"]),
         ("script: a.py\nscript: b.py", ["5:5 Y101"]),
         ("run: a\ndependencies: [B, A]", ["5:20 Y201", "5:23 Y204"]),
         ("run: !!python/object:os.system a", ["4:10 Y102"]),
@@ -438,6 +470,7 @@ def test_a_titan_job_takes_every_key_of_the_yaml_under_the_same_name():
 def test_a_titan_job_means_what_the_yaml_means():
     values = {
         "script": "a.py",
+        "python": "3.12",
         "args": ["x", "7"],
         "env": {"A": "1"},
         "dependencies": ["B"],
@@ -473,8 +506,9 @@ def test_a_titan_job_means_what_the_yaml_means():
         pipeline = read(body + "  - {id: B, run: b}\n")
         assert pipeline.findings == []
         assert pipeline.jobs[0] == TitanJob(id="A", **given).spec
-    # What asks for an approval becomes a job of its own: see test_approvals.
-    apart = {"id", "run", "command", "requirement", "approval", "max_wait_seconds"}
+    # What asks for an approval becomes a job of its own: see test_approvals; what is said in files
+    # comes at submission: see test_envfiles.
+    apart = {"id", "run", "command", "requirement", "approval", "max_wait_seconds", "env_file"}
     assert {*values, *task, *gate} | apart == set(READERS)
 
 

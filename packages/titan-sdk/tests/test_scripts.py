@@ -38,7 +38,9 @@ def by_job(script, folder, workspace=None):
     """What the SDK says of a script; empty if it takes it."""
     try:
         job = TitanJob(id="A", filename=script)
-        with stage_jobs("run", [job.spec], folder=folder, workspace=workspace, find=nothing_away):
+        with stage_jobs(
+            "run", [job.spec], folder=folder, workspace=workspace, find=nothing_away, env_files={}
+        ):
             return ""
     except TitanError as error:
         return str(error)

@@ -79,6 +79,9 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     env: dict[str, str] = field(default_factory=dict)
     artifact: ArtifactRef | None = None
     """What this job's workspace holds besides the run's; for a script found by name."""
+    python: str = ""
+    """What runs a ``.py`` script: a version (``3.12``: ``python3.12`` on the worker's PATH), or an
+    absolute path there; empty is the worker's own."""
 
 
 class RestartWhen(OpenEnum):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -78,6 +78,7 @@ UNKNOWN_KIND: Final = "Y216"
 BAD_ARTIFACT: Final = "Y217"
 BAD_RETRY: Final = "Y218"
 BAD_GATE: Final = "Y219"
+BAD_PYTHON: Final = "Y220"
 MORE: Final = "Y299"
 
 _SKILL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:+-]{{0,{SKILL_CHARS - 1}}}\Z")
@@ -85,6 +86,8 @@ _SKILL_RULE: Final = (
     f"letters, digits, '_', '.', ':', '+', '-'; starts with a letter, a digit or '_'; "
     f"at most {SKILL_CHARS} characters"
 )
+_PYTHON_VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}t?)?\Z")
+PYTHON_RULE: Final = "a version such as 3.12, or an absolute path on the worker"
 _USUAL_SKILLS: Final = Needs().skills
 _USUAL_RETRIES: Final = RetryPolicy()
 _NOTHING: Final = Launch()
@@ -121,6 +124,18 @@ def is_inside(path: str) -> bool:
         part not in {"", ".", ".."} and len(part.encode("utf-8", "replace")) <= _PATH_PART_BYTES
         for part in path.split("/")
     )
+
+
+def is_python(python: str) -> bool:
+    """Whether it can name an interpreter: a version, or an absolute path."""
+    if python.startswith("/"):
+        return len(python) <= _PATH_CHARS and python.isprintable() and not python.endswith("/")
+    return _PYTHON_VERSION.match(python) is not None
+
+
+def takes_python(script: str) -> bool:
+    """Whether a worker gives this script to a Python at all."""
+    return script.endswith(".py")
 
 
 def _all(spec: RunSpec) -> Iterator[Problem]:
@@ -395,6 +410,8 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         )
     if launch.artifact is not None:
         yield from _artifact_problems(f"{where}.artifact", launch.artifact)
+    if launch.python:
+        yield from _python_problems(f"{where}.python", launch)
     if launch.shell or launch.command or launch.args or launch.env:
         yield from _text_problems(where, launch)
 
@@ -419,25 +436,33 @@ def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
             )
 
 
+def _python_problems(where: str, launch: Launch) -> Iterator[Problem]:
+    if not is_python(launch.python):
+        yield Problem(
+            where=where,
+            message=f"{_quoted(launch.python)} cannot be a Python",
+            hint=PYTHON_RULE,
+            code=BAD_PYTHON,
+        )
+    if launch.kind is not LaunchKind.SCRIPT or not takes_python(launch.script):
+        yield Problem(
+            where=where,
+            message="python is set, and the job runs no .py script",
+            hint="take python away, or name a script that ends in .py",
+            code=BAD_PYTHON,
+        )
+
+
 def _text_problems(where: str, launch: Launch) -> Iterator[Problem]:
     """What the operating system could not pass on to a process."""
     for name, texts in (
         ("shell", (launch.shell,)),
         ("command", launch.command),
         ("args", launch.args),
-        ("env", launch.env.values()),
     ):
         if any("\0" in text for text in texts):
             yield Problem(
                 where=f"{where}.{name}", message=f"{name} holds a NUL character", code=BAD_TEXT
-            )
-    for key in launch.env:
-        if not key or "=" in key or "\0" in key:
-            yield Problem(
-                where=f"{where}.env",
-                message=f"{_quoted(key)} cannot be the name of an environment variable",
-                hint="not empty, without '=' and NUL",
-                code=BAD_ENV_NAME,
             )
     arguments = _bytes_of((launch.shell, *launch.command, *launch.args))
     if arguments > ARGS_BYTES:
@@ -447,11 +472,26 @@ def _text_problems(where: str, launch: Launch) -> Iterator[Problem]:
             hint="put them into a file of the workspace",
             code=TOO_LARGE,
         )
-    environment = _bytes_of((*launch.env, *launch.env.values()))
-    if environment > ENV_BYTES:
+    yield from environment_problems(f"{where}.env", launch.env)
+
+
+def environment_problems(where: str, env: Mapping[str, str]) -> Iterator[Problem]:
+    """What the operating system, or a limit, refuses of an environment."""
+    if any("\0" in text for text in env.values()):
+        yield Problem(where=where, message="env holds a NUL character", code=BAD_TEXT)
+    for key in env:
+        if not key or "=" in key or "\0" in key:
+            yield Problem(
+                where=where,
+                message=f"{_quoted(key)} cannot be the name of an environment variable",
+                hint="not empty, without '=' and NUL",
+                code=BAD_ENV_NAME,
+            )
+    size = _bytes_of((*env, *env.values()))
+    if size > ENV_BYTES:
         yield Problem(
-            where=f"{where}.env",
-            message=f"an environment of {environment} bytes is more than ENV_BYTES ({ENV_BYTES})",
+            where=where,
+            message=f"an environment of {size} bytes is more than ENV_BYTES ({ENV_BYTES})",
             hint="put it into a file of the workspace",
             code=TOO_LARGE,
         )

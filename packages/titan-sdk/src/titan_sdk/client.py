@@ -64,7 +64,14 @@ from titan_sdk.keys import named
 from titan_sdk.links import Links
 from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
-from titan_sdk.staging import Staged, check_spec_size, refuse, stage_jobs, stage_pipeline
+from titan_sdk.staging import (
+    Staged,
+    check_spec_size,
+    read_variables,
+    refuse,
+    stage_jobs,
+    stage_pipeline,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -141,6 +148,7 @@ class TitanClient:
             folder=Path.cwd(),
             workspace=folder,
             find=self.find_files,
+            env_files={job.id: job.env_file for job in given if job.env_file},
         )
         return self._submit(staged)
 
@@ -151,16 +159,28 @@ class TitanClient:
         name: str | None = None,
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        env_file: Sequence[str | os.PathLike[str]] = (),
     ) -> Run:
-        """Run a pipeline file with its folder (`.yaml`, `.yml`), or any other file as a script."""
+        """Run a pipeline file with its folder (`.yaml`, `.yml`), or any other file as a script.
+
+        `env_file` are files of KEY=VALUE lines in the working folder, for every job; they win over
+        what the pipeline says, and `env` wins over them.
+        """
         shown = os.fspath(path)
         if shown.lower().endswith(PIPELINE_SUFFIXES):
             from titan_sdk.pipeline import load  # yaml is not loaded for a script
 
             if args:
                 raise InvalidSpec("a pipeline takes no arguments; its jobs have args of their own")
-            return self.run_pipeline(load(path), name=name, env=env)
-        job = TitanJob(id=job_id_for(shown), script=shown, args=list(args), env=env)
+            added = {**read_variables([os.fspath(one) for one in env_file]), **(env or {})}
+            return self.run_pipeline(load(path), name=name, env=added)
+        job = TitanJob(
+            id=job_id_for(shown),
+            script=shown,
+            args=list(args),
+            env=env,
+            env_file=list(env_file) or None,
+        )
         return self.submit(name or Path(shown).stem or "run", [job])
 
     def run_pipeline(

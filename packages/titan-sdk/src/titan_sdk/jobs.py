@@ -19,6 +19,8 @@ from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, 
 Duration = str | int | float
 """`90s`, `1h30m`, or a number of seconds."""
 
+FilePath = str | os.PathLike[str]
+
 
 class TitanJob:
     """One node of a run.
@@ -29,8 +31,12 @@ class TitanJob:
         script: a file, looked for in the working folder, then by name in the master's perm_files.
         run: instead of a script: a line for the shell.
         command: instead of a script: a program and its arguments, no shell.
+        python: what runs a `.py` script on the worker: a version, looked for there by name (3.12 is
+            python3.12), or an absolute path. By default the worker's own.
         args: a list is passed exactly, a string is split like a shell does.
         env: variables for the process.
+        env_file: one or more files of KEY=VALUE lines, read at submission from the working folder;
+            `env` wins over them.
         dependencies: jobs (or their ids) that must have succeeded before.
         type: "TASK" ends by itself, "SERVICE" is meant to stay up, "APPROVAL" waits for a person.
         port: of a service: its port, told to it as $PORT; "auto" takes a free one.
@@ -60,7 +66,7 @@ class TitanJob:
         InvalidSpec: a value is not what its key takes; `problems` lists all of them.
     """
 
-    __slots__ = ("_approval", "_spec")
+    __slots__ = ("_approval", "_env_file", "_spec")
 
     def __init__(
         self,
@@ -70,8 +76,10 @@ class TitanJob:
         script: str | os.PathLike[str] | None = None,
         run: str | None = None,
         command: Sequence[str] | str | None = None,
+        python: str | float | os.PathLike[str] | None = None,
         args: Sequence[object] | str | None = None,
         env: Mapping[str, object] | None = None,
+        env_file: FilePath | Sequence[FilePath] | None = None,
         dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
         type: str | None = None,  # noqa: A002 - likewise
         port: int | str | None = None,
@@ -108,8 +116,10 @@ class TitanJob:
                 "script": None if path is None else os.fspath(path),
                 "run": run,
                 "command": command,
+                "python": os.fspath(python) if isinstance(python, os.PathLike) else python,
                 "args": args,
                 "env": env,
+                "env_file": env_file,
                 "dependencies": _ids(dependencies),
                 "type": type,
                 "port": port,
@@ -133,6 +143,7 @@ class TitanJob:
         )
         self._spec = job_spec(read)
         self._approval = approval_of(read)
+        self._env_file: tuple[str, ...] = read.get("env_file", ())
 
     @property
     def id(self) -> str:
@@ -156,6 +167,11 @@ class TitanJob:
     def approval(self) -> GateSection | None:
         """The gate that is put behind it at submission, if it asks for one."""
         return self._approval
+
+    @property
+    def env_file(self) -> tuple[str, ...]:
+        """The files of variables that are read at submission."""
+        return self._env_file
 
     def __repr__(self) -> str:
         if self._spec.kind is JobKind.GATE:

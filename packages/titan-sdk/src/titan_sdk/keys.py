@@ -8,6 +8,7 @@ a key means the same in both.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,7 @@ from titan_proto.specs import (
     RetryPolicy,
     ServiceSection,
 )
+from titan_proto.validation import PYTHON_RULE, is_python, takes_python
 from titan_sdk.scripts import names_a_folder
 
 PORT_AUTO: Final = "auto"
@@ -103,6 +105,33 @@ def script(value: object) -> str:
     if names_a_folder(name):
         raise BadValue(f"{_shown(name)} names a folder", "the path of a file")
     return name
+
+
+def python(value: object) -> str:
+    """The interpreter of a Python script: a version, or an absolute path on the worker."""
+    if isinstance(value, float) and str(value) in _PERHAPS_MORE:
+        raise BadValue(f"{value} is also what {value}0 is as a number", f'write "{value}0" as text')
+    if isinstance(value, _TEXT_NUMBER) and not isinstance(value, bool):
+        value = str(value)
+    name = text(value)
+    if not is_python(name):
+        raise BadValue(f"{_shown(name)} is no Python", PYTHON_RULE)
+    return name
+
+
+_PERHAPS_MORE: Final = ("3.1", "3.2")
+"""Numbers of Python code that may have been written as 3.10 and 3.20; YAML keeps those as they are."""
+
+
+def files(value: object) -> tuple[str, ...]:
+    """The paths of files; one stands for a list of it alone."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_each(value, _file))
+    return (_file(value),)
+
+
+def _file(value: object) -> str:
+    return script(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def texts(value: object) -> tuple[str, ...]:
@@ -436,8 +465,10 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "script": script,
     "run": text,
     "command": command,
+    "python": python,
     "args": words,
     "env": environment,
+    "env_file": files,
     "dependencies": dependencies,
     "type": kind,
     "port": port,
@@ -470,8 +501,8 @@ ALIASES: Final[dict[str, str]] = {
 
 LATER: Final = frozenset(
     {
-        "approvers", "artifacts", "env_file", "healthcheck", "matrix", "on_end", "outputs",
-        "replicas", "reschedule", "resources", "secrets", "share", "trigger", "when",
+        "approvers", "artifacts", "healthcheck", "matrix", "on_end", "outputs", "replicas",
+        "reschedule", "resources", "secrets", "share", "trigger", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -498,6 +529,12 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         found.append((ways[1], f"has {' and '.join(ways)}", "exactly one of them"))
     if "run" in read and read.get("args"):
         found.append(("args", "has args beside run", "write them into the line itself"))
+    # A script that could not be read is wrong already, whatever its name ends in.
+    named_script = read.get("script", "")
+    if "python" in read and ways and named_script is not None and not takes_python(named_script):
+        found.append(
+            ("python", "has python and no .py script", "only a .py script is given to one")
+        )
     if "port" in read and read.get("type", JobKind.TASK) is JobKind.TASK:
         found.append(("port", "has a port but is no service", 'type: "SERVICE"'))
     if "restart" in read and read.get("type", JobKind.TASK) is JobKind.TASK:
@@ -607,7 +644,10 @@ def _launch(read: Mapping[str, Any]) -> Launch:
         return Launch(kind=LaunchKind.SHELL, shell=read["run"], env=env)
     if "command" in read:
         return Launch(kind=LaunchKind.COMMAND, command=(*read["command"], *args), env=env)
-    return Launch(script=read.get("script", ""), args=args, env=env)
+    name: str = read.get("script", "")
+    # What `defaults` say is for those scripts that it can mean something to.
+    interpreter = read.get("python", "") if takes_python(name) else ""
+    return Launch(script=name, args=args, env=env, python=interpreter)
 
 
 def _service(read: Mapping[str, Any]) -> ServiceSection | None:

@@ -38,6 +38,7 @@ from titan_sdk.keys import (
     duration_ms,
     environment,
     expiry,
+    files,
     flag,
     job_id,
     job_spec,
@@ -56,16 +57,18 @@ from titan_sdk.keys import (
 )
 from titan_sdk.scripts import is_absent
 
-ROOT_KEYS: Final = ("name", "description", "jobs", "env", "defaults", "workspace", "apiVersion")
+ROOT_KEYS: Final = (
+    "name", "description", "jobs", "env", "env_file", "defaults", "workspace", "apiVersion",
+)  # fmt: skip
 ROOT_LATER: Final = frozenset(
     {
-        "always", "concurrency", "env_file", "hitl_message", "labels", "on_cancel", "on_failure",
-        "on_success", "params", "retries", "schedule", "secrets", "timeout",
+        "always", "concurrency", "hitl_message", "labels", "on_cancel", "on_failure", "on_success",
+        "params", "retries", "schedule", "secrets", "timeout",
     }
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
-    "env", "requirement", "skills", "priority", "delay", "affinity", "stop_grace", "retries",
-    "timeout", "job_timeout",
+    "env", "python", "requirement", "skills", "priority", "delay", "affinity", "stop_grace",
+    "retries", "timeout", "job_timeout",
 )  # fmt: skip
 """What `defaults:` may say for all jobs: what is not a single job's own business."""
 WORKSPACE_KEYS: Final = ("root", "include", "exclude")
@@ -80,7 +83,7 @@ _TYPED: Final = frozenset(
     }
 )  # fmt: skip
 """Readers to which 1 and "1" are not the same; to all others a number is the text it is."""
-_LISTS: Final = frozenset({dependencies, texts, words})
+_LISTS: Final = frozenset({dependencies, files, texts, words})
 _JOB_PATH = re.compile(r"jobs\[(\d+)\](?:\.(.+))?\Z")
 _FIELDS: Final = {
     "launch": "script",
@@ -88,6 +91,7 @@ _FIELDS: Final = {
     "launch.command": "command",
     "launch.args": "args",
     "launch.env": "env",
+    "launch.python": "python",
     "launch.script": "script",
     "needs": "skills",
     "needs.skills": "skills",
@@ -114,6 +118,19 @@ class ScriptUse(NamedTuple):
     place: Place
 
 
+class EnvUse(NamedTuple):
+    """Files of variables, and where the pipeline names them."""
+
+    job: int | None
+    """None: they are for every job."""
+    called: str
+    """Whose they are, as errors say it."""
+    names: tuple[str, ...]
+    place: Place
+    own: frozenset[str] = frozenset()
+    """Variables that the job's own `env` says; they win over its files, the pipeline's do not."""
+
+
 class WorkspaceWish(NamedTuple):
     """Which files travel with the run."""
 
@@ -133,6 +150,9 @@ class Pipeline:
         self.name = path.stem
         self.jobs: list[JobSpec] = []
         self.scripts: list[ScriptUse] = []
+        self.env_files: list[EnvUse] = []
+        self.added: frozenset[str] = frozenset()
+        """Variables that win over everything in the file, and in the files that it names."""
         self.approvals: dict[int, GateSection] = {}
         """What is asked behind which of the jobs, by place."""
         self.workspace = WorkspaceWish(path.parent)
@@ -160,9 +180,19 @@ class Pipeline:
         self,
         workspace: ArtifactRef | None,
         launches: Mapping[str, tuple[str, ArtifactRef | None]],
+        environments: Mapping[int, Mapping[str, str]],
     ) -> RunSpec:
-        """The run, once the bytes have names: per script its path in the workspace, its artifact."""
+        """The run, once the bytes have names and the files of variables were read.
+
+        Args:
+            workspace: the packed folder, if it travels.
+            launches: per script its path in the workspace, its artifact.
+            environments: per job, by place, its whole environment, where files add to it.
+        """
         jobs = list(self.jobs)
+        for index, env in environments.items():
+            launch = replace(jobs[index].launch, env=dict(env))
+            jobs[index] = replace(jobs[index], launch=launch)
         for use in self.scripts:
             name, artifact = launches[use.name]
             job = jobs[use.job]
@@ -173,11 +203,27 @@ class Pipeline:
 
     def add_env(self, env: Mapping[str, str]) -> None:
         """Add to the environment of every job; what a job says itself gives way."""
+        self.added |= env.keys()
         for index, job in enumerate(self.jobs):
             if job.kind is JobKind.GATE:
                 continue
             launch = replace(job.launch, env={**job.launch.env, **env})
             self.jobs[index] = replace(job, launch=launch)
+
+    def environment(
+        self, job: int, common: Mapping[str, str], own: Mapping[str, str], said: frozenset[str]
+    ) -> dict[str, str]:
+        """A job's environment with what files add: level by level, `env` over `env_file`.
+
+        Args:
+            job: its place.
+            common: from the files that the pipeline names for all jobs.
+            own: from the files that the job names.
+            said: variables that the job's own `env` says.
+        """
+        env = self.jobs[job].launch.env
+        last = {name: value for name, value in env.items() if name in said or name in self.added}
+        return {**common, **env, **own, **last}
 
     def check(self, more: Iterable[Finding] = ()) -> None:
         """Raise PipelineError if anything here, or in `more`, keeps it from running."""
@@ -253,6 +299,10 @@ class _Reader:
         if "description" in tree.entries:
             self._value(tree.entries["description"], text, "")
         self.env = self._value(tree.entries.get("env"), environment, {})
+        if "env_file" in tree.entries:
+            node = tree.entries["env_file"]
+            names = self._value(node, files, ())
+            self.pipeline.env_files.append(EnvUse(None, "env_file", names, node.place))
         self._versions(tree)
         self._workspace(tree)
         if "defaults" in tree.entries:
@@ -459,6 +509,11 @@ class _Reader:
         if env:
             merged["env"] = env
         spec = job_spec(merged)
+        if read.get("env_file") and spec.kind is not JobKind.GATE:
+            called = f"env_file of job {_called(entries.get('id'), index)}"
+            said = frozenset(read.get("env", {}))
+            place = entries["env_file"].place
+            self.pipeline.env_files.append(EnvUse(index, called, read["env_file"], place, said))
         section = approval_of(merged)
         if section is not None and spec.kind is not JobKind.GATE:
             self.pipeline.approvals[index] = section
@@ -469,7 +524,8 @@ class _Reader:
             if name:
                 self.pipeline.scripts.append(ScriptUse(index, called, name, place))
             # Without a usable script there is a finding; the rest of the job is still checked.
-            spec = replace(spec, launch=replace(spec.launch, script=name or "-"))
+            launch = replace(spec.launch, script=name or "-")
+            spec = replace(spec, launch=launch if name else replace(launch, python=""))
         self.pipeline.jobs.append(spec)
 
     def _script_path(self, script: str, called: str, place: Place) -> str:

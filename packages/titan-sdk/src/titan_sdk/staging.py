@@ -20,7 +20,8 @@ from msgspec.structs import replace
 from titan_proto.errors import InvalidSpec, LinkError, Problem
 from titan_proto.limits import RUN_SPEC_BYTES
 from titan_proto.specs import ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec
-from titan_proto.validation import problems
+from titan_proto.validation import environment_problems, problems
+from titan_sdk.envfiles import EnvFiles
 from titan_sdk.findings import ERROR, WARNING, Finding
 from titan_sdk.keys import named
 from titan_sdk.packaging import Package, PackagingError, pack_folder, pack_script
@@ -59,14 +60,23 @@ class Staged:
 
 
 def stage_jobs(
-    name: str, jobs: Sequence[JobSpec], *, folder: Path, workspace: Path | None, find: Find
+    name: str,
+    jobs: Sequence[JobSpec],
+    *,
+    folder: Path,
+    workspace: Path | None,
+    find: Find,
+    env_files: Mapping[str, tuple[str, ...]],
 ) -> Staged:
     """Jobs of a program: each script packed alone, or all out of one `workspace` folder.
+
+    `env_files` are the files of variables that a job names, by its id; they lie in `folder`.
 
     Raises:
         InvalidSpec: a script is nowhere, or the graph is not valid; all problems at once.
         PackagingError: what is there cannot be packed.
     """
+    jobs, bad_lines = _with_env_files(jobs, env_files, folder)
     base = folder if workspace is None else folder / workspace
     scripts = {job.launch.script for job in jobs if _runs_script(job)}
     here = {script: base / script for script in scripts if not is_absent(base / script)}
@@ -99,7 +109,7 @@ def stage_jobs(
         if workspace is not None and os.path.relpath(path, base).startswith(os.pardir)
     ]
     planned: Launches = {script: (alone(script), None) for script in scripts}
-    refuse([*found, *problems(RunSpec(name=name, jobs=_launched(jobs, planned)))])
+    refuse([*found, *bad_lines, *problems(RunSpec(name=name, jobs=_launched(jobs, planned)))])
     with ExitStack() as undo:
         packages: list[Package] = []
         whole: ArtifactRef | None = None
@@ -128,13 +138,14 @@ def stage_pipeline(pipeline: Pipeline, find: Find) -> Staged:
         PackagingError: its folder cannot be packed.
     """
     absent = pipeline.absent()
+    environments, wrong = read_env_files(pipeline)
     try:
         away = find(sorted({use.name for use in absent})) if absent else {}
     except LinkError:
         # No master to ask. What is wrong with the file is still the better answer.
-        pipeline.check(file_findings(pipeline, None))
+        pipeline.check([*file_findings(pipeline, None), *wrong])
         raise
-    pipeline.check(file_findings(pipeline, away))
+    pipeline.check([*file_findings(pipeline, away), *wrong])
     with ExitStack() as undo:
         packages: list[Package] = []
         launches: Launches = {name: (ref.name, ref) for name, ref in away.items()}
@@ -156,7 +167,7 @@ def stage_pipeline(pipeline: Pipeline, find: Find) -> Staged:
             packages.append(undo.enter_context(package))
             whole = package.ref
             launches.update({name: (_slashed(path), None) for name, path in inside.items()})
-        staged = Staged(pipeline.spec(whole, launches), packages)
+        staged = Staged(pipeline.spec(whole, launches, environments), packages)
         undo.pop_all()
     return staged
 
@@ -178,6 +189,71 @@ def file_findings(pipeline: Pipeline, away: Mapping[str, ArtifactRef] | None) ->
         if not unfit and _inside(pipeline, use.name).startswith(os.pardir):
             found.append(_outside(use, pipeline))
     return found
+
+
+def read_env_files(pipeline: Pipeline) -> tuple[dict[int, dict[str, str]], list[Finding]]:
+    """The environments that the pipeline's `env_file` keys add to, by job, and what is wrong there."""
+    files = EnvFiles(pipeline.folder, shown_from=pipeline.folder)
+    found: list[Finding] = []
+    values: dict[int | None, dict[str, str]] = {}
+    uses = {use.job: use for use in pipeline.env_files}
+    for use in pipeline.env_files:
+        values[use.job], wrong = files.variables(use.names)
+        found += [
+            Finding(ERROR, "Y113", f"{use.called}: {one.text}", use.place, one.hint)
+            for one in wrong
+        ]
+    made: dict[int, dict[str, str]] = {}
+    for index, job in enumerate(pipeline.jobs):
+        nearest = uses.get(index) or uses.get(None)
+        if nearest is None or job.kind is JobKind.GATE:
+            continue
+        own = uses[index].own if index in uses else frozenset()
+        made[index] = pipeline.environment(index, values.get(None, {}), values.get(index, {}), own)
+        if not any(environment_problems("", job.launch.env)):
+            found += [
+                Finding(
+                    ERROR, one.code, f"{nearest.called}: {one.message}", nearest.place, one.hint
+                )
+                for one in environment_problems("", made[index])
+            ]
+    return made, found
+
+
+def read_variables(names: Sequence[str]) -> dict[str, str]:
+    """What files in the working folder set.
+
+    Raises:
+        InvalidSpec: a file or a line of it is no good; all of them at once.
+    """
+    values, wrong = EnvFiles(Path(), shown_from=Path()).variables(names)
+    refuse([Problem(where=w.where, message=w.text, hint=w.hint, code="Y113") for w in wrong])
+    return values
+
+
+def _with_env_files(
+    jobs: Sequence[JobSpec], env_files: Mapping[str, tuple[str, ...]], folder: Path
+) -> tuple[Sequence[JobSpec], list[Problem]]:
+    """The jobs with what their files set under what they say themselves, and what is wrong there."""
+    files = EnvFiles(folder, shown_from=Path())
+    done: list[JobSpec] = []
+    found: list[Problem] = []
+    for index, job in enumerate(jobs):
+        if job.id not in env_files:
+            done.append(job)
+            continue
+        values, wrong = files.variables(env_files[job.id])
+        done.append(replace(job, launch=replace(job.launch, env={**values, **job.launch.env})))
+        found += [
+            Problem(
+                where=f"jobs[{index}].env_file",
+                message=f"env_file of job {job.id}: {one.text}",
+                hint=one.hint,
+                code="Y113",
+            )
+            for one in wrong
+        ]
+    return done, found
 
 
 def not_found(use: ScriptUse, *, asked: bool) -> Finding:

@@ -1,8 +1,8 @@
 """From an order to the process: which program, which arguments, which environment.
 
-Knows the rules for scripts (``.py`` this interpreter, ``.sh`` bash or sh, ``.jar`` java, anything
-else itself) and what a job finds in its environment: an allow-list of the worker's own, what Titan
-tells it, then what its spec sets. Starts nothing. Called by the engine.
+Knows the rules for scripts (``.py`` this interpreter or the one that the job asks for, ``.sh`` bash
+or sh, ``.jar`` java, anything else itself) and what a job finds in its environment: an allow-list of
+the worker's own, what Titan tells it, then what its spec sets. Starts nothing. Called by the engine.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ class Launcher:
         if launch.kind is LaunchKind.COMMAND and launch.command:
             return (*launch.command, *launch.args)
         if launch.kind is LaunchKind.SCRIPT:
-            return (*self._script(launch.script, work, path), *launch.args)
+            return (*self._script(launch.script, launch.python, work, path), *launch.args)
         raise SpawnError(f"this worker does not know how to launch {launch.kind}: is it too old?")
 
-    def _script(self, script: str, work: str, path: str) -> tuple[str, ...]:
+    def _script(self, script: str, python: str, work: str, path: str) -> tuple[str, ...]:
         """How a script of the workspace is executed."""
         problem = path_problem(script)
         if problem:
@@ -108,7 +108,7 @@ class Launcher:
             raise SpawnError(f"script {script!r} is not readable")
         suffix = script[script.rfind(".") :] if "." in script else ""
         if suffix == ".py":
-            return (sys.executable, file)
+            return (self._python(python, script, path) if python else sys.executable, file)
         if suffix == ".sh":
             return (self._find("bash", path) or "/bin/sh", file)
         if suffix == ".jar":
@@ -124,6 +124,22 @@ class Launcher:
                 "or give it a name that ends in .py, .sh or .jar"
             )
         return (file,)
+
+    def _python(self, python: str, script: str, path: str) -> str:
+        """The interpreter that a job asks for: a path as it stands, a version looked for by name."""
+        if "/" in python:
+            if not os.path.isfile(python):
+                raise SpawnError(f"script {script!r} needs {python}, which is not on this worker")
+            if not os.access(python, os.X_OK):
+                raise SpawnError(f"script {script!r} needs {python}, which is not executable")
+            return python
+        name = f"python{python}"
+        program = self._find(name, path)
+        if program is None:
+            raise SpawnError(
+                f"script {script!r} needs {name}, which was not found on this worker (PATH is {path})"
+            )
+        return program
 
     def _find(self, name: str, path: str) -> str | None:
         """The program `name` on `path`; found ones are remembered."""

@@ -62,6 +62,56 @@ def test_python_is_the_workers_own(plan, tmp_path):
     assert plan(script("a.py")).program == sys.executable
 
 
+def program(path):
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_version_of_python_is_looked_for_by_its_name_on_the_path(plan, tmp_path):
+    (tmp_path / "work" / "a.py").write_text("")
+    python = program(tmp_path / "python3.99")
+
+    made = plan(script("a.py", args=("-x",), python="3.99"), PATH=str(tmp_path))
+
+    assert (made.program, made.argv) == (python, (python, f"{tmp_path}/work/a.py", "-x"))
+
+
+def test_a_path_of_a_python_is_taken_as_it_stands(plan, tmp_path):
+    (tmp_path / "work" / "a.py").write_text("")
+    python = program(tmp_path / "mine")
+
+    assert plan(script("a.py", python=python), PATH="/nowhere").argv[0] == python
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("3.99", r"script 'a.py' needs python3.99, which was not found .*PATH is {here}\)"),
+        ("{here}/none", "script 'a.py' needs {here}/none, which is not on this worker"),
+        ("{here}", "script 'a.py' needs {here}, which is not on this worker"),
+        ("{here}/work/a.py", "script 'a.py' needs {here}/work/a.py, which is not executable"),
+    ],
+)
+def test_a_python_that_is_not_there_is_named(plan, tmp_path, python, said):
+    """Never the worker's own instead: the job would run, with what its author ruled out."""
+    (tmp_path / "work" / "a.py").write_text("")
+    (tmp_path / "work" / "a.py").chmod(0o644)
+    here = str(tmp_path)
+
+    with pytest.raises(SpawnError, match=said.format(here=here)):
+        plan(script("a.py", python=python.format(here=here)), PATH=here)
+
+
+def test_a_script_that_is_a_folder_or_nowhere_says_so(plan, tmp_path):
+    (tmp_path / "work" / "a.py").mkdir()
+
+    with pytest.raises(SpawnError, match=r"'a\.py' is a folder"):
+        plan(script("a.py"))
+    with pytest.raises(SpawnError, match=r"'b\.py' is not in the workspace, which holds a\.py"):
+        plan(script("b.py"))
+
+
 def test_a_script_that_may_not_be_read_says_so(plan, tmp_path, monkeypatch):
     (tmp_path / "work" / "a.py").write_text("")
     monkeypatch.setattr("os.access", lambda path, mode: False)

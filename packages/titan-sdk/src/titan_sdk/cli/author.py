@@ -14,7 +14,7 @@ from titan_sdk.cli.sanitize import clean
 from titan_sdk.findings import ERROR, Finding, Place, errors, in_order, report
 from titan_sdk.packaging import PackagingError, refuse_excess, select
 from titan_sdk.pipeline import Pipeline, load
-from titan_sdk.staging import file_findings
+from titan_sdk.staging import file_findings, read_env_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,8 @@ def validate(settings: Settings, files: tuple[str, ...], *, output: str) -> None
             if output != "json":
                 say(clean(f"error: {name}: {error.strerror}"))
             continue
-        found = [*pipeline.findings, *file_findings(pipeline, _away(settings, pipeline))]
+        _, wrong = read_env_files(pipeline)
+        found = [*pipeline.findings, *file_findings(pipeline, _away(settings, pipeline)), *wrong]
         said = ""
         if not errors(found):
             said, more = _what_is_packed(pipeline)

@@ -49,6 +49,13 @@ _TAIL_LINES = 10
 @click.option(
     "--env", "env", multiple=True, type=Names(), help="KEY=VALUE for every job; may be repeated."
 )
+@click.option(
+    "--env-file",
+    "env_file",
+    multiple=True,
+    metavar="PATH",
+    help="KEY=VALUE lines for every job; may be repeated. --env wins over them.",
+)
 @output_option
 @click.pass_obj
 def run(
@@ -61,6 +68,7 @@ def run(
     timeout: float | None,
     name: str | None,
     env: tuple[str, ...],
+    env_file: tuple[str, ...],
     output: str,
 ) -> None:
     """Run FILE: a pipeline (.yaml, .yml) with its folder, or a script.
@@ -78,7 +86,7 @@ def run(
         raise click.UsageError("--timeout goes with --wait.")
     variables = dict(pair.split("=", 1) for pair in env)
     with settings.client() as client:
-        handle = _submit(client, file, args, name, variables)
+        handle = _submit(client, file, args, name, variables, env_file)
         if output != "json":
             # With --follow stdout is for the logs.
             (say if follow else write)(handle.alias)
@@ -196,7 +204,12 @@ def stop(settings: Settings, id: str, *, output: str) -> None:  # noqa: A002 - w
 
 
 def _submit(
-    client: TitanClient, file: str, args: tuple[str, ...], name: str | None, env: dict[str, str]
+    client: TitanClient,
+    file: str,
+    args: tuple[str, ...],
+    name: str | None,
+    env: dict[str, str],
+    env_file: tuple[str, ...],
 ) -> Run:
     from titan_sdk.client import PIPELINE_SUFFIXES
 
@@ -212,7 +225,7 @@ def _submit(
     if os.path.isdir(file):  # noqa: PTH112 - a text that may be no path at all
         raise Failure(f"{file} is a folder; name a script or a pipeline in it", USAGE)
     try:
-        return client.run_file(file, name=name, args=args, env=env)
+        return client.run_file(file, name=name, args=args, env=env, env_file=env_file)
     except OSError as error:
         if error.filename is None:
             raise
