@@ -191,7 +191,7 @@ jobs:
         f"env_file of job X: {here}/fifo.env: this is a FIFO, not a file",
     }
     assert {code for code, _ in said} == {"Y107", "Y110", "Y113"}
-    assert f"{here}/p.yaml:3:11: error[Y113]" in str(error)
+    assert f"{here}/p.yaml:4:11: error[Y113]" in str(error)
 
 
 def test_a_program_hears_of_all_its_bad_files_at_once(tmp_path, monkeypatch):
