@@ -88,17 +88,19 @@ def test_a_task_runs_under_the_python_that_it_asks_for_with_the_variables_of_its
 def test_a_python_that_no_worker_has_is_one_clear_reason_and_no_storm(
     cluster: Cluster, titan: Titan, tmp_path: Path
 ) -> None:
-    """Not the worker's own instead, and no second try that nobody asked for."""
+    """Not the worker's own instead, and no second try that nobody asked for, of a service neither."""
     cluster.start_worker(8080)
     (tmp_path / "a.py").write_text("", encoding="utf-8")
     (tmp_path / "p.yaml").write_text(
-        "name: none\njobs: [{id: A, script: a.py, python: 3.99}]\n", encoding="utf-8"
+        "name: none\ndefaults: {python: 3.99}\n"
+        "jobs: [{id: A, script: a.py}, {id: B, type: SERVICE, script: a.py}]\n",
+        encoding="utf-8",
     )
     said = titan("run", str(tmp_path / "p.yaml"), "--wait", code=1)
     assert "needs python3.99, which was not found on this worker" in said.stderr
     with cluster.client() as client:
-        (job,) = client.jobs("@last")
-        assert (job.reason, job.attempt) == ("START_FAILED", 1)
+        ends = [(job.reason, job.attempt) for job in client.jobs("@last")]
+        assert ends == [("START_FAILED", 1), ("START_FAILED", 1)]
 
 
 def test_bad_files_of_variables_stop_the_submission_with_their_places(

@@ -226,6 +226,18 @@ def test_a_file_that_is_no_text_or_too_large_is_refused_with_the_limit(tmp_path)
     assert any("larger than ENV_FILE_BYTES_MAX (1048576)" in one for one in messages)
 
 
+def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    (tmp_path / "a.env").write_text("A=1\n")
+    read = pipeline(tmp_path, "jobs: [{id: X, run: x, env_file: a.env}]\n")
+
+    def refuse(path, *args):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    (found,) = read_env_files(read)[1]
+    assert found.message.endswith("a.env: cannot be read: Permission denied")
+
+
 def test_too_many_files_or_too_much_in_them_is_refused_with_the_limit(tmp_path):
     """Before anything is sent, though each file alone is fine."""
     for name in "ab":

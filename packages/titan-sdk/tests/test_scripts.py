@@ -93,6 +93,15 @@ def test_who_may_not_be_executed_hears_how_it_may(here):
     assert by_job("plain", here) == ""
 
 
+def test_what_may_not_be_read_is_refused_with_what_helps(here, monkeypatch):
+    """Asked of the system, whoever runs the tests: root may read everything."""
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK and may(path, mode))
+    for said in (by_job("a.py", here), by_file("a.py", here)):
+        assert 'script "a.py" of job A cannot be read: permission denied' in said
+        assert f"chmod u+r {here / 'a.py'}" in said
+
+
 def test_no_name_of_a_script_breaks_an_errors_line(here):
     said = by_job("a\nb\x1b[31m.py", here)
     assert r'script "a\x0ab\x1b[31m.py" of job A is neither in' in said
