@@ -233,6 +233,33 @@ def _out_of_range(
     )
 
 
+def _pace_problems(
+    where: str,
+    name: str,
+    policy: RetryPolicy | RestartPolicy,
+    own: tuple[tuple[str, int, str], ...],
+) -> Iterator[Problem]:
+    """Of how often and how fast something is tried again; `own` are the numbers that only it has."""
+    for field, most, limit in (
+        *own,
+        ("delay_ms", RETRY_DELAY_MS, "RETRY_DELAY_MS"),
+        ("max_delay_ms", RETRY_DELAY_MS, "RETRY_DELAY_MS"),
+    ):
+        value: int = getattr(policy, field)
+        if not 0 <= value <= most:
+            yield _out_of_range(f"{where}.{field}", f"{name}.{field}", value, most, limit)
+    backoff = policy.backoff_percent
+    if not BACKOFF_PERCENT_MIN <= backoff <= BACKOFF_PERCENT:
+        yield _out_of_range(
+            f"{where}.backoff_percent",
+            f"{name}.backoff_percent",
+            backoff,
+            BACKOFF_PERCENT,
+            "BACKOFF_PERCENT",
+            BACKOFF_PERCENT_MIN,
+        )
+
+
 def _retry_problems(where: str, job: JobSpec, retries: RetryPolicy) -> Iterator[Problem]:
     if job.kind is not JobKind.TASK:
         yield Problem(
@@ -247,24 +274,7 @@ def _retry_problems(where: str, job: JobSpec, retries: RetryPolicy) -> Iterator[
             "retries",
             code=BAD_RETRY,
         )
-    least = BACKOFF_PERCENT_MIN
-    for name, value, most, limit in (
-        ("limit", retries.limit, RETRIES, "RETRIES"),
-        ("delay_ms", retries.delay_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
-        ("max_delay_ms", retries.max_delay_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
-    ):
-        if not 0 <= value <= most:
-            yield _out_of_range(f"{where}.{name}", f"retries.{name}", value, most, limit)
-    backoff = retries.backoff_percent
-    if not least <= backoff <= BACKOFF_PERCENT:
-        yield _out_of_range(
-            f"{where}.backoff_percent",
-            "retries.backoff_percent",
-            backoff,
-            BACKOFF_PERCENT,
-            "BACKOFF_PERCENT",
-            least,
-        )
+    yield from _pace_problems(where, "retries", retries, (("limit", RETRIES, "RETRIES"),))
     if RetryCause.UNKNOWN in retries.causes or not retries.causes:
         yield Problem(
             where=f"{where}.causes",
@@ -373,23 +383,8 @@ def _restart_problems(where: str, restart: RestartPolicy) -> Iterator[Problem]:
             hint="ALWAYS, ON_FAILURE or NEVER",
             code=BAD_SERVICE,
         )
-    for name, value, most, limit in (
-        ("max", restart.max, RESTARTS, "RESTARTS"),
-        ("within_ms", restart.within_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
-        ("delay_ms", restart.delay_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
-        ("max_delay_ms", restart.max_delay_ms, RETRY_DELAY_MS, "RETRY_DELAY_MS"),
-    ):
-        if not 0 <= value <= most:
-            yield _out_of_range(f"{where}.{name}", f"restart.{name}", value, most, limit)
-    if not BACKOFF_PERCENT_MIN <= restart.backoff_percent <= BACKOFF_PERCENT:
-        yield _out_of_range(
-            f"{where}.backoff_percent",
-            "restart.backoff_percent",
-            restart.backoff_percent,
-            BACKOFF_PERCENT,
-            "BACKOFF_PERCENT",
-            BACKOFF_PERCENT_MIN,
-        )
+    own = (("max", RESTARTS, "RESTARTS"), ("within_ms", RETRY_DELAY_MS, "RETRY_DELAY_MS"))
+    yield from _pace_problems(where, "restart", restart, own)
 
 
 def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:

@@ -14,12 +14,17 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from titan_worker.host.base import LOG_FLAGS, LOG_MODE
+
 # Looked at for every job: no pathlib.
 # ruff: noqa: PTH102, PTH104
 
 FOLDERS_KEPT: Final = 4
 """So many wait: one for each slot that a worker has unless told otherwise."""
-LOG_MODE: Final = 0o644
+WORK: Final = "work"
+STDOUT: Final = "stdout.log"
+STDERR: Final = "stderr.log"
+"""What lies in an attempt's folder."""
 
 
 class FoldersAhead:
@@ -45,10 +50,9 @@ class FoldersAhead:
         folder = f"{self._root}/{self._made}"
         try:
             os.mkdir(folder)
-            os.mkdir(f"{folder}/work")
-            for name in ("stdout.log", "stderr.log"):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-                os.close(os.open(f"{folder}/{name}", flags, LOG_MODE))
+            os.mkdir(f"{folder}/{WORK}")
+            for name in (STDOUT, STDERR):
+                os.close(os.open(f"{folder}/{name}", LOG_FLAGS, LOG_MODE))
         except OSError:
             self._is_broken = True
             return

@@ -131,6 +131,8 @@ class Engine:
         self._is_ahead_due = False
         # Started, and not told yet: (when, service port).
         self._starting: dict[AttemptRef, tuple[int, int]] = {}
+        self._begun: set[AttemptRef] = set()
+        """Attempts that had a process, and are not over."""
         self._signalled: set[AttemptRef] = set()
         # Over, and not looked for yet outside their groups.
         self._leavers: set[AttemptRef] = set()
@@ -308,8 +310,8 @@ class Engine:
     def _note_ends(self, records: tuple[AnyRecord, ...]) -> None:
         own = self._own
         for record in records:
-            if isinstance(record, AttemptForgotten) and record.ref in self._signalled:
-                self._over(record.ref)  # another cluster's, whose end nobody is told
+            if isinstance(record, AttemptForgotten):
+                self._over(record.ref)  # perhaps another cluster's, whose end nobody is told
             elif isinstance(record, AttemptClosed):
                 ref = record.report.ref
                 self._over(ref)
@@ -318,6 +320,9 @@ class Engine:
     def _over(self, ref: AttemptRef) -> None:
         """No process of it will be started any more: those of a service had the same mark."""
         self._own.ports.give_back(ref)
+        if ref not in self._begun:
+            return
+        self._begun.discard(ref)
         self._leavers.add(ref)
         self._has_left.set()
         if ref in self._signalled:
@@ -379,7 +384,11 @@ class Engine:
             self.post(SpawnFailed(ref=ref, message=str(error)))
             return
         self._starting[ref] = (self._now_ms(), port)
-        own.shipping.watch(ref, folders.stdout, folders.stderr)
+        if ref in self._begun:
+            own.shipping.go_on(ref, folders.stdout, folders.stderr)
+        else:
+            self._begun.add(ref)
+            own.shipping.watch(ref, folders.stdout, folders.stderr)
 
     def _terminate(self, effect: Terminate) -> None:
         self._signalled.add(effect.ref)

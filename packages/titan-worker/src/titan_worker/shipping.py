@@ -19,7 +19,7 @@ from titan_proto.errors import LinkLost
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import BULK_CHUNK_BYTES
 from titan_proto.messages import STDERR, STDOUT, LogAck, LogChunk
-from titan_worker.output import POLL_MIN_S, Output, Pace, size_of
+from titan_worker.output import POLL_MIN_S, Output, Pace
 
 _LOG: Final = logging.getLogger(__name__)
 WINDOW_BYTES: Final = 1024 * 1024
@@ -119,10 +119,15 @@ class Shipping:
 
     # -- attempts -------------------------------------------------------------------------------
     def watch(self, ref: AttemptRef, stdout: str, stderr: str) -> None:
-        """The attempt's process runs, its first one or, of a service, a later one."""
+        """The attempt's process runs."""
+        self._add(ref, stdout, stderr, known=False)
+        self._look_at(self._loop.time() + POLL_MIN_S, ref)
+
+    def go_on(self, ref: AttemptRef, stdout: str, stderr: str) -> None:
+        """Another process of a service writes into the same files, after `end`."""
         attempt = self._attempts.get(ref)
-        if attempt is None:
-            self._add(ref, stdout, stderr, known=size_of(stdout) + size_of(stderr) > 0)
+        if attempt is None:  # the master has all of the earlier ones
+            self._add(ref, stdout, stderr, known=True)
         else:
             attempt.ended = False
             for shipment in attempt.shipments:

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from titan_proto.ids import AttemptRef, is_job_id, is_run_id
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import ArtifactRef
-from titan_worker.ahead import FoldersAhead
+from titan_worker.ahead import STDERR, STDOUT, WORK, FoldersAhead
 from titan_worker.artifacts import ArtifactError, Artifacts, Entry, EntryDamaged, copy_into
 from titan_worker.takeover import TakeOverFailed, clear_unfinished, take_over
 from titan_worker.tasks import Tasks
@@ -91,9 +91,9 @@ class Workspaces:
         attempt = f"{self._jobs}/{ref.run_id}/{ref.job_id}.{ref.number}"
         return Folders(
             attempt,
-            f"{attempt}/work",
-            f"{attempt}/stdout.log",
-            f"{attempt}/stderr.log",
+            f"{attempt}/{WORK}",
+            f"{attempt}/{STDOUT}",
+            f"{attempt}/{STDERR}",
             f"{self._shared}/{ref.run_id}",
         )
 

@@ -10,7 +10,7 @@ from titan_proto.states import AttemptState, ExitReason
 from titan_worker.core.effects import Send, Spawn, Terminate
 from titan_worker.core.inputs import ProbeAnswered
 from titan_worker.core.records import AttemptRestarting
-from titan_worker.core.restarts import Restarts
+from titan_worker.core.restarts import Restarts, is_wanted
 
 REF = AttemptRef("r" * 16, "api", 1)
 
@@ -47,7 +47,7 @@ def delays(policy, count, *, apart_ms=0):
     past, now_ms, found = Restarts(), 0, []
     for _ in range(count):
         past.ended(now_ms)
-        at_ms = past.next_ms(policy, REF, failed=True, now_ms=now_ms)
+        at_ms = past.next_ms(policy, REF, now_ms)
         found.append(None if at_ms is None else at_ms - now_ms)
         now_ms += (found[-1] or 0) + apart_ms
     return found
@@ -66,8 +66,8 @@ def test_services_that_end_together_do_not_come_back_together():
     times = set()
     for name in "abcdefgh":
         past, ref = Restarts(), AttemptRef("r" * 16, name, 1)
-        past.next_ms(policy, ref, failed=True, now_ms=0)
-        times.add(past.next_ms(policy, ref, failed=True, now_ms=0))
+        past.next_ms(policy, ref, 0)
+        times.add(past.next_ms(policy, ref, 0))
     assert len(times) > 6
 
 
@@ -80,11 +80,11 @@ def test_the_budget_is_so_many_in_so_much_time():
 def test_long_health_forgives_what_was_before():
     policy = RestartPolicy(max=1, within_ms=10**9)
     past = Restarts()
-    assert past.next_ms(policy, REF, failed=True, now_ms=0) == 0
+    assert past.next_ms(policy, REF, 0) == 0
     for well_ms, forgiven in ((RESTART_WELL_MS - 1, False), (RESTART_WELL_MS, True)):
         past.healthy(100)
         past.ended(100 + well_ms)
-        again = past.next_ms(policy, REF, failed=True, now_ms=100 + well_ms)
+        again = past.next_ms(policy, REF, 100 + well_ms)
         assert (again is not None) == forgiven
 
 
@@ -99,8 +99,7 @@ def test_long_health_forgives_what_was_before():
     ],
 )
 def test_after_which_ends_it_is_started_again(when, failed, again):
-    at_ms = Restarts().next_ms(RestartPolicy(when=when), REF, failed=failed, now_ms=7)
-    assert (at_ms == 7) == again
+    assert is_wanted(RestartPolicy(when=when), failed=failed) == again
 
 
 def test_a_service_that_ends_is_started_again_under_its_number_and_the_master_hears_of_both(world):
@@ -193,3 +192,25 @@ def test_the_death_of_the_worker_between_two_processes_is_a_loss(world):
 def test_an_exclusive_service_is_not_started_again_without_a_lease(world):
     between_two_processes(world, exclusive=True)
     assert all(spawns(world.turn(after_ms=60_000)) == [] for _ in range(20))
+
+
+def test_one_that_ends_well_after_a_restart_has_not_crashed(world):
+    """Its budget is not spent: it is just not to be started again after this."""
+    up(world, restart=RestartPolicy(when=RestartWhen.ON_FAILURE))
+    world.turn(world.exited("api", code=1))
+    world.turn(world.spawned("api", port=8000))
+    (record,) = world.turn(world.exited("api", code=0)).records
+    assert (record.report.reason, record.report.message) == (ExitReason.EXITED, "")
+    assert record.report.restarts == 1
+
+
+@pytest.mark.parametrize("how", ["stopped", "cannot be started"])
+def test_what_its_processes_wrote_counts_though_no_further_one_comes(world, how):
+    """Or whoever reads its log would be told that there is none."""
+    between_two_processes(world)
+    if how == "stopped":
+        (record,) = world.turn(world.stop("api")).records[-1:]
+    else:
+        assert until_spawn(world) == ["api"]
+        (record,) = world.turn(world.spawn_failed("api", "no java")).records
+    assert (record.report.stdout_bytes, record.report.stderr_bytes) == (3, 4)

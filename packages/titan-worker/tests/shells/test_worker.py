@@ -212,6 +212,16 @@ async def test_workspaces_that_cannot_be_made_say_why(nest, peer):
         assert words in end.message
 
 
+def order_server(peer, program):
+    """A service that listens where it is told."""
+    peer.order(
+        "api",
+        launch=script("s.py", artifact=peer.offer(program.encode(), "s.py")),
+        kind=JobKind.SERVICE,
+        service=ServiceSection(port_auto=True),
+    )
+
+
 async def test_a_service_with_a_free_port_is_healthy_when_it_answers(nest, peer):
     await nest.start()
     program = (
@@ -220,13 +230,7 @@ async def test_a_service_with_a_free_port_is_healthy_when_it_answers(nest, peer)
         " http.server.SimpleHTTPRequestHandler)\n"
         "s.serve_forever()\n"
     )
-    artifact = peer.offer(program.encode(), "s.py")
-    peer.order(
-        "api",
-        launch=script("s.py", artifact=artifact),
-        kind=JobKind.SERVICE,
-        service=ServiceSection(port_auto=True),
-    )
+    order_server(peer, program)
 
     await peer.until(lambda: any(r.healthy for r in reports(peer)))
     (healthy,) = (r for r in reports(peer) if r.healthy)
@@ -244,24 +248,16 @@ async def test_a_service_that_is_killed_answers_again_on_its_port_and_its_log_go
         "print(os.getpid(), flush=True)\n"
         "while True: s.accept()\n"
     )
-    artifact = peer.offer(program.encode(), "s.py")
-    peer.order(
-        "api",
-        launch=script("s.py", artifact=artifact),
-        kind=JobKind.SERVICE,
-        service=ServiceSection(port_auto=True),
-    )
+    order_server(peer, program)
     pids = []
     for restarts in range(3):
         await peer.until(
             lambda n=restarts: any(r.healthy and r.restarts == n for r in reports(peer))
         )
-        log = await peer.log_of("api", b"\n" if not pids else f"{pids[-1]}\n".encode())
         await peer.until(lambda n=restarts: len(peer.log("api").splitlines()) > n)
         pids = [int(line) for line in peer.log("api").split()]
         if restarts < 2:
             os.kill(pids[-1], signal.SIGKILL)
-    assert log
     assert len(set(pids)) == 3
     (port,) = {r.port for r in reports(peer) if r.healthy}
     with socket.create_connection(("127.0.0.1", port)):

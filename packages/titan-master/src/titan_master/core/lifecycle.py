@@ -51,9 +51,7 @@ def attempt_running(draft: Draft, report: AttemptReport) -> None:
     if service is not None:
         services.hear(draft, service, report)
         return
-    run = draft.state.runs.get(report.ref.run_id)
-    if run is None:
-        return
+    run = draft.state.runs[report.ref.run_id]
     job = run.jobs[report.ref.job_id]
     if job.state is JobState.PLACED:
         draft.emit(

@@ -43,7 +43,7 @@ from titan_worker.core.records import (
     AttemptSpawned,
     AttemptStopping,
 )
-from titan_worker.core.restarts import Restarts
+from titan_worker.core.restarts import Restarts, is_wanted
 from titan_worker.core.state import Held
 from titan_worker.core.turn import Draft
 
@@ -83,6 +83,9 @@ class Progress(Struct):
     healthy: bool = False
     restarts: Restarts | None = None
     """Of a service, from its first start on."""
+    stdout_bytes: int = 0
+    """What its earlier processes have written: where no further one comes, that is all."""
+    stderr_bytes: int = 0
 
 
 class Attempts:
@@ -278,7 +281,7 @@ class Attempts:
         message = _why_stopped(held, lease_ended=item.lease_ended)
         if item.lease_ended:
             own = ExitReason.LOST
-        elif held.order.spec.service is not None and held.state is AttemptState.RUNNING:
+        elif _is_to_stay_up(held, item):
             if self._start_again(held, progress, item, now_ms):
                 return
             if held.restarts:
@@ -307,10 +310,10 @@ class Attempts:
         if service is None or progress.restarts is None:
             return False
         progress.restarts.ended(now_ms)
-        failed = bool(item.signal or item.exit_code)
-        at_ms = progress.restarts.next_ms(service.restart, ref, failed=failed, now_ms=now_ms)
+        at_ms = progress.restarts.next_ms(service.restart, ref, now_ms)
         if at_ms is None:
             return False
+        progress.stdout_bytes, progress.stderr_bytes = item.stdout_bytes, item.stderr_bytes
         self._draft.emit(AttemptRestarting(ref=ref, at_ms=now_ms))
         progress.phase = Phase.RESTARTING
         progress.healthy = False
@@ -503,17 +506,19 @@ class Attempts:
         heapq.heappush(self._kills, (now_ms + self._held[ref].order.spec.stop_grace_ms, ref))
 
     def _over(self, ref: AttemptRef, reason: ExitReason, now_ms: int, message: str = "") -> None:
-        """End an attempt that never had a process."""
-        held = self._held[ref]
+        """End an attempt that has no process, and perhaps never had one."""
+        held, progress = self._held[ref], self._progress[ref]
         reason = held.stop_reason or reason
         self._end(
             AttemptReport(
                 ref=ref,
                 state=AttemptState.ENDED,
                 ended_at_ms=now_ms,
-                # Of a service that was stopped between two of its processes.
+                # The rest is of a service that ends between two of its processes.
                 started_at_ms=held.started_at_ms,
                 port=held.port,
+                stdout_bytes=progress.stdout_bytes,
+                stderr_bytes=progress.stderr_bytes,
                 restarts=held.restarts,
                 reason=reason,
                 message=message[:REPORT_MESSAGE_CHARS]
@@ -568,6 +573,14 @@ def _is_healthy(progress: Progress, now_ms: int) -> None:
     progress.healthy = True
     if progress.restarts is not None:
         progress.restarts.healthy(now_ms)
+
+
+def _is_to_stay_up(held: Held, item: Exited) -> bool:
+    """Whether it is a service that nobody stops, and that wants to be started again after this."""
+    service = held.order.spec.service
+    if service is None or held.state is not AttemptState.RUNNING:
+        return False
+    return is_wanted(service.restart, failed=bool(item.signal or item.exit_code))
 
 
 def _crash_loop(held: Held, item: Exited) -> str:

@@ -2,21 +2,15 @@
 
 Pure arithmetic on a policy and on the moments of earlier restarts. The worker decides this alone, so
 that a service outlives the loss of its master; whether a service whose budget is spent goes to
-another worker is the master's. Called by ``attempts``; nobody else starts a process twice. The shift
-of a delay comes from the attempt's own name: a core has no dice.
+another worker is the master's. Called by ``attempts``; nobody else starts a process twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Final
-
+from titan_proto import backoff
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import RESTART_WELL_MS
 from titan_proto.specs import RestartPolicy, RestartWhen
-
-JITTER_PERMILLE: Final = 250
-"""A delay is shifted by at most so much of itself, either way."""
 
 
 class Restarts:
@@ -39,31 +33,26 @@ class Restarts:
             self._times_ms.clear()
         self._healthy_ms = None
 
-    def next_ms(
-        self, policy: RestartPolicy, ref: AttemptRef, *, failed: bool, now_ms: int
-    ) -> int | None:
-        """When to start it again; None: not any more. Counts as a restart."""
-        if policy.when is RestartWhen.NEVER:
-            return None
-        if policy.when is RestartWhen.ON_FAILURE and not failed:
-            return None
+    def next_ms(self, policy: RestartPolicy, ref: AttemptRef, now_ms: int) -> int | None:
+        """When to start it again; None: its budget is spent. Counts as a restart."""
         self._times_ms = [at_ms for at_ms in self._times_ms if now_ms - at_ms < policy.within_ms]
         before = len(self._times_ms)
         if before >= policy.max:
             return None
         self._times_ms.append(now_ms)
-        return now_ms + _delay_ms(policy, ref, before)
+        if not before:
+            return now_ms
+        return now_ms + backoff.delay_ms(
+            before,
+            policy.delay_ms,
+            policy.backoff_percent,
+            policy.max_delay_ms,
+            shift_by=f"{ref} {before}",
+        )
 
 
-def _delay_ms(policy: RestartPolicy, ref: AttemptRef, before: int) -> int:
-    if not before:
-        return 0
-    delay = policy.delay_ms
-    for _ in range(before - 1):
-        if delay >= policy.max_delay_ms:
-            break
-        delay = delay * policy.backoff_percent // 100
-    delay = min(delay, policy.max_delay_ms)
-    drawn = int.from_bytes(hashlib.sha256(f"{ref} {before}".encode()).digest()[:4], "big")
-    delay += delay * (drawn % (2 * JITTER_PERMILLE + 1) - JITTER_PERMILLE) // 1000
-    return min(delay, policy.max_delay_ms)
+def is_wanted(policy: RestartPolicy, *, failed: bool) -> bool:
+    """Whether a service that has ended so is to be started again at all."""
+    if policy.when is RestartWhen.ON_FAILURE:
+        return failed
+    return policy.when is RestartWhen.ALWAYS

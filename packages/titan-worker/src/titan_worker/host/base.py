@@ -7,11 +7,16 @@ It never decides: when to start and when to stop is the core's business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from titan_proto.ids import AttemptRef
 from titan_worker.host.identity import ProcessIdentity
+
+LOG_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+LOG_MODE: Final = 0o644
+"""How a process's outputs are opened, whoever makes the files."""
 
 
 class LaunchPlan(NamedTuple):

@@ -36,7 +36,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from titan_proto.ids import AttemptRef
-from titan_worker.host.base import Exit, GuardTimes, LaunchPlan, OnExit, OnStarted, SpawnError
+from titan_worker.host.base import (
+    LOG_FLAGS,
+    LOG_MODE,
+    Exit,
+    GuardTimes,
+    LaunchPlan,
+    OnExit,
+    OnStarted,
+    SpawnError,
+)
 from titan_worker.host.census import (
     Census,
     be_subreaper,
@@ -49,8 +58,6 @@ from titan_worker.host.identity import ProcessIdentity, ProcessStat, read_stat
 from titan_worker.host.strays import Stray, Strays
 
 _LOG: Final = logging.getLogger(__name__)
-_LOG_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-_LOG_MODE: Final = 0o644
 _SIGNALS_DEFAULT: Final = (
     # Python ignores these itself; a job starts with what a shell would give it.
     signal.SIGPIPE,
@@ -201,8 +208,8 @@ class PosixHost:
         """The pid of the new process; `handed`: what else it is given, as (ours, its)."""
         opened: list[int] = []
         try:
-            opened.append(os.open(plan.stdout, _LOG_FLAGS, _LOG_MODE))
-            opened.append(os.open(plan.stderr, _LOG_FLAGS, _LOG_MODE))
+            opened.append(os.open(plan.stdout, LOG_FLAGS, LOG_MODE))
+            opened.append(os.open(plan.stderr, LOG_FLAGS, LOG_MODE))
             os.chdir(plan.folder)
             # All descriptors of this process but these close at exec: Python opens them so, and
             # those the worker was started with have been set so.
