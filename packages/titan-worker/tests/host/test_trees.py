@@ -12,7 +12,7 @@ import time
 import pytest
 
 from titan_proto.ids import AttemptRef
-from titan_worker.host import census, orphans, posix
+from titan_worker.host import census, orphans, posix, strays
 from titan_worker.host.base import Exit
 from titan_worker.host.census import be_subreaper, is_subreaper, take_census
 from titan_worker.host.identity import read_stat
@@ -240,6 +240,38 @@ async def test_a_stray_of_a_running_attempt_lives_as_long_as_it(lab, watch, monk
     lab.host.terminate(lab.ref("bare"), force=True)
     await lab.exit_of("bare")
     assert daemons["bare"].are_gone
+
+
+async def test_a_dying_stray_is_still_its_attempts(lab, watch, monkeypatch):
+    """Its environment goes before it does, and another that runs could own what says nothing."""
+    code = DAEMON + "daemon('daemon')\nprint('ready', flush=True)\ntime.sleep(1000)"
+    lab.shell("other", "exec sleep 1000")
+    await lab.pid_of("other")
+    lab.python("job", code, env=marks(lab, "job"))
+    await lab.printed("job", "ready")
+    daemon = watch(pids(lab.out("job")))
+
+    said = []
+
+    def says_once(pid, home):
+        said.append(orphans.attempt_of(pid, home))
+        return said[0] if len(said) == 1 else None
+
+    monkeypatch.setattr(strays, "attempt_of", says_once)
+    # What is signalled dies at its own pace: here, not before the third look.
+    signals = []
+
+    def signal_late(stat, *numbers):
+        signals.append(stat.pid)
+        if len(signals) > 2:
+            census.signal_exactly(stat, *numbers)
+
+    monkeypatch.setattr(posix, "signal_exactly", signal_late)
+    lab.host.terminate(lab.ref("job"), force=True)
+    await lab.exit_of("job")
+
+    assert daemon.are_gone
+    assert said[0] == lab.ref("job")
 
 
 async def test_children_that_the_worker_started_for_itself_are_left_alone(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from titan_proto.ids import AttemptRef
 from titan_worker.host.census import Census
-from titan_worker.host.identity import ProcessStat
+from titan_worker.host.identity import ProcessIdentity, ProcessStat
 from titan_worker.host.orphans import attempt_of
 
 
@@ -35,6 +35,8 @@ class Strays:
         self._session = os.getsid(0)
         self._since_ticks = 0
         """Since when there are attempts, and so may be strays; 0: there was none yet."""
+        self._owners: dict[ProcessIdentity, AttemptRef] = {}
+        """What living ones have said: a dying process loses its environment before it is dead."""
 
     def attempt_started(self, start_ticks: int) -> None:
         """An attempt's first process began then."""
@@ -49,6 +51,7 @@ class Strays:
         have not ended, and when they began.
         """
         living: list[Stray] = []
+        owners: dict[ProcessIdentity, AttemptRef] = {}
         dead = 0
         for stat in census.children(os.getpid()):
             if stat.pid in known or not self._is_stray(stat):
@@ -56,8 +59,12 @@ class Strays:
             if not stat.is_alive:
                 dead += _wait_for(stat.pid)
                 continue
-            ref = attempt_of(stat.pid, self._home)
+            identity = ProcessIdentity(stat.pid, stat.start_ticks)
+            ref = self._owners.get(identity) or attempt_of(stat.pid, self._home)
+            if ref is not None:
+                owners[identity] = ref
             living.append(Stray(stat, ref, _is_doomed(stat, ref, running)))
+        self._owners = owners
         return living, dead
 
     def _is_stray(self, stat: ProcessStat) -> bool:
