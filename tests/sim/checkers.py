@@ -7,6 +7,7 @@ cores on purpose: what both got wrong, nobody would notice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from titan_proto.messages import (
     StartAttempts,
 )
 from titan_proto.messages.worker import AttemptOrder
-from titan_proto.specs import GateExpiry, GateSection, JobKind, JobSpec, RetryCause, RunSpec
+from titan_proto.specs import GateExpiry, GateSection, JobKind, JobSpec, Launch, RetryCause, RunSpec
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
 
 _SPEC: msgspec.msgpack.Decoder[RunSpec] = msgspec.msgpack.Decoder(RunSpec)
@@ -37,12 +38,14 @@ _SPEC: msgspec.msgpack.Decoder[RunSpec] = msgspec.msgpack.Decoder(RunSpec)
 OVERTIME_MS = 60_000
 """How late a master may be that was down, or stood still, when a job's time was over."""
 
+_USED = re.compile(r"\$\{\{ jobs\.(\w+)\.outputs\.(\w+) \}\}")
 _CAUSES = {
     ExitReason.EXITED: RetryCause.EXIT,
     ExitReason.SIGNALLED: RetryCause.SIGNAL,
     ExitReason.START_FAILED: RetryCause.START,
     ExitReason.PREPARE_FAILED: RetryCause.START,
     ExitReason.TIMED_OUT: RetryCause.TIMEOUT,
+    ExitReason.BAD_OUTPUT: RetryCause.EXIT,
 }
 
 TIMEOUT_SLACK_MS = 6_000
@@ -67,6 +70,13 @@ BUDGET_MS: Final = 50_000
 """In so much time no restart is forgiven or forgotten, whichever way a clock is off."""
 
 
+def _used(spec: JobSpec) -> list[tuple[str, str]]:
+    """The outputs that a job's definition names: (job, key)."""
+    launch = spec.launch
+    texts = (launch.shell, *launch.args, *launch.env.values())
+    return [(match[1], match[2]) for text in texts for match in _USED.finditer(text)]
+
+
 class JobBook:
     """What the journal has said of one job."""
 
@@ -86,6 +96,7 @@ class JobBook:
         self.opened_ms = 0
         """When it was opened, of a gate; 0 before that."""
         self.decision: e.GateDecided | None = None
+        self.outputs: dict[str, str] = {}
 
     @property
     def is_gate(self) -> bool:
@@ -150,6 +161,8 @@ class Auditor:
         self._alive: dict[AttemptRef, int] = {}
         """Processes that run, and since when."""
         self._lasted: dict[AttemptRef, int] = {}
+        self._written: dict[AttemptRef, tuple[dict[str, str], str]] = {}
+        """What processes left for others, or what was wrong with it."""
         self._asleep: dict[AttemptRef, int] = {}
         """Processes whose machine sleeps, and until when."""
         self._must_go: dict[AttemptRef, int] = {}
@@ -235,6 +248,11 @@ class Auditor:
                 self.check(
                     before.jobs[job_id].end is JobState.SUCCEEDED,
                     f"{event.run_id} takes {job_id} over, which ended as {before.jobs[job_id].end}",
+                )
+                left = book.jobs[job_id].outputs = event.outputs.get(job_id, {})
+                self.check(
+                    left == before.jobs[job_id].outputs,
+                    f"{event.run_id} takes over {left}, {job_id} left {before.jobs[job_id].outputs}",
                 )
         self.runs[event.run_id] = book
         self._keys[event.key] = event.run_id
@@ -420,6 +438,13 @@ class Auditor:
                 self._outcomes.get(ref) == (event.exit_code, event.signal),
                 f"{ref} ended otherwise than its process: {event} {self._outcomes.get(ref)}",
             )
+        if event.reason is ExitReason.BAD_OUTPUT:
+            self.check(
+                self._outcomes.get(ref) == (0, 0) and self._written[ref][1] == event.message,
+                f"{ref} is blamed for its outputs: {event}, it left {self._written.get(ref)}",
+            )
+        if self._succeeded(event) and job.spec.kind is JobKind.TASK:
+            self.check(not self._written[ref][1], f"{ref} is taken for a success: {event}")
         if event.reason is ExitReason.CANCELLED:
             self.check(self.runs[ref.run_id].cancelled, f"{ref} is stopped, and nobody cancelled")
         if event.reason is ExitReason.STOPPED:
@@ -448,6 +473,19 @@ class Auditor:
                 last is not None and last.number == event.number and self._succeeded(last),
                 f"{ref} succeeded by {last}",
             )
+            wrote = self._written[ref][0]
+            self.check(event.outputs == wrote, f"{ref} left {wrote}, recorded is {event.outputs}")
+        else:
+            self.check(not event.outputs, f"{ref} did not succeed and left {event.outputs}")
+        job.outputs = event.outputs
+        if event.reason is ExitReason.MISSING_OUTPUT:
+            run = self.runs[ref.run_id]
+            self.check(
+                any(key not in run.jobs[name].outputs for name, key in _used(job.spec)),
+                f"{ref} was not started for want of outputs that are there",
+            )
+            self.check(not event.number, f"{ref} has been started with outputs that are missing")
+            return
         if event.state is JobState.SUCCEEDED and job.spec.kind is JobKind.SERVICE:
             self.check((ref.run_id, ref.job_id) in self.services, f"{ref} settles and is not up")
         if event.state is JobState.CANCELLED:
@@ -577,8 +615,11 @@ class Auditor:
             if ref.number == job.numbers:
                 self.check(order.fence == job.fence, f"{ref} is sent with fence {order.fence}")
                 # Whom the job waited for is not the worker's business and is left out.
-        same = order.spec == msgspec.structs.replace(job.spec, dependencies=())
-        self.check(same, f"{ref} is sent as another job: {order.spec}")
+            told = order.spec.launch
+            same = order.spec == msgspec.structs.replace(job.spec, dependencies=(), launch=told)
+            self.check(same, f"{ref} is sent as another job: {order.spec}")
+            if run is not None:
+                self._check_told(run, job.spec.launch, told)
 
     def acked(self, message: ReportAcks) -> None:
         """A worker was told that it may forget these."""
@@ -644,6 +685,8 @@ class Auditor:
                 self.check(view.lost in {0, job.lost}, f"{view} was told, {job.lost} were lost")
             decided = view.gate is not None and view.gate.reason is not ExitReason.UNKNOWN
             self.check(decided == (job.decision is not None), f"{view} hides a gate's decision")
+        outputs = job.outputs if view.state in JOB_TERMINAL else {}
+        self.check(view.outputs == outputs, f"{view} was told, and {outputs} is recorded")
         self.check((view.gate is not None) == job.is_gate, f"{view} is told of a {job.spec.kind}")
         if view.gate is not None:
             self.told_gate(view.gate)
@@ -693,9 +736,33 @@ class Auditor:
         self.check(live <= self._slots[host], f"{live} processes on {host}")
         run = self.runs[ref.run_id]
         self._check_parents(run, run.jobs[ref.job_id])
+        self._check_told(run, run.jobs[ref.job_id].spec.launch, order.spec.launch)
         if order.spec.exclusive:
             self._check_alone(ref, host)
         self._alive[ref] = self._world.now_ms
+
+    def _check_told(self, run: RunBook, wanted: Launch, told: Launch) -> None:
+        """Where another job's output is named stands exactly what the journal has of it."""
+
+        def filled(text: str) -> str:
+            return _USED.sub(lambda match: run.jobs[match[1]].outputs[match[2]], text)
+
+        shell = told.shell
+        for name, value in told.env.items():
+            shell = shell.replace(f"${{{name}}}", value)
+        env = {name: told.env.get(name) for name in wanted.env}
+        self.check(
+            shell == filled(wanted.shell)
+            and told.args == tuple(map(filled, wanted.args))
+            and env == {name: filled(text) for name, text in wanted.env.items()}
+            # What the shell would read as code stands in the environment alone.
+            and not any(value and value in told.shell for value in told.env.values()),
+            f"{wanted} was started as {told}",
+        )
+
+    def left(self, ref: AttemptRef, outputs: dict[str, str], problem: str) -> None:
+        """A process is about to end, and has written this for others."""
+        self._written[ref] = (outputs, problem)
 
     def _check_restart(self, host: str, order: AttemptOrder) -> None:
         """Only a service has more than one process in an attempt: on one machine, in its budget."""

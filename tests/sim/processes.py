@@ -33,6 +33,10 @@ class Outcome(Struct, frozen=True):
     signal: int
     lease_ended: bool = False
     """By its guard."""
+    outputs: dict[str, str] = msgspec.field(default_factory=dict)
+    """What it left for others ..."""
+    output_problem: str = ""
+    """... or what is wrong with that."""
 
 
 class Guard(Struct, frozen=True):
@@ -158,7 +162,10 @@ class Processes:
 
     def _end_after(self, process: Process, lasts_ms: int) -> None:
         process.ends_at_ms = self._world.now_ms + lasts_ms
-        process.end = self._world.after(lasts_ms, lambda: self._end(process, self._own_outcome()))
+        process.end = self._world.after(lasts_ms, partial(self._end_by_itself, process))
+
+    def _end_by_itself(self, process: Process) -> None:
+        self._end(process, self._own_outcome(process.order))
 
     def is_guarding_for(self, longer_than_ms: int) -> bool:
         """Whether an exclusive process is here that would live so much longer."""
@@ -198,6 +205,7 @@ class Processes:
             process.end.cancel()
         for alarm in process.alarms:
             alarm.cancel()
+        self._auditor.left(ref, outcome.outputs, outcome.output_problem)
         self._auditor.exited(ref, outcome.exit_code, outcome.signal, was_watched=process.is_watched)
         process.report(msgspec.structs.replace(outcome, lease_ended=process.lease_ended))
 
@@ -218,10 +226,17 @@ class Processes:
         # Long enough to outlive the lease of a worker that is paused.
         return world.between(4_000, 60_000)
 
-    def _own_outcome(self) -> Outcome:
+    def _own_outcome(self, order: AttemptOrder) -> Outcome:
         world = self._world
+        if world.chance(3):
+            return Outcome(0, 0, output_problem="line 1 is not of the form key=value")
         if world.chance(90):
-            return Outcome(0, 0)
+            return Outcome(0, 0, outputs=self._outputs(order))
         if world.chance(70):
             return Outcome(world.between(1, 255), 0)
         return Outcome(0, world.random.choice((6, 9, 11, 15)))
+
+    def _outputs(self, order: AttemptOrder) -> dict[str, str]:
+        """Nearly always who it is: no other attempt says the same."""
+        outputs = {"attempt": str(order.ref)} if self._world.chance(85) else {}
+        return {**outputs, "more": "$(false)"} if self._world.chance(30) else outputs

@@ -18,6 +18,7 @@ from tests.sim.simulation import Failure, simulate
 from titan_master.core import (
     admission,
     core,
+    filling,
     gates,
     graph,
     lifecycle,
@@ -371,7 +372,42 @@ def forget_the_time_of_gates(patch):
     )
 
 
+def hand_on_what_anybody_left(patch):
+    """A job is told an output of that name, whichever job before it wrote it."""
+    value = filling._value
+
+    def anybodys(run, match):
+        left = (job.outputs for job in run.order if job.outputs)
+        return next((one[match["key"]] for one in left if match["key"] in one), value(run, match))
+
+    patch.setattr(filling, "_value", anybodys)
+
+
+def forget_outputs_of_what_is_not_run_again(patch):
+    """A repetition takes over that a job succeeded, and not what it left."""
+    accept = admission._accept
+
+    def forgetful(draft, item):
+        accept(draft, replace(item, outputs={}))
+
+    patch.setattr(admission, "_accept", forgetful)
+
+
+def tell_outputs_of_a_failure(patch):
+    """What an attempt wrote is recorded, however it ended."""
+    settle_job = lifecycle.settle_job
+
+    def generous(draft, run, job, state, reason, message="", **more):
+        outputs = more.pop("outputs", None) or ({"attempt": "x"} if job.attempt else None)
+        settle_job(draft, run, job, state, reason, message, outputs=outputs, **more)
+
+    patch.setattr(lifecycle, "settle_job", generous)
+
+
 MUTANTS = [
+    hand_on_what_anybody_left,
+    forget_outputs_of_what_is_not_run_again,
+    tell_outputs_of_a_failure,
     drop_the_number_fence,
     drop_the_boot_fence,
     drop_the_term_fence,

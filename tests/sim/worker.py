@@ -450,6 +450,8 @@ class WorkerProcess:
             stdout_bytes=self.world.between(0, 5_000),
             stderr_bytes=self.world.between(0, 50),
             lease_ended=outcome.lease_ended,
+            outputs=outcome.outputs,
+            output_problem=outcome.output_problem,
         )
         self.life.do(lambda: self.put(item))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from tests.sim import poison
 from tests.sim.checkers import Auditor
 from tests.sim.clients import Blurt, Call, Errand, HangUp, Pause, Stream, is_error
@@ -86,7 +88,36 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     """A graph of so many jobs, in one of a few shapes."""
     shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
     specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
-    return RunSpec(name=world.random.choice(NAMES), jobs=specs)
+    named = tuple(_using_outputs(world, specs, job) for job in specs)
+    return RunSpec(name=world.random.choice(NAMES), jobs=named)
+
+
+def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> JobSpec:
+    """Some jobs are told what jobs before them left, be they parents or not."""
+    tasks = [
+        other.id
+        for other in _above(specs, job)
+        if other.kind is JobKind.TASK and other.launch != POISON
+    ]
+    if not tasks or job.kind is JobKind.GATE or job.launch == POISON or not world.chance(40):
+        return job
+    used = [f"${{{{ jobs.{world.random.choice(tasks)}.outputs.attempt }}}}" for _ in range(3)]
+    launch = replace(
+        LAUNCH,
+        shell=f'true "{used[0]}"' if world.chance(50) else LAUNCH.shell,
+        args=(f"--after={used[1]}",),
+        env={"AFTER": used[2]} if world.chance(50) else {},
+    )
+    return replace(job, launch=launch)
+
+
+def _above(specs: tuple[JobSpec, ...], job: JobSpec) -> list[JobSpec]:
+    """All jobs that come before this one, in their order."""
+    above = set(job.dependencies)
+    for other in reversed(specs):
+        if other.id in above:
+            above.update(other.dependencies)
+    return [other for other in specs if other.id in above]
 
 
 def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...]) -> JobSpec:

@@ -539,6 +539,22 @@ MESSAGES = (
     StartAttempts(
         term=15, orders=(AttemptOrder(ref=REF, fence=70_003, spec=TYPED, run_name="Typed"),)
     ),
+    AttemptReports(
+        reports=(
+            AttemptReport(
+                ref=REF, state=AttemptState.ENDED, reason=ExitReason.EXITED, outputs={"rows": "12"}
+            ),
+        ),
+    ),
+    JobView(
+        run_id=RUN,
+        run_alias="nightly-7",
+        job_id="EXTRACT",
+        kind=JobKind.TASK,
+        state=JobState.SUCCEEDED,
+        reason=ExitReason.EXITED,
+        outputs={"rows": "12", "day": "måndag"},
+    ),
 )
 
 

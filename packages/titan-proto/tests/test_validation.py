@@ -376,7 +376,7 @@ def test_every_code_means_one_thing():
         if name.isupper() and isinstance(value, str) and value.startswith("Y2")
     ]
 
-    assert len(set(codes)) == len(codes) == 21
+    assert len(set(codes)) == len(codes) == 22
 
 
 def test_a_problem_can_travel():
@@ -419,3 +419,76 @@ def test_paths_inside(path):
 )
 def test_paths_that_are_not(path):
     assert not is_inside(path)
+
+
+# -- outputs of other jobs ------------------------------------------------------------------------
+
+ROWS = "${{ jobs.A.outputs.rows }}"
+
+
+def using(name, text, *parents, **changes):
+    """A job that has `text` as its argument."""
+    return job(name, *parents, launch={"args": ("--rows", text)}, **changes)
+
+
+@pytest.mark.parametrize("text", [ROWS, "${{jobs.A.outputs.rows}}", f"<{ROWS}|{ROWS}>"])
+def test_an_output_of_a_parent_may_be_used(text):
+    assert problems(run(job(), using("B", text, "A"))) == ()
+
+
+def test_an_output_of_whoever_comes_before_may_be_used_however_far_up():
+    chain = [job(f"j{n}", f"j{n - 1}") for n in range(1, 50)]
+    last = using("Z", "${{ jobs.j0.outputs.rows }}", "j49")
+    assert problems(run(job("j0"), *chain, last)) == ()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"kind": LaunchKind.SHELL, "script": "", "shell": "echo ${{ x }}"},
+        {"kind": LaunchKind.COMMAND, "script": "", "command": ("echo", "${{ x }}")},
+        {"args": ("${{ x }}",)},
+        {"env": {"X": "${{ x }}"}},
+    ],
+)
+def test_an_expression_of_another_form_is_refused_wherever_it_stands(field):
+    spec = JobSpec(id="B", launch=Launch(**{"script": "hello.py", **field}))
+    problem = only(run(spec))
+    assert problem.code == validation.BAD_EXPRESSION
+    assert problem.hint == "${{ jobs.JOB.outputs.KEY }}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("${{ jobs.A.outputs.9 }}", "is no expression"),
+        ("${{ jobs.A.outputs.rows", "is no expression"),
+        ("${{ jobs.A.rows }}", "is no expression"),
+        ("${{ jobs.C.outputs.rows }}", "does not depend on it"),
+        ("${{ jobs.B.outputs.rows }}", "does not depend on it"),
+        ("${{ jobs.nobody.outputs.rows }}", "not in this pipeline"),
+        ("${{ jobs.web.outputs.rows }}", "only a TASK has outputs"),
+    ],
+)
+def test_an_expression_that_could_never_be_filled_in_is_refused(text, words):
+    web = job("web", kind=JobKind.SERVICE)
+    problem = only(run(job(), using("B", text, "A"), job("C"), web))
+    assert problem.code == validation.BAD_EXPRESSION
+    assert problem.where == "jobs[1].launch.args[1]"
+    assert words in problem.message
+
+
+def test_jobs_in_a_circle_hear_of_the_circle_alone():
+    spec = run(job("A", "C"), job("B", "A"), using("C", ROWS, "B"))
+    assert only(spec).code == validation.CYCLE
+
+
+def test_outputs_from_afar_are_limited_so_that_they_are_checked_in_one_pass():
+    most = validation.OUTPUTS_FROM_AFAR
+    chain = [job("j0"), *(job(f"j{n}", f"j{n - 1}") for n in range(1, most + 3))]
+    users = [
+        using(f"u{n}", f"${{{{ jobs.j{n}.outputs.rows }}}}", f"j{most + 2}") for n in range(most)
+    ]
+    assert problems(run(*chain, *users)) == ()
+    more = using("more", f"${{{{ jobs.j{most}.outputs.rows }}}}", f"j{most + 2}")
+    assert "OUTPUTS_FROM_AFAR (1000)" in only(run(*chain, *users, more)).message

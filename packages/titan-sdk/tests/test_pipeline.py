@@ -211,6 +211,29 @@ jobs:
     assert [job.priority for job in pipeline.jobs] == [7, 2]
 
 
+def test_an_output_of_another_job_may_be_used_in_four_places():
+    pipeline = read(
+        """
+name: p
+jobs:
+  - {id: A, run: a}
+  - {id: B, run: 'echo "${{ jobs.A.outputs.x }}"', dependencies: A}
+  - {id: C, command: "echo ${{ jobs.A.outputs.x }}/y", args: "-n ${{jobs.A.outputs.x}}", dependencies: B}
+  - {id: D, run: d, env: {X: "${{ jobs.A.outputs.x }}"}, dependencies: [B]}
+"""
+    )
+    assert pipeline.findings == []
+    launch = pipeline.jobs[2].launch
+    one = "${{jobs.A.outputs.x}}"
+    assert launch.command == ("echo", f"{one}/y", "-n", one)
+
+
+def test_what_is_said_for_all_jobs_cannot_use_an_output_of_one():
+    for head in ('env: {X: "${{ jobs.A.outputs.x }}"}', 'defaults: {env: {X: "${{ jobs.A.x }}"}}'):
+        pipeline = read(f"name: p\n{head}\njobs: [{{id: A, run: a}}]")
+        assert [finding.code for finding in pipeline.findings] == ["Y104"]
+
+
 # -- what is refused ------------------------------------------------------------------------------
 
 
@@ -241,7 +264,11 @@ jobs:
         ("type: APPROVAL\non_timeout: later", ["5:17 Y107"]),
         ("type: APPROVAL\napproval: go?", ["5:15 Y106"]),
         ("type: GATE\nskills: [GPU]", ["5:13 Y106"]),
-        ("run: echo ${{ params.day }}", ["4:10 Y104"]),
+        ("run: echo ${{ params.day }}", ["4:10 Y221"]),
+        ("run: echo ${{ jobs.B.outputs.day }}", ["4:10 Y221"]),
+        ('script: a.py\nargs: [x, "${{ jobs.B.outputs.day }}"]', ["5:15 Y221"]),
+        ('run: a\nenv: {X: "1", DAY: "${{ jobs.B.outputs.day }}"}', ["5:24 Y221"]),
+        ("script: ${{ jobs.B.outputs.day }}.py", ["4:13 Y104"]),
         ("run: a\naffinity: {with: B}", ["5:15 Y104"]),
         ("run: a\ndependencies: [{id: B, condition: healthy}]", ["5:20 Y104"]),
         ("run: a\naffinity: yes", ["5:15 Y107"]),

@@ -18,7 +18,12 @@ from titan_master.core.inputs import Asked, Origin, RunSubmitted
 from titan_master.store.base import AttemptRow, History
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
-from titan_proto.limits import JOB_ID_CHARS, NAME_CHARS, PAGE_ITEMS
+from titan_proto.limits import (
+    JOB_ID_CHARS,
+    NAME_CHARS,
+    OUTPUTS_TAKEN_OVER_BYTES,
+    PAGE_ITEMS,
+)
 from titan_proto.messages import (
     AnyMessage,
     CancelRun,
@@ -42,6 +47,7 @@ from titan_proto.messages import (
     WaitRun,
     WatchRun,
 )
+from titan_proto.outputs import size_of
 from titan_proto.specs import RunSpec
 from titan_proto.states import ExitReason, JobState, RunState
 
@@ -187,6 +193,16 @@ class Answers:
                 code=ErrorCode.CONFLICT, message=f"run {view.alias} is not run again: {error}"
             )
             return _reply(ask.origin, refusal)
+        outputs = self._history.outputs(run_id) if taken_over else {}
+        kept = {job_id: outputs[job_id] for job_id in taken_over if job_id in outputs}
+        if sum(map(size_of, kept.values())) > OUTPUTS_TAKEN_OVER_BYTES:
+            refusal = Error(
+                code=ErrorCode.LIMIT_EXCEEDED,
+                message=f"the jobs of {view.alias} that would not run again left outputs of more than "
+                f"OUTPUTS_TAKEN_OVER_BYTES ({OUTPUTS_TAKEN_OVER_BYTES}): run all of it again",
+                details={"limit": "outputs_taken_over_bytes"},
+            )
+            return _reply(ask.origin, refusal)
         return RunSubmitted(
             origin=ask.origin,
             run_id=self._draw_id(),
@@ -198,6 +214,7 @@ class Answers:
             rerun_of=run_id,
             rerun_alias=view.alias,
             taken_over=taken_over,
+            outputs=kept,
         )
 
     def _any_ended(self) -> bool:

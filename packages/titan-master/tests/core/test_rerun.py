@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from core_world import EVENTS, World, effects, events, job, kinds, run
+from core_world import effects, events, job, kinds, run
+from repeating import Cluster
 
 from titan_master.core import rerun
-from titan_master.core.inputs import Asked
-from titan_master.history import Answers
-from titan_master.store.memory import MemoryStore
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import Error, GetJob, GetRun, RerunRun, RunReceipt
 from titan_proto.states import ExitReason, JobState
@@ -49,23 +47,6 @@ def test_what_fits_no_job_is_refused(ends, wanted):
 
 
 # -- in the core, with history beside it ----------------------------------------------------------
-class Cluster(World):
-    """A world whose questions about the past are answered from its own journal."""
-
-    def again(self, key="again", **wanted):
-        """Ask for a repetition of etl-1; the turn of the submission that history makes of it."""
-        store = MemoryStore()
-        term = store.open().term
-        store.commit([EVENTS.decode(body) for body in self.journal], term)
-        request = RerunRun(key=key, run="etl-1", **wanted)
-        turn = self.turn(Asked(origin=self.origin(), request=request, by="ann"))
-        asks = [effect for effect in turn.effects if type(effect).__name__ == "AskHistory"]
-        if not asks:
-            return turn
-        made = Answers(store, lambda: "again").answer(asks[0])
-        return self.turn(made) if not isinstance(made, tuple) else made
-
-
 @pytest.fixture
 def w():
     world = Cluster({"w1": 9})

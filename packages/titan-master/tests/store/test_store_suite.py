@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import stories
 from core_world import START_MS, World, gate, job, run
+from repeating import Cluster
 
 from titan_master.core.state import digest
 from titan_master.store.base import TermLost
@@ -16,8 +17,9 @@ from titan_proto.limits import (
     FRAME_PAYLOAD_BYTES,
     GATE_MESSAGE_CHARS,
     GATE_TIMEOUT_MS_DEFAULT,
+    OUTPUT_VALUE_BYTES,
 )
-from titan_proto.messages import DecideGate, GateView, ServiceView, StopService
+from titan_proto.messages import DecideGate, GateView, ListJobs, ServiceView, StopService
 from titan_proto.specs import RetryPolicy, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState, ServiceState
 
@@ -497,6 +499,58 @@ def test_a_page_of_gates_that_say_much_fits_into_a_frame(store):
     store.commit(stories.events(world), term)
     page = store.jobs("many", "", 1_000)
     if isinstance(store, SqliteStore):
+        assert 0 < len(page.jobs) < 400
+        assert page.cursor == str(len(page.jobs))
+        assert len(msgspec.msgpack.encode(page)) < FRAME_PAYLOAD_BYTES
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_what_a_job_left_for_others_is_kept_live_and_ended(store, reopened):
+    """In the state, over a checkpoint, while its run goes on; in history afterwards, and taken over."""
+    world = Cluster({"w1": 9})
+    world.submit(run("etl", job("a"), job("b", "a"), job("c", "b")), run_id="first")
+    world.ended("first/a", outputs={"rows": "12", "day": "måndag"})
+    world.ended("first/b")
+    world.ended("first/c", 1)
+    world.again(failed=True)
+    term = store.open().term
+    for event in stories.events(world):
+        store.commit((event,), term)
+        store.checkpoint()
+        if reopened:
+            store.close()
+            term = store.open().term
+    outputs = {"rows": "12", "day": "måndag"}
+    store.close()
+    found = store.open()
+    live = found.state
+    assert digest(live) == digest(world.state)
+    assert live.runs["again"].jobs["a"].outputs == outputs
+    assert [job_view.outputs for job_view in store.jobs("first", "", 9).jobs] == [outputs, {}, {}]
+    assert store.job("first", "a").outputs == outputs
+    assert store.outputs("first") == {"a": outputs}
+    before = len(world.journal)
+    world.ended("again/c")
+    store.commit(stories.events(world)[before:], found.term)
+    assert store.job("again", "a").outputs == outputs
+    assert store.outputs("again") == {"a": outputs}
+
+
+def test_a_page_of_jobs_that_left_much_fits_into_a_frame(store):
+    """Outputs count: live and ended, the page ends early, and a cursor goes on."""
+    term = store.open().term
+    world = World({"w1": 400})
+    world.submit(run("many", *(job(f"j{n}") for n in range(400)), job("last")), run_id="many")
+    left = {f"k{n}": "å" * (OUTPUT_VALUE_BYTES // 2 - 64) for n in range(4)}
+    for n in range(400):
+        world.ended(f"many/j{n}", outputs=left)
+    live = world.answer(ListJobs(run="many"))
+    world.ended("many/last")
+    store.commit(stories.events(world), term)
+    pages = [live]
+    if isinstance(store, SqliteStore):
+        pages.append(store.jobs("many", "", 1_000))
+    for page in pages:
         assert 0 < len(page.jobs) < 400
         assert page.cursor == str(len(page.jobs))
         assert len(msgspec.msgpack.encode(page)) < FRAME_PAYLOAD_BYTES

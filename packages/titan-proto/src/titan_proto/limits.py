@@ -74,12 +74,26 @@ REPORT_MESSAGE_CHARS: Final = 4_000
 """What a worker says of an attempt in words; more is cut."""
 REPORTS_PER_FRAME: Final = 1_000
 """So many reports, each with a message of that length, fit into a frame."""
+REPORT_BYTES_PER_FRAME: Final = 4 * 1024 * 1024
+"""Reports to the master are split over frames of about so much, where their outputs make them long."""
 ORDER_BYTES_PER_FRAME: Final = 4 * 1024 * 1024
 """Orders to a worker are split over frames of about so much."""
 ARTIFACT_BYTES: Final = 1024 * 1024 * 1024
 WORKSPACE_BYTES: Final = 256 * 1024 * 1024
 """What a packed project folder may weigh before compression."""
 ARCHIVE_ENTRIES: Final = 10_000
+OUTPUTS_PER_JOB: Final = 64
+"""Small values that a job may hand on to those that depend on it."""
+OUTPUT_KEY_CHARS: Final = 64
+OUTPUT_VALUE_BYTES: Final = 8 * 1024
+OUTPUTS_BYTES: Final = 32 * 1024
+"""All keys and values of a job together: they stay in the master's memory while its run is live."""
+OUTPUT_FILE_BYTES: Final = 256 * 1024
+"""What is read of the file that a job writes them to, with comments and values written over."""
+OUTPUTS_FROM_AFAR: Final = 1_000
+"""Jobs of a run whose outputs are used by others than their direct dependants."""
+OUTPUTS_TAKEN_OVER_BYTES: Final = 64 * 1024 * 1024
+"""Outputs that one run takes over from the run that it repeats."""
 LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024
 
 # -- lists ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from titan_proto import outputs
 from titan_proto.errors import Problem
 from titan_proto.ids import JOB_ID_RULE, is_digest, is_job_id
 from titan_proto.limits import (
@@ -29,6 +30,7 @@ from titan_proto.limits import (
     JOB_SPEC_BYTES,
     JOBS_PER_RUN,
     NAME_CHARS,
+    OUTPUTS_FROM_AFAR,
     PRIORITY_MAX,
     RESTARTS,
     RETRIES,
@@ -79,6 +81,7 @@ BAD_ARTIFACT: Final = "Y217"
 BAD_RETRY: Final = "Y218"
 BAD_GATE: Final = "Y219"
 BAD_PYTHON: Final = "Y220"
+BAD_EXPRESSION: Final = "Y221"
 MORE: Final = "Y299"
 
 _SKILL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:+-]{{0,{SKILL_CHARS - 1}}}\Z")
@@ -574,7 +577,100 @@ def _graph_problems(jobs: tuple[JobSpec, ...], index: dict[str, int]) -> Iterato
                 )
             else:
                 known.append(parent)
+    yield from _expression_problems(jobs, index, parents, near)
     yield from _cycle_problems(jobs, parents)
+
+
+def _expression_problems(
+    jobs: tuple[JobSpec, ...], index: dict[str, int], parents: list[list[int]], near: _NearNames
+) -> Iterator[Problem]:
+    """Each expression is of the one form, and names an output of a job that comes before its own."""
+    distant: list[tuple[int, int, Problem]] = []
+    """(job, whose output, what to say if that is not an ancestor): not direct parents."""
+    for number, job in enumerate(jobs):
+        if not outputs.is_used(job.launch):
+            continue
+        direct = set(parents[number])
+        for use in outputs.uses(job.launch):
+            where = f"jobs[{number}].launch.{use.field}"
+            source = index.get(use.job)
+            if not use.job:
+                yield Problem(
+                    where=where,
+                    message=f"{_quoted(use.text)} is no expression that is known here",
+                    hint=outputs.FORM,
+                    code=BAD_EXPRESSION,
+                )
+            elif source is None:
+                yield Problem(
+                    where=where,
+                    message=f"job {_named(job.id)} uses an output of {_quoted(use.job)}, "
+                    "which is not in this pipeline",
+                    hint=near.hint(use.job),
+                    code=BAD_EXPRESSION,
+                )
+            elif jobs[source].kind is not JobKind.TASK:
+                yield Problem(
+                    where=where,
+                    message=f"job {_named(job.id)} uses an output of {_named(use.job)}, which is a "
+                    f"{jobs[source].kind.value}; only a TASK has outputs",
+                    code=BAD_EXPRESSION,
+                )
+            elif source not in direct:
+                refusal = Problem(
+                    where=where,
+                    message=f"job {_named(job.id)} uses an output of {_named(use.job)} and does not "
+                    "depend on it",
+                    hint=f"add {_named(use.job)} to its dependencies",
+                    code=BAD_EXPRESSION,
+                )
+                distant.append((number, source, refusal))
+    if distant:
+        yield from _distant_problems(parents, distant)
+
+
+def _distant_problems(
+    parents: list[list[int]], distant: list[tuple[int, int, Problem]]
+) -> Iterator[Problem]:
+    """Of jobs used by others than their children: whether they are ancestors. One pass over the graph."""
+    bit_of = {
+        source: 1 << bit for bit, source in enumerate(dict.fromkeys(one[1] for one in distant))
+    }
+    if len(bit_of) > OUTPUTS_FROM_AFAR:
+        yield Problem(
+            where=distant[0][2].where,
+            message=f"outputs of {len(bit_of)} jobs are used by jobs that do not name them as "
+            f"dependencies, more than OUTPUTS_FROM_AFAR ({OUTPUTS_FROM_AFAR})",
+            hint="name them as dependencies where they are used",
+            code=OUT_OF_RANGE,
+        )
+        return
+    above = _ancestors(parents, bit_of)
+    for number, source, refusal in distant:
+        if not above[number] & bit_of[source]:
+            yield refusal
+
+
+def _ancestors(parents: list[list[int]], bit_of: dict[int, int]) -> list[int]:
+    """For each job the bits of those of its ancestors that have one; of a cycle's jobs, every bit."""
+    children: list[list[int]] = [[] for _ in parents]
+    waits = [0] * len(parents)
+    for job, known in enumerate(parents):
+        waits[job] = len(known)
+        for parent in known:
+            children[parent].append(job)
+    above = [0] * len(parents)
+    ready = [job for job, count in enumerate(waits) if not count]
+    while ready:
+        job = ready.pop()
+        handed_on = above[job] | bit_of.get(job, 0)
+        for child in children[job]:
+            above[child] |= handed_on
+            waits[child] -= 1
+            if not waits[child]:
+                ready.append(child)
+    # Whoever waits in a circle hears of that, not of what is missing in it.
+    return [-1 if waits[job] else found for job, found in enumerate(above)]
 
 
 def _cycle_problems(jobs: tuple[JobSpec, ...], parents: list[list[int]]) -> Iterator[Problem]:

@@ -29,6 +29,7 @@ from titan_proto.limits import (
     STOP_GRACE_MS_DEFAULT,
     TIMEOUT_MS,
 )
+from titan_proto.outputs import tightened
 from titan_proto.specs import (
     GateExpiry,
     GateSection,
@@ -99,6 +100,11 @@ def text(value: object) -> str:
     return value
 
 
+def line(value: object) -> str:
+    """What the shell is given."""
+    return text(value)
+
+
 def script(value: object) -> str:
     """The path of a file."""
     name = text(value)
@@ -147,7 +153,8 @@ def words(value: object) -> tuple[str, ...]:
     """Arguments: a list is taken exactly, a string is split like a shell does."""
     if isinstance(value, str):
         try:
-            return tuple(shlex.split(value))
+            # An expression is one word, however it is written.
+            return tuple(shlex.split(tightened(value)))
         except ValueError as error:
             raise BadValue(f"cannot be split into words: {error}", "or write a list") from error
     if isinstance(value, (list, tuple)):
@@ -463,7 +470,7 @@ def _parent(value: object) -> str:
 READERS: Final[dict[str, Callable[[object], Any]]] = {
     "id": job_id,
     "script": script,
-    "run": text,
+    "run": line,
     "command": command,
     "python": python,
     "args": words,

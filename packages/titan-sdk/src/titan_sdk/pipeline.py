@@ -33,6 +33,7 @@ from titan_sdk.keys import (
     approval,
     approval_of,
     boolean,
+    command,
     conflicts,
     dependencies,
     duration_ms,
@@ -43,6 +44,7 @@ from titan_sdk.keys import (
     job_id,
     job_spec,
     kind,
+    line,
     named,
     nearest,
     port,
@@ -83,6 +85,8 @@ _TYPED: Final = frozenset(
     }
 )  # fmt: skip
 """Readers to which 1 and "1" are not the same; to all others a number is the text it is."""
+_FILLED_IN: Final = frozenset({command, environment, line, words})
+"""Readers of values in which the outputs of other jobs may be used."""
 _LISTS: Final = frozenset({dependencies, files, texts, words})
 _JOB_PATH = re.compile(r"jobs\[(\d+)\](?:\.(.+))?\Z")
 _FIELDS: Final = {
@@ -606,7 +610,7 @@ class _Reader:
         job, field = f"jobs[{match.group(1)}]", match.group(2) or ""
         while field:
             bare, bracket, rest = field.partition("[")
-            name = _FIELDS.get(bare, bare)
+            name = _FIELDS.get(bare, bare.removeprefix("launch."))
             for candidate in (f"{job}.{name}{bracket}{rest}", f"{job}.{name}"):
                 if candidate in self.places:
                     return self.places[candidate]
@@ -617,6 +621,9 @@ class _Reader:
         if isinstance(node, yamltree.Listing):
             for index, item in enumerate(node.items):
                 self.places[f"{path}[{index}]"] = item.place
+        elif isinstance(node, yamltree.Mapping):
+            for key, item in node.entries.items():
+                self.places[f"{path}.{key}"] = item.place
 
     # -- values -------------------------------------------------------------------------------
 
@@ -628,7 +635,7 @@ class _Reader:
             return self._items(node, read, where)
         try:
             value = _plain(node, as_text=read not in _TYPED)
-            self._no_expressions(node)
+            self._no_expressions(node, read, where)
             return read(value)
         except BadValue as error:
             code = "Y202" if read is job_id else "Y107"
@@ -644,7 +651,7 @@ class _Reader:
         for item in node.items:
             alone = yamltree.Listing([item], item.place)
             try:
-                self._no_expressions(item)
+                self._no_expressions(item, read, where)
                 items += read(_plain(alone, as_text=True))
             except BadValue as error:
                 code = "Y104" if isinstance(error, NotYet) else "Y107"
@@ -657,11 +664,16 @@ class _Reader:
         return f"{key} of job {called}: " if key != "id" else ""
 
     @staticmethod
-    def _no_expressions(node: yamltree.Node) -> None:
-        """`${{ … }}` would reach the job as those very characters."""
+    def _no_expressions(node: yamltree.Node, read: Any, where: str) -> None:
+        """Where nothing is filled in, `${{ … }}` would reach the job as those very characters.
+
+        What is said for all jobs has no expressions: none of them comes after all others.
+        """
+        if where and read in _FILLED_IN:
+            return  # of which form they are, and what they name, is asked of the whole run
         for scalar in yamltree.walk(node):
             if "${{" in scalar.text:
-                raise NotYet("an expression ${{ … }}")
+                raise NotYet("an expression ${{ … }} here")
 
     def _odd_key(
         self, key: str, place: Place, where: str, known: Iterable[str], later: frozenset[str]

@@ -67,7 +67,7 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
     """How a job, or a service that was up, came to its end; `brief`: without what its worker or the master adds."""
     exited = f"exit {view.exit_code}"
     if view.state is JobState.FAILED and not view.exit_code:
-        # Only a service fails by that: for a task it is success.
+        # Only a service fails by that: for a task it is success, or says another reason.
         exited = "exit 0 before its port answered"
     words = {
         ExitReason.EXITED: exited,
@@ -82,6 +82,8 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
         ExitReason.CRASH_LIMIT: "its workers were lost too often",
         ExitReason.QUARANTINED: "quarantined",
         ExitReason.CRASH_LOOP: "ended again and again",
+        ExitReason.BAD_OUTPUT: "what it left for other jobs cannot be read",
+        ExitReason.MISSING_OUTPUT: "not started: what it needs of a job before it is missing",
         ExitReason.TAKEN_OVER: "taken over",
         ExitReason.APPROVED: "approved",
         ExitReason.REJECTED: "rejected",

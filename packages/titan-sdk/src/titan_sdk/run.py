@@ -56,6 +56,13 @@ class Run:
         """Its jobs as they stand, in the order of the submission."""
         return self._client.jobs(self.id)
 
+    def outputs(self, job: str) -> dict[str, str]:
+        """The small values that a job left for others; empty before it has succeeded.
+
+        A job that was taken over from the run that this one repeats has those that it left there.
+        """
+        return dict(self._client.job(job, run=self).outputs)
+
     def rerun(self, *, failed: bool = False, from_job: str = "") -> Run:
         """Run it again once it has ended; see `TitanClient.rerun`."""
         return self._client.rerun(self.id, failed=failed, from_job=from_job)

@@ -29,6 +29,7 @@ from titan_proto.messages import (
     StopAttempts,
     WorkerStatus,
 )
+from titan_worker import outputs
 from titan_worker.core.core import WorkerCore
 from titan_worker.core.effects import (
     AbandonPrepare,
@@ -243,6 +244,9 @@ class Engine:
         if how.problem:
             self.post(SpawnFailed(ref=ref, message=how.problem))
             return
+        # A success is not told without what belongs to it; whatever else it left is nobody's.
+        is_clean = not how.exit_code and not how.signal
+        left = outputs.collect(own.workspaces.folders(ref).attempt) if is_clean else outputs.NOTHING
         self.post(
             Exited(
                 ref=ref,
@@ -251,6 +255,8 @@ class Engine:
                 stdout_bytes=stdout_bytes,
                 stderr_bytes=stderr_bytes,
                 lease_ended=how.lease_ended,
+                outputs=left.outputs,
+                output_problem=left.problem,
                 last_words=self._last_words(ref),
             )
         )

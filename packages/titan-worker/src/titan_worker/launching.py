@@ -75,6 +75,7 @@ class Launcher:
             "TITAN_IDEMPOTENCY_KEY": f"{ref.run_id}/{ref.job_id}",
             "TITAN_RUN_NAME": order.run_name,
             "TITAN_SHARED": folders.shared,
+            "TITAN_OUTPUT": folders.outputs,
         }
         if port:
             env["PORT"] = str(port)

@@ -1,6 +1,6 @@
 """Folders that attempts run in: made, filled, and swept long after.
 
-    titan_workspace/jobs/<run>/<job>.<number>/   stdout.log, stderr.log, work/
+    titan_workspace/jobs/<run>/<job>.<number>/   stdout.log, stderr.log, work/; see ``outputs``
     titan_workspace/shared/<run>/                one per run on this machine
     titan_workspace/ahead/<port>/                see ``ahead``
 
@@ -25,6 +25,7 @@ from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import ArtifactRef
 from titan_worker.ahead import STDERR, STDOUT, WORK, FoldersAhead
 from titan_worker.artifacts import ArtifactError, Artifacts, Entry, EntryDamaged, copy_into
+from titan_worker.outputs import NAME as OUTPUTS
 from titan_worker.takeover import TakeOverFailed, clear_unfinished, take_over
 from titan_worker.tasks import Tasks
 
@@ -53,6 +54,8 @@ class Folders(NamedTuple):
     stdout: str
     stderr: str
     shared: str
+    outputs: str
+    """A file that the job makes, if it has anything to hand on."""
 
 
 class Workspaces:
@@ -95,6 +98,7 @@ class Workspaces:
             f"{attempt}/{STDOUT}",
             f"{attempt}/{STDERR}",
             f"{self._shared}/{ref.run_id}",
+            f"{attempt}/{OUTPUTS}",
         )
 
     def prepare(self, order: AttemptOrder) -> None:

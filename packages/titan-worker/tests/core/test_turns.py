@@ -1,5 +1,9 @@
 """Given what has happened, when this comes in, then exactly these records and effects."""
 
+from msgspec.msgpack import encode
+from msgspec.structs import replace
+
+from titan_proto.limits import FRAME_PAYLOAD_BYTES
 from titan_proto.messages import AttemptReports, HeldAttempt, Join, Leave, WorkerStatus
 from titan_proto.specs import RestartPolicy, RestartWhen
 from titan_proto.states import AttemptState, ExitReason
@@ -815,3 +819,70 @@ def test_a_leaving_worker_joins_again_to_be_heard(world):
     assert world.turn(world.link_up()).effects == (join(world, held, leaving=True),)
     assert world.turn(world.joined()).effects[0] == LEAVING
     assert world.turn(world.acks("a")).effects[-2:] == (Send(message=Leave()), Exit())
+
+
+# -- what jobs leave for others -------------------------------------------------------------------
+
+
+def with_outputs(world, name, code=0, **left):
+    return replace(world.exited(name, code), **left)
+
+
+def ends(turn):
+    return [
+        report
+        for effect in turn.effects
+        if isinstance(effect, Send) and isinstance(effect.message, AttemptReports)
+        for report in effect.message.reports
+        if report.state is AttemptState.ENDED
+    ]
+
+
+def test_outputs_are_told_with_a_success_and_with_nothing_else(new_world):
+    world = new_world(3).running_jobs(*map(new_world.order, ("good", "failed", "stopped")))
+    world.turn(world.stop("stopped"))
+    turn = world.turn(
+        *(
+            with_outputs(world, name, code, outputs={"rows": "12"})
+            for name, code in (("good", 0), ("failed", 1), ("stopped", 0))
+        )
+    )
+    assert [report.outputs for report in ends(turn)] == [{"rows": "12"}, {}, {}]
+
+
+def test_outputs_that_cannot_be_read_make_a_failure_of_a_clean_exit_alone(new_world):
+    world = new_world(3).running_jobs(*map(new_world.order, ("good", "failed", "stopped")))
+    world.turn(world.stop("stopped"))
+    turn = world.turn(
+        *(
+            with_outputs(world, name, code, output_problem="line 1")
+            for name, code in (("good", 0), ("failed", 1), ("stopped", 0))
+        )
+    )
+    assert [(report.reason, report.message) for report in ends(turn)] == [
+        (ExitReason.BAD_OUTPUT, "line 1"),
+        (ExitReason.EXITED, ""),
+        (ExitReason.CANCELLED, ""),
+    ]
+
+
+def test_outputs_survive_the_workers_process_until_they_are_acknowledged(world):
+    world.running_jobs(world.order("a"))
+    world.turn(LinkDown())
+    world.turn(with_outputs(world, "a", outputs={"rows": "12"}))
+    world.crash().turn(Started(boot_id="boot"))
+    world.turn(world.link_up())
+    (report,) = ends(world.turn(world.joined()))
+    assert report.outputs == {"rows": "12"}
+
+
+def test_reports_that_their_outputs_make_long_go_out_in_several_frames(new_world):
+    """Each is as long as it may be: all in one frame would be too much for any peer."""
+    names = [f"j{n}" for n in range(300)]
+    world = new_world(300).running_jobs(*map(new_world.order, names))
+    left = {f"k{n}": "x" * 8_000 for n in range(4)}
+    turn = world.turn(*(with_outputs(world, name, outputs=left) for name in names))
+    frames = [len(encode(effect.message)) for effect in turn.effects if isinstance(effect, Send)]
+    assert len(ends(turn)) == 300
+    assert len(frames) > 2
+    assert max(frames) <= FRAME_PAYLOAD_BYTES

@@ -202,7 +202,7 @@ class Teller:
         shown = []
         for field in msgspec.structs.fields(struct):
             value = getattr(struct, field.name)
-            if value == field.default:
+            if value in (field.default, {}):
                 continue
             if field.name.endswith("at_ms"):
                 value -= self.begun_ms

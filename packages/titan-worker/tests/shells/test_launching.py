@@ -16,7 +16,7 @@ from titan_worker.workspace import Folders
 def folders(tmp_path):
     work = tmp_path / "work"
     work.mkdir()
-    return Folders(str(tmp_path), str(work), "out", "err", "/shared")
+    return Folders(str(tmp_path), str(work), "out", "err", "/shared", f"{tmp_path}/outputs")
 
 
 @pytest.fixture

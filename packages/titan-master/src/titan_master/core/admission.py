@@ -17,6 +17,7 @@ from titan_proto.errors import ErrorCode
 from titan_proto.ids import slug
 from titan_proto.limits import JOBS_PER_RUN, SUBMIT_KEY_CHARS
 from titan_proto.messages import RunReceipt
+from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
 
 
@@ -29,7 +30,7 @@ def submit(draft: Draft, item: RunSubmitted) -> None:
         limit, message = refusal
         draft.refuse(item.origin, ErrorCode.LIMIT_EXCEEDED, message, details={"limit": limit})
         return
-    wanted_bytes = room_of_run(len(item.spec.jobs), len(item.spec_bytes))
+    wanted_bytes = _room(item)
     if not draft.storage.has_room(wanted_bytes):
         words, details = draft.storage.refusal(wanted_bytes)
         draft.refuse(item.origin, ErrorCode.STORAGE_FULL, words, details=details)
@@ -98,6 +99,7 @@ def _limit_met(draft: Draft, item: RunSubmitted) -> tuple[str, str] | None:
 
 def _accept(draft: Draft, item: RunSubmitted) -> None:
     short = slug(item.spec.name)
+    taken_over = _taken_over(draft.state, item)
     event = RunAccepted(
         at_ms=draft.now_ms,
         run_id=item.run_id,
@@ -111,13 +113,19 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         spec=item.spec_bytes,
         rerun_of=item.rerun_of,
         rerun_alias=item.rerun_alias,
-        taken_over=_taken_over(draft.state, item),
+        taken_over=taken_over,
+        outputs={job_id: item.outputs[job_id] for job_id in taken_over if job_id in item.outputs},
     )
-    draft.storage.begin(room_of_run(event.jobs, len(event.spec)))
+    draft.storage.begin(_room(item))
     draft.emit(event, item.spec)
     run = draft.state.runs[item.run_id]
     draft.reply(item.origin, RunReceipt(run_id=run.run_id, alias=run.alias))
     lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
+
+
+def _room(item: RunSubmitted) -> int:
+    taken_over = sum(size_of(outputs) for outputs in item.outputs.values())
+    return room_of_run(len(item.spec.jobs), len(item.spec_bytes) + taken_over)
 
 
 def _taken_over(state: State, item: RunSubmitted) -> tuple[str, ...]:

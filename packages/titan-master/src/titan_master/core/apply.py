@@ -213,6 +213,8 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         digest=event.digest, run_id=event.run_id, alias=run.alias, at_ms=event.at_ms
     )
     _add_jobs(state, run, spec, frozenset(event.taken_over), event.at_ms)
+    for job_id, outputs in event.outputs.items():
+        run.jobs[job_id].outputs = outputs
 
 
 def expired_keys(state: State, at_ms: int) -> list[str]:
@@ -373,6 +375,7 @@ def _job_ended(state: State, event: JobEnded) -> None:
     job.message = event.message
     job.failures = event.failures
     job.ended_at_ms = event.at_ms
+    job.outputs = event.outputs or None
     if event.state is JobState.SUCCEEDED:
         order = run.order
         for child in run.children.get(job.index, ()):

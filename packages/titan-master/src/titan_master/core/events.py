@@ -8,7 +8,7 @@ state.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_proto.limits import WORKER_LOST_AFTER_MS
 from titan_proto.states import ExitReason, JobState, RunState
@@ -58,6 +58,8 @@ class RunAccepted(Event, frozen=True, kw_only=True):
     rerun_alias: str = ""
     taken_over: tuple[str, ...] = ()
     """Jobs that succeeded there and do not run again: they begin as SUCCEEDED."""
+    outputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What those of them that left outputs left there."""
 
 
 class RunCancelRequested(Event, frozen=True, kw_only=True):
@@ -153,6 +155,8 @@ class JobEnded(Event, frozen=True, kw_only=True):
     exit_code: int = 0
     signal: int = 0
     message: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Of a success: what that attempt left for others. No other attempt's is ever recorded."""
 
 
 # -- attempts -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_proto.messages import (
     CancelRun,
@@ -79,6 +79,8 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     rerun_alias: str = ""
     taken_over: tuple[str, ...] = ()
     """Jobs that succeeded there and need not run again."""
+    outputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What they left there for others."""
 
 
 class Asked(Struct, frozen=True, kw_only=True):

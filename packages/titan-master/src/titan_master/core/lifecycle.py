@@ -92,6 +92,7 @@ def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None
             stderr_bytes=report.stderr_bytes,
         ),
         hold_ms=0 if is_its_own else draft.config.old_lease_ms,
+        outputs=report.outputs,
         # Of what it had sent on to its process, a worker that is shut down says when it began.
         never_began=report.reason is ExitReason.WORKER_LEFT and not report.started_at_ms,
     )
@@ -141,6 +142,7 @@ def end_attempt(
     *,
     hold_ms: int = 0,
     never_began: bool = False,
+    outputs: dict[str, str] | None = None,
 ) -> None:
     """Emit the end of an attempt and everything that follows from it.
 
@@ -151,6 +153,7 @@ def end_attempt(
         hold_ms: of an attempt that may still run, unheard: how long an exclusive job must wait
             before it may be placed again.
         never_began: its worker is sure that there was no process.
+        outputs: what it left for others; recorded with the job's success, or never.
     """
     draft.emit(event)
     service = draft.state.services.get((event.run_id, event.job_id))
@@ -163,7 +166,7 @@ def end_attempt(
     if job.spec.kind is JobKind.SERVICE:
         succeeded = False  # it ended before it was ever up
     if succeeded:
-        settle_job(draft, run, job, JobState.SUCCEEDED, event.reason)
+        settle_job(draft, run, job, JobState.SUCCEEDED, event.reason, outputs=outputs)
     elif job.state is JobState.CANCELLING:
         _settle_stopped(draft, run, job)
     elif event.reason in NO_FAULT_OF_THE_JOB:
@@ -234,6 +237,7 @@ def settle_job(
     message: str = "",
     *,
     failures: int | None = None,
+    outputs: dict[str, str] | None = None,
 ) -> None:
     """A job that had attempts, or a gate, is terminal: let others begin, or drop what hung on it."""
     attempt = job.attempt
@@ -251,6 +255,7 @@ def settle_job(
             exit_code=attempt.exit_code if attempt is not None and ended else 0,
             signal=attempt.signal if attempt is not None and ended else 0,
             message=message or (attempt.message if attempt is not None and ended else ""),
+            outputs=outputs or {},
         )
     )
     if state is JobState.SUCCEEDED:

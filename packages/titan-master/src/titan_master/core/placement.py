@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from titan_master.core import filling, lifecycle
 from titan_master.core.events import AttemptPlaced
 from titan_master.core.presence import Entry
 from titan_master.core.state import InvariantViolation, Job, ReadyClass, Run, fits
 from titan_master.core.turn import CoreConfig, Draft
 from titan_master.core.workers import send_order
 from titan_proto.specs import JobKind
+from titan_proto.states import ExitReason, JobState
 
 PARENTS_LOOKED_AT: Final = 64
 """Affinity looks at so many parents: a job that gathers 100,000 is at home everywhere."""
@@ -48,7 +50,8 @@ def place(draft: Draft) -> None:
         worker_id = _choose(draft, job, ready.skills)
         if worker_id is None:
             continue
-        _place(draft, job, worker_id)
+        if _can_be_made(draft, job):
+            _place(draft, job, worker_id)
         left -= 1
         if ready.size:
             heapq.heappush(candidates, _most_urgent(ready, draft.now_ms, draft.config))
@@ -110,6 +113,18 @@ def _executed(run: Run, job: Job) -> Iterator[Job]:
             yield from (run.jobs[name] for name in run.jobs[parent].spec.dependencies)
         else:
             yield run.jobs[parent]
+
+
+def _can_be_made(draft: Draft, job: Job) -> bool:
+    """Whether its parents left what its launch needs; if not it ends here, for another try would too."""
+    run = draft.state.runs[job.run_id]
+    try:
+        filling.filled_in(run, job)
+    except filling.Missing as missing:
+        failed, reason = JobState.FAILED, ExitReason.MISSING_OUTPUT
+        lifecycle.settle_job(draft, run, job, failed, reason, str(missing))
+        return False
+    return True
 
 
 def _place(draft: Draft, job: Job, worker_id: str) -> None:

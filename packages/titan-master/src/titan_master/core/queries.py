@@ -23,6 +23,7 @@ from titan_proto.messages import (
     Stats,
     WorkerView,
 )
+from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
 from titan_proto.states import (
     DECISIONS,
@@ -94,6 +95,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         failures=job.failures,
         retries=job.spec.retries.limit,
         gate=gate_view(run, job) if job.spec.kind is JobKind.GATE else None,
+        outputs=job.outputs or {},
     )
     if attempt is None:
         return base
@@ -123,6 +125,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         stderr_bytes=attempt.stderr_bytes,
         failures=base.failures,
         retries=base.retries,
+        outputs=base.outputs,
     )
 
 
@@ -149,7 +152,8 @@ def job_page(run: Run, cursor: str, limit: int) -> JobList:
     listed = 0
     for job in run.order[first : first + limit]:
         jobs.append(job)
-        listed += len(job.spec.dependencies) + _message_chars(job) // _CHARS_OF_A_NAME
+        chars = _message_chars(job) + (size_of(job.outputs) if job.outputs else 0)
+        listed += len(job.spec.dependencies) + chars // _CHARS_OF_A_NAME
         if listed >= DEPENDENCIES_LISTED:
             break
     after = first + len(jobs)

@@ -19,6 +19,8 @@ _CAUSES: Final[dict[ExitReason, RetryCause]] = {
     ExitReason.TIMED_OUT: RetryCause.TIMEOUT,
     ExitReason.START_FAILED: RetryCause.START,
     ExitReason.PREPARE_FAILED: RetryCause.START,
+    # It might as well have said by its exit code that it did not do what it should.
+    ExitReason.BAD_OUTPUT: RetryCause.EXIT,
 }
 
 

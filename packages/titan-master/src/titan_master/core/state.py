@@ -108,6 +108,8 @@ class Job(Struct, gc=False, eq=False):
     stop_reason: ExitReason = ExitReason.UNKNOWN
     """While CANCELLING: why."""
     gate: Gate | None = None
+    outputs: dict[str, str] | None = None
+    """What its successful attempt left for others; None where that is nothing. Never changed."""
 
     @property
     def question(self) -> GateSection:
@@ -407,6 +409,7 @@ def _job_digest(job: Job) -> tuple[object, ...]:
         job.first_placed_at_ms,
         job.stop_reason,
         job.gate,
+        job.outputs,
     )
 
 

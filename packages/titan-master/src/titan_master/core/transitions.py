@@ -27,7 +27,8 @@ JOB: Final[Table] = frozenset(
         (JobState.WAITING, JobState.CANCELLED),
         (JobState.QUEUED, JobState.PLACED),
         (JobState.QUEUED, JobState.CANCELLED),
-        (JobState.QUEUED, JobState.FAILED),  # tried before, and out of time as a whole
+        # Tried before, and out of time as a whole; or a parent did not leave what it needs.
+        (JobState.QUEUED, JobState.FAILED),
         (JobState.PLACED, JobState.RUNNING),
         (JobState.PLACED, JobState.SUCCEEDED),  # start and end in one report
         (JobState.PLACED, JobState.FAILED),

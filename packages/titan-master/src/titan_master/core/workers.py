@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import lifecycle, services
+from titan_master.core import filling, lifecycle, services
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.events import (
     WorkerDraining,
@@ -249,11 +249,15 @@ def send_order(draft: Draft, run: Run, job: Job, attempt: Attempt) -> None:
     """Tell a worker to execute a placement."""
     link_id = draft.roster.link_of(attempt.worker_id)
     if link_id is not None:
+        spec = job.spec
+        launch = filling.filled_in(run, job)
+        if launch is not spec.launch:
+            spec = replace(spec, launch=launch)
         order = AttemptOrder(
             ref=AttemptRef(run.run_id, job.spec.id, attempt.number),
             fence=attempt.fence,
             # Whom it waited for is nothing to the worker, and may be 100,000 names.
-            spec=replace(job.spec, dependencies=()) if job.spec.dependencies else job.spec,
+            spec=replace(spec, dependencies=()) if spec.dependencies else spec,
             run_name=run.name,
             workspace=run.workspace,
             takes_over=run.rerun_of,

@@ -34,6 +34,7 @@ from titan_master.data.logs import LogFiles
 from titan_master.data.reserve import is_full
 from titan_master.net.access import Identity, is_allowed
 from titan_master.net.submission import Submissions
+from titan_proto import outputs
 from titan_proto.connection import Received
 from titan_proto.errors import ErrorCode, FrameTooLarge
 from titan_proto.ids import AttemptRef, is_job_id, is_run_id
@@ -465,6 +466,8 @@ def reports_complaint(reports: tuple[AttemptReport, ...]) -> str:
             return f"a report on {report.ref} with a number that cannot be"
         if not 0 <= report.port <= _PORT_MAX:
             return f"a report on {report.ref} with port {report.port}, which does not exist"
+        if report.outputs and (problem := outputs.complaint(report.outputs)):
+            return f"a report on {report.ref} with outputs that cannot be: {problem}"
     return ""
 
 

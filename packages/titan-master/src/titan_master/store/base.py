@@ -180,6 +180,10 @@ class History(Protocol):
         """How each of its jobs ended."""
         ...
 
+    def outputs(self, run_id: str) -> dict[str, dict[str, str]]:
+        """What those of its jobs that left outputs left."""
+        ...
+
     def dead(self, cursor: str, limit: int) -> JobList:
         """A page of jobs that failed for good, those of the newest run first."""
         ...

@@ -220,6 +220,12 @@ class MemoryStore:
         found = self._projected().ended.get(run_id)
         return {job_id: job.state for job_id, job in found.jobs.items()} if found else {}
 
+    def outputs(self, run_id: str) -> dict[str, dict[str, str]]:
+        """See `History.outputs`."""
+        found = self._projected().ended.get(run_id)
+        jobs = found.jobs.items() if found else ()
+        return {job_id: job.outputs for job_id, job in jobs if job.outputs}
+
     def dead(self, cursor: str, limit: int) -> JobList:
         """See `History.dead`."""
         dead = [
@@ -262,6 +268,7 @@ class _Job:
         self.port = 0
         self.attempts: dict[int, AttemptRow] = {}
         self.gate: GateDecided | None = None
+        self.outputs: dict[str, str] = {}
 
     def view(self) -> JobView:
         row = next(reversed(self.attempts.values()), None)
@@ -295,6 +302,7 @@ class _Job:
             stdout_bytes=row.stdout_bytes if row else 0,
             stderr_bytes=row.stderr_bytes if row else 0,
             gate=self._gate_view() if self.spec.kind is JobKind.GATE else None,
+            outputs=self.outputs,
         )
 
     def _gate_view(self) -> GateView:
@@ -335,6 +343,7 @@ class _Run:
             job = self.jobs[job_id]
             job.state, job.reason, job.end = JobState.SUCCEEDED, ExitReason.TAKEN_OVER, event
             job.message = f"from {event.rerun_alias}"
+            job.outputs = event.outputs.get(job_id, {})
 
     def view(self) -> RunView:
         counts: dict[str, int] = {}
@@ -403,6 +412,7 @@ class _History:
         elif isinstance(event, JobEnded):
             job = self._job(event.run_id, event.job_id)
             job.state, job.reason, job.end = event.state, event.reason, event
+            job.outputs = event.outputs
         elif isinstance(event, (AttemptPlaced, AttemptStarted, AttemptEnded)):
             self._project_attempt(event)
         elif isinstance(event, ServiceUp):

@@ -56,6 +56,7 @@ class Rows(Struct):
     jobs: list[Row] = field(default_factory=list)
     gates: list[Row] = field(default_factory=list)
     services: list[Row] = field(default_factory=list)
+    outputs: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     """Last: a run's counts are taken from the rows of its jobs."""
     is_due: bool = False
@@ -63,7 +64,7 @@ class Rows(Struct):
     def __len__(self) -> int:
         kinds = (
             *(self.accepted, self.ready, self.attempts),
-            *(self.jobs, self.gates, self.services),
+            *(self.jobs, self.gates, self.services, self.outputs),
         )
         return sum(map(len, kinds))
 
@@ -147,6 +148,10 @@ class Projection:
             (seq, job_id, state, reason, 0, 0, f"from {event.rerun_alias}", 0, event.at_ms, 0)
             for job_id in event.taken_over
         )
+        rows.outputs.extend(
+            (seq, job_id, msgspec.msgpack.encode(outputs))
+            for job_id, outputs in event.outputs.items()
+        )
 
     def _run_ended(self, _seq: int, event: RunEnded, rows: Rows) -> None:
         run_seq = self._runs.pop(event.run_id)
@@ -188,6 +193,9 @@ class Projection:
                 event.failures,
             )
         )
+        if event.outputs:
+            outputs = msgspec.msgpack.encode(event.outputs)
+            rows.outputs.append((self._runs[event.run_id], event.job_id, outputs))
 
     def _gate_decided(self, _seq: int, event: GateDecided, rows: Rows) -> None:
         rows.gates.append(

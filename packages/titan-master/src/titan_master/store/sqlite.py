@@ -452,6 +452,10 @@ class SqliteStore:
         """See `History.ends`."""
         return self._history.ends(run_id)
 
+    def outputs(self, run_id: str) -> dict[str, dict[str, str]]:
+        """See `History.outputs`."""
+        return self._history.outputs(run_id)
+
     def services(self, run_id: str, limit: int) -> tuple[ServiceView, ...]:
         """See `History.services`."""
         return self._history.services(run_id, limit)

@@ -24,6 +24,7 @@ from titan_master.store.base import AttemptRow, HistoryDamaged, StoreError, posi
 from titan_master.store.sqlite_reading import ACCEPTANCE, accepted_in
 from titan_master.store.sqlite_rows import select_sealed
 from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
+from titan_proto.outputs import size_of
 from titan_proto.specs import GateSection, JobKind, RetryPolicy
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
 
@@ -49,6 +50,12 @@ _ENDS_OF_RUN: Final = select_sealed(
 )
 _GATES_OF_JOBS: Final = select_sealed(
     "history_gate", "WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
+)
+_OUTPUTS_OF_JOBS: Final = select_sealed(
+    "history_output", "WHERE run_seq = ? AND job_id IN (SELECT value FROM json_each(?))"
+)
+_OUTPUTS_OF_RUN: Final = select_sealed(
+    "history_output", "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?)"
 )
 _ATTEMPT: Final = select_sealed(
     "history_attempt", "WHERE run_seq = ? AND job_id = ? AND number = ?"
@@ -89,6 +96,7 @@ class _Plan(Struct, frozen=True):
 
 
 _PLAN: Final = msgspec.msgpack.Decoder(_Plan)
+_OUTPUTS: Final = msgspec.msgpack.Decoder(dict[str, str])
 
 
 class SqliteHistory:
@@ -208,6 +216,10 @@ class SqliteHistory:
         """How each of the run's jobs ended, by its id."""
         return {row[1]: JobState(row[2]) for row in self._sealed(_ENDS_OF_RUN, run_id)}
 
+    def outputs(self, run_id: str) -> dict[str, dict[str, str]]:
+        """What the run's jobs left for others, by their ids; of those that left anything."""
+        return {row[1]: _OUTPUTS.decode(row[2]) for row in self._sealed(_OUTPUTS_OF_RUN, run_id)}
+
     def dead(self, cursor: str, limit: int) -> JobList:
         """A page of jobs that failed for good, those of the newest run first."""
         before, _, after = cursor.partition("/")
@@ -310,6 +322,8 @@ class SqliteHistory:
         has_gates = any(line.kind is JobKind.GATE for line in lines)
         decided = self._sealed(_GATES_OF_JOBS, run_seq, wanted) if has_gates else []
         gates = {row[1]: row[1:] for row in decided}
+        left = self._sealed(_OUTPUTS_OF_JOBS, run_seq, wanted)
+        outputs = {row[1]: _OUTPUTS.decode(row[2]) for row in left}
         return [
             _job_view(
                 run_id,
@@ -320,6 +334,7 @@ class SqliteHistory:
                 ready.get(line.id, 0) if line.dependencies else accepted_at_ms,
                 ports.get(line.id, 0),
                 gates.get(line.id, _NEVER_DECIDED),
+                outputs.get(line.id, {}),
             )
             for line in lines
         ]
@@ -364,7 +379,7 @@ def _fitting(views: list[JobView]) -> list[JobView]:
     """As many of them as are sure to fit into a frame; at least one if there is any."""
     listed = 0
     for count, view in enumerate(views, 1):
-        chars = len(view.message)
+        chars = len(view.message) + size_of(view.outputs)
         if view.gate is not None:
             chars += len(view.gate.message) + len(view.gate.comment)
         listed += len(view.dependencies) + chars // _CHARS_OF_A_NAME
@@ -419,6 +434,7 @@ def _job_view(
     ready_at_ms: int,
     port: int,
     gate: tuple[Any, ...],
+    outputs: dict[str, str],
 ) -> JobView:
     _id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures = end
     attempt_state = AttemptState.UNKNOWN
@@ -451,6 +467,7 @@ def _job_view(
         gate=_gate_view(run_id, alias, line, JobState(state), ExitReason(reason), gate)
         if line.kind is JobKind.GATE
         else None,
+        outputs=outputs,
     )
 
 

@@ -35,6 +35,7 @@ SEALED: Final = {
     "history_service": (
         *("run_seq", "job_id", "number", "name", "state", "healthy_at_ms", "ended_at_ms", "seq"),
     ),
+    "history_output": ("run_seq", "job_id", "outputs"),
 }
 """The tables whose rows have a checksum, and the columns that it is over."""
 
@@ -66,6 +67,7 @@ _PUT_JOB: Final = _put("history_job")
 _PUT_ATTEMPT: Final = _put("history_attempt")
 _PUT_GATE: Final = _put("history_gate")
 _PUT_SERVICE: Final = _put("history_service")
+_PUT_OUTPUT: Final = _put("history_output")
 _RUN: Final = select_sealed("history_run", "WHERE seq = ?")
 
 
@@ -79,6 +81,7 @@ def write_history(connection: sqlite3.Connection, rows: Rows, seq: int) -> None:
         (_PUT_JOB, rows.jobs),
         (_PUT_GATE, rows.gates),
         (_PUT_SERVICE, rows.services),
+        (_PUT_OUTPUT, rows.outputs),
     ):
         if lines:
             sealed = [(*line, codec.row_crc(line)) for line in lines]

@@ -88,6 +88,8 @@ class JobView(Message, frozen=True, kw_only=True):
     """How many of those may be followed by another try."""
     gate: GateView | None = None
     """Of a gate: its question, and what became of it."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Of a job that succeeded: the small values that it left for others."""
 
 
 class CancelRun(Request[RunView], frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_proto.ids import AttemptRef
 from titan_proto.messages.base import Message
@@ -129,6 +129,8 @@ class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stderr_bytes: int = 0
     restarts: int = 0
     """How often a service's process was started again in this attempt."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Of one that exited well: the small values that it leaves for others."""
 
 
 class AttemptReports(Message, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from titan_sdk.client import TitanClient
 
 _ENDED_SHOWN = 50
+_VALUES_AT = 12
+"""Where the values of a job's fields begin: its longest name, a colon and a blank before them."""
+_OUTPUT_SHOWN_CHARS = 200
+"""Of an output; JSON has all of it."""
 _EXPLAINED = 5
 """Each costs the master a look at every worker; those behind them wait for the same."""
 
@@ -321,6 +325,7 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
             ("Decided by", clean(gate.decided_by) if gate else ""),
             ("Comment", clean(gate.comment) if gate else ""),
             ("Outcome", render.outcome(job) if not is_open(gate) else ""),
+            ("Outputs", _outputs(job.outputs, _VALUES_AT)),
             ("Printed", printed if ended and gate is None and not never_started(job) else ""),
         ]
     )
@@ -330,6 +335,15 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
     elif gate is None and not never_started(job):
         text += f"\n\nLog:  titan logs {name}"
     return "Job", render.job_json(job), text
+
+
+def _outputs(outputs: Mapping[str, str], size: int) -> str:
+    """Each on a line of its own, cut where it would be a page; `size`: how far they are set in."""
+    lines = []
+    for key, value in sorted(outputs.items()):
+        more = f"… ({len(value):,} characters)" if len(value) > _OUTPUT_SHOWN_CHARS else ""
+        lines.append(f"{key}={clean(value[:_OUTPUT_SHOWN_CHARS])}{more}")
+    return f"\n{' ' * size}".join(lines)
 
 
 def is_open(gate: GateView | None) -> bool:

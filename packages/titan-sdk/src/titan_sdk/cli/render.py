@@ -396,6 +396,7 @@ def job_json(job: JobView) -> dict[str, Any]:
         "stdoutBytes": job.stdout_bytes,
         "stderrBytes": job.stderr_bytes,
         "gate": None if job.gate is None else gate_json(job.gate),
+        "outputs": dict(job.outputs),
     }
 
 

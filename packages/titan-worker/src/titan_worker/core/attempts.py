@@ -287,6 +287,12 @@ class Attempts:
             if held.restarts:
                 own = ExitReason.CRASH_LOOP
                 message = _crash_loop(held, item)
+        is_task = held.order.spec.kind is JobKind.TASK
+        is_done = is_task and held.stop_reason is None and own is ExitReason.EXITED
+        is_done = is_done and not item.exit_code
+        if is_done and item.output_problem:
+            is_done = False
+            own, message = ExitReason.BAD_OUTPUT, item.output_problem[:REPORT_MESSAGE_CHARS]
         self._end(
             AttemptReport(
                 ref=item.ref,
@@ -301,6 +307,7 @@ class Attempts:
                 stdout_bytes=item.stdout_bytes,
                 stderr_bytes=item.stderr_bytes,
                 restarts=held.restarts,
+                outputs=item.outputs if is_done else {},
             )
         )
 

@@ -7,13 +7,13 @@ each input, ``settle`` once, ``drain``; commit the records, then release the eff
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Final
 
 from msgspec import Struct
 
-from titan_proto.limits import REPORTS_PER_FRAME
+from titan_proto.limits import REPORT_BYTES_PER_FRAME, REPORTS_PER_FRAME
 from titan_proto.messages import (
     AttemptOrder,
     AttemptReports,
@@ -26,6 +26,8 @@ from titan_proto.messages import (
     StopAttempts,
     WorkerStatus,
 )
+from titan_proto.messages.worker import AttemptReport
+from titan_proto.outputs import size_of
 from titan_proto.states import ExitReason
 from titan_worker.core.attempts import Attempts
 from titan_worker.core.check import check
@@ -139,8 +141,8 @@ class WorkerCore:
         self._give_up_silent(now_ms)
         if self._link is Link.UP:
             reports = self._attempts.take_reports()
-            for start in range(0, len(reports), REPORTS_PER_FRAME):
-                self._send(AttemptReports(reports=reports[start : start + REPORTS_PER_FRAME]))
+            for part in _frames(reports):
+                self._send(AttemptReports(reports=part))
             if now_ms >= self._next_beat_ms:
                 self._beat(now_ms)
         if self._leave_by_ms is not None:
@@ -346,3 +348,20 @@ class WorkerCore:
             self._send(Leave())
         self._draft.ask(Exit())
         self._gone = True
+
+
+def _frames(reports: tuple[AttemptReport, ...]) -> Iterator[tuple[AttemptReport, ...]]:
+    """The reports in as many messages as fit into frames; nearly always one, or none."""
+    start = weight = 0
+    for place, report in enumerate(reports):
+        # A character may take four bytes; the rest of a report is short.
+        one = 512 + 4 * len(report.message)
+        if report.outputs:
+            one += size_of(report.outputs) + 8 * len(report.outputs)
+        weight += one
+        is_full = weight > REPORT_BYTES_PER_FRAME or place - start >= REPORTS_PER_FRAME
+        if is_full and place > start:
+            yield reports[start:place]
+            start, weight = place, one
+    if reports:
+        yield reports[start:]

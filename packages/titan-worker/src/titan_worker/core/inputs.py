@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import HeartbeatAck, Joined, ReportAcks, StartAttempts, StopAttempts
@@ -76,6 +76,10 @@ class Exited(Struct, frozen=True, kw_only=True):
     stderr_bytes: int
     lease_ended: bool = False
     """The guard of an exclusive attempt stopped it: no renewal came in time."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """What it left for others ..."""
+    output_problem: str = ""
+    """... or why that cannot be read, for people."""
     last_words: str = ""
     """Of a service: the end of what it wrote, for people who ask why it ended."""
 
