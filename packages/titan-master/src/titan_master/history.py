@@ -21,7 +21,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.limits import (
     JOB_ID_CHARS,
     NAME_CHARS,
-    OUTPUTS_TAKEN_OVER_BYTES,
+    OUTPUTS_PER_RUN_BYTES,
     PAGE_ITEMS,
 )
 from titan_proto.messages import (
@@ -195,12 +195,12 @@ class Answers:
             return _reply(ask.origin, refusal)
         outputs = self._history.outputs(run_id) if taken_over else {}
         kept = {job_id: outputs[job_id] for job_id in taken_over if job_id in outputs}
-        if sum(map(size_of, kept.values())) > OUTPUTS_TAKEN_OVER_BYTES:
+        if sum(map(size_of, kept.values())) > OUTPUTS_PER_RUN_BYTES:
             refusal = Error(
                 code=ErrorCode.LIMIT_EXCEEDED,
                 message=f"the jobs of {view.alias} that would not run again left outputs of more than "
-                f"OUTPUTS_TAKEN_OVER_BYTES ({OUTPUTS_TAKEN_OVER_BYTES}): run all of it again",
-                details={"limit": "outputs_taken_over_bytes"},
+                f"OUTPUTS_PER_RUN_BYTES ({OUTPUTS_PER_RUN_BYTES}): run all of it again",
+                details={"limit": "outputs_per_run_bytes"},
             )
             return _reply(ask.origin, refusal)
         return RunSubmitted(

@@ -9,7 +9,7 @@ from core_world import World, job, run
 from msgspec.structs import replace
 from repeating import Cluster
 
-from titan_master.core import filling
+from titan_master.core import filling, lifecycle
 from titan_master.net.link import reports_complaint
 from titan_proto.limits import OUTPUT_VALUE_BYTES, OUTPUTS_PER_JOB
 from titan_proto.messages import GetJob
@@ -178,3 +178,22 @@ def test_a_report_with_outputs_that_no_worker_makes_is_refused(outputs):
     report = world.ended_report("aaaaaaaaaaaaaaaa/a")
     assert not reports_complaint((report,))
     assert "outputs that cannot be" in reports_complaint((replace(report, outputs=outputs),))
+
+
+def test_what_the_jobs_of_a_run_leave_together_is_bounded(monkeypatch):
+    """The run's own fault fails it, and not another run's jobs; still so after a restart."""
+    monkeypatch.setattr(lifecycle, "OUTPUTS_PER_RUN_BYTES", 10)
+    world = World({"w1": 9})
+    world.submit(run("etl", job("a"), job("b"), job("c")), run_id="r")
+    world.submit(run("other", job("a")), run_id="s")
+    world.ended("r/a", outputs={"k": "x" * 9})
+    world.ended("s/a", outputs={"k": "x" * 9})
+    world.ended("r/b", outputs={"k": ""})
+    jobs = world.state.runs["r"].jobs
+    assert jobs["b"].state is JobState.FAILED
+    assert jobs["b"].reason is ExitReason.BAD_OUTPUT
+    assert jobs["b"].message.endswith("together more than OUTPUTS_PER_RUN_BYTES (10)")
+    assert jobs["b"].outputs is None
+    assert world.state.runs["r"].outputs_bytes == 10
+    world.restart()
+    assert world.state.runs["r"].outputs_bytes == 10

@@ -92,8 +92,8 @@ OUTPUT_FILE_BYTES: Final = 256 * 1024
 """What is read of the file that a job writes them to, with comments and values written over."""
 OUTPUTS_FROM_AFAR: Final = 1_000
 """Jobs of a run whose outputs are used by others than their direct dependants."""
-OUTPUTS_TAKEN_OVER_BYTES: Final = 64 * 1024 * 1024
-"""Outputs that one run takes over from the run that it repeats."""
+OUTPUTS_PER_RUN_BYTES: Final = 64 * 1024 * 1024
+"""Outputs of all jobs of a live run together, those taken over from the run it repeats included."""
 LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024
 
 # -- lists ------------------------------------------------------------------------------------

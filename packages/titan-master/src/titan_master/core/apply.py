@@ -56,6 +56,7 @@ from titan_master.core.state import (
     State,
     WorkerInfo,
 )
+from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind, RunSpec
 from titan_proto.states import (
     JOB_TERMINAL,
@@ -215,6 +216,7 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
     _add_jobs(state, run, spec, frozenset(event.taken_over), event.at_ms)
     for job_id, outputs in event.outputs.items():
         run.jobs[job_id].outputs = outputs
+        run.outputs_bytes += size_of(outputs)
 
 
 def expired_keys(state: State, at_ms: int) -> list[str]:
@@ -375,7 +377,9 @@ def _job_ended(state: State, event: JobEnded) -> None:
     job.message = event.message
     job.failures = event.failures
     job.ended_at_ms = event.at_ms
-    job.outputs = event.outputs or None
+    if event.outputs:
+        job.outputs = event.outputs
+        run.outputs_bytes += size_of(event.outputs)
     if event.state is JobState.SUCCEEDED:
         order = run.order
         for child in run.children.get(job.index, ()):
@@ -634,6 +638,7 @@ def _derive_run(run: Run) -> None:
             job.waiting = sum(run.jobs[p].state is not JobState.SUCCEEDED for p in parents)
     run.counts = counts
     run.remaining = sum(number for state, number in counts.items() if state not in JOB_TERMINAL)
+    run.outputs_bytes = sum(size_of(job.outputs) for job in run.order if job.outputs)
 
 
 def fold(events: Iterable[AnyEvent], state: State | None = None) -> State:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from titan_master.core.state import InvariantViolation, Job, Run, State, digest, fits
+from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
 from titan_proto.states import (
     JOB_TERMINAL,
@@ -56,6 +57,9 @@ def _run_problems(state: State, run: Run) -> Iterator[str]:
     remaining = sum(job.state not in JOB_TERMINAL for job in run.order)
     if run.remaining != remaining:
         yield f"run {run.run_id}: counts {run.remaining} jobs left, has {remaining}"
+    outputs_bytes = sum(size_of(job.outputs) for job in run.order if job.outputs)
+    if run.outputs_bytes != outputs_bytes:
+        yield f"run {run.run_id}: counts {run.outputs_bytes} bytes of outputs, has {outputs_bytes}"
     if not remaining:
         yield f"run {run.run_id}: nothing is left to do, and it has not ended"
     if state.aliases.get(run.alias) != run.run_id:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from titan_master.core import graph, retrying, services
 from titan_master.core.events import (
     AttemptEnded,
@@ -22,12 +24,13 @@ from titan_master.core.events import (
     RunCancelRequested,
     RunEnded,
 )
-from titan_master.core.state import Attempt, Job, Run
+from titan_master.core.state import Attempt, Job, Run, State
 from titan_master.core.timers import JobsDue, OvertimeDue, still_due
 from titan_master.core.turn import Draft
 from titan_proto.ids import AttemptRef
-from titan_proto.limits import REPORT_MESSAGE_CHARS
+from titan_proto.limits import OUTPUTS_PER_RUN_BYTES, REPORT_MESSAGE_CHARS
 from titan_proto.messages.worker import AttemptReport
+from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
@@ -155,6 +158,8 @@ def end_attempt(
         never_began: its worker is sure that there was no process.
         outputs: what it left for others; recorded with the job's success, or never.
     """
+    if outputs:
+        event = _with_room_for(draft.state, event, outputs)
     draft.emit(event)
     service = draft.state.services.get((event.run_id, event.job_id))
     if service is not None and service.attempt is attempt:
@@ -173,6 +178,20 @@ def end_attempt(
         _after_a_loss(draft, run, job, event.reason, hold_ms=hold_ms, never_began=never_began)
     else:
         _after_a_failure(draft, run, job, event)
+
+
+def _with_room_for(state: State, event: AttemptEnded, outputs: dict[str, str]) -> AttemptEnded:
+    """The same end, or a failure where the run has no room for what the attempt left."""
+    run = state.runs.get(event.run_id)
+    size = size_of(outputs)
+    if run is None or run.outputs_bytes + size <= OUTPUTS_PER_RUN_BYTES:
+        return event
+    return replace(
+        event,
+        reason=ExitReason.BAD_OUTPUT,
+        message=f"its outputs have {size} bytes, and those of its run's jobs {run.outputs_bytes} already: "
+        f"together more than OUTPUTS_PER_RUN_BYTES ({OUTPUTS_PER_RUN_BYTES})",
+    )
 
 
 def _settle_stopped(draft: Draft, run: Run, job: Job) -> None:

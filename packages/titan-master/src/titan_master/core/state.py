@@ -151,6 +151,8 @@ class Run(Struct, kw_only=True, eq=False):
     """Jobs by state. Derived."""
     remaining: int
     """Jobs that are not terminal. Derived."""
+    outputs_bytes: int = 0
+    """What the outputs of its jobs weigh together. Derived."""
     cancelled: bool = False
     """Somebody asked for its cancellation."""
     rerun_of: str = ""

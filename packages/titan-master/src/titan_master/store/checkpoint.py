@@ -47,7 +47,7 @@ AGGREGATES: Final = frozenset({"runs", "workers", "services", "keys", "slugs", "
 """Fields of State that have rows of their own; what is neither here nor derived is in the head."""
 DERIVED: Final = {
     State: frozenset({"aliases", "names", "counts", "queue", "gates", "observer"}),
-    Run: frozenset({"jobs", "order", "children", "counts", "remaining"}),
+    Run: frozenset({"jobs", "order", "children", "counts", "remaining", "outputs_bytes"}),
     Job: frozenset({"spec", "run_id", "index", "waiting"}),
 }
 """Fields that `derive`, or the event that accepted the run, gives back."""
