@@ -79,6 +79,8 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     rerun_alias: str = ""
     taken_over: tuple[str, ...] = ()
     """Jobs that succeeded there and need not run again."""
+    notices: tuple[str, ...] = ()
+    """For the receipt: what became of the files that came along."""
 
 
 class Asked(Struct, frozen=True, kw_only=True):
