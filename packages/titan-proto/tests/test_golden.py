@@ -330,12 +330,6 @@ MESSAGES = (
                 stderr_bytes=2,
             ),
             AttemptReport(ref=REF, state=AttemptState.RUNNING),
-            ListFiles(name="scripts/größe.sh", cursor="c2", limit=50),
-            FileList(files=(FILE_VIEW,), cursor="c3", is_cut=True),
-            NameFile(name="scripts/größe.sh", digest=DIGEST, key="key-5"),
-            FILE_VIEW,
-            FetchArtifact(digest=DIGEST, offset=4_096, name="hello.py"),
-            RunReceipt(run_id=RUN, alias="nightly-8", notices=("hello.py: was replaced",)),
         )
     ),
     ReportAcks(refs=(REF, AttemptRef(RUN, "B", 1))),
@@ -560,6 +554,12 @@ MESSAGES = (
     StartAttempts(
         term=15, orders=(AttemptOrder(ref=REF, fence=70_003, spec=TYPED, run_name="Typed"),)
     ),
+    ListFiles(name="scripts/größe.sh", cursor="c2", limit=50),
+    FileList(files=(FILE_VIEW,), cursor="c3", is_cut=True),
+    NameFile(name="scripts/größe.sh", digest=DIGEST, key="key-5"),
+    FILE_VIEW,
+    FetchArtifact(digest=DIGEST, offset=4_096, name="hello.py"),
+    RunReceipt(run_id=RUN, alias="nightly-8", notices=("hello.py: was replaced",)),
 )
 
 
