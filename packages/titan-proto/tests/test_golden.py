@@ -33,7 +33,11 @@ from titan_proto.messages import (
     Done,
     Error,
     FetchArtifact,
+    FileList,
+    FileOrigin,
     FilesFound,
+    FileVersion,
+    FileView,
     FindFiles,
     GateList,
     GateView,
@@ -52,6 +56,7 @@ from titan_proto.messages import (
     Joined,
     Leave,
     ListDead,
+    ListFiles,
     ListGates,
     ListJobs,
     ListRuns,
@@ -60,6 +65,7 @@ from titan_proto.messages import (
     LogChunk,
     LogData,
     LogStream,
+    NameFile,
     OfferArtifact,
     Ping,
     Pong,
@@ -221,6 +227,15 @@ SERVICE_VIEW = ServiceView(
     reason=ExitReason.STOPPED,
 )
 
+FILE_VIEW = FileView(
+    name="scripts/größe.sh",
+    current=FileVersion(digest=DIGEST, size_bytes=70_000, at_ms=AT_MS, origin=FileOrigin.STAGED),
+    versions=(
+        FileVersion(digest=DIGEST, size_bytes=1, at_ms=AT_MS - 1, origin=FileOrigin.DROPPED),
+        FileVersion(digest=DIGEST, size_bytes=2, at_ms=AT_MS - 2, origin=FileOrigin.UPLOADED),
+    ),
+    notices=("it was replaced",),
+)
 GATE_VIEW = GateView(
     run_id=RUN,
     run_alias="nightly-7",
@@ -555,6 +570,12 @@ MESSAGES = (
         reason=ExitReason.EXITED,
         outputs={"rows": "12", "day": "måndag"},
     ),
+    ListFiles(name="scripts/größe.sh", cursor="c2", limit=50),
+    FileList(files=(FILE_VIEW,), cursor="c3", is_cut=True),
+    NameFile(name="scripts/größe.sh", digest=DIGEST, key="key-5"),
+    FILE_VIEW,
+    FetchArtifact(digest=DIGEST, offset=4_096, name="hello.py"),
+    RunReceipt(run_id=RUN, alias="nightly-8", notices=("hello.py: was replaced",)),
 )
 
 

@@ -30,10 +30,12 @@ from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig
 from titan_master.core.inputs import Origin, StorageChanged
 from titan_master.core.state import InvariantViolation
-from titan_master.data.artifacts import Artifacts, PermFiles
+from titan_master.data.artifacts import Artifacts
 from titan_master.data.blobs import BlobStore
 from titan_master.data.feed import LogFeed, LogPatience, Streams
 from titan_master.data.logs import LogFiles
+from titan_master.data.names import Names
+from titan_master.data.perm_files import PermFiles
 from titan_master.data.reserve import DiskWatch, Look, Reserve, Space
 from titan_master.engine import Engine, EngineConfig
 from titan_master.history import Answers
@@ -42,6 +44,7 @@ from titan_master.leadership.solo import SoloLeadership
 from titan_master.net.access import ANY_ROLE, Gatekeeper, Grant
 from titan_master.net.link import Desks, LogRights
 from titan_master.net.listener import Door, LinkTable, Listener, ListenerConfig, bind
+from titan_master.net.staging import Stager
 from titan_master.net.submission import Submissions
 from titan_master.store.base import (
     FENCE_JUMP,
@@ -247,6 +250,7 @@ async def _serve(
             submissions=threads.enter_context(
                 ThreadPoolExecutor(1, thread_name_prefix="submissions")
             ),
+            files=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="files")),
             watch=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="watch")),
         )
         async with asyncio.TaskGroup() as tasks:
@@ -314,6 +318,8 @@ class Pools(Struct, frozen=True):
     """Artifacts and logs in bulk."""
     submissions: ThreadPoolExecutor
     """One: large submissions, one after the other, so that their memory does not add up."""
+    files: ThreadPoolExecutor
+    """One: what is put into perm_files, so that nobody puts a name while another does."""
     watch: ThreadPoolExecutor
     """One: looks at the disk, which must not wait behind what is written to it."""
 
@@ -383,12 +389,21 @@ class Master:
             submissions=Submissions(
                 blobs=blobs,
                 perm_files=perm_files,
+                stager=Stager(blobs, perm_files, pools.files, self._clock.now_ms),
                 streams=streams,
                 worker=pools.submissions,
                 is_known_key=lambda key: self.core.knows_key(key, self._clock.now_ms()),
                 put=self.engine.put,
             ),
             artifacts=Artifacts(blobs, perm_files, streams, pools.disk),
+            names=Names(
+                perm_files=perm_files,
+                blobs=blobs,
+                streams=streams,
+                lookers=pools.disk,
+                putter=pools.files,
+                now_ms=self._clock.now_ms,
+            ),
             logs=self.logs,
             rights=rights,
             streams=streams,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from core_world import World, effects, events, job, kinds, run
 
 from titan_master.core.apply import KEY_REMEMBERED_MS, apply
@@ -35,6 +36,17 @@ def test_the_same_key_with_the_same_content_is_the_same_run_and_no_event():
     assert effects(turn) == [
         "Reply(origin=1.2, message=RunReceipt(run_id=r, alias=r-1, known=True))"
     ]
+
+
+def test_what_was_said_of_the_files_stands_on_the_receipt_of_every_try():
+    """It is for whoever submits, and no part of what is remembered."""
+    w = World()
+    first = w.submission(run("r", job("a")), key="k")
+    turn = w.turn(msgspec.structs.replace(first, notices=("a.py was replaced",)))
+    assert "replaced" not in events(turn)[0]
+    assert answer(turn).notices == ("a.py was replaced",)
+    again = msgspec.structs.replace(first, notices=("a.py was replaced",))
+    assert answer(w.turn(again)) == msgspec.structs.replace(answer(turn), known=True)
 
 
 def test_a_key_is_known_after_its_run_has_ended():

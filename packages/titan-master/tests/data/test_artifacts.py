@@ -13,9 +13,10 @@ import pytest
 from disks import endless, look
 from outlets import FakeOutlet
 
-from titan_master.data.artifacts import Artifacts, PermFiles
+from titan_master.data.artifacts import Artifacts
 from titan_master.data.blobs import BadBlob, BlobStore
 from titan_master.data.feed import Streams
+from titan_master.data.perm_files import PermFiles
 from titan_proto.errors import ErrorCode
 from titan_proto.limits import ARTIFACT_BYTES, BULK_CHUNK_BYTES
 from titan_proto.messages import (

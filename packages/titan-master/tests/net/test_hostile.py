@@ -16,6 +16,7 @@ import pytest
 from raw_link import RawLink
 from running_master import RunningMaster
 
+from titan_master.data import archives
 from titan_master.net import submission
 from titan_proto.codec import encode
 from titan_proto.errors import (
@@ -310,7 +311,7 @@ def test_a_spec_above_the_limit_is_refused_unread(link, monkeypatch):
 @pytest.mark.parametrize("disguise", ["none", "comment", "zip64"])
 def test_a_workspace_with_a_list_of_files_too_long_is_not_taken_apart(link, monkeypatch, disguise):
     """Its entries would be objects in memory by the million before one could be counted."""
-    monkeypatch.setattr(submission, "_DIRECTORY_BYTES", 1_000)
+    monkeypatch.setattr(archives, "_DIRECTORY_BYTES", 1_000)
     place = io.BytesIO()
     with zipfile.ZipFile(place, "w") as archive:
         for number in range(40):

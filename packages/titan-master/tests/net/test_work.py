@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
+import os
+import threading
 import zipfile
 
 import msgspec
@@ -10,6 +14,8 @@ import pytest
 from raw_link import RawLink
 from running_master import RunningMaster
 
+from titan_master.data import perm_files
+from titan_master.net import staging
 from titan_master.net.submission import RawRun, decode_spec
 from titan_proto.errors import Conflict, ErrorCode, InvalidSpec, Malformed, NotFound
 from titan_proto.ids import AttemptRef
@@ -19,16 +25,20 @@ from titan_proto.messages import (
     AttemptReport,
     AttemptReports,
     CancelRun,
+    FetchArtifact,
+    FileOrigin,
     FindFiles,
     GetJob,
     GetRun,
     GetStats,
     Joined,
+    ListFiles,
     ListJobs,
     ListRuns,
     LogAck,
     LogChunk,
     LogStream,
+    NameFile,
     ReadLog,
     ReportAcks,
     Role,
@@ -271,6 +281,156 @@ def test_files_are_found_by_name(master, link):
     (master.config.perm_files / "a.py").write_text("a")
     found = link.call(FindFiles(names=("b.py", "a.py", "../a.py")), timeout_s=10)
     assert [ref.name for ref in found.files] == ["a.py"]
+
+
+# -- scripts that come along ----------------------------------------------------------------------
+
+
+def packed(link, files):
+    """An archive, stored; how a spec names it."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    data = body.getvalue()
+    return ArtifactRef(digest=upload(link, data), size_bytes=len(data))
+
+
+def submit(link, key, *jobs, workspace=None):
+    return link.call(SubmitRun(key=key, spec=run(*jobs, workspace=workspace)), timeout_s=10)
+
+
+def test_scripts_that_come_along_are_found_by_name_afterwards(master, link, worker):
+    """Of a workspace those that are jobs, and those that were packed alone; with nothing to say."""
+    whole = packed(link, {"a.py": "in the folder", "lib/b.py": "a module"})
+    alone = packed(link, {"sub/c.sh": "alone"})
+    jobs = (job("A", launch=script("a.py")), job("C", launch=script("sub/c.sh", alone)))
+    for key in ("new", "known"):
+        assert submit(link, key, *jobs, workspace=whole).notices == ()
+    found = link.call(ListFiles(), timeout_s=10).files
+    assert [view.name for view in found] == ["a.py", "sub/c.sh"]
+    assert {view.current.origin for view in found} == {FileOrigin.STAGED}
+    # A submission that names one of them, and brings nothing.
+    submit(link, "by name", job("A", launch=script("a.py")))
+    assert (master.config.perm_files / "a.py").read_text() == "in the folder"
+
+
+def test_the_receipt_says_that_a_dropped_file_was_replaced(master, link):
+    """So does that of every further try of it, and of no other submission."""
+    master.config.perm_files.mkdir()
+    (master.config.perm_files / "a.py").write_text("by hand")
+    spec = job("A", launch=script("a.py", packed(link, {"a.py": "mine"})))
+    first = submit(link, "k", spec)
+    (said,) = first.notices
+    old = hashlib.sha256(b"by hand").hexdigest()
+    assert old[:12] in said
+    again = submit(link, "k", spec)
+    assert (again.known, again.notices) == (True, first.notices)
+    assert submit(link, "k2", spec).notices == ()
+    (view,) = link.call(ListFiles(name="a.py"), timeout_s=10).files
+    assert [one.digest for one in view.versions] == [old]
+    pieces = link.stream(FetchArtifact(digest=old, name="a.py"), timeout_s=10)
+    assert b"".join(piece.data for piece in pieces) == b"by hand"
+    with pytest.raises(NotFound):
+        list(link.stream(FetchArtifact(digest=old), timeout_s=10))
+
+
+def test_a_run_keeps_the_version_that_it_was_submitted_with(master, link, worker):
+    """Whatever is staged under the name later."""
+    submit(link, "one", job("A", launch=script("a.py", packed(link, {"a.py": "1"}))))
+    worker.next_of(StartAttempts)
+    submit(link, "by name", job("A", launch=script("a.py")))
+    submit(link, "two", job("A", launch=script("a.py", packed(link, {"a.py": "22"}))))
+    (order,) = worker.next_of(StartAttempts).orders
+    assert order.spec.launch.artifact.digest == hashlib.sha256(b"1").hexdigest()
+    assert (master.config.perm_files / "a.py").read_text() == "22"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [(".ci/x.py", "begins or ends with a dot"), ("A.py", "differs from 'a.py'"), ("d", "is a folder")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_staged_is_said_and_its_run_accepted(master, link, name, words):
+    """Nothing of perm_files stands between a client and its run."""
+    (master.config.perm_files / "d").mkdir(parents=True)
+    (master.config.perm_files / "a.py").write_text("by hand")
+    receipt = submit(link, "k", job("A", launch=script(name, packed(link, {name: "x"}))))
+    (said,) = receipt.notices
+    assert words in said
+    assert "does not affect the run" in said
+    assert link.call(GetRun(run=receipt.run_id), timeout_s=10).state is RunState.ACTIVE
+
+
+def test_a_full_disk_or_a_damaged_archive_holds_up_no_run(master, link, monkeypatch):
+    """The receipt says what was not kept, and why."""
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    good = packed(link, {"a.py": "x"})
+    bad = ArtifactRef(digest=upload(link, b"no zip at all"), size_bytes=13)
+    (said,) = submit(link, "bad", job("A", launch=script("a.py", bad))).notices
+    assert "not a zip archive" in said
+    monkeypatch.setattr(perm_files, "_write", full)
+    (said,) = submit(link, "full", job("A", launch=script("a.py", good))).notices
+    assert "No space left on device" in said
+    assert not (master.config.perm_files / "a.py").exists()
+
+
+def test_a_run_stages_so_many_files_and_bytes_at_most(link, monkeypatch):
+    """More is said, and the rest is kept."""
+    monkeypatch.setattr(staging, "STAGED_FILES_PER_RUN", 2)
+    monkeypatch.setattr(staging, "STAGED_BYTES_PER_RUN", 100)
+    refs = [packed(link, {f"{n}.py": "x" * 60}) for n in range(3)]
+    jobs = [job(f"J{n}", launch=script(f"{n}.py", ref)) for n, ref in enumerate(refs)]
+    files, weight = submit(link, "k", *jobs).notices
+    assert "STAGED_FILES_PER_RUN" in files
+    assert weight.startswith("1.py")
+    assert "STAGED_BYTES_PER_RUN (100)" in weight
+    assert [view.name for view in link.call(ListFiles(), timeout_s=10).files] == ["0.py"]
+
+
+def test_different_files_of_one_name_in_one_run(link):
+    """A name stands for one content: the last; and that is said."""
+    jobs = [job(f"J{n}", launch=script("a.py", packed(link, {"a.py": f"{n}"}))) for n in range(3)]
+    for key in ("new", "known"):
+        (said,) = submit(link, key, *jobs).notices
+        assert "keeps the last" in said
+    (view,) = link.call(ListFiles(), timeout_s=10).files
+    assert view.current.digest == hashlib.sha256(b"2").hexdigest()
+
+
+def test_commands_and_known_scripts_wait_for_no_staging(master, link):
+    """While the thread that stages is held up, what brings nothing new goes through."""
+    known = job("A", launch=script("a.py", packed(link, {"a.py": "x"})))
+    submit(link, "first", known)
+    held = threading.Event()
+    stuck = master.pools.files.submit(held.wait)
+    try:
+        submit(link, "command", job("A"))
+        submit(link, "known", known)
+        submit(link, "by name", job("A", launch=script("a.py")))
+    finally:
+        held.set()
+    stuck.result(10)
+
+
+def test_an_artifact_is_given_a_name(master, link):
+    """What was there stays as a version; whoever tries again hears the same."""
+    master.config.perm_files.mkdir()
+    (master.config.perm_files / "a.py").write_text("by hand")
+    request = NameFile(name="a.py", digest=upload(link, b"uploaded"), key="k")
+    view = link.call(request, timeout_s=10)
+    assert (view.current.origin, len(view.versions), len(view.notices)) == (
+        FileOrigin.UPLOADED, 1, 1,
+    )  # fmt: skip
+    assert link.call(request, timeout_s=10) == view
+    with pytest.raises(InvalidSpec, match="stays inside"):
+        link.call(NameFile(name="../a.py", digest=request.digest), timeout_s=10)
+    with pytest.raises(NotFound, match="no artifact"):
+        link.call(NameFile(name="b.py", digest="0" * 64), timeout_s=10)
+    with pytest.raises(NotFound, match=r"no file 'b\.py'"):
+        link.call(ListFiles(name="b.py"), timeout_s=10)
 
 
 # -- logs -----------------------------------------------------------------------------------------

@@ -95,6 +95,16 @@ OUTPUTS_FROM_AFAR: Final = 1_000
 OUTPUTS_PER_RUN_BYTES: Final = 64 * 1024 * 1024
 """Outputs of all jobs of a live run together, those taken over from the run it repeats included."""
 LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024
+FILE_NAME_BYTES: Final = 200
+"""Of a name in ``perm_files/``, with a slash or a per cent sign counted as three."""
+FILE_VERSIONS: Final = 10
+"""Of one name, with what it stands for now; the oldest go, those that runs brought first."""
+FILE_VERSIONS_BYTES: Final = 1024 * 1024 * 1024
+"""What they may weigh together; the newest and the one before it are kept whatever they weigh."""
+NAMED_FILES: Final = 10_000
+"""Names that submissions and uploads may make; and so many files a list shows."""
+STAGED_FILES_PER_RUN: Final = 100
+STAGED_BYTES_PER_RUN: Final = WORKSPACE_BYTES
 
 # -- lists ------------------------------------------------------------------------------------
 PAGE_ITEMS: Final = 1_000

@@ -81,6 +81,11 @@ class OpCode(IntEnum):
     GET_STATS = 0x58
     STATS = 0x59
     LIST_DEAD = 0x5A
+    # files by name 0x68-0x6F
+    LIST_FILES = 0x68
+    FILE_LIST = 0x69
+    NAME_FILE = 0x6A
+    FILE_VIEW = 0x6B
 
 
 BULK: Final = frozenset({OpCode.LOG_CHUNK, OpCode.LOG_DATA, OpCode.ARTIFACT_CHUNK})

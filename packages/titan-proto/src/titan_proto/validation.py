@@ -26,6 +26,7 @@ from titan_proto.limits import (
     DELAY_MS,
     DEPENDENCIES_PER_JOB,
     ENV_BYTES,
+    FILE_NAME_BYTES,
     GATE_MESSAGE_CHARS,
     JOB_SPEC_BYTES,
     JOBS_PER_RUN,
@@ -139,6 +140,26 @@ def is_python(python: str) -> bool:
 def takes_python(script: str) -> bool:
     """Whether a worker gives this script to a Python at all."""
     return script.endswith(".py")
+
+
+def file_name_fault(name: str) -> str:
+    """Why nothing in ``perm_files/`` can be called so, as the end of a sentence; empty if it can.
+
+    Stricter than a path in a workspace: other people's tools will meet these names, on systems
+    where a trailing dot, a control character or a colon means something else.
+    """
+    if not is_inside(name):
+        return "is no relative path with forward slashes that stays inside"
+    if not name.isprintable() or any(char in ':*?"<>|' for char in name):
+        return 'has a character that is not allowed: control characters and any of :*?"<>|'
+    if len(name.encode("utf-8", "replace")) + 2 * (name.count("/") + name.count("%")) > (
+        FILE_NAME_BYTES
+    ):
+        return f"is longer than FILE_NAME_BYTES ({FILE_NAME_BYTES})"
+    for part in name.split("/"):
+        if part.startswith((".", " ")) or part.endswith((".", " ")):
+            return "has a part that begins or ends with a dot or a space"
+    return ""
 
 
 def _all(spec: RunSpec) -> Iterator[Problem]:

@@ -24,11 +24,14 @@ from titan_proto.limits import (
     FILE_NAMES_PER_REQUEST,
     INLINE_SPEC_BYTES,
     LOG_BYTES_PER_ATTEMPT,
+    NAMED_FILES,
     PAGE_ITEMS,
 )
 from titan_proto.messages import (
     CancelRun,
     DecideGate,
+    FetchArtifact,
+    FileView,
     FindFiles,
     GateView,
     GetJob,
@@ -38,12 +41,14 @@ from titan_proto.messages import (
     JobMilestone,
     JobView,
     ListDead,
+    ListFiles,
     ListGates,
     ListJobs,
     ListRuns,
     ListServices,
     LogData,
     LogStream,
+    NameFile,
     ReadLog,
     Request,
     RerunRun,
@@ -440,6 +445,101 @@ class TitanClient:
             found.update((ref.name, ref) for ref in self.ask(FindFiles(names=part)).files)
         return found
 
+    # -- files by name ------------------------------------------------------------------------
+
+    def upload(self, path: str | os.PathLike[str], *, name: str | None = None) -> FileView:
+        """Put a file into the master's perm_files, under its own name or another.
+
+        What had that name stays as a version of it; `notices` of the answer say so where somebody
+        had put it there on purpose.
+
+        Raises:
+            PackagingError: it cannot be read, or is larger than ARTIFACT_BYTES.
+            InvalidSpec: no file there can be called so.
+        """
+        from titan_sdk.files import Upload
+
+        place = Path(os.fspath(path)).expanduser()
+        file = Upload(place, place.name if name is None else name)
+        self._upload(file.digest, file.size, file.chunks)
+        return self.ask(NameFile(name=file.name, digest=file.digest, key=new_key()))
+
+    def files(self, name: str | None = None) -> list[FileView]:
+        """What the master's perm_files hold, by name; with `name`, that one alone.
+
+        Raises:
+            NotFound: nothing is called so; the error says what may be meant.
+        """
+        if name is not None:
+            try:
+                return list(self.ask(ListFiles(name=name)).files)
+            except NotFound as error:
+                from titan_sdk.files import unknown
+
+                raise unknown(name, (view.name for view in self.files())) from error
+        found: list[FileView] = []
+        cursor = ""
+        while True:
+            page = self.ask(ListFiles(cursor=cursor, limit=PAGE_ITEMS))
+            found += page.files
+            cursor = page.cursor
+            if not cursor:
+                break
+        if page.is_cut:
+            _log.warning(
+                "perm_files hold more names than NAMED_FILES (%d), which is what a list shows",
+                NAMED_FILES,
+            )
+        return found
+
+    def download(
+        self,
+        name: str,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        version: str = "",
+        overwrite: bool = False,
+    ) -> Path:
+        """Fetch a file of the master's perm_files; where it lies now.
+
+        It is written under another name beside its place, compared with its digest, and renamed.
+
+        Args:
+            name: of the file there.
+            path: where to; a folder means in it. Default: its name's last part, here.
+            version: a digest, or its beginning, of what it was before.
+            overwrite: replace what lies there.
+
+        Raises:
+            NotFound: there is no such file, or no such version of it.
+            Conflict: something lies at `path`.
+        """
+        from titan_sdk.files import save, wanted
+
+        (view,) = self.files(name)
+        target = Path(name).name if path is None else Path(os.fspath(path)).expanduser()
+        place = Path(target)
+        if place.is_dir():
+            place = place / Path(name).name
+        content = wanted(view, version)
+        if view.current is not None and content.digest == view.current.digest:
+            # The master takes the file as it is now into its store: what is fetched cannot change.
+            refs = self.find_files([name])
+            if name not in refs:
+                raise NotFound(f'file "{named(name)}" has just been removed from perm_files')
+            if not version:
+                content = msgspec.structs.replace(content, digest=refs[name].digest)
+        pieces = self._fetch(content.digest, name)
+        save(pieces, place, content, overwrite=overwrite)
+        return place
+
+    def _fetch(self, digest: str, name: str) -> Iterator[bytes]:
+        offset = 0
+        request = lambda: FetchArtifact(digest=digest, offset=offset, name=name)  # noqa: E731
+        for chunk in self._links.stream(request):
+            offset += len(chunk.data)
+            yield chunk.data
+
     @property
     def address(self) -> Address:
         """Where the master is looked for."""
@@ -482,7 +582,9 @@ class TitanClient:
                 receipt = self.ask(SubmitRun(key=key, spec_digest=digest))
             else:
                 receipt = self.ask(SubmitRun(key=key, spec=staged.spec))
-        self._last_run = Run(self, receipt.run_id, receipt.alias, skills_of(staged.spec.jobs))
+        self._last_run = Run(
+            self, receipt.run_id, receipt.alias, skills_of(staged.spec.jobs), receipt.notices
+        )
         return self._last_run
 
     def _upload(self, digest: str, size: int, chunks: Callable[[int], Iterator[bytes]]) -> None:

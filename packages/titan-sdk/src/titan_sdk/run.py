@@ -29,12 +29,15 @@ class Run:
         run_id: str,
         alias: str,
         skills: Mapping[str, tuple[str, ...]] | None = None,
+        notices: tuple[str, ...] = (),
     ) -> None:
         self._client = client
         self.id = run_id
         self.alias = alias
         self.skills: Mapping[str, tuple[str, ...]] = skills or {}
         """What its jobs need beyond the ordinary, where this client submitted it."""
+        self.notices = notices
+        """What the master said of the files that came along, where this client submitted it."""
 
     def wait(self, timeout: float | None = None, *, check: bool = False) -> str:
         """Wait for the end and return the final state.

@@ -8,6 +8,7 @@ when it is whole. The source is never written to; the master may be running. Cal
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -70,8 +71,8 @@ class _Copier:
         """Copy one file; its SHA-256."""
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = hashlib.sha256()
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with source.open("rb") as reading, os.fdopen(descriptor, "wb") as writing:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with source.open("rb") as reading, os.fdopen(os.open(target, flags, mode), "wb") as writing:
             while chunk := reading.read(_COPY_BYTES):
                 found.update(chunk)
                 writing.write(chunk)
@@ -97,7 +98,9 @@ class _Copier:
     def folder(self, source: Path, target: Path) -> None:
         """Copy all files of a folder, as they are at that moment."""
         for path in _files(source):
-            self.file(path, target / path.relative_to(source), path.stat().st_mode & 0o777)
+            # One that has been renamed or removed since it was listed is no part of the backup.
+            with contextlib.suppress(FileNotFoundError):
+                self.file(path, target / path.relative_to(source), path.stat().st_mode & 0o777)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -23,7 +23,7 @@ from titan_proto.specs import JobKind
 
 def submit(draft: Draft, item: RunSubmitted) -> None:
     """Accept a run, recognise it, or say why not."""
-    if known_before(draft, item.origin, item.key, item.digest):
+    if known_before(draft, item.origin, item.key, item.digest, item.notices):
         return
     refusal = _limit_met(draft, item)
     if refusal is not None:
@@ -45,11 +45,13 @@ def submit(draft: Draft, item: RunSubmitted) -> None:
     _accept(draft, item)
 
 
-def known_before(draft: Draft, origin: Origin, key: str, digest: str) -> bool:
+def known_before(
+    draft: Draft, origin: Origin, key: str, digest: str, notices: tuple[str, ...] = ()
+) -> bool:
     """Answer what was submitted under this key before; False if it is new."""
     known = remembered(draft.state, key, draft.now_ms)
     if known is not None:
-        _recognise(draft, origin, key, digest, known)
+        _recognise(draft, origin, key, digest, known, notices)
     return known is not None
 
 
@@ -61,9 +63,16 @@ def remembered(state: State, key: str, now_ms: int) -> KeyRecord | None:
     return record
 
 
-def _recognise(draft: Draft, origin: Origin, key: str, digest: str, known: KeyRecord) -> None:
+def _recognise(
+    draft: Draft,
+    origin: Origin,
+    key: str,
+    digest: str,
+    known: KeyRecord,
+    notices: tuple[str, ...],
+) -> None:
     if known.digest == digest:
-        receipt = RunReceipt(run_id=known.run_id, alias=known.alias, known=True)
+        receipt = RunReceipt(run_id=known.run_id, alias=known.alias, known=True, notices=notices)
         draft.reply(origin, receipt)
         return
     draft.refuse(
@@ -119,7 +128,7 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
     draft.storage.begin(_room(item))
     draft.emit(event, item.spec)
     run = draft.state.runs[item.run_id]
-    draft.reply(item.origin, RunReceipt(run_id=run.run_id, alias=run.alias))
+    draft.reply(item.origin, RunReceipt(run_id=run.run_id, alias=run.alias, notices=item.notices))
     lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
 
 

@@ -81,6 +81,8 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     """Jobs that succeeded there and need not run again."""
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     """What they left there for others."""
+    notices: tuple[str, ...] = ()
+    """For the receipt: what became of the files that came along."""
 
 
 class Asked(Struct, frozen=True, kw_only=True):

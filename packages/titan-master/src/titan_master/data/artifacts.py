@@ -1,23 +1,21 @@
-"""Artifacts on the wire and by name: upload, fetch, and what ``perm_files/`` calls them.
+"""Artifacts on the wire: upload, fetch, and which of them ``perm_files/`` has names for.
 
-A name is resolved strictly inside ``perm_files/``: no ``..``, no absolute path, no symbolic link
-anywhere on the way. What is found is copied into the blobs at that moment, so the digest that a run
-is pinned to stands for bytes that nobody can change any more. Called by ``net``; whole files are
-read and synced off the loop.
+What a name stands for is copied into the blobs at the moment when it is asked for, so the digest that
+a run is pinned to stands for bytes that nobody can change any more. Called by ``net``; whole files
+are read and synced off the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections.abc import Callable
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Final, TypeVar
 
 from titan_master.data.blobs import BadBlob, BlobStore, Incoming
 from titan_master.data.feed import READ_BYTES, Exchange, Outlet, Streams
+from titan_master.data.perm_files import PermFiles
 from titan_master.data.reserve import is_full
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import is_digest
@@ -33,83 +31,14 @@ from titan_proto.messages import (
     FindFiles,
     OfferArtifact,
 )
-from titan_proto.specs import ArtifactFormat, ArtifactRef
+from titan_proto.specs import ArtifactRef
 
 T = TypeVar("T")
 
+_Read = Callable[[int, int], bytes]
+"""So many bytes at most, from there on."""
+
 _DISK_FULL: Final = "the disk of the master's data folder is full"
-_STEP: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-# What a name may lead to that is simply not a file of this folder.
-_NO_FILE: Final = frozenset(
-    {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ELOOP,
-        errno.EISDIR,
-        errno.EACCES,
-        errno.ENAMETOOLONG,
-        errno.ENXIO,
-    }
-)
-
-_Version = tuple[int, int, int, int]
-
-
-class PermFiles:
-    """A folder of files that runs may name."""
-
-    def __init__(self, root: Path, blobs: BlobStore) -> None:
-        self._root = root
-        self._blobs = blobs
-        self._known: dict[_Version, tuple[str, int]] = {}
-
-    def find(self, name: str) -> ArtifactRef | None:
-        """The file of that name, pinned; None if there is none. Off the loop.
-
-        Raises BadBlob for a file that is too large.
-        """
-        descriptor = self._open(name)
-        if descriptor is None:
-            return None
-        try:
-            status = os.fstat(descriptor)
-            version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            known = self._known.get(version)
-            if known is None or not self._blobs.has(known[0]):
-                known = self._blobs.store_stream(descriptor, ARTIFACT_BYTES)
-                if os.fstat(descriptor).st_mtime_ns == status.st_mtime_ns:
-                    self._known[version] = known
-        finally:
-            os.close(descriptor)
-        digest, size = known
-        return ArtifactRef(digest=digest, size_bytes=size, format=ArtifactFormat.FILE, name=name)
-
-    def _open(self, name: str) -> int | None:
-        """A descriptor of the regular file `name`, reached without a single link."""
-        parts = name.split("/")
-        if any(part in {"", ".", ".."} or "\0" in part for part in parts):
-            return None
-        try:
-            here = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            return None  # no such folder: then it holds no files
-        try:
-            for part in parts[:-1]:
-                below = os.open(part, _STEP | os.O_DIRECTORY, dir_fd=here)
-                os.close(here)
-                here = below
-            # Not blocking: a FIFO that lies there must not hold us.
-            found = os.open(parts[-1], _STEP | os.O_NONBLOCK, dir_fd=here)
-        except OSError as error:
-            if error.errno in _NO_FILE:
-                return None
-            raise
-        finally:
-            os.close(here)
-        if not _is_regular(found):
-            os.close(found)
-            return None
-        return found
 
 
 class Artifacts:
@@ -212,6 +141,10 @@ class Artifacts:
     def fetch(self, outlet: Outlet, correlation: int, request: FetchArtifact) -> None:
         """Somebody wants these bytes."""
         size = self._blobs.size(request.digest) if is_digest(request.digest) else None
+        read = self._blob_reader(request.digest)
+        if size is None and request.name:
+            size = self._perm_files.version_size(request.name, request.digest)
+            read = self._version_reader(request.name, request.digest)
         if size is None:
             refusal = f"no artifact {request.digest[:64]!r} is stored here"
             _refuse(outlet, correlation, ErrorCode.NOT_FOUND, refusal)
@@ -223,18 +156,18 @@ class Artifacts:
         self._streams.start(
             outlet,
             correlation,
-            lambda: self._send(outlet, correlation, request.digest, request.offset, size),
+            lambda: self._send(outlet, correlation, read, request.offset, size),
         )
 
     async def _send(
-        self, outlet: Outlet, correlation: int, digest: str, offset: int, size: int
+        self, outlet: Outlet, correlation: int, read: _Read, offset: int, size: int
     ) -> None:
         try:
             if offset == size:
                 await outlet.bulk_room(1)
                 outlet.send(ArtifactChunk(offset, b""), correlation, end=True)
             while offset < size:
-                block = await self._read(digest, min(READ_BYTES, size - offset), offset)
+                block = await self._read(read, min(READ_BYTES, size - offset), offset)
                 for at in range(0, len(block), BULK_CHUNK_BYTES):
                     piece = block[at : at + BULK_CHUNK_BYTES]
                     await outlet.bulk_room(len(piece))
@@ -244,12 +177,18 @@ class Artifacts:
         except OSError as error:
             _refuse(outlet, correlation, ErrorCode.INTERNAL, _disk_words(error))
 
-    async def _read(self, digest: str, wanted: int, offset: int) -> bytes:
+    def _blob_reader(self, digest: str) -> _Read:
+        return lambda wanted, offset: self._blobs.read_at(digest, wanted, offset)
+
+    def _version_reader(self, name: str, digest: str) -> _Read:
+        return lambda wanted, offset: self._perm_files.read_version(name, digest, wanted, offset)
+
+    async def _read(self, read: _Read, wanted: int, offset: int) -> bytes:
         """A block; the file is open for this moment only, for a reader may wait for ever."""
         if wanted <= BULK_CHUNK_BYTES:
-            block = self._blobs.read_at(digest, wanted, offset)
+            block = read(wanted, offset)
         else:
-            block = await self._off_loop(lambda: self._blobs.read_at(digest, wanted, offset))
+            block = await self._off_loop(lambda: read(wanted, offset))
         if not block:
             raise OSError(errno.EIO, "an artifact's file is shorter than it was")
         return block
@@ -280,10 +219,6 @@ class Artifacts:
 
     def _off_loop(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._disk, work)
-
-
-def _is_regular(descriptor: int) -> bool:
-    return os.fstat(descriptor).st_mode & 0o170000 == 0o100000
 
 
 def _refuse(outlet: Outlet, correlation: int, code: ErrorCode, message: str) -> None:

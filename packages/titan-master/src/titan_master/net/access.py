@@ -98,6 +98,11 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.GET_STATS: _READERS,
     OpCode.STATS: _NOBODY,
     OpCode.LIST_DEAD: _READERS,
+    # files by name: a viewer sees what there is; its content is for those who may run it
+    OpCode.LIST_FILES: _READERS,
+    OpCode.FILE_LIST: _NOBODY,
+    OpCode.NAME_FILE: _ACTORS,
+    OpCode.FILE_VIEW: _NOBODY,
 }
 """Who may send what to the master."""
 

@@ -31,6 +31,7 @@ from titan_master.core.inputs import (
 from titan_master.data.artifacts import Artifacts
 from titan_master.data.feed import Streams
 from titan_master.data.logs import LogFiles
+from titan_master.data.names import Names
 from titan_master.data.reserve import is_full
 from titan_master.net.access import Identity, is_allowed
 from titan_master.net.submission import Submissions
@@ -61,8 +62,10 @@ from titan_proto.messages import (
     HeartbeatAck,
     Join,
     Leave,
+    ListFiles,
     LogAck,
     LogChunk,
+    NameFile,
     OfferArtifact,
     Pong,
     Request,
@@ -140,6 +143,7 @@ class Desks(Struct, frozen=True, kw_only=True):
     inbox: Inbox
     submissions: Submissions
     artifacts: Artifacts
+    names: Names
     logs: LogFiles
     rights: LogRights
     streams: Streams
@@ -287,6 +291,12 @@ class MasterLink:
     def _find_files(self, message: FindFiles, received: Received) -> None:
         self._desks.artifacts.find_files(self, received.correlation, message)
 
+    def _list_files(self, message: ListFiles, received: Received) -> None:
+        self._desks.names.list_files(self, received.correlation, message)
+
+    def _name_file(self, message: NameFile, received: Received) -> None:
+        self._desks.names.name_file(self, received.correlation, message)
+
     # -- workers ----------------------------------------------------------------------------------
 
     def _join(self, message: Join, _received: Received) -> None:
@@ -415,6 +425,8 @@ class MasterLink:
         ArtifactChunk: _artifact_chunk,
         FetchArtifact: _fetch,
         FindFiles: _find_files,
+        ListFiles: _list_files,
+        NameFile: _name_file,
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,

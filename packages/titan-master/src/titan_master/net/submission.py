@@ -3,34 +3,33 @@
 A script that neither the run's workspace nor the job brings along is looked up by name in
 ``perm_files/`` at this moment, and the run keeps what was found. Small submissions that need no disk
 are done at once; all others in one thread, one after the other, in steps short enough that the loop
-goes on meanwhile. Whether the run is admitted is the core's to say. Called by ``link.py``.
+goes on meanwhile. Scripts that come along are then staged (``staging.py``), in a thread of its own. Whether the run is admitted is the core's to say. Called by ``link.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import posixpath
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Struct
 
 from titan_master.core.inputs import Input, Origin, RunSubmitted
-from titan_master.data.artifacts import PermFiles
+from titan_master.data.archives import BadArchive, opened
 from titan_master.data.blobs import BadBlob, BlobStore
 from titan_master.data.feed import Outlet, Streams
+from titan_master.data.perm_files import PermFiles
 from titan_master.data.reserve import is_full
+from titan_master.net.staging import Stager
 from titan_proto.errors import ErrorCode, Problem
 from titan_proto.ids import is_digest
 from titan_proto.io.entropy import new_id
 from titan_proto.limits import (
-    ARCHIVE_ENTRIES,
     JOBS_PER_RUN,
     RUN_SPEC_BYTES,
     SUBMIT_KEY_CHARS,
@@ -47,12 +46,6 @@ _AT_ONCE_JOBS: Final = 32
 """A run of so many jobs is validated in less time than a thread takes to wake."""
 _WORKSPACES_KNOWN: Final = 64
 """Of so many workspaces the names of their files are remembered."""
-
-_DIRECTORY_BYTES: Final = ARCHIVE_ENTRIES * 1024
-"""A zip archive's list of files; each entry takes some 50 bytes and its path."""
-_ZIP_END_BYTES: Final = 22
-_ZIP_LOCATOR_BYTES: Final = 20
-_ZIP_COMMENT_BYTES: Final = 65_535
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
@@ -86,6 +79,7 @@ class Submissions:
         *,
         blobs: BlobStore,
         perm_files: PermFiles,
+        stager: Stager,
         streams: Streams,
         worker: Executor,
         is_known_key: Callable[[str], bool],
@@ -93,6 +87,7 @@ class Submissions:
     ) -> None:
         self._blobs = blobs
         self._perm_files = perm_files
+        self._stager = stager
         self._streams = streams
         self._worker = worker
         self._is_known_key = is_known_key
@@ -116,9 +111,17 @@ class Submissions:
             )
             return
         try:
-            self._put(self._prepare(origin, owner, request, is_known=is_known))
+            item = self._prepare(origin, owner, request, is_known=is_known)
         except Refusal as refusal:
             outlet.send(refusal.error, correlation, end=True)
+            return
+        notices = self._stager.notices_nowait(item.spec, item.key, is_known=is_known)
+        if notices is None:
+            self._streams.start(
+                outlet, correlation, lambda: self._stage_and_put(item, is_known=is_known)
+            )
+        else:
+            self._put(_told(item, notices))
 
     async def _off_loop(
         self, outlet: Outlet, origin: Origin, owner: str, request: SubmitRun, *, is_known: bool
@@ -128,13 +131,19 @@ class Submissions:
 
         loop = asyncio.get_running_loop()
         try:
-            self._put(await loop.run_in_executor(self._worker, prepare))
+            item = await loop.run_in_executor(self._worker, prepare)
+            await self._stage_and_put(item, is_known=is_known)
         except Refusal as refusal:
             outlet.send(refusal.error, origin.correlation, end=True)
         except OSError as error:
             message = f"the master's disk: {error.strerror or error}"
             refused = Error(code=_disk_code(error), message=message)
             outlet.send(refused, origin.correlation, end=True)
+
+    async def _stage_and_put(self, item: RunSubmitted, *, is_known: bool) -> None:
+        """Whatever becomes of the files: the submission goes on."""
+        notices = await self._stager.notices(item.spec, item.key, is_known=is_known)
+        self._put(_told(item, notices))
 
     def _is_light(self, spec: RunSpec, *, is_known: bool) -> bool:
         """Whether preparing this needs neither much time nor a file's content."""
@@ -290,51 +299,22 @@ def encode_spec(spec: RunSpec) -> bytes:
     return _ENCODER.encode(RawRun(name=spec.name, jobs=jobs, workspace=spec.workspace))
 
 
+def _told(item: RunSubmitted, notices: tuple[str, ...]) -> RunSubmitted:
+    return msgspec.structs.replace(item, notices=notices) if notices else item
+
+
 def _names_script(job: JobSpec) -> bool:
     is_script = job.kind is not JobKind.GATE and job.launch.kind is LaunchKind.SCRIPT
     return is_script and job.launch.artifact is None
 
 
 def _zip_names(path: Path) -> frozenset[str]:
-    import zipfile  # a megabyte of modules that an idle master need not hold
-
     try:
-        with path.open("rb") as file:
-            if _directory_bytes(file) > _DIRECTORY_BYTES:
-                message = f"more than {_DIRECTORY_BYTES} bytes of names"
-                raise zipfile.BadZipFile(message)
-            with zipfile.ZipFile(file) as archive:
-                return frozenset(map(posixpath.normpath, archive.namelist()))
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise _invalid(
-            (
-                Problem(
-                    where="workspace",
-                    message=f"not a zip archive that can be read: {error}",
-                    code=BAD_WORKSPACE,
-                ),
-            )
-        ) from error
-
-
-def _directory_bytes(file: BinaryIO) -> int:
-    """How long the list of an archive's files is, from the record at its end that says so.
-
-    Found as zipfile finds it, which would make objects of the whole list, however long. With the
-    64-bit form of that record it is longer than any workspace's.
-    """
-    size = file.seek(0, os.SEEK_END)
-    tail_bytes = _ZIP_END_BYTES + _ZIP_LOCATOR_BYTES + _ZIP_COMMENT_BYTES
-    file.seek(max(0, size - tail_bytes))
-    tail = file.read(tail_bytes)
-    at = len(tail) - _ZIP_END_BYTES
-    if not (tail.startswith(b"PK\5\6", max(0, at)) and tail.endswith(b"\0\0")):
-        at = tail.rfind(b"PK\5\6")
-    if at < 0:
-        return 0  # no archive at all: zipfile says it better
-    if tail.startswith(b"PK\6\7", max(0, at - _ZIP_LOCATOR_BYTES)):
-        return size
-    return int.from_bytes(tail[at + 12 : at + 16], "little")
+        with opened(path) as archive:
+            return archive.names
+    except BadArchive as error:
+        problem = Problem(where="workspace", message=str(error), code=BAD_WORKSPACE)
+        raise _invalid((problem,)) from error
 
 
 def _missing_script(at: int, script: str) -> Problem:

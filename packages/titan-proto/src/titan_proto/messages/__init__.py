@@ -15,6 +15,14 @@ from titan_proto.messages.artifacts import (
 )
 from titan_proto.messages.base import HotMessage, Message, Request
 from titan_proto.messages.cluster import GetStats, ListDead, Stats, WorkerView
+from titan_proto.messages.files import (
+    FileList,
+    FileOrigin,
+    FileVersion,
+    FileView,
+    ListFiles,
+    NameFile,
+)
 from titan_proto.messages.gates import DecideGate, GateList, GateView, ListGates
 from titan_proto.messages.link import (
     Cancel,
@@ -138,6 +146,11 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         GetStats,
         Stats,
         ListDead,
+        # files by name
+        ListFiles,
+        FileList,
+        NameFile,
+        FileView,
     )
 }
 
@@ -163,6 +176,10 @@ __all__ = [
     "Done",
     "Error",
     "FetchArtifact",
+    "FileList",
+    "FileOrigin",
+    "FileVersion",
+    "FileView",
     "FilesFound",
     "FindFiles",
     "GateList",
@@ -183,6 +200,7 @@ __all__ = [
     "Joined",
     "Leave",
     "ListDead",
+    "ListFiles",
     "ListGates",
     "ListJobs",
     "ListRuns",
@@ -192,6 +210,7 @@ __all__ = [
     "LogData",
     "LogStream",
     "Message",
+    "NameFile",
     "OfferArtifact",
     "OpCode",
     "Ping",

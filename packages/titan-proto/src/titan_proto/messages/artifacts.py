@@ -49,6 +49,8 @@ class FetchArtifact(Request[ArtifactChunk], frozen=True, kw_only=True):
     OPCODE: ClassVar[OpCode] = OpCode.FETCH_ARTIFACT
     digest: str
     offset: int = 0
+    name: str = ""
+    """Look for it among the versions of this file too."""
 
 
 class FilesFound(Message, frozen=True, kw_only=True):

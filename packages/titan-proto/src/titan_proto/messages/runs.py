@@ -24,6 +24,8 @@ class RunReceipt(Message, frozen=True, kw_only=True):
     alias: str
     known: bool = False
     """The same key had been accepted before: this is that run."""
+    notices: tuple[str, ...] = ()
+    """What became of the files that came along, where their owners should know of it."""
 
 
 class SubmitRun(Request[RunReceipt], frozen=True, kw_only=True):

@@ -13,7 +13,17 @@ from typing import Any, Final
 
 import click
 
-from titan_proto.messages import GateView, JobView, RunView, ServiceView, Stats, WorkerView
+from titan_proto.messages import (
+    FileOrigin,
+    FileVersion,
+    FileView,
+    GateView,
+    JobView,
+    RunView,
+    ServiceView,
+    Stats,
+    WorkerView,
+)
 from titan_proto.specs import JobKind
 from titan_proto.states import ExitReason, JobState, OpenEnum, WorkerState
 from titan_sdk.cli.sanitize import clean
@@ -45,6 +55,11 @@ SYMBOLS: Final = {
     "WAITING": ("⏸", "=", "magenta"),
 }
 
+_CAME: Final = {
+    FileOrigin.DROPPED: "dropped by hand",
+    FileOrigin.UPLOADED: "uploaded",
+    FileOrigin.STAGED: "staged by a run",
+}
 _GAP: Final = "  "
 _QUESTION_CHARS: Final = 60
 """So much of a gate's question stands in a line; `titan show` has all of it."""
@@ -258,6 +273,31 @@ def gates_table(gates: Sequence[GateView], now_ms: int) -> Table:
     return table
 
 
+def files_table(files: Sequence[FileView]) -> Table:
+    """Names with what they stand for now."""
+    table = Table(["NAME", "SIZE", "HASH", "WHEN", "CAME", "VERSIONS"], ["WHEN", "HASH"])
+    for view in files:
+        now = view.current
+        cells = ("-", "-", "-", "removed") if now is None else _version_cells(now)
+        table.add(clean(view.name), *cells, str(len(view.versions)))
+    return table
+
+
+def versions_table(view: FileView) -> Table:
+    """All that is kept of a name, newest first."""
+    table = Table(["VERSION", "SIZE", "HASH", "WHEN", "CAME"], ["WHEN"])
+    if view.current is not None:
+        table.add("now", *_version_cells(view.current))
+    for number, one in enumerate(view.versions, 1):
+        table.add(f"-{number}", *_version_cells(one))
+    return table
+
+
+def _version_cells(one: FileVersion) -> tuple[str, str, str, str]:
+    came = _CAME.get(one.origin, str(one.origin).lower())
+    return f"{one.size_bytes:,}", one.digest[:12] or "-", local_time(one.at_ms), came
+
+
 def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> Table:
     """One line a service; its restarts and why it ended, where one of them has any."""
     again = ("RESTARTS",) if any(one.restarts for one in services) else ()
@@ -415,6 +455,24 @@ def gate_json(gate: GateView) -> dict[str, Any]:
         "decidedBy": gate.decided_by or None,
         "decision": gate.reason.value if decided else None,
         "comment": gate.comment or None,
+    }
+
+
+def file_json(view: FileView) -> dict[str, Any]:
+    """A name of perm_files."""
+    return {
+        "name": view.name,
+        "current": None if view.current is None else _version_json(view.current),
+        "versions": [_version_json(one) for one in view.versions],
+    }
+
+
+def _version_json(one: FileVersion) -> dict[str, Any]:
+    return {
+        "digest": one.digest or None,
+        "sizeBytes": one.size_bytes,
+        "at": rfc3339(one.at_ms),
+        "origin": one.origin.value,
     }
 
 

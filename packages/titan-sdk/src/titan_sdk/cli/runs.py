@@ -87,6 +87,8 @@ def run(
     variables = dict(pair.split("=", 1) for pair in env)
     with settings.client() as client:
         handle = _submit(client, file, args, name, variables, env_file)
+        for notice in handle.notices:
+            say(clean(f"note: {notice}"))
         if output != "json":
             # With --follow stdout is for the logs.
             (say if follow else write)(handle.alias)
