@@ -74,6 +74,9 @@ from titan_proto.messages import (
     RunView,
     ServiceList,
     ServiceView,
+    ShutDown,
+    ShutdownOrdered,
+    ShutDownWorker,
     StartAttempts,
     Stats,
     StopAttempts,
@@ -538,6 +541,29 @@ MESSAGES = (
     SubmitRun(key="key-5", spec=RunSpec(name="Typed", jobs=(TYPED,))),
     StartAttempts(
         term=15, orders=(AttemptOrder(ref=REF, fence=70_003, spec=TYPED, run_name="Typed"),)
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=5,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        takes_shutdown=True,
+    ),
+    ShutDown(term=14, drain_ms=5_000),
+    ShutDownWorker(worker="box:8080", drain_ms=600_000),
+    ShutdownOrdered(
+        worker=WorkerView(
+            worker_id="w-1",
+            host="box",
+            port=8080,
+            state=WorkerState.DRAINING,
+            slots=4,
+            used=1,
+            skills=("GENERAL",),
+        ),
     ),
 )
 

@@ -45,6 +45,7 @@ from titan_proto.messages import (
     ReadLog,
     ReportAcks,
     Role,
+    ShutDownWorker,
     StartAttempts,
     StopService,
     SubmitRun,
@@ -132,6 +133,7 @@ def test_a_name_that_no_run_can_have(link, worker, name):
         GetJob(job=name),
         GetJob(run="@last", job=name),
         StopService(service=name),
+        ShutDownWorker(worker=name),
         FetchArtifact(digest=name),
     ):
         with pytest.raises(NotFound):

@@ -167,13 +167,13 @@ async def test_after_kill_9_the_next_life_kills_what_was_left_and_reports_it_los
         os.close(fd)
 
 
-async def test_two_signals_end_it_at_once_with_its_jobs(command, peer, token):
+async def test_three_signals_end_it_at_once_with_its_jobs(command, peer, token):
     worker = command("8099", peer.address.host, str(peer.address.port), token=token)
     await peer.joined()
     peer.order("deaf", shell="trap '' TERM; echo $$; while :; do sleep 0.01; done")
     pid = int(await peer.log_of("deaf", b"\n"))
 
-    for words in ("a second signal", "at once"):
+    for words in ("a second signal", "at once", "ending now"):
         worker.process.send_signal(signal.SIGINT)
         worker.line_with(words)
 

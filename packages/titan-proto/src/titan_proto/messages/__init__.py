@@ -14,7 +14,14 @@ from titan_proto.messages.artifacts import (
     OfferArtifact,
 )
 from titan_proto.messages.base import HotMessage, Message, Request
-from titan_proto.messages.cluster import GetStats, ListDead, Stats, WorkerView
+from titan_proto.messages.cluster import (
+    GetStats,
+    ListDead,
+    ShutdownOrdered,
+    ShutDownWorker,
+    Stats,
+    WorkerView,
+)
 from titan_proto.messages.gates import DecideGate, GateList, GateView, ListGates
 from titan_proto.messages.link import (
     Cancel,
@@ -61,6 +68,7 @@ from titan_proto.messages.worker import (
     Joined,
     Leave,
     ReportAcks,
+    ShutDown,
     StartAttempts,
     StopAttempts,
     WorkerStatus,
@@ -94,6 +102,7 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ReportAcks,
         Leave,
         HeartbeatAck,
+        ShutDown,
         # logs
         LogChunk,
         LogAck,
@@ -138,6 +147,8 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         GetStats,
         Stats,
         ListDead,
+        ShutDownWorker,
+        ShutdownOrdered,
     )
 }
 
@@ -208,6 +219,9 @@ __all__ = [
     "RunView",
     "ServiceList",
     "ServiceView",
+    "ShutDown",
+    "ShutDownWorker",
+    "ShutdownOrdered",
     "StartAttempts",
     "Stats",
     "StopAttempts",
