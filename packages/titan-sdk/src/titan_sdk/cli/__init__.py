@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "retry": ("runs", "Run an ended run again: all of it, or what failed."),
     "dead": ("look", "Jobs that failed for good."),
     "stop": ("runs", "Stop a service."),
+    "shutdown": ("workers", "Have a worker finish what it runs, and leave."),
 }
 """Module and one line of help, so that listing the commands loads none of them."""
 
