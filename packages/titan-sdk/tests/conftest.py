@@ -162,6 +162,9 @@ class ScriptedMaster:
             answer = Error(code=ErrorCode.UNSUPPORTED, message=f"no answer to {message}")
         if callable(answer):
             answer = answer(message)
+        if answer == "goodbye":
+            connection.close(ErrorCode.SHUTTING_DOWN, "it is being stopped")
+            return True
         if answer is None:
             return True  # it keeps the asker waiting
         if isinstance(answer, list):

@@ -172,3 +172,18 @@ def test_stats_say_what_is_left_on_a_worker_that_drains():
     view = worker(state=WorkerState.DRAINING, used=2, services=("r/api",))
     assert render.worker_state(view) == "DRAINING, 1 task, 1 service left"
     assert render.worker_state(worker(state=WorkerState.DRAINING)) == "DRAINING"
+
+
+def test_who_waits_for_a_master_that_is_stopped_is_told_once_and_goes_on(master, client, caplog):
+    """Its last words are shown; what was asked is asked again when it is back."""
+    goodbyes = iter([True, True])
+    answer = stats()
+    master.answers[GetStats] = lambda _: "goodbye" if next(goodbyes, False) else answer
+    assert client.stats() == answer
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        (
+            "the master said goodbye (SHUTTING_DOWN: it is being stopped); "
+            "it is looked for again, for up to 5 s"
+        )
+    ]

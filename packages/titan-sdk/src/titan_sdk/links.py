@@ -7,6 +7,7 @@ time. Used by `TitanClient`.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -16,6 +17,7 @@ from typing import Final, TypeVar, final
 
 from titan_proto.errors import (
     ConnectFailed,
+    ErrorCode,
     LinkError,
     LinkLost,
     NoToken,
@@ -30,6 +32,8 @@ from titan_sdk.errors import NoMaster
 
 ReplyT = TypeVar("ReplyT")
 ResultT = TypeVar("ResultT")
+
+_log = logging.getLogger("titan_sdk")
 
 SOFTWARE: Final = f"titan-sdk/{__version__}"
 _PAUSE_FIRST_S: Final = 0.05
@@ -128,6 +132,7 @@ class Links:
         """Wait a little before the next try, or raise: the first dial is never repeated."""
         if isinstance(error, ConnectFailed) and not self._was_connected:
             raise error
+        losses.tell(error)
         losses.pause(error, deadline)
 
     def _connect_admin(self) -> BlockingLink:
@@ -167,9 +172,21 @@ class _Losses:
         self._patience_s = patience_s
         self._since: float | None = None
         self._pause_s = _PAUSE_FIRST_S
+        self._is_told = False
+
+    def tell(self, error: Exception) -> None:
+        """Whoever waits learns once that the master was stopped, and that it is looked for."""
+        is_goodbye = isinstance(error, LinkLost) and error.goodbye is ErrorCode.SHUTTING_DOWN
+        if is_goodbye and not self._is_told and self._patience_s > 0:
+            self._is_told = True
+            _log.warning(
+                "the master said goodbye (%s); it is looked for again, for up to %g s",
+                error, self._patience_s,
+            )  # fmt: skip
 
     def forget(self) -> None:
         """It answered."""
+        self._is_told = False
         self._since = None
         self._pause_s = _PAUSE_FIRST_S
 

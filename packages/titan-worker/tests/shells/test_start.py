@@ -28,6 +28,7 @@ def settings(cwd=Path("/nowhere"), environ=None, **fields):
         "slots": None,
         "skills": (),
         "data": Path(),
+        "drain_timeout": None,
     }
     return make_settings(**(given | fields), environ=environ or {}, cwd=cwd)
 
@@ -165,6 +166,20 @@ async def test_after_kill_9_the_next_life_kills_what_was_left_and_reports_it_los
     assert all(wait_gone(fd) for fd in descriptors)
     for fd in descriptors:
         os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(None, 30_000), ("0s", 0), ("500ms", 500), ("10m", 600_000), ("24h", 86_400_000)],
+)
+def test_a_drain_timeout_is_a_duration_or_the_default(given, found):
+    assert settings(drain_timeout=given).drain_ms == found
+
+
+@pytest.mark.parametrize("given", ["soon", "10", "-1s", "25h"])
+def test_a_drain_timeout_that_cannot_be_is_refused_with_what_can(given):
+    with pytest.raises(ConfigError, match="--drain-timeout"):
+        settings(drain_timeout=given)
 
 
 async def test_three_signals_end_it_at_once_with_its_jobs(command, peer, token):
