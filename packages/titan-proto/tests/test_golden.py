@@ -541,6 +541,7 @@ MESSAGES = (
     SubmitRun(key="key-5", spec=RunSpec(name="Typed", jobs=(TYPED,))),
     StartAttempts(
         term=15, orders=(AttemptOrder(ref=REF, fence=70_003, spec=TYPED, run_name="Typed"),)
+    ),
     Join(
         worker_id="w-1",
         host="box",
