@@ -6,6 +6,8 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
 from tests.harness.waiting import wait_until
+from titan_proto.limits import DRAIN_TIMEOUT_MS_DEFAULT
 from titan_sdk import Run, TitanClient, TitanJob
 
 SOON_S = 30.0
@@ -185,6 +188,50 @@ def test_a_member_of_titan_up_that_is_shut_down_stays_away_until_it_is_asked_for
         titan(*own, "shutdown", "8081", "--wait", cwd=here, env=env)
         shown = json.loads(titan(*own, "stats", "-o", "json", cwd=here, env=env).stdout)
         assert [worker["port"] for worker in shown["workers"]] == [8080]
+
+        # And `titan down`, with which all of the cluster goes, waits for no task.
+        (here / "long.sh").write_text("echo up; exec sleep 600\n", encoding="utf-8")
+        titan(*own, "run", "long.sh", cwd=here, env=env)
+        wait_until(
+            lambda: "up" in titan(*own, "logs", "long", cwd=here, env=env).stdout,
+            within_s=SOON_S,
+            what="it runs",
+        )
+        began = time.monotonic()
         assert "worker-8081" not in titan("down", cwd=here).stderr
+        assert time.monotonic() - began < DRAIN_TIMEOUT_MS_DEFAULT / 1000
     finally:
         titan("down", cwd=here)
+
+
+def test_a_master_that_is_stopped_says_goodbye_and_everybody_comes_back_to_the_next(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Who waits is told why, once; the worker too; the task goes on and is counted once."""
+    flag = tmp_path / "go"
+    worker = cluster.start_worker(8080)
+    with cluster.client() as client:
+        run = start(client, gated(flag))
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "titan_sdk", "logs", f"{run.alias}/a", "-f"],
+            env=cluster.client_env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline().startswith("on ")
+        assert cluster.master is not None
+        assert cluster.master.stop() == 0
+        said = "SHUTTING_DOWN: the master is being stopped"
+        wait_until(
+            lambda: said in worker.log.read_text(), within_s=SOON_S, what="the worker shows why"
+        )
+        cluster.start_master()
+        flag.touch()
+        out, err = waiting.communicate(timeout=60)
+        assert (waiting.returncode, out) == (0, "")
+        assert err.count(said) == 1
+        assert run.wait(timeout=SOON_S) == "SUCCEEDED"
+        assert run.jobs()[0].attempt == 1
