@@ -125,7 +125,7 @@ def test_a_cursor_that_nobody_gave_out(link, worker, viewer, cursor):
 
 
 @pytest.mark.parametrize("name", ["\0" * 3_000_000, "\U0010ffff", "\ud7ff", "%", "' OR 1"])
-def test_a_name_that_no_run_can_have(link, worker, name):
+def test_a_name_that_no_run_can_have(master, link, worker, name):
     """Is not found, even where quoting it back would not fit into a frame."""
     placed(link, worker)
     for ask in (
@@ -133,11 +133,12 @@ def test_a_name_that_no_run_can_have(link, worker, name):
         GetJob(job=name),
         GetJob(run="@last", job=name),
         StopService(service=name),
-        ShutDownWorker(worker=name),
         FetchArtifact(digest=name),
     ):
         with pytest.raises(NotFound):
             link.call(ask, timeout_s=10)
+    with master.link(Role.ADMIN) as admin, pytest.raises(NotFound):
+        admin.call(ShutDownWorker(worker=name), timeout_s=10)
 
 
 def test_a_second_request_in_one_exchange_breaks_the_protocol(link, worker, viewer):
