@@ -47,8 +47,9 @@ _LOCK: Final = "up.lock"
 _STOP_ORDER: Final = (WORKER, DASHBOARD, MASTER)
 """Workers first: they report what they stop to a master that still listens."""
 _STOP_S: Final = {WORKER: 40.0, DASHBOARD: 5.0, MASTER: 20.0}
-_URGE_S: Final = 0.3
-"""Between a worker's two SIGTERM: the first must have arrived, or both would be one."""
+_STOP_SIGNAL: Final = {WORKER: signal.SIGUSR1}
+"""For a worker: leave at once. When the whole cluster goes down it waits for none of its tasks: they
+are queued, and begin again with the next `titan up`."""
 _POLL_S: Final = 0.03
 _ALREADY_RUNNING: Final = 75
 _OURS: Final = ("token", "address", "lock", _STATE)
@@ -304,28 +305,16 @@ class LocalCluster:
         for role in _STOP_ORDER:
             group = [member for member in members if member.role == role]
             for member in group:
-                send(member.who, signal.SIGTERM)
-            self._wait_until_gone(group, _STOP_S[role], urge_s=_URGE_S if role == WORKER else None)
+                send(member.who, _STOP_SIGNAL.get(role, signal.SIGTERM))
+            self._wait_until_gone(group, _STOP_S[role])
         gone = {member.who for member in members}
         self.members = [member for member in self.members if member.who not in gone]
         self._write()
         return sorted(members, key=lambda member: _STOP_ORDER.index(member.role))
 
-    def _wait_until_gone(
-        self, group: Sequence[Member], patience_s: float, *, urge_s: float | None
-    ) -> None:
-        """Until they are; `urge_s`: then they are told once more, not to wait for their tasks.
-
-        Nobody is left to whom a worker could give them back when the whole cluster goes down: they
-        are queued, and begin again with the next `titan up`.
-        """
+    def _wait_until_gone(self, group: Sequence[Member], patience_s: float) -> None:
         deadline = time.monotonic() + patience_s
-        urged = None if urge_s is None else time.monotonic() + urge_s
         while any(self._is_alive(member) for member in group):
-            if urged is not None and time.monotonic() > urged:
-                urged = None
-                for member in group:
-                    send(member.who, signal.SIGTERM)
             if time.monotonic() > deadline:
                 for member in group:
                     self._kill(member)

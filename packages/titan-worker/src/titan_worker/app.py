@@ -165,6 +165,7 @@ class Worker:
                 # What whoever started us wants ignored (nohup) stays so.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(signal.SIGUSR1, self.stop_at_once)
             _tell_what_was_left(state)
             engine.begin(self._boot_id)
             for coroutine in (
@@ -328,6 +329,17 @@ class Worker:
                 f"{self._settings.drain_ms / 1000:g} s, a second signal stops them at once"
             )
         engine.post(StopRequested())
+
+    def stop_at_once(self) -> None:
+        """SIGUSR1: leave in good order, and wait for no task; said again, that changes nothing.
+
+        Two signals of one kind that come close together may arrive as one: whoever cannot see that
+        the first has arrived, as `titan down`, says all of it with this one.
+        """
+        if self._engine is not None:
+            _say("titan-worker: stopping at once")
+            self._signals = max(self._signals, 1)
+            self._engine.post(StopRequested(at_once=True))
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback of the loop has raised: that is a bug or a broken disk, and the end."""

@@ -125,6 +125,11 @@ def test_a_second_signal_ends_the_drain_with_reports_and_goodbye(leaver):
     assert turn.effects[-2:] == (Send(message=Leave()), Exit())
 
 
+def test_one_signal_may_say_that_nothing_is_waited_for(leaver):
+    leaver.running_jobs(leaver.order("a"))
+    assert signalled(leaver.turn(StopRequested(at_once=True))) == [("a", False)]
+
+
 @pytest.mark.parametrize(
     ("asked", "gets"),
     [(None, DRAIN_MS), (5_000, 5_000), (90_000, 90_000), (2**60, DRAIN_TIMEOUT_MS)],

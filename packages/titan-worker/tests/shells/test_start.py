@@ -182,6 +182,17 @@ def test_a_drain_timeout_that_cannot_be_is_refused_with_what_can(given):
         settings(drain_timeout=given)
 
 
+async def test_sigusr1_makes_it_leave_at_once_and_in_good_order(command, peer, token):
+    worker = command("8099", peer.address.host, str(peer.address.port), token=token)
+    await peer.joined()
+    peer.order("long", shell="echo up; exec sleep 1000")
+    await peer.log_of("long", b"up\n")
+    for _ in range(3):
+        worker.process.send_signal(signal.SIGUSR1)
+    assert (await peer.end_of("long")).reason is ExitReason.WORKER_LEFT
+    assert worker.end()[0] == 0
+
+
 async def test_three_signals_end_it_at_once_with_its_jobs(command, peer, token):
     worker = command("8099", peer.address.host, str(peer.address.port), token=token)
     await peer.joined()

@@ -234,8 +234,8 @@ class WorkerCore:
         self._usage = item
 
     def _stop_requested(self, item: StopRequested, now_ms: int) -> None:
-        del item
-        self._drain(0 if self.is_leaving else self._config.drain_ms, now_ms)
+        is_urgent = item.at_once or self.is_leaving
+        self._drain(0 if is_urgent else self._config.drain_ms, now_ms)
 
     def _shut_down(self, message: ShutDown, now_ms: int) -> None:
         if self._accept(self.state.cluster_id, message.term, now_ms):

@@ -104,6 +104,9 @@ class UsageSampled(Struct, frozen=True, kw_only=True):
 class StopRequested(Struct, frozen=True, kw_only=True):
     """Somebody here wants this worker to end: it drains and leaves. Said again: it drains no longer."""
 
+    at_once: bool = False
+    """Do not drain at all."""
+
 
 Input = (
     Started
