@@ -70,8 +70,8 @@ _SECTIONS = (
         (
             "Begins as ONLINE when it joins for the first time. A link that breaks is no move; silence "
             "is: after a third of the lease SILENT, after all of it LOST. One that is "
-            "being shut down says so and is DRAINING until it has gone. A lost worker is forgotten "
-            "after a day."
+            "being shut down says so and is DRAINING until it has gone: its running tasks may go on "
+            "for a while. A lost worker is forgotten after a day."
         ),
     ),
     (

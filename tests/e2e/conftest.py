@@ -29,11 +29,13 @@ def titan(cluster: Cluster, tmp_path: Path) -> Titan:
     folder = tmp_path / "here"
     folder.mkdir()
 
-    def run(*words: str, code: int = 0, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
+    def run(
+        *words: str, code: int = 0, cwd: Path = folder, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "titan_sdk", *words],
             cwd=cwd,
-            env=cluster.client_env(),
+            env={**cluster.client_env(), **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -123,6 +123,7 @@ class Cluster:
         self.port = 0
         self.master: Daemon | None = None
         self.workers: dict[int, Daemon] = {}
+        self._all_workers: list[Daemon] = []
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("TITAN_")}
         self.env["XDG_STATE_HOME"] = str(folder / "state")
         # Many folders of many tests are kept for a while: each need not hold 64 MiB.
@@ -174,13 +175,18 @@ class Cluster:
         *extra: str,
         ready: bool = True,
         slots: int = 4,
+        drain: str = "0s",
+        home: Path | None = None,
+        prefix: tuple[str, ...] = (),
         through: int | None = None,
     ) -> Daemon:
         """Start a worker named `port`; as on one machine, all share one data folder.
 
+        `drain`: most tests are about what a stop does, and not about waiting for it.
+        `home` and `prefix`: a folder of its own, and what starts it, for one on another host.
         `through` is the port of a proxy that it dials instead of the master's.
         """
-        home = self.home
+        home = home or self.home
         home.mkdir(parents=True, exist_ok=True)
         worker = Daemon(
             [
@@ -194,13 +200,17 @@ class Cluster:
                 str(home),
                 "--slots",
                 str(slots),
+                "--drain-timeout",
+                drain,
                 *extra,
             ],
             ready=_WORKER_READY,
             log=self.folder / f"worker-{port}.log",
             env={**self.env, "TITAN_TOKEN": self.token},
             cwd=self.folder,
+            prefix=prefix,
         )
+        self._all_workers.append(worker)
         self.workers[port] = worker
         if ready:
             worker.wait_ready()
@@ -237,7 +247,7 @@ class Cluster:
         with contextlib.ExitStack() as stack:
             if self.master is not None:
                 stack.callback(self.master.stop)
-            for worker in self.workers.values():
+            for worker in self._all_workers:
                 stack.callback(worker.stop)
 
     def __enter__(self) -> Self:

@@ -279,7 +279,8 @@ class Faults:
             return False
         # Now and then the goodbye takes longer than the master's patience with a silent worker.
         machine.shut_down(
-            goodbye_ms=self._world.between(8_000, 25_000) if self._world.chance(50) else 0
+            goodbye_ms=self._world.between(8_000, 25_000) if self._world.chance(50) else 0,
+            again_ms=self._world.between(1, 3_000) if self._world.chance(30) else 0,
         )
         return self._struck(kind, machine.name)
 

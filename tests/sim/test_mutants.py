@@ -35,7 +35,7 @@ from titan_master.store.memory import MemoryStore
 from titan_proto.specs import GateExpiry
 from titan_proto.states import ExitReason, JobState, WorkerState
 from titan_worker.core import core as worker_core
-from titan_worker.core.attempts import Attempts
+from titan_worker.core.attempts import Attempts, Phase
 from titan_worker.core.effects import LeaseEnd
 from titan_worker.core.lease import Lease
 from titan_worker.core.reconcile import Standing, standing
@@ -169,6 +169,22 @@ def blame_jobs_for_a_leave(patch):
     patch.setattr(
         Attempts, "stop_all", lambda self, _reason, now_ms: stop_all(self, ExitReason.LOST, now_ms)
     )
+
+
+def begin_what_waits_while_leaving(patch):
+    """A slot that becomes free in the drain is filled."""
+    patch.setattr(Attempts, "spare_begun", lambda self, now_ms: None)
+
+
+def forget_who_may_go_on(patch):
+    """A worker that is killed in its drain does not remember that it was leaving."""
+
+    def stop_young(self, now_ms):
+        for ref, progress in list(self._progress.items()):
+            if progress.phase < Phase.STARTING:
+                self.stop(ref, ExitReason.WORKER_LEFT, now_ms)
+
+    patch.setattr(Attempts, "spare_begun", stop_young)
 
 
 def fill_one_slot_too_many(patch):
@@ -420,6 +436,8 @@ MUTANTS = [
     place_on_silent_workers,
     place_on_leaving_workers,
     blame_jobs_for_a_leave,
+    begin_what_waits_while_leaving,
+    forget_who_may_go_on,
     fill_one_slot_too_many,
     forget_submit_keys,
     forget_the_crash_limit,

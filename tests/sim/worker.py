@@ -17,7 +17,7 @@ from tests.sim.driver import Driver
 from tests.sim.network import End, Network
 from tests.sim.processes import KILLS_ITS_WORKER, Guard, Outcome, Processes
 from tests.sim.wire import Wire
-from tests.sim.workload import SLOTS_MAX
+from tests.sim.workload import FIRST_PORT, SLOTS_MAX
 from tests.sim.world import Clock, Life, Violation, World
 from titan_proto.connection import Opened, Received
 from titan_proto.errors import ErrorCode
@@ -28,6 +28,7 @@ from titan_proto.messages import (
     Leave,
     ReportAcks,
     Role,
+    ShutDown,
     StartAttempts,
     StopAttempts,
     WorkerStatus,
@@ -70,6 +71,8 @@ from titan_worker.core.state import digest
 CRASHED_MS = 6_000
 """A process that crashed is started again within so long, one that left within so long:"""
 LEFT_MS = 45_000
+DRAINS_MS = (0, 500, 5_000, 20_000)
+"""How long workers let their tasks go on once they are told to leave."""
 COMMIT_MS = 5
 SLOW_COMMIT_MS = (50, 2_000)
 BACKOFF_MS = 100
@@ -101,7 +104,7 @@ class Machine:
         self.coverage = coverage
         self.name = f"worker{number}" if copy_of is None else f"copy{number}"
         self.host = "sim" if copy_of is None else f"sim{number}"
-        self.port = 8080 + number if copy_of is None else copy_of.port
+        self.port = FIRST_PORT + number if copy_of is None else copy_of.port
         self.slots = slots
         self.skills = skills
         # Clocks of machines differ; only durations may be compared between them.
@@ -190,12 +193,18 @@ class Machine:
             world.after(world.between(0, 3), self.on_start)
             self.on_start = None
 
-    def shut_down(self, *, goodbye_ms: int) -> None:
-        """SIGTERM to the worker: stop everything, report, leave; its last word may take long."""
+    def shut_down(self, *, goodbye_ms: int, again_ms: int = 0) -> None:
+        """SIGTERM to the worker: stop everything, report, leave; its last word may take long.
+
+        `again_ms`: somebody has no patience, and says it again after so long.
+        """
         if self.process is not None:
             self.process.goodbye_ms = goodbye_ms
             self.auditor.shut_down(self.ledger.worker_id)
             self.process.put(StopRequested())
+            if again_ms:
+                process = self.process
+                process.life.after(again_ms, lambda: process.put(StopRequested()))
 
     def _fresh_ledger(self) -> Ledger:
         return Ledger(f"w{self.port}x{self.boots}")
@@ -233,6 +242,7 @@ class WorkerProcess:
                 skills=machine.skills,
                 software=wire.SOFTWARE,
                 pid=self.world.between(2, 30_000),
+                drain_ms=self.world.random.choice(DRAINS_MS),
             ),
         )
         # Of a copied folder each copy counts on by itself; that is what is wrong with copies.
@@ -373,6 +383,8 @@ class WorkerProcess:
             self._auditor.ordered(self.machine.ledger.worker_id, message)
         elif isinstance(message, ReportAcks):
             self._auditor.acked(message)
+        elif isinstance(message, ShutDown):
+            self._auditor.shut_down(self.machine.ledger.worker_id)
         elif not isinstance(message, (HeartbeatAck, Joined, StopAttempts)):
             raise Violation(f"the master told a worker {message}")
         if isinstance(message, Joined):
@@ -417,6 +429,8 @@ class WorkerProcess:
 
     def _spawn(self, effect: Spawn) -> None:
         order, ref = effect.order, effect.order.ref
+        if self.core.is_leaving and order.spec.service is None:
+            raise Violation(f"{self.machine.name} leaves, and starts {ref}")
         if self.world.chance(3):
             self.life.after(
                 self.world.between(0, 5),

@@ -36,6 +36,8 @@ from titan_proto.messages import (
     RunReceipt,
     RunView,
     ServiceList,
+    ShutdownOrdered,
+    ShutDownWorker,
     Stats,
     StopService,
     SubmitRun,
@@ -68,6 +70,7 @@ TIMEOUTS_MS = (1, 100, 1_000, 15_000)
 IMPATIENT_MS = 300
 LEFT_MS = 60_000
 """A gate whose time is no longer than this may be left to it."""
+FIRST_PORT = 8080
 SLOTS_MAX = 4
 """Of one worker."""
 NOT_STARTED = frozenset(
@@ -337,6 +340,17 @@ def cancel(world: World, auditor: Auditor, key: str) -> Errand:
             raise Violation(f"cancelling {run_id} came to {view}")
 
 
+def _shut_down_a_worker(world: World) -> Errand:
+    """Somebody needs the machine; now and then in a hurry, and not always one that is there."""
+    drain_ms = world.random.choice((None, None, 0, 3_000))
+    request = ShutDownWorker(worker=str(FIRST_PORT + world.between(0, 4)), drain_ms=drain_ms)
+    answer = yield Call(request)
+    refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
+    refused = any(is_error(answer, code) for code in refusals)
+    if not refused and not isinstance(answer, ShutdownOrdered):
+        raise Violation(f"telling a worker to leave came to {answer}")
+
+
 def look(world: World, auditor: Auditor, rounds: int) -> Errand:
     """Ask about this and that, as a dashboard or a curious person would."""
     for _ in range(rounds):
@@ -374,6 +388,8 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             yield Call(WatchRun(run=run), give_up_ms=1_000)
         elif question == 8:
             yield from _list_dead(world, auditor)
+        elif question == 10 and world.chance(25):
+            yield from _shut_down_a_worker(world)
         elif question == 9:
             yield Call(StopService(service=f"nobody/{job}"))
             refusal = yield Call(DecideGate(gate=f"nobody/{job}", approve=True))

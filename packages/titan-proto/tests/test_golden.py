@@ -80,6 +80,9 @@ from titan_proto.messages import (
     RunView,
     ServiceList,
     ServiceView,
+    ShutDown,
+    ShutdownOrdered,
+    ShutDownWorker,
     StartAttempts,
     Stats,
     StopAttempts,
@@ -576,6 +579,30 @@ MESSAGES = (
     FILE_VIEW,
     FetchArtifact(digest=DIGEST, offset=4_096, name="hello.py"),
     RunReceipt(run_id=RUN, alias="nightly-8", notices=("hello.py: was replaced",)),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=5,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        takes_shutdown=True,
+    ),
+    ShutDown(term=14, drain_ms=5_000),
+    ShutDownWorker(worker="box:8080", drain_ms=600_000),
+    ShutdownOrdered(
+        worker=WorkerView(
+            worker_id="w-1",
+            host="box",
+            port=8080,
+            state=WorkerState.DRAINING,
+            slots=4,
+            used=1,
+            skills=("GENERAL",),
+        ),
+    ),
 )
 
 

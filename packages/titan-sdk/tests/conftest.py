@@ -63,6 +63,8 @@ class ScriptedMaster:
         self.cut_before_answer = 0
         """So many requests are taken and then the link is cut instead of answered."""
         self.links = 0
+        self.roles = []
+        """What those who came asked to be."""
         self._runs = {}
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
@@ -103,6 +105,7 @@ class ScriptedMaster:
 
     def _authenticate(self, hello):
         if hello.token_id == "t1":
+            self.roles.append(hello.role)
             return self._key
         return Refused(code=ErrorCode.UNAUTHENTICATED, reason="no such token")
 
@@ -159,6 +162,9 @@ class ScriptedMaster:
             answer = Error(code=ErrorCode.UNSUPPORTED, message=f"no answer to {message}")
         if callable(answer):
             answer = answer(message)
+        if answer == "goodbye":
+            connection.close(ErrorCode.SHUTTING_DOWN, "it is being stopped")
+            return True
         if answer is None:
             return True  # it keeps the asker waiting
         if isinstance(answer, list):

@@ -12,6 +12,7 @@ from titan_proto.messages import (
     HeartbeatAck,
     Joined,
     ReportAcks,
+    ShutDown,
     StartAttempts,
     StopAttempts,
 )
@@ -51,8 +52,9 @@ class World:
     invariant must hold.
     """
 
-    def __init__(self, slots=2):
+    def __init__(self, slots=2, drain_ms=0):
         self.slots = slots
+        self.drain_ms = drain_ms
         self.now_ms = 1_000
         self.ledger = []
         self.moves = set()
@@ -116,6 +118,10 @@ class World:
     @classmethod
     def acks(cls, *names):
         return FromMaster(message=ReportAcks(refs=tuple(cls.ref(name) for name in names)))
+
+    @staticmethod
+    def shut_down(drain_ms=None, term=1):
+        return FromMaster(message=ShutDown(term=term, drain_ms=drain_ms))
 
     @staticmethod
     def heard(beat):
@@ -202,6 +208,7 @@ class World:
             slots=self.slots,
             skills=("GENERAL",),
             software="test",
+            drain_ms=self.drain_ms,
         )
         self.core = WorkerCore(state, config)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from titan_proto import durations
 from titan_proto.errors import TitanError
 from titan_proto.io.address import Address, BadAddress, parse_address
 from titan_proto.limits import DEFAULT_PORT, HANDSHAKE_TIMEOUT_MS, WORKER_LOST_AFTER_MS
@@ -25,8 +26,6 @@ DISK_RESERVE_BYTES: Final = 64 * 1024 * 1024
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)\Z")
 _SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DISK_RESERVE_BYTES: Final = (64 * 1024, 1024**4)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
-_UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _LOST_AFTER_MS: Final = (100, 24 * 3_600_000)
 _KEEP_MAX_MS: Final = 8_760 * 3_600_000
 
@@ -67,10 +66,10 @@ class MasterConfig(Struct, frozen=True, kw_only=True):
 
 def parse_duration(text: str) -> int:
     """Milliseconds in ``30s``, ``500ms``, ``2m`` or ``1.5h``."""
-    match = _DURATION.match(text.strip())
-    if match is None:
-        raise BadConfig(f"{text!r} is no duration: write a number and ms, s, m or h, such as 30s")
-    return int(float(match.group(1)) * _UNITS[match.group(2)])
+    try:
+        return durations.parse_duration(text)
+    except durations.BadDuration as error:
+        raise BadConfig(str(error)) from error
 
 
 def parse_lost_after(text: str) -> int:

@@ -282,6 +282,7 @@ class World:
         incarnation: int | None = None,
         held: Iterable[tuple[str, str]] = (),
         leaving: bool = False,
+        takes_shutdown: bool = True,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
         before = self.joins.get(name)
@@ -309,6 +310,7 @@ class World:
                 HeldAttempt(ref=self.ref(ref), state=AttemptState(state)) for ref, state in held
             ),
             leaving=leaving,
+            takes_shutdown=takes_shutdown,
         )
         self._link += 1
         self.joins[name] = join

@@ -58,6 +58,7 @@ def test_each_role_may_what_the_one_below_may(opcode):
             "client",
             READS + ACTS,
         ),
+        ("admin", READS + ACTS + " SHUT_DOWN_WORKER"),
         ("worker", "JOIN WORKER_STATUS ATTEMPT_REPORTS LEAVE LOG_CHUNK FETCH_ARTIFACT"),
         ("job", ""),
     ],

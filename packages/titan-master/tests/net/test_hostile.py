@@ -46,6 +46,7 @@ from titan_proto.messages import (
     ReadLog,
     ReportAcks,
     Role,
+    ShutDownWorker,
     StartAttempts,
     StopService,
     SubmitRun,
@@ -125,7 +126,7 @@ def test_a_cursor_that_nobody_gave_out(link, worker, viewer, cursor):
 
 
 @pytest.mark.parametrize("name", ["\0" * 3_000_000, "\U0010ffff", "\ud7ff", "%", "' OR 1"])
-def test_a_name_that_no_run_can_have(link, worker, name):
+def test_a_name_that_no_run_can_have(master, link, worker, name):
     """Is not found, even where quoting it back would not fit into a frame."""
     placed(link, worker)
     for ask in (
@@ -137,6 +138,8 @@ def test_a_name_that_no_run_can_have(link, worker, name):
     ):
         with pytest.raises(NotFound):
             link.call(ask, timeout_s=10)
+    with master.link(Role.ADMIN) as admin, pytest.raises(NotFound):
+        admin.call(ShutDownWorker(worker=name), timeout_s=10)
 
 
 def test_a_second_request_in_one_exchange_breaks_the_protocol(link, worker, viewer):

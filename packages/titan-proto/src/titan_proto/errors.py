@@ -90,6 +90,11 @@ class NoToken(LinkError):
 class LinkLost(LinkError):
     """The link broke before the answer came. Retryable with the same key."""
 
+    def __init__(self, message: str, goodbye: ErrorCode | None = None) -> None:
+        super().__init__(message)
+        self.goodbye = goodbye
+        """The code of the peer's last words, if it had any."""
+
 
 class Timeout(LinkError):
     """The answer did not come in time."""

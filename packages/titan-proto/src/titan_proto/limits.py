@@ -115,6 +115,9 @@ WORKER_SLOTS_DEFAULT: Final = 4
 WORKER_SLOTS: Final = 4_096
 WORKER_LOST_AFTER_MS: Final = 30_000
 HEARTBEATS_PER_LEASE: Final = 6
+DRAIN_TIMEOUT_MS_DEFAULT: Final = 30_000
+"""How long the running tasks of a worker that is shut down may go on before they are stopped."""
+DRAIN_TIMEOUT_MS: Final = 24 * 3600 * 1000
 CRASH_LIMIT: Final = 3
 """Attempts of one job that may be lost with their workers before it is quarantined."""
 DEFAULT_PORT: Final = 9090

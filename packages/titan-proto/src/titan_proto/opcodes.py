@@ -37,6 +37,7 @@ class OpCode(IntEnum):
     REPORT_ACKS = 0x16
     LEAVE = 0x17
     HEARTBEAT_ACK = 0x18
+    SHUT_DOWN = 0x19
     # logs 0x20-0x27
     LOG_CHUNK = 0x20
     LOG_ACK = 0x21
@@ -81,6 +82,8 @@ class OpCode(IntEnum):
     GET_STATS = 0x58
     STATS = 0x59
     LIST_DEAD = 0x5A
+    SHUT_DOWN_WORKER = 0x5B
+    SHUTDOWN_ORDERED = 0x5C
     # files by name 0x68-0x6F
     LIST_FILES = 0x68
     FILE_LIST = 0x69

@@ -7,6 +7,7 @@ by programs, by `Run`, and by every command of the CLI.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import msgspec
 
-from titan_proto.errors import InvalidSpec, NotFound, Problem, Timeout
+from titan_proto.errors import Conflict, InvalidSpec, LimitExceeded, NotFound, Problem, Timeout
 from titan_proto.io.entropy import new_key
 from titan_proto.limits import (
+    DRAIN_TIMEOUT_MS,
     FILE_NAMES_PER_REQUEST,
     INLINE_SPEC_BYTES,
     LOG_BYTES_PER_ATTEMPT,
@@ -54,18 +56,20 @@ from titan_proto.messages import (
     RerunRun,
     RunView,
     ServiceView,
+    ShutDownWorker,
     Stats,
     StopService,
     SubmitRun,
     WaitJob,
     WaitRun,
     WatchRun,
+    WorkerView,
 )
 from titan_proto.specs import ArtifactRef, JobKind, JobSpec
-from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState
+from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, WorkerState
 from titan_sdk.approvals import gate_id, obstacle, with_gates
 from titan_sdk.jobs import TitanJob
-from titan_sdk.keys import named
+from titan_sdk.keys import BadValue, duration_ms, named
 from titan_sdk.links import Links
 from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
@@ -97,6 +101,8 @@ _LOG_COMPLETE_S: Final = 5.0
 """How long the rest of an ended attempt's log may take to reach the master."""
 _PAUSE_FIRST_S: Final = 0.05
 _PAUSE_MAX_S: Final = 1.0
+_ORDER_AGAIN_S: Final = 2.0
+"""After so long a worker that was told to leave and says nothing of it is told again."""
 
 _log = logging.getLogger("titan_sdk")
 
@@ -409,6 +415,42 @@ class TitanClient:
             StopService(service=service.id if isinstance(service, TitanJob) else service)
         )
 
+    def shutdown(
+        self,
+        worker: str,
+        *,
+        drain_timeout: str | float | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> WorkerView:
+        """Have a worker take nothing new, finish what it runs, say goodbye, and end.
+
+        What it cannot finish goes back into the queue. Its process ends with 0 and does not come
+        back by itself. Needs a token that may be an administrator's, as the local one may.
+
+        Args:
+            worker: its port, its name (`host:port`) or its id.
+            drain_timeout: how long running tasks may go on (`10m`, or seconds); 0: stop them at once.
+                Default: what the worker was started with.
+            wait: return when it has left.
+            timeout: with `wait`: seconds after which Timeout is raised; it goes on leaving.
+
+        Returns:
+            The worker as it was when it was told.
+
+        Raises:
+            Conflict: workers on several hosts have that port, or it cannot be told now; or, with
+                `wait`, it was lost before it said goodbye.
+            NotFound: no worker is called so; the error lists those that there are.
+            LimitExceeded: a drain timeout beyond DRAIN_TIMEOUT_MS.
+        """
+        drain_ms = None if drain_timeout is None else _drain_ms(drain_timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        view = self._order_shutdown(worker, drain_ms)
+        if wait:
+            self._wait_left(view, drain_ms, deadline)
+        return view
+
     # -- gates --------------------------------------------------------------------------------
 
     def gates(self) -> list[GateView]:
@@ -590,6 +632,34 @@ class TitanClient:
     def _upload(self, digest: str, size: int, chunks: Callable[[int], Iterator[bytes]]) -> None:
         self._links.persist(lambda link, left_s: link.upload(digest, size, chunks, left_s), None)
 
+    def _order_shutdown(self, worker: str, drain_ms: int | None) -> WorkerView:
+        request = ShutDownWorker(worker=worker, drain_ms=drain_ms)
+        return self._links.persist(
+            lambda link, left_s: link.call(request, left_s), None, as_admin=True
+        ).worker
+
+    def _wait_left(self, told: WorkerView, drain_ms: int | None, deadline: float | None) -> None:
+        """Until the process that was told is gone; an order that shows no effect is repeated."""
+        name, pause_s = f"{told.host}:{told.port}", _PAUSE_FIRST_S
+        order_again = time.monotonic() + _ORDER_AGAIN_S
+        while True:
+            now = next(
+                (one for one in self.stats().workers if one.worker_id == told.worker_id), None
+            )
+            if now is None or now.incarnation > told.incarnation:
+                return
+            if now.state is WorkerState.LOST:
+                raise Conflict(f"worker {name} was lost before it had said goodbye")
+            if deadline is not None and time.monotonic() + pause_s > deadline:
+                raise Timeout(f"worker {name} has not left in time; it is {now.state}")
+            if now.state is WorkerState.ONLINE and time.monotonic() > order_again:
+                # A master that was started again meanwhile has forgotten it.
+                order_again = time.monotonic() + _ORDER_AGAIN_S
+                with contextlib.suppress(Conflict, NotFound):
+                    self._order_shutdown(told.worker_id, drain_ms)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
     def _last(self, what: str) -> Run:
         if self._last_run is None:
             raise NotFound(f"{what}: this client has submitted no run yet; say which with run=")
@@ -643,6 +713,19 @@ class TitanClient:
                 view.state,
                 how_ended(view),
             )
+
+
+def _drain_ms(value: str | float) -> int:
+    try:
+        drain_ms = duration_ms(value)
+    except BadValue as error:
+        raise InvalidSpec(f"drain_timeout: {error.message}: {error.hint}") from error
+    if drain_ms > DRAIN_TIMEOUT_MS:
+        raise LimitExceeded(
+            f"drain_timeout is {drain_ms} ms, at most {DRAIN_TIMEOUT_MS} (DRAIN_TIMEOUT_MS)",
+            details={"limit": "DRAIN_TIMEOUT_MS"},
+        )
+    return drain_ms
 
 
 def job_id_for(path: str) -> str:

@@ -7,6 +7,7 @@ time. Used by `TitanClient`.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -16,6 +17,7 @@ from typing import Final, TypeVar, final
 
 from titan_proto.errors import (
     ConnectFailed,
+    ErrorCode,
     LinkError,
     LinkLost,
     NoToken,
@@ -30,6 +32,8 @@ from titan_sdk.errors import NoMaster
 
 ReplyT = TypeVar("ReplyT")
 ResultT = TypeVar("ResultT")
+
+_log = logging.getLogger("titan_sdk")
 
 SOFTWARE: Final = f"titan-sdk/{__version__}"
 _PAUSE_FIRST_S: Final = 0.05
@@ -57,6 +61,8 @@ class Links:
         self._was_connected = False
         self._process = os.getpid()
         self._pool = LinkPool(self._connect)
+        # Who only reads and submits never asks to be more than a client.
+        self._admins = LinkPool(self._connect_admin)
 
     @property
     def address(self) -> Address:
@@ -64,9 +70,16 @@ class Links:
         return find_master(self._master, os.environ, Path.cwd())
 
     def persist(
-        self, act: Callable[[BlockingLink, float | None], ResultT], timeout_s: float | None
+        self,
+        act: Callable[[BlockingLink, float | None], ResultT],
+        timeout_s: float | None,
+        *,
+        as_admin: bool = False,
     ) -> ResultT:
-        """Do it on some link; on a lost link do it again, for as long as patience lasts."""
+        """Do it on some link; on a lost link do it again, for as long as patience lasts.
+
+        `as_admin`: what is for administrators alone, on a link that asks to be one's.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         losses = _Losses(self._patience_s)
         while True:
@@ -75,7 +88,7 @@ class Links:
                 raise Timeout("no answer came in time")
             began = time.monotonic()
             try:
-                with self._own_pool().link() as link:
+                with self._own_pool(as_admin=as_admin).link() as link:
                     return act(link, left_s)
             except (LinkLost, Unavailable, ConnectFailed) as error:
                 if isinstance(error, LinkLost) and time.monotonic() - began > _STEADY_S:
@@ -99,8 +112,9 @@ class Links:
         """Hang up."""
         if self._process == os.getpid():
             self._pool.close()
+            self._admins.close()
 
-    def _own_pool(self) -> LinkPool:
+    def _own_pool(self, *, as_admin: bool = False) -> LinkPool:
         """The pool of this process.
 
         What the child of a fork wrote on a link that its parent uses too would make no sense to the
@@ -109,7 +123,8 @@ class Links:
         if self._process != os.getpid():
             self._process = os.getpid()
             self._pool = LinkPool(self._connect)
-        return self._pool
+            self._admins = LinkPool(self._connect_admin)
+        return self._admins if as_admin else self._pool
 
     def _after_loss(
         self, losses: _Losses, error: LinkError | Unavailable, deadline: float | None = None
@@ -117,9 +132,13 @@ class Links:
         """Wait a little before the next try, or raise: the first dial is never repeated."""
         if isinstance(error, ConnectFailed) and not self._was_connected:
             raise error
+        losses.tell(error)
         losses.pause(error, deadline)
 
-    def _connect(self) -> BlockingLink:
+    def _connect_admin(self) -> BlockingLink:
+        return self._connect(Role.ADMIN)
+
+    def _connect(self, role: Role | None = None) -> BlockingLink:
         address = self.address
         token = self._token
         if token is None:
@@ -132,7 +151,7 @@ class Links:
             link = BlockingLink.connect(
                 address,
                 token,
-                role=_role_of(token),
+                role=role or _role_of(token),
                 software=SOFTWARE,
                 timeout_s=self._connect_timeout_s,
             )
@@ -153,9 +172,21 @@ class _Losses:
         self._patience_s = patience_s
         self._since: float | None = None
         self._pause_s = _PAUSE_FIRST_S
+        self._is_told = False
+
+    def tell(self, error: Exception) -> None:
+        """Whoever waits learns once that the master was stopped, and that it is looked for."""
+        is_goodbye = isinstance(error, LinkLost) and error.goodbye is ErrorCode.SHUTTING_DOWN
+        if is_goodbye and not self._is_told and self._patience_s > 0:
+            self._is_told = True
+            _log.warning(
+                "the master said goodbye (%s); it is looked for again, for up to %g s",
+                error, self._patience_s,
+            )  # fmt: skip
 
     def forget(self) -> None:
         """It answered."""
+        self._is_told = False
         self._since = None
         self._pause_s = _PAUSE_FIRST_S
 

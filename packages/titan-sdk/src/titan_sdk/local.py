@@ -47,6 +47,9 @@ _LOCK: Final = "up.lock"
 _STOP_ORDER: Final = (WORKER, DASHBOARD, MASTER)
 """Workers first: they report what they stop to a master that still listens."""
 _STOP_S: Final = {WORKER: 40.0, DASHBOARD: 5.0, MASTER: 20.0}
+_STOP_SIGNAL: Final = {WORKER: signal.SIGUSR1}
+"""For a worker: leave at once. When the whole cluster goes down it waits for none of its tasks: they
+are queued, and begin again with the next `titan up`."""
 _POLL_S: Final = 0.03
 _ALREADY_RUNNING: Final = 75
 _OURS: Final = ("token", "address", "lock", _STATE)
@@ -302,7 +305,7 @@ class LocalCluster:
         for role in _STOP_ORDER:
             group = [member for member in members if member.role == role]
             for member in group:
-                send(member.who, signal.SIGTERM)
+                send(member.who, _STOP_SIGNAL.get(role, signal.SIGTERM))
             self._wait_until_gone(group, _STOP_S[role])
         gone = {member.who for member in members}
         self.members = [member for member in self.members if member.who not in gone]

@@ -60,6 +60,7 @@ _TAKEN_BY_ANOTHER: Final = frozenset({ErrorCode.DUPLICATE_WORKER, ErrorCode.SUPE
 
 _SOFTWARE: Final = f"titan-worker/{__version__}"
 _PART_S: Final = 5.0
+_SIGNALS_MAX: Final = 3
 _SWEEP_EVERY_S: Final = 3600.0
 _SWEEP_PAUSE_S: Final = 1.0
 _PORTS_TRIED: Final = 100
@@ -131,7 +132,7 @@ class Worker:
         self._home = str(settings.private)
         self._boot_id = boot_id()
         self._cwd = Path.cwd()
-        self._is_stopping = False
+        self._signals = 0
         self._is_ready = False
         self._engine: Engine | None = None
         self._refused: LinkRefused | None = None
@@ -164,6 +165,7 @@ class Worker:
                 # What whoever started us wants ignored (nohup) stays so.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(signal.SIGUSR1, self.stop_at_once)
             _tell_what_was_left(state)
             engine.begin(self._boot_id)
             for coroutine in (
@@ -198,6 +200,7 @@ class Worker:
             skills=settings.skills,
             software=_SOFTWARE,
             pid=os.getpid(),
+            drain_ms=settings.drain_ms,
         )
         clock = system_clock()
         self._now_ms = clock.now_ms
@@ -311,14 +314,32 @@ class Worker:
             await asyncio.sleep(wait_s)
 
     def stop(self) -> None:
-        """Stop everything, report it, leave. Asked a second time: end now."""
-        if self._is_stopping or self._engine is None:
-            _say("titan-worker: stopping at once")
+        """A signal: drain and leave. A second one: drain no longer. A third: end, whatever is left."""
+        engine = self._engine
+        self._signals += 1
+        if engine is None or self._signals >= _SIGNALS_MAX:
+            _say("titan-worker: ending now")
             self._ended.set()
             return
-        self._is_stopping = True
-        _say("titan-worker: stopping; a second signal stops at once")
-        self._engine.post(StopRequested())
+        if self._signals > 1 or engine.is_leaving:
+            _say("titan-worker: stopping at once; one more signal ends it without reports")
+        else:
+            _say(
+                "titan-worker: stopping; running tasks may go on for "
+                f"{self._settings.drain_ms / 1000:g} s, a second signal stops them at once"
+            )
+        engine.post(StopRequested())
+
+    def stop_at_once(self) -> None:
+        """SIGUSR1: leave in good order, and wait for no task; said again, that changes nothing.
+
+        Two signals of one kind that come close together may arrive as one: whoever cannot see that
+        the first has arrived, as `titan down`, says all of it with this one.
+        """
+        if self._engine is not None:
+            _say("titan-worker: stopping at once")
+            self._signals = max(self._signals, 1)
+            self._engine.post(StopRequested(at_once=True))
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback of the loop has raised: that is a bug or a broken disk, and the end."""

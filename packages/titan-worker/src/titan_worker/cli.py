@@ -10,7 +10,12 @@ from typing import Final
 
 import click
 
-from titan_proto.limits import DEFAULT_PORT, DEFAULT_WORKER_PORT, WORKER_SLOTS_DEFAULT
+from titan_proto.limits import (
+    DEFAULT_PORT,
+    DEFAULT_WORKER_PORT,
+    DRAIN_TIMEOUT_MS_DEFAULT,
+    WORKER_SLOTS_DEFAULT,
+)
 from titan_worker.__about__ import __version__
 from titan_worker.config import ConfigError, make_settings
 
@@ -42,6 +47,12 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
     default=Path(),
     help="Folder for titan_workspace/ and .worker-PORT/ (default: the current one).",
 )
+@click.option(
+    "--drain-timeout",
+    metavar="DURATION",
+    help="Once told to stop, let running tasks go on for so long, such as 10m; 0s: stop them at once "
+    f"(default {DRAIN_TIMEOUT_MS_DEFAULT // 1000}s).",
+)
 @click.version_option(__version__, prog_name="titan-worker")
 def command(
     port: int | None,
@@ -52,12 +63,16 @@ def command(
     slots: int | None,
     skills: tuple[str, ...],
     data: Path,
+    drain_timeout: str | None,
 ) -> int:
     """Run jobs of a Titan master on this machine.
 
     PORT is part of this worker's name (host:PORT); no TCP port is opened. The token is found in
     TITAN_TOKEN, TITAN_TOKEN_FILE, the nearest .titan/token, or where a master of this account
     has left it.
+
+    SIGTERM, SIGHUP or Ctrl-C: it takes no new work, lets running tasks go on until the drain timeout,
+    stops what is left, and leaves. A second one ends the wait.
     """
     try:
         settings = make_settings(
@@ -69,6 +84,7 @@ def command(
             slots=slots,
             skills=skills,
             data=data,
+            drain_timeout=drain_timeout,
             environ=os.environ,
             cwd=Path.cwd(),
         )

@@ -11,9 +11,12 @@ from typing import Final
 
 from msgspec import Struct
 
+from titan_proto.durations import BadDuration, parse_duration
 from titan_proto.io.address import Address, BadAddress, find_master, parse_address
 from titan_proto.limits import (
     DEFAULT_WORKER_PORT,
+    DRAIN_TIMEOUT_MS,
+    DRAIN_TIMEOUT_MS_DEFAULT,
     WORKER_SLOTS,
     WORKER_SLOTS_DEFAULT,
 )
@@ -39,6 +42,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     skills: tuple[str, ...]
     data: Path
     cache_bytes: int
+    drain_ms: int
+    """How long running tasks may go on once it is told to leave."""
 
     @property
     def private(self) -> Path:
@@ -61,6 +66,7 @@ def make_settings(
     slots: int | None,
     skills: tuple[str, ...],
     data: Path,
+    drain_timeout: str | None,
     environ: Mapping[str, str],
     cwd: Path,
 ) -> Settings:
@@ -86,7 +92,23 @@ def make_settings(
         skills=tuple(dict.fromkeys(skills)) or SKILLS_DEFAULT,
         data=(cwd / data).resolve(),
         cache_bytes=CACHE_BYTES,
+        drain_ms=_drain_ms(drain_timeout),
     )
+
+
+def _drain_ms(text: str | None) -> int:
+    if text is None:
+        return DRAIN_TIMEOUT_MS_DEFAULT
+    try:
+        value = parse_duration(text)
+    except BadDuration as error:
+        raise ConfigError(f"--drain-timeout: {error}") from error
+    if value > DRAIN_TIMEOUT_MS:
+        raise ConfigError(
+            f"--drain-timeout is {text}, expected 0s to {DRAIN_TIMEOUT_MS // 3_600_000}h "
+            "(DRAIN_TIMEOUT_MS)"
+        )
+    return value
 
 
 def _broken_rule(skill: str) -> str:

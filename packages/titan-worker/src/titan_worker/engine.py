@@ -25,6 +25,7 @@ from titan_proto.messages import (
     Leave,
     LogAck,
     ReportAcks,
+    ShutDown,
     StartAttempts,
     StopAttempts,
     WorkerStatus,
@@ -158,6 +159,11 @@ class Engine:
             Exit: lambda _effect: self.departed.set(),
         }
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it has been told to leave, by whomever."""
+        return self._core.is_leaving
+
     def bind(self, parts: Parts) -> None:
         """Say who carries out effects; before the first input."""
         self._parts = parts
@@ -200,6 +206,9 @@ class Engine:
         if isinstance(message, LogAck):
             self._own.shipping.acked(message)
         elif isinstance(message, StartAttempts | ReportAcks | StopAttempts | HeartbeatAck):
+            self.post(FromMaster(message=message))
+        elif isinstance(message, ShutDown):
+            _LOG.warning("shutdown_ordered by=the master drain_ms=%s", message.drain_ms)
             self.post(FromMaster(message=message))
         elif isinstance(message, Joined):
             self.post(FromMaster(message=message))

@@ -64,6 +64,7 @@ def join(world, *held, incarnation=1, worker_id="w1", leaving=False):
             skills=("GENERAL",),
             held=tuple(HeldAttempt(ref=world.ref(name), state=state) for name, state in held),
             leaving=leaving,
+            takes_shutdown=True,
         )
     )
 

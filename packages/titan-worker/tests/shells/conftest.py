@@ -283,6 +283,7 @@ class Nest:
             skills=("GENERAL",),
             data=folder,
             cache_bytes=CACHE_BYTES,
+            drain_ms=0,
         )
         self.worker = None
         self.life = None

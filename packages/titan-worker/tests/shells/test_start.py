@@ -28,6 +28,7 @@ def settings(cwd=Path("/nowhere"), environ=None, **fields):
         "slots": None,
         "skills": (),
         "data": Path(),
+        "drain_timeout": None,
     }
     return make_settings(**(given | fields), environ=environ or {}, cwd=cwd)
 
@@ -167,13 +168,38 @@ async def test_after_kill_9_the_next_life_kills_what_was_left_and_reports_it_los
         os.close(fd)
 
 
-async def test_two_signals_end_it_at_once_with_its_jobs(command, peer, token):
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(None, 30_000), ("0s", 0), ("500ms", 500), ("10m", 600_000), ("24h", 86_400_000)],
+)
+def test_a_drain_timeout_is_a_duration_or_the_default(given, found):
+    assert settings(drain_timeout=given).drain_ms == found
+
+
+@pytest.mark.parametrize("given", ["soon", "10", "-1s", "25h"])
+def test_a_drain_timeout_that_cannot_be_is_refused_with_what_can(given):
+    with pytest.raises(ConfigError, match="--drain-timeout"):
+        settings(drain_timeout=given)
+
+
+async def test_sigusr1_makes_it_leave_at_once_and_in_good_order(command, peer, token):
+    worker = command("8099", peer.address.host, str(peer.address.port), token=token)
+    await peer.joined()
+    peer.order("long", shell="echo up; exec sleep 1000")
+    await peer.log_of("long", b"up\n")
+    for _ in range(3):
+        worker.process.send_signal(signal.SIGUSR1)
+    assert (await peer.end_of("long")).reason is ExitReason.WORKER_LEFT
+    assert worker.end()[0] == 0
+
+
+async def test_three_signals_end_it_at_once_with_its_jobs(command, peer, token):
     worker = command("8099", peer.address.host, str(peer.address.port), token=token)
     await peer.joined()
     peer.order("deaf", shell="trap '' TERM; echo $$; while :; do sleep 0.01; done")
     pid = int(await peer.log_of("deaf", b"\n"))
 
-    for words in ("a second signal", "at once"):
+    for words in ("a second signal", "at once", "ending now"):
         worker.process.send_signal(signal.SIGINT)
         worker.line_with(words)
 

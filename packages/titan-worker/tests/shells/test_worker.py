@@ -9,9 +9,11 @@ import sys
 import time
 import zipfile
 
+from msgspec.structs import replace
+
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import AttemptReports, Leave, Refused, ReportAcks, WorkerStatus
+from titan_proto.messages import AttemptReports, Leave, Refused, ReportAcks, ShutDown, WorkerStatus
 from titan_proto.specs import JobKind, Launch, LaunchKind, RestartPolicy, ServiceSection
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.endings import HOUR_MS, Endings
@@ -592,3 +594,27 @@ async def test_folders_of_long_ago_go_when_a_worker_starts_and_younger_ones_stay
             await asyncio.sleep(0.005)
 
     assert (nest.jobs / "old.2").exists()
+
+
+async def test_a_draining_worker_finishes_its_task_and_leaves_by_itself(nest, peer, tmp_path):
+    flag = tmp_path / "go"
+    nest.settings = replace(nest.settings, drain_ms=600_000)
+    await nest.start()
+    peer.order("slow", shell=f'echo up; while [ ! -e "{flag}" ]; do sleep 0.02; done; exit 3')
+    await peer.log_of("slow", b"up\n")
+    nest.worker.stop()
+    await peer.until(lambda: any(status.leaving for status in peer.got(WorkerStatus)))
+    flag.touch()
+    end = await peer.end_of("slow")
+    assert (end.reason, end.exit_code) == (ExitReason.EXITED, 3)
+    assert await nest.end() == 0
+    await peer.until(lambda: peer.got(Leave))
+
+
+async def test_the_masters_word_makes_it_leave_with_0(nest, peer):
+    await nest.start()
+    peer.order("long", shell="exec sleep 1000")
+    await peer.running("long")
+    peer.link.send(ShutDown(term=peer.term, drain_ms=50))
+    assert await nest.end() == 0
+    assert (await peer.end_of("long")).reason is ExitReason.WORKER_LEFT

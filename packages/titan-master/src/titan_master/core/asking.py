@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from titan_master.core import admission, gates, lifecycle, queries, services
+from titan_master.core import admission, gates, leaving, lifecycle, queries, services
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
 from titan_master.core.rerun import rerun_digest
@@ -37,6 +37,7 @@ from titan_proto.messages import (
     RunList,
     RunView,
     ServiceList,
+    ShutDownWorker,
     StopService,
     WaitJob,
     WaitRun,
@@ -384,4 +385,5 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     StopService: services.stop_service,
     ListGates: _list_gates,
     GetStats: _get_stats,
+    ShutDownWorker: leaving.shut_down,
 }

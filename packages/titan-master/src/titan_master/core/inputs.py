@@ -24,6 +24,7 @@ from titan_proto.messages import (
     ListServices,
     ReadLog,
     RerunRun,
+    ShutDownWorker,
     StopService,
     WaitJob,
     WaitRun,
@@ -58,6 +59,7 @@ Ask = (
     | ListGates
     | DecideGate
     | GetStats
+    | ShutDownWorker
 )
 """Requests that go to the core as they are."""
 

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from msgspec import Struct
 
 from titan_master.core.state import State, WorkerInfo
-from titan_proto.messages import WorkerStatus
+from titan_proto.messages import ShutDown, WorkerStatus
 from titan_proto.states import WorkerState
 
 Entry = tuple[int, str, str]
@@ -34,6 +34,10 @@ class Presence(Struct, kw_only=True, eq=False):
     unlinked_ms: int = 0
     """When its last link was given up; 0 if this master never had one of it."""
     status: WorkerStatus | None = None
+    takes_shutdown: bool = False
+    """Whether the process that is there now can be told to leave."""
+    farewell: ShutDown | None = None
+    """It has been told to leave, and has not said yet that it does."""
     group: tuple[str, ...] = ()
     entry: Entry | None = None
     """Where it stands in the index of free workers, if it does."""

@@ -306,7 +306,7 @@ def stats(state: State, roster: Roster, now_ms: int) -> Stats:
         at_ms=now_ms,
         started_at_ms=state.started_at_ms,
         workers=tuple(
-            _worker_view(worker, roster, tuple(services.get(worker.worker_id, ())), state, now_ms)
+            worker_view(worker, roster, tuple(services.get(worker.worker_id, ())), state, now_ms)
             for worker in workers
         ),
         runs_active=len(state.runs),
@@ -323,9 +323,10 @@ def stats(state: State, roster: Roster, now_ms: int) -> Stats:
     )
 
 
-def _worker_view(
+def worker_view(
     worker: WorkerInfo, roster: Roster, services: tuple[str, ...], state: State, now_ms: int
 ) -> WorkerView:
+    """A worker, with the services that are on it."""
     presence = roster.of(worker.worker_id)
     status = presence.status
     since_ms = presence.unlinked_ms or state.started_at_ms

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import filling, lifecycle, services
+from titan_master.core import filling, leaving, lifecycle, services
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.events import (
     WorkerDraining,
@@ -67,10 +67,12 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
         draft.emit(WorkerReturned(at_ms=draft.now_ms, worker_id=join.worker_id))
     draft.roster.bind(join.worker_id, item.link_id, draft.now_ms)
     draft.placement_due = True
+    leaving.arrived(draft, join, is_new=is_new)
     if join.leaving:
         _drain(draft, join.worker_id)
     _watch(draft, state.workers[join.worker_id])
     _reconcile(draft, item.link_id, join, is_ledger_trusted=is_ledger_trusted, gone=gone)
+    leaving.tell_again(draft, join.worker_id)
 
 
 def _is_late(draft: Draft, item: WorkerArrived, known: WorkerInfo) -> bool:
@@ -278,6 +280,7 @@ def heard(draft: Draft, item: WorkerHeard) -> None:
 
 def _drain(draft: Draft, worker_id: str) -> None:
     """It is being shut down, and says so before anything else ends there: nothing new for it."""
+    draft.roster.of(worker_id).farewell = None
     if draft.state.workers[worker_id].state is WorkerState.ONLINE:
         draft.emit(WorkerDraining(at_ms=draft.now_ms, worker_id=worker_id))
 

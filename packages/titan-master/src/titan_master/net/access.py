@@ -28,6 +28,7 @@ ANY_ROLE: Final = frozenset({Role.VIEWER, Role.CLIENT, Role.ADMIN, Role.WORKER})
 _EVERYBODY: Final = frozenset(ROLES)
 _READERS: Final = frozenset({VIEWER, CLIENT, ADMIN})
 _ACTORS: Final = frozenset({CLIENT, ADMIN})
+_ADMINS: Final = frozenset({ADMIN})
 _WORKERS: Final = frozenset({WORKER})
 _NOBODY: Final[frozenset[str]] = frozenset()
 
@@ -54,6 +55,7 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.REPORT_ACKS: _NOBODY,
     OpCode.LEAVE: _WORKERS,
     OpCode.HEARTBEAT_ACK: _NOBODY,
+    OpCode.SHUT_DOWN: _NOBODY,
     # logs
     OpCode.LOG_CHUNK: _WORKERS,
     OpCode.LOG_ACK: _NOBODY,
@@ -98,6 +100,8 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.GET_STATS: _READERS,
     OpCode.STATS: _NOBODY,
     OpCode.LIST_DEAD: _READERS,
+    OpCode.SHUT_DOWN_WORKER: _ADMINS,
+    OpCode.SHUTDOWN_ORDERED: _NOBODY,
     # files by name: a viewer sees what there is; its content is for those who may run it
     OpCode.LIST_FILES: _READERS,
     OpCode.FILE_LIST: _NOBODY,

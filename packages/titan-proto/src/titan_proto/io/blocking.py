@@ -315,7 +315,9 @@ class BlockingLink:
 
     def _lost(self) -> LinkLost:
         closed = self._connection.closed
-        return LinkLost(f"{closed.code}: {closed.reason}" if closed else "the link is closed")
+        if closed is None:
+            return LinkLost("the link is closed")
+        return LinkLost(f"{closed.code}: {closed.reason}", closed.code)
 
     def _break(self) -> None:
         self._is_broken = True

@@ -14,7 +14,14 @@ from titan_proto.messages.artifacts import (
     OfferArtifact,
 )
 from titan_proto.messages.base import HotMessage, Message, Request
-from titan_proto.messages.cluster import GetStats, ListDead, Stats, WorkerView
+from titan_proto.messages.cluster import (
+    GetStats,
+    ListDead,
+    ShutdownOrdered,
+    ShutDownWorker,
+    Stats,
+    WorkerView,
+)
 from titan_proto.messages.files import (
     FileList,
     FileOrigin,
@@ -69,6 +76,7 @@ from titan_proto.messages.worker import (
     Joined,
     Leave,
     ReportAcks,
+    ShutDown,
     StartAttempts,
     StopAttempts,
     WorkerStatus,
@@ -102,6 +110,7 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ReportAcks,
         Leave,
         HeartbeatAck,
+        ShutDown,
         # logs
         LogChunk,
         LogAck,
@@ -146,6 +155,8 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         GetStats,
         Stats,
         ListDead,
+        ShutDownWorker,
+        ShutdownOrdered,
         # files by name
         ListFiles,
         FileList,
@@ -227,6 +238,9 @@ __all__ = [
     "RunView",
     "ServiceList",
     "ServiceView",
+    "ShutDown",
+    "ShutDownWorker",
+    "ShutdownOrdered",
     "StartAttempts",
     "Stats",
     "StopAttempts",

@@ -71,3 +71,20 @@ class ListDead(Request[JobList], frozen=True, kw_only=True):
     OPCODE: ClassVar[OpCode] = OpCode.LIST_DEAD
     cursor: str = ""
     limit: int = 100
+
+
+class ShutdownOrdered(Message, frozen=True, kw_only=True):
+    """The worker was told to leave; as it was then."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.SHUTDOWN_ORDERED
+    worker: WorkerView
+
+
+class ShutDownWorker(Request[ShutdownOrdered], frozen=True, kw_only=True):
+    """Have a worker drain, say goodbye and end. Refused if it cannot be told now."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.SHUT_DOWN_WORKER
+    worker: str
+    """Its port, its name (`host:port`) or its id."""
+    drain_ms: int | None = None
+    """How long its running tasks may go on; 0: not at all; absent: as it was started to let them."""

@@ -39,6 +39,8 @@ class Join(Message, frozen=True, kw_only=True):
     pid: int = 0
     leaving: bool = False
     """It has been told to stop, and joins only to be heard: nothing new for it."""
+    takes_shutdown: bool = False
+    """It understands ShutDown. Workers of before do not, and can be ended on their host only."""
 
 
 class Joined(Message, frozen=True, kw_only=True):
@@ -145,6 +147,16 @@ class ReportAcks(Message, frozen=True, kw_only=True):
 
     OPCODE: ClassVar[OpCode] = OpCode.REPORT_ACKS
     refs: tuple[AttemptRef, ...]
+
+
+class ShutDown(Message, frozen=True, kw_only=True):
+    """Somebody wants this worker gone: drain, say goodbye, and end. Said twice, the sooner counts."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.SHUT_DOWN
+    term: int
+    drain_ms: int | None = None
+    """How long running tasks may go on; 0: not at all; absent: as long as the worker was started
+    to let them."""
 
 
 class Leave(Message, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "retry": ("runs", "Run an ended run again: all of it, or what failed."),
     "dead": ("look", "Jobs that failed for good."),
     "stop": ("runs", "Stop a service."),
+    "shutdown": ("workers", "Have a worker finish what it runs, and leave."),
     "upload": ("files", "Put files into the master's perm_files."),
     "files": ("files", "What the master's perm_files hold; with NAME, its versions."),
     "download": ("files", "Fetch a file of the master's perm_files, or a version of it."),

@@ -383,10 +383,21 @@ def _worker_lines(worker: WorkerView, *, alone: bool, symbols: bool) -> list[str
 def worker_state(worker: WorkerView) -> str:
     """A worker's state, and what a person asks next: since when it has not been there."""
     if worker.state in (WorkerState.ONLINE, WorkerState.DRAINING):
+        if worker.state is WorkerState.DRAINING and not worker.link_down_ms:
+            left = what_is_left(worker)
+            return f"{worker.state}, {left} left" if left else str(worker.state)
         if not worker.link_down_ms:
             return str(worker.state)
         return f"{worker.state}, link down {duration(worker.link_down_ms / 1000)}"
     return f"{worker.state}, last seen {duration(worker.seen_ms_ago / 1000)} ago"
+
+
+def what_is_left(worker: WorkerView) -> str:
+    """What is still on a worker, in numbers; empty if nothing is."""
+    services = len(worker.services)
+    tasks = max(0, worker.used - services)
+    counts = ((tasks, "task"), (services, "service"))
+    return ", ".join(f"{n} {what}{'s' if n > 1 else ''}" for n, what in counts if n)
 
 
 # -- JSON -----------------------------------------------------------------------------------------

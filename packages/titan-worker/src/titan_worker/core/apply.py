@@ -19,6 +19,7 @@ from titan_worker.core.records import (
     AttemptForgotten,
     AttemptHeld,
     AttemptRestarting,
+    AttemptSpared,
     AttemptSpawned,
     AttemptStopping,
     ClusterBound,
@@ -77,6 +78,13 @@ def _restart(state: WorkerState, record: AttemptRestarting) -> None:
     held.restarts += 1
 
 
+def _spare(state: WorkerState, record: AttemptSpared) -> None:
+    held = _held(state, record.ref)
+    if held.state is AttemptState.ENDED:
+        raise violated(state, f"attempt {record.ref} is spared and has ended")
+    held.spared_at_ms = record.at_ms
+
+
 def _stop(state: WorkerState, record: AttemptStopping) -> None:
     held = _held(state, record.ref)
     _move(state, held, AttemptState.STOPPING)
@@ -115,6 +123,7 @@ _WRITERS: Final[dict[type, Callable[[WorkerState, Any], None]]] = {
     AttemptHeld: _hold,
     AttemptSpawned: _spawn,
     AttemptRestarting: _restart,
+    AttemptSpared: _spare,
     AttemptStopping: _stop,
     AttemptClosed: _close,
     AttemptForgotten: _forget,

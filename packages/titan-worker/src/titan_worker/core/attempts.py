@@ -40,6 +40,7 @@ from titan_worker.core.records import (
     AttemptForgotten,
     AttemptHeld,
     AttemptRestarting,
+    AttemptSpared,
     AttemptSpawned,
     AttemptStopping,
 )
@@ -161,6 +162,28 @@ class Attempts:
         elif progress.phase is Phase.RESTARTING:
             self._over(ref, known, now_ms)
 
+    def spare_begun(self, now_ms: int) -> None:
+        """The worker leaves: what has a process, or is about to, may go on; the rest goes back.
+
+        It is written down, because whoever wants the worker gone may kill it before they have ended:
+        that is the shutdown's doing then, not theirs.
+        """
+        for ref, progress in list(self._progress.items()):
+            if progress.phase < Phase.STARTING:
+                self.stop(ref, ExitReason.WORKER_LEFT, now_ms)
+            elif self._held[ref].state is not AttemptState.STOPPING:
+                self._draft.emit(AttemptSpared(ref=ref, at_ms=now_ms))
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether something goes on that ends by itself: services do not, and what is told to stop
+        waits for nobody.
+        """
+        return any(
+            held.order.spec.kind is not JobKind.SERVICE and held.state is not AttemptState.STOPPING
+            for held in (self._held[ref] for ref in self._progress)
+        )
+
     def stop_all(self, reason: ExitReason, now_ms: int) -> None:
         """End everything that has not ended."""
         for ref in list(self._progress):
@@ -188,7 +211,7 @@ class Attempts:
                 self.stop(ref, ExitReason.CANCELLED, now_ms)
 
     def recover(self, now_ms: int) -> None:
-        """First thing in a process: what earlier ones left open ends, as LOST unless they left.
+        """First thing in a process: what earlier ones left open ends, as LOST unless they were leaving.
 
         Also where no AttemptSpawned is recorded. Between the commit of the order and the process's
         first instruction lie a workspace, a fork and one more commit, and the crash may have come
@@ -200,13 +223,17 @@ class Attempts:
                 self._drop(ref)
             elif held.state is not AttemptState.ENDED:
                 # What was being stopped because the worker was shut down did not take it along.
-                left = held.stop_reason is ExitReason.WORKER_LEFT
+                # Nor did what went on while the worker was leaving.
+                is_spared = held.stop_reason is None and held.spared_at_ms > 0
+                left = is_spared or held.stop_reason is ExitReason.WORKER_LEFT
                 self._close(
                     AttemptReport(
                         ref=ref,
                         state=AttemptState.ENDED,
                         # One that was being started then may have begun.
-                        started_at_ms=held.started_at_ms or held.stopping_at_ms,
+                        started_at_ms=held.started_at_ms
+                        or held.stopping_at_ms
+                        or held.spared_at_ms,
                         ended_at_ms=now_ms,
                         port=held.port,
                         reason=ExitReason.WORKER_LEFT if left else ExitReason.LOST,
@@ -280,7 +307,8 @@ class Attempts:
         own = ExitReason.SIGNALLED if item.signal else ExitReason.EXITED
         message = _why_stopped(held, lease_ended=item.lease_ended)
         if item.lease_ended:
-            own = ExitReason.LOST
+            # Its worker cannot be heard, but it was leaving anyway: that is not held against it.
+            own = ExitReason.WORKER_LEFT if held.spared_at_ms else ExitReason.LOST
         elif _is_to_stay_up(held, item):
             if self._start_again(held, progress, item, now_ms):
                 return

@@ -13,7 +13,12 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from titan_proto.limits import REPORT_BYTES_PER_FRAME, REPORTS_PER_FRAME
+from titan_proto.limits import (
+    DRAIN_TIMEOUT_MS,
+    DRAIN_TIMEOUT_MS_DEFAULT,
+    REPORT_BYTES_PER_FRAME,
+    REPORTS_PER_FRAME,
+)
 from titan_proto.messages import (
     AttemptOrder,
     AttemptReports,
@@ -22,6 +27,7 @@ from titan_proto.messages import (
     Joined,
     Leave,
     ReportAcks,
+    ShutDown,
     StartAttempts,
     StopAttempts,
     WorkerStatus,
@@ -70,6 +76,8 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     skills: tuple[str, ...]
     software: str = ""
     pid: int = 0
+    drain_ms: int = DRAIN_TIMEOUT_MS_DEFAULT
+    """How long running tasks may go on once the worker is told to leave; 0: not at all."""
     leave_after_ms: int = 15_000
     """How long, beyond the longest stop grace, an ending worker waits for its ends to be heard."""
 
@@ -98,6 +106,9 @@ class WorkerCore:
         self._newest: AttemptOrder | None = None
         """Of the orders that came on this link."""
         self._usage = UsageSampled(cpu_permille=0, memory_used_bytes=0, memory_total_bytes=0)
+        # Told to leave: running tasks may go on until then, ...
+        self._drain_until_ms: int | None = None
+        # ... and that is over: everything is told to stop, and its end must be heard by then.
         self._leave_by_ms: int | None = None
         self._gone = False
         self._routes: dict[type, Callable[[Any, int], None]] = {
@@ -123,6 +134,7 @@ class WorkerCore:
             StopAttempts: self._stop,
             ReportAcks: self._acked,
             HeartbeatAck: self._heartbeat_acked,
+            ShutDown: self._shut_down,
         }
 
     # -- the turn -------------------------------------------------------------------------------
@@ -134,6 +146,7 @@ class WorkerCore:
         """Once per turn, after its inputs: due timers, free slots, then everything to be said."""
         if self._gone:
             return
+        self._end_drain_if_due(now_ms)
         self._attempts.stop_overdue(now_ms)
         self._attempts.kill_overdue(now_ms)
         self._attempts.restart_due(now_ms)
@@ -156,12 +169,19 @@ class WorkerCore:
         """When `settle` must be called even if nothing comes in."""
         if self._gone:
             return None
-        due = [self._attempts.next_due_ms(), self._leave_by_ms]
+        # Its drain's end is no reason to wake up once it is over.
+        drain_until_ms = self._drain_until_ms if self._leave_by_ms is None else None
+        due = [self._attempts.next_due_ms(), drain_until_ms, self._leave_by_ms]
         if self._link is not Link.DOWN:
             due.append(self._lease.silent_at_ms())
         if self._link is Link.UP:
             due.append(self._next_beat_ms)
         return min((at_ms for at_ms in due if at_ms is not None), default=None)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it has been told to leave."""
+        return self._drain_until_ms is not None
 
     @property
     def has_room(self) -> bool:
@@ -197,7 +217,8 @@ class WorkerCore:
                 skills=config.skills,
                 held=self._attempts.inventory(),
                 pid=config.pid,
-                leaving=self._leave_by_ms is not None,
+                leaving=self.is_leaving,
+                takes_shutdown=True,
             )
         )
 
@@ -220,15 +241,40 @@ class WorkerCore:
         self._usage = item
 
     def _stop_requested(self, item: StopRequested, now_ms: int) -> None:
-        del item
-        if self._leave_by_ms is not None:
+        is_urgent = item.at_once or self.is_leaving
+        self._drain(0 if is_urgent else self._config.drain_ms, now_ms)
+
+    def _shut_down(self, message: ShutDown, now_ms: int) -> None:
+        if self._accept(self.state.cluster_id, message.term, now_ms):
+            asked_ms = self._config.drain_ms if message.drain_ms is None else message.drain_ms
+            self._drain(max(0, min(asked_ms, DRAIN_TIMEOUT_MS)), now_ms)
+
+    def _drain(self, drain_ms: int, now_ms: int) -> None:
+        """Leave: nothing new, and what runs gets that much time. Told again, the sooner end counts."""
+        until_ms = now_ms + drain_ms
+        if self._drain_until_ms is not None:
+            self._drain_until_ms = min(self._drain_until_ms, until_ms)
             return
-        grace_ms = self._attempts.stop_grace_ms()
-        self._leave_by_ms = now_ms + grace_ms + self._config.leave_after_ms
+        self._drain_until_ms = until_ms
         # Said before anything ends: what the master queues again by that must not come back here.
         if self._link is Link.UP:
             self._beat(now_ms)
-        self._attempts.stop_all(ExitReason.WORKER_LEFT, now_ms)
+        if drain_ms:
+            self._attempts.spare_begun(now_ms)
+
+    def _end_drain_if_due(self, now_ms: int) -> None:
+        """Stop what is left once no task runs any more, or the time for them is over.
+
+        Services go last and not one after the other: until here each of them answers, and from
+        here on the master may have all of them come up elsewhere.
+        """
+        until_ms = self._drain_until_ms
+        if until_ms is None or self._leave_by_ms is not None:
+            return
+        if now_ms >= until_ms or not self._attempts.has_tasks:
+            grace_ms = self._attempts.stop_grace_ms()
+            self._leave_by_ms = now_ms + grace_ms + self._config.leave_after_ms
+            self._attempts.stop_all(ExitReason.WORKER_LEFT, now_ms)
 
     # -- what the master says -------------------------------------------------------------------
     def _from_master(self, item: FromMaster, now_ms: int) -> None:
@@ -243,7 +289,7 @@ class WorkerCore:
         self._link = Link.UP
         self._heartbeat_ms = max(message.heartbeat_ms, HEARTBEAT_MIN_MS)
         self._next_beat_ms = now_ms + self._heartbeat_ms
-        if self._leave_by_ms is not None:
+        if self.is_leaving:
             # Perhaps it was not so yet when Join was sent.
             self._beat(now_ms)
         for ref in message.stop:
@@ -259,7 +305,7 @@ class WorkerCore:
         for order in message.orders:
             if self._is_repeated(order):
                 continue
-            if self._leave_by_ms is None:
+            if not self.is_leaving:
                 self._attempts.take(order, now_ms)
             elif not self._gone:
                 # It was sent before the master could know. After the goodbye there is no need to
@@ -335,7 +381,7 @@ class WorkerCore:
                 cpu_permille=self._usage.cpu_permille,
                 memory_used_bytes=self._usage.memory_used_bytes,
                 memory_total_bytes=self._usage.memory_total_bytes,
-                leaving=self._leave_by_ms is not None,
+                leaving=self.is_leaving,
             )
         )
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import HeartbeatAck, Joined, ReportAcks, StartAttempts, StopAttempts
+from titan_proto.messages import (
+    HeartbeatAck,
+    Joined,
+    ReportAcks,
+    ShutDown,
+    StartAttempts,
+    StopAttempts,
+)
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -28,7 +35,7 @@ class LinkDown(Struct, frozen=True, kw_only=True):
 class FromMaster(Struct, frozen=True, kw_only=True):
     """A message of the master on the present link."""
 
-    message: Joined | StartAttempts | StopAttempts | ReportAcks | HeartbeatAck
+    message: Joined | StartAttempts | StopAttempts | ReportAcks | HeartbeatAck | ShutDown
 
 
 class WorkspaceReady(Struct, frozen=True, kw_only=True):
@@ -99,7 +106,10 @@ class UsageSampled(Struct, frozen=True, kw_only=True):
 
 
 class StopRequested(Struct, frozen=True, kw_only=True):
-    """This worker must end: stop everything, report it, leave."""
+    """Somebody here wants this worker to end: it drains and leaves. Said again: it drains no longer."""
+
+    at_once: bool = False
+    """Do not drain at all."""
 
 
 Input = (

@@ -48,6 +48,13 @@ class AttemptRestarting(Record, frozen=True, kw_only=True):
     at_ms: int
 
 
+class AttemptSpared(Record, frozen=True, kw_only=True):
+    """The worker has been told to leave, and lets this one go on for a while."""
+
+    ref: AttemptRef
+    at_ms: int
+
+
 class AttemptStopping(Record, frozen=True, kw_only=True):
     """It has been told to stop; `reason` will be its end's."""
 
@@ -73,6 +80,7 @@ AnyRecord = (
     | AttemptHeld
     | AttemptSpawned
     | AttemptRestarting
+    | AttemptSpared
     | AttemptStopping
     | AttemptClosed
     | AttemptForgotten

@@ -29,6 +29,8 @@ class Held(Struct):
     """Of its first process."""
     restarts: int = 0
     """How often its process was started again. Running without a pid, it is about to be."""
+    spared_at_ms: int = 0
+    """When its worker was told to leave and let it go on for a while; 0: it was not."""
     stop_reason: ExitReason | None = None
     stopping_at_ms: int = 0
     foreign: bool = False
