@@ -20,6 +20,7 @@ from titan_master.core import events as e
 from titan_master.core.state import State
 from titan_master.core.state import digest as master_digest_of
 from titan_proto.ids import AttemptRef
+from titan_proto.limits import SERVICE_MOVES
 from titan_proto.messages import (
     GateView,
     JobChange,
@@ -39,6 +40,8 @@ OVERTIME_MS = 60_000
 """How late a master may be that was down, or stood still, when a job's time was over."""
 
 _USED = re.compile(r"\$\{\{ jobs\.(\w+)\.outputs\.(\w+) \}\}")
+_MOVED = (ExitReason.CRASH_LOOP, ExitReason.START_FAILED, ExitReason.PREPARE_FAILED)
+"""Ends of a service that another worker may mend."""
 _CAUSES = {
     ExitReason.EXITED: RetryCause.EXIT,
     ExitReason.SIGNALLED: RetryCause.SIGNAL,
@@ -97,6 +100,9 @@ class JobBook:
         """When it was opened, of a gate; 0 before that."""
         self.decision: e.GateDecided | None = None
         self.outputs: dict[str, str] = {}
+        self.avoid: tuple[str, ...] = ()
+        """Of a service: where it has failed."""
+        self.moves = 0
 
     @property
     def is_gate(self) -> bool:
@@ -199,6 +205,7 @@ class Auditor:
             e.JobsDropped: self._on_jobs_dropped,
             e.ServiceUp: self._on_service_up,
             e.ServiceChanged: self._on_service_changed,
+            e.ServiceQueued: self._on_service_queued,
             e.ServiceStopping: self._on_service_stopping,
             e.ServiceEnded: self._on_service_ended,
             e.WorkerJoined: self._on_worker_joined,
@@ -380,10 +387,16 @@ class Auditor:
         job = run.jobs[event.job_id]
         ref = AttemptRef(event.run_id, event.job_id, event.number)
         worker = self.workers[event.worker_id]
-        self.check(job.end is None, f"{ref} is placed after its job's end")
+        state = self.services.get((event.run_id, event.job_id))
+        if state is not None:
+            self.check(state == "QUEUED", f"{ref} is placed, and its service is {state}")
+            self.check(event.worker_id not in job.avoid, f"{ref} is placed where it failed")
+            self.services[event.run_id, event.job_id] = "UP"
+        else:
+            self.check(job.end is None, f"{ref} is placed after its job's end")
+            self.check(not run.cancelled, f"{ref} is placed after its run's cancellation")
+            self.check(job.lost < LOST_MAX, f"{ref} is placed after {job.lost} lost attempts")
         self.check(not job.is_gate, f"{ref} is placed, and a gate takes no slot")
-        self.check(not run.cancelled, f"{ref} is placed after its run's cancellation")
-        self.check(job.lost < LOST_MAX, f"{ref} is placed after {job.lost} lost attempts")
         self.check(job.live is None, f"{ref} is placed beside attempt {job.live}")
         if not job.spec.retries.after_loss:
             before = (AttemptRef(ref.run_id, ref.job_id, n) for n in range(1, ref.number))
@@ -407,7 +420,21 @@ class Auditor:
             f"{ref} is placed long after its job's time was over",
         )
         worker.holds[ref] = None
-        self.check(len(worker.holds) <= worker.slots, f"{ref} is one too many on {event.worker_id}")
+        taken = sum(self._job(held).spec.needs.slots for held in worker.holds)
+        self.check(
+            taken <= worker.slots or not job.spec.needs.slots,
+            f"{ref} is one too many on {event.worker_id}",
+        )
+        self._check_port(ref, worker)
+
+    def _check_port(self, ref: AttemptRef, worker: WorkerBook) -> None:
+        """Two services of one fixed port are never on one worker."""
+        ports = [
+            section.port
+            for held in worker.holds
+            if (section := self._job(held).spec.service) is not None and section.port
+        ]
+        self.check(len(ports) == len(set(ports)), f"{ref} is placed where its port is taken")
 
     def _on_attempt_started(self, event: e.AttemptStarted) -> None:
         ref = AttemptRef(event.run_id, event.job_id, event.number)
@@ -423,6 +450,8 @@ class Auditor:
         job.last = event
         if event.reason is ExitReason.LOST and job.end is None:
             job.lost += 1
+        if self.services.get((ref.run_id, ref.job_id)) == "UP":
+            self.services[ref.run_id, ref.job_id] = "DOWN"
         if event.message.endswith("came back without it"):
             self.check(
                 ref not in self._spawned or ref in self._outcomes,
@@ -546,25 +575,77 @@ class Auditor:
     def _on_service_up(self, event: e.ServiceUp) -> None:
         key = (event.run_id, event.job_id)
         self.check(key not in self.services, f"service {key} comes up twice")
-        self.services[key] = "HEALTHY"
+        self.services[key] = "UP"
 
     def _on_service_changed(self, event: e.ServiceChanged) -> None:
         key = (event.run_id, event.job_id)
-        self.check(self.services[key] == "HEALTHY", f"service {key} changes, and is not up")
+        self.check(self.services[key] == "UP", f"service {key} changes, and is not up")
+
+    def _on_service_queued(self, event: e.ServiceQueued) -> None:
+        """It is wanted still, and its last attempt is over for a reason that it could not help."""
+        key = (event.run_id, event.job_id)
+        job = self.runs[event.run_id].jobs[event.job_id]
+        state = self.services[key]
+        last = job.last
+        assert last is not None
+        self.check(event.reason is last.reason, f"service {key} is queued for {event.reason}")
+        if state == "HELD":
+            self.check(not event.until_ms, f"service {key} is held back twice")
+        else:
+            self.check(state == "DOWN", f"service {key} is queued, and is {state}")
+        gone = event.reason in {ExitReason.LOST, ExitReason.WORKER_LEFT}
+        if gone:
+            self.check(event.avoid == job.avoid, f"service {key} avoids {event.avoid}: {event}")
+        else:
+            self.check(
+                event.reason in _MOVED and 0 < event.moves <= SERVICE_MOVES,
+                f"service {key} moves: {event}",
+            )
+            self.check(last.worker_id in event.avoid, f"service {key} may come back: {event}")
+        job.avoid = event.avoid
+        job.moves = event.moves
+        if event.until_ms:
+            self.check(gone and job.spec.exclusive, f"service {key} is held back: {event}")
+            job.not_before_ms = event.until_ms
+        self.services[key] = "HELD" if event.until_ms else "QUEUED"
 
     def _on_service_stopping(self, event: e.ServiceStopping) -> None:
         key = (event.run_id, event.job_id)
-        self.check(self.services[key] == "HEALTHY", f"service {key} is stopped twice")
+        self.check(self.services[key] == "UP", f"service {key} is stopped, and is not up")
         self.services[key] = "STOPPING"
 
     def _on_service_ended(self, event: e.ServiceEnded) -> None:
+        """A person stopped it, or it came to its own end where nobody else could have it."""
         key = (event.run_id, event.job_id)
-        self.check(self.services[key] in {"HEALTHY", "STOPPING"}, f"service {key} ends twice")
-        self.check(
-            event.stopped == (self.services[key] == "STOPPING"),
-            f"service {key} was {self.services[key]} and ended as stopped={event.stopped}",
-        )
+        state = self.services[key]
+        if event.stopped:
+            self.check(
+                state in {"STOPPING", "QUEUED", "HELD"},
+                f"service {key} was {state} and ended as stopped",
+            )
+        else:
+            self.check(state == "DOWN", f"service {key} was {state} and ended")
+            gone = event.reason in {ExitReason.LOST, ExitReason.WORKER_LEFT}
+            self.check(not gone, f"service {key} is given up with its worker")
+            if event.reason in _MOVED:
+                self._check_nowhere_else(key)
         self.services[key] = "ENDED"
+
+    def _check_nowhere_else(self, key: tuple[str, str]) -> None:
+        job = self.runs[key[0]].jobs[key[1]]
+        last = job.last
+        assert last is not None
+        could = [
+            worker_id
+            for worker_id, worker in self.workers.items()
+            if worker.state in {"ONLINE", "SILENT"}
+            and set(job.spec.needs.skills) <= set(worker.skills)
+            and worker_id not in (*job.avoid, last.worker_id)
+        ]
+        self.check(
+            not could or job.moves >= SERVICE_MOVES,
+            f"service {key} is given up, and {could} could have it",
+        )
 
     def _on_worker_joined(self, event: e.WorkerJoined) -> None:
         book = WorkerBook(event)
@@ -728,12 +809,12 @@ class Auditor:
         self._left.update(dict.fromkeys(running))
 
     def spawned(self, host: str, order: AttemptOrder, live: int) -> None:
-        """A process started on a machine that now has so many."""
+        """A process started on a machine of which so many slots are taken now."""
         ref = order.ref
         if ref in self._spawned:
             self._check_restart(host, order)
         self._spawned[ref] = host
-        self.check(live <= self._slots[host], f"{live} processes on {host}")
+        self.check(live <= self._slots[host], f"{live} slots are taken on {host}")
         run = self.runs[ref.run_id]
         self._check_parents(run, run.jobs[ref.job_id])
         self._check_told(run, run.jobs[ref.job_id].spec.launch, order.spec.launch)

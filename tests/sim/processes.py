@@ -107,7 +107,8 @@ class Processes:
         process.guard = guard
         process.ignores_term = world.chance(15)
         self.live[order.ref] = process
-        self._auditor.spawned(self._host, order, len(self.live))
+        taken = sum(process.order.spec.needs.slots for process in self.live.values())
+        self._auditor.spawned(self._host, order, taken)
         lasts_ms = self._lifetime_ms(order)
         if lasts_ms is not None:
             self._end_after(process, lasts_ms)

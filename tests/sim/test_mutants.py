@@ -23,6 +23,7 @@ from titan_master.core import (
     graph,
     lifecycle,
     placement,
+    services,
     timers,
     workers,
 )
@@ -201,6 +202,27 @@ def fill_one_slot_too_many(patch):
         worker.slots -= 1
 
     patch.setattr(Roster, "refresh", greedy)
+
+
+def give_services_up_with_their_worker(patch):
+    """What is wanted still is taken for ended when its worker is gone."""
+    patch.setattr(services, "WITH_ITS_WORKER", ())
+
+
+def bring_services_back_to_where_they_failed(patch):
+    """The workers that a service is to avoid are forgotten before it is placed again."""
+    queue = services._queue
+
+    def forgetful(draft, service, reason, *, avoid, **rest):
+        del avoid
+        queue(draft, service, reason, avoid=(), **rest)
+
+    patch.setattr(services, "_queue", forgetful)
+
+
+def share_fixed_ports(patch):
+    """Two services of one port may meet on a worker."""
+    patch.setattr(services, "holder_of", lambda *_: None)
 
 
 def forget_submit_keys(patch):
@@ -439,6 +461,9 @@ MUTANTS = [
     begin_what_waits_while_leaving,
     forget_who_may_go_on,
     fill_one_slot_too_many,
+    give_services_up_with_their_worker,
+    bring_services_back_to_where_they_failed,
+    share_fixed_ports,
     forget_submit_keys,
     forget_the_crash_limit,
     forget_lost_orders,

@@ -133,7 +133,10 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
         launch=POISON if world.chance(0.7) else LAUNCH,
         kind=JobKind.SERVICE if service else JobKind.TASK,
         dependencies=_parents(world, place, jobs, shape),
-        needs=Needs(skills=(world.random.choice(skills),) if world.chance(55) else ("GENERAL",)),
+        needs=Needs(
+            skills=(world.random.choice(skills),) if world.chance(55) else ("GENERAL",),
+            slots=0 if world.chance(40 if service else 4) else 1,
+        ),
         priority=world.random.choice((0, 5, 5, 5, 10)),
         delay_ms=world.between(1, 8_000) if world.chance(12) else 0,
         affinity=world.chance(25),

@@ -58,10 +58,15 @@ DAMAGE = {
     "lost, and holds": lambda s: setattr(s.workers["w1"], "state", WorkerState.LOST),
     "of which workers hold": lambda s: s.workers["w1"].held.clear(),
     "is filed under": lambda s: s.services.update({("x", "y"): s.services["r", "api"]}),
-    "up without a live": lambda s: setattr(
+    "with an attempt ENDED": lambda s: setattr(
         s.services["old", "api"].attempt, "state", AttemptState.ENDED
     ),
-    "and still up": lambda s: setattr(s.services["r", "api"], "state", ServiceState.STOPPED),
+    "is not placed as what it is": lambda s: s.instances.pop(("old", "api")),
+    "are placed as": lambda s: s.instances.update({("x", "y"): s.instances["old", "api"]}),
+    "is held back": lambda s: setattr(s.services["old", "api"], "not_before_ms", 1),
+    "slots taken": lambda s: setattr(s.workers["w1"], "used", 9),
+    "without slots": lambda s: setattr(s.queue, "slotless", 9),
+    "and still there": lambda s: setattr(s.services["r", "api"], "state", ServiceState.STOPPED),
     "its job is": lambda s: setattr(jobs(s)["api"], "state", JobState.RUNNING),
     "have 2 aliases": lambda s: s.aliases.update({"x": "y"}),
     "have 1 names": lambda s: s.names.pop("host:8080"),
@@ -69,9 +74,9 @@ DAMAGE = {
     "jobs are counted as": lambda s: s.counts.update({JobState.BLOCKED: 7}),
     "dead entries": lambda s: setattr(jobs(s)["q"], "state", JobState.CANCELLED),
     "wrong line": lambda s: (
-        s.queue.push(s.queue.classes[("GENERAL",)].lines[5].jobs[0])
-        or s.queue.classes[("GENERAL",)].lines.reverse()
-        or s.queue.classes[("GENERAL",)].lines.insert(0, None)
+        s.queue.push(s.queue.classes[("GENERAL",), 1].lines[5].jobs[0])
+        or s.queue.classes[("GENERAL",), 1].lines.reverse()
+        or s.queue.classes[("GENERAL",), 1].lines.insert(0, None)
     ),
     "out of order": lambda s: s.queue.push(jobs(s)["q"]),
     "in the queue": lambda s: s.queue.classes.clear(),

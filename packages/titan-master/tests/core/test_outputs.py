@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+import core_world
 import pytest
 from core_world import World, job, run
 from msgspec.structs import replace
@@ -35,13 +36,7 @@ def two(launch, **options):
 
 def order_of(turn, name):
     """What a worker is told about the job."""
-    (order,) = [
-        order
-        for effect in turn.effects
-        for order in getattr(getattr(effect, "message", None), "orders", ())
-        if order.ref.job_id == name
-    ]
-    return order.spec.launch
+    return core_world.order_of(turn, name).spec.launch
 
 
 @pytest.fixture

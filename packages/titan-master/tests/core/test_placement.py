@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_world import World, job, kinds, run
+from core_world import World, job, kinds, placements, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,14 +11,6 @@ from titan_master.core import placement
 from titan_master.core.core import CoreConfig
 from titan_proto.messages import CancelRun
 from titan_proto.states import JobState
-
-
-def placements(turn):
-    return [
-        (event.job_id, event.worker_id)
-        for event in turn.events
-        if type(event).__name__ == "AttemptPlaced"
-    ]
 
 
 def order(turn):
@@ -188,7 +180,7 @@ def test_cancelled_jobs_in_the_middle_of_a_line_are_passed_over():
         w.submit(run(f"r{n}", job("a")))
     for n in range(1, 299):
         w.ask(CancelRun(run=f"r{n}"))
-    line = next(line for line in w.state.queue.classes[("GENERAL",)].lines if line is not None)
+    line = next(line for line in w.state.queue.classes[("GENERAL",), 1].lines if line is not None)
     assert len(line.jobs) < 150, "dead entries are swept once they outnumber the living"
     turn = w.join("w1", slots=4)
     assert [event.run_id for event in turn.events[1:]] == ["r0", "r299"]
@@ -244,7 +236,7 @@ def test_classes_that_no_worker_fits_are_not_looked_at(monkeypatch):
     look = placement._most_urgent
 
     def count(ready, *rest):
-        looked_at.append(ready.skills)
+        looked_at.append(ready.key.skills)
         return look(ready, *rest)
 
     monkeypatch.setattr(placement, "_most_urgent", count)

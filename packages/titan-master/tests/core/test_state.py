@@ -10,6 +10,7 @@ from core_world import World, job, run
 
 from titan_master.core.state import InvariantViolation, Job, ReadyQueue, State, digest
 from titan_proto.messages import GetStats, WaitRun
+from titan_proto.specs import Needs
 from titan_proto.states import JobState, WorkerState
 
 
@@ -122,7 +123,7 @@ def test_a_job_that_was_taken_out_of_the_middle_can_be_queued_again():
 def test_the_memory_of_spellings_of_skills_is_bounded():
     queue = ReadyQueue()
     for n in range(20_000):
-        queue.key((f"S{n}",))
+        queue.key(Needs(skills=(f"S{n}",)))
     assert len(queue._keys) <= 10_001
 
 

@@ -112,6 +112,22 @@ def services():
     return w
 
 
+def moves():
+    w = World({"w1": 5})
+    for name in ("r1", "r2", "r3", "r4", "r5"):
+        w.submit(run(name, job("api", service=True)), run_id=name)
+        w.running(f"{name}/api", healthy=True)
+    w.running("r1/api", restarts=1)
+    w.leave("w1")
+    w.ask(StopService(service="r5/api"))
+    w.join("w2", slots=4)
+    w.running("r1/api", healthy=True)
+    w.running("r2/api", restarts=1)
+    w.ask(StopService(service="r3/api"))
+    w.ended("r4/api", 1, reason=ExitReason.CRASH_LOOP)
+    return w
+
+
 def gates():
     w = World({"w1": 1})
     w.submit(run("r", job("a"), gate("yes", "a"), gate("no", delay_ms=5), gate("never")))
@@ -124,7 +140,7 @@ def gates():
 
 
 def test_every_legal_move_is_made_and_no_other():
-    stories = (ends, retries, cancels, workers, drains, services, gates)
+    stories = (ends, retries, cancels, workers, drains, services, moves, gates)
     made = set().union(*(story().moves for story in stories))
     legal = {(table, str(frm), str(to)) for table, moves in TABLES.items() for frm, to in moves}
     assert sorted(made) == sorted(legal)

@@ -17,8 +17,8 @@ import msgspec
 from titan_master.core.apply import apply
 from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig, Turn
-from titan_master.core.effects import Reply
-from titan_master.core.events import AnyEvent
+from titan_master.core.effects import Reply, Tell
+from titan_master.core.events import AnyEvent, AttemptPlaced
 from titan_master.core.inputs import (
     Asked,
     ExchangeDropped,
@@ -35,7 +35,7 @@ from titan_master.core.inputs import (
 from titan_master.core.state import State, digest
 from titan_master.store.memory import MemoryStore
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import HeldAttempt, Join, WorkerStatus
+from titan_proto.messages import AttemptOrder, HeldAttempt, Join, StartAttempts, WorkerStatus
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import (
     GateSection,
@@ -60,7 +60,9 @@ def job(
     name: str,
     *after: str,
     skills: Sequence[str] = ("GENERAL",),
+    slots: int = 1,
     service: bool = False,
+    port: int = 0,
     **options: Any,
 ) -> JobSpec:
     """A job `name` that runs after the others named."""
@@ -68,9 +70,9 @@ def job(
         id=name,
         launch=LAUNCH,
         dependencies=after,
-        needs=Needs(skills=tuple(skills)),
+        needs=Needs(skills=tuple(skills), slots=slots),
         kind=JobKind.SERVICE if service else JobKind.TASK,
-        service=ServiceSection(port_auto=True) if service else None,
+        service=ServiceSection(port=port, port_auto=not port) if service else None,
         **options,
     )
 
@@ -138,6 +140,25 @@ def effects(turn: Turn) -> list[str]:
 
 def kinds(turn: Turn) -> list[str]:
     return [type(event).__name__ for event in turn.events]
+
+
+def placements(turn: Turn) -> list[tuple[str, str]]:
+    """What was placed, in order, and where."""
+    return [
+        (event.job_id, event.worker_id) for event in turn.events if isinstance(event, AttemptPlaced)
+    ]
+
+
+def order_of(turn: Turn, job_id: str) -> AttemptOrder:
+    """What a worker is told in this turn about the job."""
+    (order,) = [
+        order
+        for effect in turn.effects
+        if isinstance(effect, Tell) and isinstance(effect.message, StartAttempts)
+        for order in effect.message.orders
+        if order.ref.job_id == job_id
+    ]
+    return order
 
 
 class World:

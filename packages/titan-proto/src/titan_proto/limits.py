@@ -63,6 +63,8 @@ RESTART_MAX_DEFAULT: Final = 5
 RESTART_WITHIN_MS_DEFAULT: Final = 10 * 60_000
 RESTART_DELAY_MS_DEFAULT: Final = 1_000
 RESTART_DELAY_MS_MAX_DEFAULT: Final = 60_000
+SERVICE_MOVES: Final = 3
+"""A service that failed where it was is given to another worker so often, before it is FAILED."""
 RESTART_WELL_MS: Final = 60_000
 """A service that was healthy for so long is forgiven its earlier restarts."""
 GATE_MESSAGE_CHARS: Final = 4_000

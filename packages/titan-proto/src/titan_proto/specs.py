@@ -66,6 +66,8 @@ class Needs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker must offer. Jobs of equal needs form one class in the queue."""
 
     skills: tuple[str, ...] = ("GENERAL",)
+    slots: int = 1
+    """How much of a worker's room it takes; 0 for what hardly does anything."""
 
 
 class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):

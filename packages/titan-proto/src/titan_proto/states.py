@@ -79,6 +79,8 @@ class WorkerState(OpenEnum):
 class ServiceState(OpenEnum):
     """A service once its job has settled: it is an object of the cluster from then on."""
 
+    STARTING = "STARTING"
+    """It waits for a worker, or is there and has not been healthy yet."""
     HEALTHY = "HEALTHY"
     UNHEALTHY = "UNHEALTHY"
     """Its process has ended and is being started again by its worker."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from titan_master.core import transitions
+from titan_master.core import filling, transitions
 from titan_master.core.events import (
     AnyEvent,
     AttemptEnded,
@@ -35,6 +35,7 @@ from titan_master.core.events import (
     RunEnded,
     ServiceChanged,
     ServiceEnded,
+    ServiceQueued,
     ServiceStopping,
     ServiceUp,
     WorkerDraining,
@@ -57,7 +58,7 @@ from titan_master.core.state import (
     WorkerInfo,
 )
 from titan_proto.outputs import size_of
-from titan_proto.specs import JobKind, RunSpec
+from titan_proto.specs import JobKind, JobSpec, Launch, RunSpec
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -131,6 +132,15 @@ def _move_worker(state: State, worker: WorkerInfo, to: WorkerState, at_ms: int) 
 def _move_service(state: State, service: Service, to: ServiceState) -> None:
     _check_move(state, "SERVICE", service.state, to, service.name)
     service.state = to
+
+
+def _move_instance(state: State, job: Job, to: JobState) -> None:
+    """As `_move_job`, for a service that is placed on its own: no run counts it."""
+    what = f"{job.run_id}/{job.spec.id}"
+    _check_move(state, "JOB", job.state, to, what)
+    frm, job.state = job.state, to
+    if frm is JobState.QUEUED:
+        state.queue.remove(job)
 
 
 def _enqueue(state: State, job: Job, at_ms: int) -> None:
@@ -388,13 +398,13 @@ def _job_ended(state: State, event: JobEnded) -> None:
 
 # -- attempts -------------------------------------------------------------------------------------
 def _attempt_placed(state: State, event: AttemptPlaced) -> None:
-    run = _run_of(state, event.run_id)
-    job = run.jobs[event.job_id]
+    key = (event.run_id, event.job_id)
+    instance = state.instances.get(key)
+    job = _run_of(state, event.run_id).jobs[event.job_id] if instance is None else instance
     worker = state.workers[event.worker_id]
-    if event.number != job.number + 1 or (event.run_id, event.job_id) in worker.held:
+    if event.number != job.number + 1 or key in worker.held:
         raise InvariantViolation(f"{event.run_id}/{event.job_id}: attempt {event.number} again")
-    _move_job(state, run, job, JobState.PLACED)
-    job.attempt = Attempt(
+    attempt = Attempt(
         number=event.number,
         worker_id=event.worker_id,
         worker=worker.name,
@@ -402,19 +412,37 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
         fence=event.fence,
         placed_at_ms=event.at_ms,
     )
+    if instance is None:
+        _move_job(state, _run_of(state, event.run_id), job, JobState.PLACED)
+    else:
+        _move_instance(state, job, JobState.PLACED)
+        state.services[key].attempt = attempt
+        # While its run is live the job that it came from shows the newest attempt, too.
+        if (settled := _job_of(state, *key)) is not None:
+            settled.attempt = attempt
+    job.attempt = attempt
     job.first_placed_at_ms = job.first_placed_at_ms or event.at_ms
     state.fence = event.fence
-    worker.held[event.run_id, event.job_id] = event.number
+    worker.held[key] = event.number
+    worker.used += job.spec.needs.slots
+
+
+def _job_of(state: State, run_id: str, job_id: str) -> Job | None:
+    run = state.runs.get(run_id)
+    return None if run is None else run.jobs.get(job_id)
 
 
 def _attempt_started(state: State, event: AttemptStarted) -> None:
-    run = _run_of(state, event.run_id)
-    job = run.jobs[event.job_id]
+    instance = state.instances.get((event.run_id, event.job_id))
+    job = _run_of(state, event.run_id).jobs[event.job_id] if instance is None else instance
     attempt = _attempt_of(job, event.number)
     _move_attempt(state, attempt, AttemptState.RUNNING, f"{event.run_id}/{event.job_id}")
     attempt.started_at_ms = event.at_ms
     attempt.port = event.port
-    _move_job(state, run, job, JobState.RUNNING)
+    if instance is None:
+        _move_job(state, _run_of(state, event.run_id), job, JobState.RUNNING)
+    else:
+        _move_instance(state, job, JobState.RUNNING)
 
 
 def _attempt_ended(state: State, event: AttemptEnded) -> None:
@@ -430,17 +458,24 @@ def _attempt_ended(state: State, event: AttemptEnded) -> None:
     attempt.message = event.message
     attempt.stdout_bytes = event.stdout_bytes
     attempt.stderr_bytes = event.stderr_bytes
-    del state.workers[event.worker_id].held[event.run_id, event.job_id]
-    if event.reason is ExitReason.LOST and event.run_id in state.runs:
-        state.runs[event.run_id].jobs[event.job_id].lost += 1
+    job = state.find_job(event.run_id, event.job_id)
+    if job is None:
+        raise InvariantViolation(f"{event.run_id}/{event.job_id}: an attempt of no job")
+    worker = state.workers[event.worker_id]
+    del worker.held[event.run_id, event.job_id]
+    worker.used -= job.spec.needs.slots
+    if event.reason is ExitReason.LOST:
+        job.lost += 1
 
 
 # -- services -------------------------------------------------------------------------------------
 def _service_up(state: State, event: ServiceUp) -> None:
     run = _run_of(state, event.run_id)
-    attempt = _attempt_of(run.jobs[event.job_id], event.number)
+    job = run.jobs[event.job_id]
+    attempt = _attempt_of(job, event.number)
     attempt.port = event.port
-    state.services[event.run_id, event.job_id] = Service(
+    spec = replace(job.spec, launch=filling.filled_in(run, job), dependencies=())
+    service = state.services[event.run_id, event.job_id] = Service(
         name=event.name,
         run_id=event.run_id,
         run_alias=run.alias,
@@ -449,7 +484,27 @@ def _service_up(state: State, event: ServiceUp) -> None:
         attempt=attempt,
         healthy_at_ms=event.at_ms,
         restarts=event.restarts,
+        spec=spec,
+        run_name=run.name,
+        workspace=run.workspace,
     )
+    _add_instance(state, service)
+
+
+def _add_instance(state: State, service: Service) -> None:
+    """What placement sees of a service, from what is durable of it."""
+    attempt = service.attempt
+    if attempt.is_live:
+        is_new = attempt.state is AttemptState.PREPARING
+        job_state = JobState.PLACED if is_new else JobState.RUNNING
+    else:
+        job_state = JobState.BACKOFF if service.not_before_ms else JobState.QUEUED
+    spec = service.spec or JobSpec(id=service.job_id, launch=Launch(), kind=JobKind.SERVICE)
+    job = Job(spec, service.run_id, 0, job_state, 0)
+    job.attempt = attempt if attempt.number else None
+    job.queued_seq = service.queued_seq
+    job.ready_at_ms = service.queued_at_ms
+    state.instances[service.run_id, service.job_id] = job
 
 
 def _service_changed(state: State, event: ServiceChanged) -> None:
@@ -462,6 +517,26 @@ def _service_changed(state: State, event: ServiceChanged) -> None:
     service.restarts = event.restarts
 
 
+def _service_queued(state: State, event: ServiceQueued) -> None:
+    key = (event.run_id, event.job_id)
+    service, job = state.services[key], state.instances[key]
+    if service.attempt.is_live:
+        raise InvariantViolation(f"service {service.name}: queued while an attempt is live")
+    if service.state is not ServiceState.STARTING:
+        _move_service(state, service, ServiceState.STARTING)
+    service.restarts = 0
+    service.moves = event.moves
+    service.avoid = event.avoid
+    service.not_before_ms = event.until_ms
+    if event.until_ms:
+        _move_instance(state, job, JobState.BACKOFF)
+        return
+    _move_instance(state, job, JobState.QUEUED)
+    _enqueue(state, job, event.at_ms)
+    service.queued_seq = job.queued_seq
+    service.queued_at_ms = event.at_ms
+
+
 def _service_stopping(state: State, event: ServiceStopping) -> None:
     service = state.services[event.run_id, event.job_id]
     _move_service(state, service, ServiceState.STOPPING)
@@ -469,8 +544,11 @@ def _service_stopping(state: State, event: ServiceStopping) -> None:
 
 
 def _service_ended(state: State, event: ServiceEnded) -> None:
-    service = state.services.pop((event.run_id, event.job_id))
+    key = (event.run_id, event.job_id)
+    service, job = state.services.pop(key), state.instances.pop(key)
     _move_service(state, service, ServiceState.STOPPED if event.stopped else ServiceState.FAILED)
+    if job.state in (JobState.QUEUED, JobState.BACKOFF):
+        _move_instance(state, job, JobState.CANCELLED)
 
 
 # -- workers --------------------------------------------------------------------------------------
@@ -551,6 +629,7 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     AttemptEnded: _attempt_ended,
     ServiceUp: _service_up,
     ServiceChanged: _service_changed,
+    ServiceQueued: _service_queued,
     ServiceStopping: _service_stopping,
     ServiceEnded: _service_ended,
     WorkerJoined: _worker_joined,
@@ -593,8 +672,8 @@ def _twin_run(run: Run) -> Run:
 
 def _twin_service(state: State, service: Service) -> Service:
     """Of a live run's service the attempt is its job's."""
-    run = state.runs.get(service.run_id)
-    attempt = None if run is None else run.jobs[service.job_id].attempt
+    job = _job_of(state, service.run_id, service.job_id)
+    attempt = None if job is None else job.attempt
     return replace(service, attempt=attempt or replace(service.attempt))
 
 
@@ -620,6 +699,13 @@ def derive(state: State) -> None:
             )
         for job_state, number in run.counts.items():
             state.counts[job_state] = state.counts.get(job_state, 0) + number
+    state.instances = {}
+    for service in state.services.values():
+        _add_instance(state, service)
+    queued += (job for job in state.instances.values() if job.state is JobState.QUEUED)
+    for worker in state.workers.values():
+        held = (state.find_job(*key) for key in worker.held)
+        worker.used = sum(job.spec.needs.slots for job in held if job is not None)
     state.queue = ReadyQueue()
     queued.sort(key=lambda job: job.queued_seq)
     for job in queued:

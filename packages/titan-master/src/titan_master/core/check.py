@@ -25,7 +25,12 @@ HOLDS_ATTEMPT = (JobState.PLACED, JobState.RUNNING, JobState.CANCELLING)
 AFTER_PARENTS = (JobState.SCHEDULED, JobState.QUEUED, JobState.WAITING, JobState.BACKOFF)
 
 
-_UP: Final = (ServiceState.HEALTHY, ServiceState.UNHEALTHY, ServiceState.STOPPING)
+_UP: Final = (
+    ServiceState.STARTING,
+    ServiceState.HEALTHY,
+    ServiceState.UNHEALTHY,
+    ServiceState.STOPPING,
+)
 
 
 def check(state: State) -> None:
@@ -147,20 +152,25 @@ def _held_problems(state: State) -> Iterator[str]:
     """Worker by worker: what it holds is live, and it never holds more than it has slots."""
     live = 0
     for worker in state.workers.values():
-        mine = 0
+        mine = used = 0
         for (run_id, job_id), number in worker.held.items():
             attempt = state.find_attempt(run_id, job_id)
             if attempt is None or attempt.number != number or not attempt.is_live:
                 yield f"{worker.worker_id} holds {run_id}/{job_id}.{number}, which is not live"
                 continue
             live += 1
+            job = state.find_job(run_id, job_id)
+            slots = 0 if job is None else job.spec.needs.slots
+            used += slots
             if attempt.worker_id != worker.worker_id:
                 yield f"{worker.worker_id} holds {run_id}/{job_id}, placed on {attempt.worker_id}"
             if attempt.incarnation == worker.incarnation:
                 # Those of an earlier process do not count: it may have had more slots.
-                mine += 1
+                mine += slots
             elif attempt.incarnation > worker.incarnation:
                 yield f"{run_id}/{job_id}: placed on a process that has not been"
+        if used != worker.used:
+            yield f"{worker.worker_id}: counts {worker.used} slots taken, has {used}"
         if mine > worker.slots:
             yield f"{worker.worker_id}: {mine} attempts on {worker.slots} slots"
         if worker.state is WorkerState.LOST and worker.held:
@@ -171,7 +181,9 @@ def _held_problems(state: State) -> Iterator[str]:
         for job in run.order
         if job.attempt is not None and job.attempt.is_live
     }
-    attempts.update({key: service.attempt for key, service in state.services.items()})
+    attempts.update(
+        (key, service.attempt) for key, service in state.services.items() if service.attempt.is_live
+    )
     if len(attempts) != live:
         yield f"{len(attempts)} live attempts, of which workers hold {live}"
 
@@ -180,15 +192,26 @@ def _service_problems(state: State) -> Iterator[str]:
     for key, service in state.services.items():
         if key != (service.run_id, service.job_id):
             yield f"service {service.name} is filed under {key}"
-        if not service.attempt.is_live:
-            yield f"service {service.name} is up without a live attempt"
         if service.state not in _UP:
-            yield f"service {service.name} is {service.state} and still up"
+            yield f"service {service.name} is {service.state} and still there"
+        instance = state.instances.get(key)
+        if instance is None or (instance.attempt or service.attempt) is not service.attempt:
+            yield f"service {service.name} is not placed as what it is"
+            continue
+        is_waiting = instance.state in (JobState.QUEUED, JobState.BACKOFF)
+        if service.attempt.is_live == is_waiting:
+            yield f"service {service.name}: {instance.state} with an attempt {service.attempt.state}"
+        if is_waiting and service.state is not ServiceState.STARTING:
+            yield f"service {service.name} is {service.state} without a live attempt"
+        if (instance.state is JobState.BACKOFF) != bool(service.not_before_ms):
+            yield f"service {service.name} is held back until {service.not_before_ms}"
         run = state.runs.get(service.run_id)
-        if run is not None:
+        if run is not None and service.job_id in run.jobs:
             job = run.jobs[service.job_id]
             if job.attempt is not service.attempt or job.state is not JobState.SUCCEEDED:
                 yield f"service {service.name}: its job is {job.state}"
+    if len(state.instances) != len(state.services):
+        yield f"{len(state.services)} services are placed as {len(state.instances)}"
 
 
 def _index_problems(state: State) -> Iterator[str]:
@@ -227,15 +250,20 @@ def _queue_problems(state: State) -> Iterator[str]:
             if order != sorted(dict.fromkeys(order)):
                 yield f"class {key}: a line is out of order"
             for job in queued:
-                if job.spec.priority != priority or state.queue.key(job.spec.needs.skills) != key:
+                if job.spec.priority != priority or state.queue.key(job.spec.needs) != key:
                     yield f"{job.run_id}/{job.spec.id} stands in the wrong line"
             size += len(queued)
         if size != ready.size or not size:
             yield f"class {key}: counts {ready.size} jobs, has {size}"
         total += size
     for offered, fitting in state.queue.remembered():
-        wanted = {key for key in state.queue.classes if fits(key, offered)}
+        wanted = {key for key in state.queue.classes if fits(key.skills, offered)}
         if set(fitting) != wanted:
             yield f"workers with {offered} are thought to fit {sorted(fitting)}"
-    if total != state.queue.size or total != state.counts.get(JobState.QUEUED, 0):
-        yield f"{state.counts.get(JobState.QUEUED, 0)} jobs are queued, {total} in the queue"
+    services = sum(job.state is JobState.QUEUED for job in state.instances.values())
+    wanted_size = state.counts.get(JobState.QUEUED, 0) + services
+    slotless = sum(ready.size for key, ready in state.queue.classes.items() if not key.slots)
+    if state.queue.slotless != slotless:
+        yield f"the queue counts {state.queue.slotless} jobs without slots, has {slotless}"
+    if total != state.queue.size or total != wanted_size:
+        yield f"{wanted_size} jobs are queued, {total} in the queue"

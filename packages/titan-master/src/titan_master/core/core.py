@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from titan_master.core import admission, asking, gates, lifecycle, placement, workers
+from titan_master.core import admission, asking, gates, lifecycle, placement, services, workers
 from titan_master.core.effects import OpenLog
 from titan_master.core.events import ClusterFounded, MasterStarted
 from titan_master.core.inputs import (
@@ -26,7 +26,7 @@ from titan_master.core.inputs import (
     WorkerLeft,
 )
 from titan_master.core.state import State
-from titan_master.core.timers import JobsDue, OvertimeDue
+from titan_master.core.timers import JobsDue, OvertimeDue, ServiceDue
 from titan_master.core.turn import CoreConfig, Draft, Turn
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import WorkerStatus
@@ -79,6 +79,7 @@ class Core:
         for run in self.state.runs.values():
             draft.timers.delay_run(run)
             lifecycle.watch_overtime(draft, run)
+        services.watch_holds(draft)
         # Workers go by the lease that they were told last until they have joined again: a shorter
         # one must not let this master give away what is theirs still.
         workers.fresh_leases(draft, longer_ms=max(0, told_ms - lost_after_ms))
@@ -120,6 +121,8 @@ class Core:
                 gates.expire(draft, due)
             elif isinstance(due, OvertimeDue):
                 lifecycle.time_over(draft, due)
+            elif isinstance(due, ServiceDue):
+                services.hold_over(draft, due)
             else:
                 workers.look_at(draft, due.worker_id)
         placement.place(draft)

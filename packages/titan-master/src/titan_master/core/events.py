@@ -222,6 +222,21 @@ class ServiceChanged(Event, frozen=True, kw_only=True):
     """In all, by this worker."""
 
 
+class ServiceQueued(Event, frozen=True, kw_only=True):
+    """Its attempt has ended and it is wanted still: it is to come up again, on whichever worker."""
+
+    run_id: str
+    job_id: str
+    reason: ExitReason
+    """Of the end of its last attempt."""
+    moves: int = 0
+    """How often it has been given away because it failed where it was, this time included."""
+    avoid: tuple[str, ...] = ()
+    """Workers (by id) that it is not to come to, since it failed there."""
+    until_ms: int = 0
+    """Not before; 0: at once."""
+
+
 class ServiceStopping(Event, frozen=True, kw_only=True):
     """A person stopped it."""
 
@@ -310,6 +325,7 @@ AnyEvent = (
     | AttemptEnded
     | ServiceUp
     | ServiceChanged
+    | ServiceQueued
     | ServiceStopping
     | ServiceEnded
     | WorkerJoined

@@ -19,7 +19,7 @@ from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.limits import DRAIN_TIMEOUT_MS
 from titan_proto.messages import Join, ShutDown, ShutdownOrdered, ShutDownWorker
-from titan_proto.states import ServiceState, WorkerState
+from titan_proto.states import WorkerState
 
 WORKERS_NAMED: Final = 20
 """So many workers are named in a refusal."""
@@ -46,8 +46,7 @@ def shut_down(draft: Draft, origin: Origin, request: ShutDownWorker) -> None:
     services = tuple(
         service.name
         for service in draft.state.services.values()
-        if service.attempt.worker_id == worker.worker_id
-        and service.state is not ServiceState.STOPPED
+        if service.attempt.worker_id == worker.worker_id and service.attempt.is_live
     )
     view = queries.worker_view(worker, draft.roster, services, draft.state, draft.now_ms)
     draft.reply(origin, ShutdownOrdered(worker=view))

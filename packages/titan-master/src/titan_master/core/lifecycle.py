@@ -43,7 +43,7 @@ NOT_PLACED: Final = (
 )
 """States of a job that can end at once, because nothing of it is anywhere."""
 
-NO_FAULT_OF_THE_JOB: Final = (ExitReason.LOST, ExitReason.WORKER_LEFT)
+NO_FAULT_OF_THE_JOB: Final = services.WITH_ITS_WORKER
 """The attempt ended with its worker. Of these `apply` counts only LOST: a job may have killed it."""
 
 
@@ -163,7 +163,7 @@ def end_attempt(
     draft.emit(event)
     service = draft.state.services.get((event.run_id, event.job_id))
     if service is not None and service.attempt is attempt:
-        services.go_down(draft, service, event)
+        services.attempt_ended(draft, service, event, hold_ms=hold_ms)
         return
     run = draft.state.runs[event.run_id]
     job = run.jobs[event.job_id]

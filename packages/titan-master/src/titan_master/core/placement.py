@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from titan_master.core import filling, lifecycle
+from titan_master.core import filling, lifecycle, services
 from titan_master.core.events import AttemptPlaced
 from titan_master.core.presence import Entry
-from titan_master.core.state import InvariantViolation, Job, ReadyClass, Run, fits
+from titan_master.core.state import ClassKey, InvariantViolation, Job, ReadyClass, Run, fits
 from titan_master.core.turn import CoreConfig, Draft
 from titan_master.core.workers import send_order
 from titan_proto.specs import JobKind
@@ -34,20 +34,23 @@ def place(draft: Draft) -> None:
     draft.placement_due = False
     if draft.storage.is_full:
         return  # what is running needs the rest of the disk for its end; the next look comes soon
-    free = draft.roster.free
-    if not draft.state.queue.size or not free:
+    free, queue = draft.roster.free, draft.state.queue
+    if not queue.size or not (free or queue.slotless):
         return
-    queue = draft.state.queue
     classes = {key: ready for offered in free for key, ready in queue.fitting(offered).items()}
+    if queue.slotless:
+        for offered in draft.roster.full:
+            fitting = queue.fitting(offered).items()
+            classes.update((key, ready) for key, ready in fitting if not key.slots)
     candidates = [_most_urgent(ready, draft.now_ms, draft.config) for ready in classes.values()]
     heapq.heapify(candidates)
     left = draft.config.placements_max
-    while candidates and free:
+    while candidates and (free or queue.slotless):
         if not left:
             draft.placement_due = True
             return
         _, _, job, ready = heapq.heappop(candidates)
-        worker_id = _choose(draft, job, ready.skills)
+        worker_id = _choose(draft, job, ready.key)
         if worker_id is None:
             continue
         if _can_be_made(draft, job):
@@ -74,24 +77,52 @@ def _most_urgent(ready: ReadyClass, now_ms: int, config: CoreConfig) -> Candidat
         if best is None or candidate < best:
             best = candidate
     if best is None:
-        raise InvariantViolation(f"class {ready.skills} counts {ready.size} jobs and has none")
+        raise InvariantViolation(f"class {ready.key} counts {ready.size} jobs and has none")
     return best
 
 
-def _choose(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | None:
+def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     """Where a parent ran, if the job wants that; else the least loaded, ties by name."""
-    if job.spec.affinity:
-        at_home = _parents_worker(draft, job, skills)
+    is_usual = key.slots == 1 and job.spec.service is None
+    if job.spec.affinity and not _is_instance(draft, job):
+        at_home = _parents_worker(draft, job, key)
         if at_home is not None:
             return at_home
     best: Entry | None = None
-    for offered, entries in draft.roster.free.items():
-        if fits(skills, offered) and (best is None or entries[0] < best):
-            best = entries[0]
+    # What takes no slot goes to the least loaded, full or not: the one index begins where the other ends.
+    for index in (draft.roster.free,) if key.slots else (draft.roster.free, draft.roster.full):
+        for offered, entries in index.items():
+            if not fits(key.skills, offered):
+                continue
+            # Of usual jobs every entry can have one, so the first is the best: nothing is searched.
+            for entry in entries:
+                if best is not None and best <= entry:
+                    break
+                if is_usual or _can_have(draft, job, key, entry[2]):
+                    best = entry
+                    break
     return None if best is None else best[2]
 
 
-def _parents_worker(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | None:
+def _can_have(draft: Draft, job: Job, key: ClassKey, worker_id: str) -> bool:
+    """Whether a worker of the right skills has room for this very job, and it was not bad for it before."""
+    worker = draft.state.workers[worker_id]
+    if key.slots > worker.slots - worker.used and key.slots:
+        return False
+    section = job.spec.service
+    if section is None:
+        return True
+    service = draft.state.services.get((job.run_id, job.spec.id))
+    if service is not None and worker_id in service.avoid:
+        return False
+    return not section.port or services.holder_of(draft.state, worker, section.port) is None
+
+
+def _is_instance(draft: Draft, job: Job) -> bool:
+    return draft.state.instances.get((job.run_id, job.spec.id)) is job
+
+
+def _parents_worker(draft: Draft, job: Job, key: ClassKey) -> str | None:
     for parent in islice(_executed(draft.state.runs[job.run_id], job), PARENTS_LOOKED_AT):
         attempt = parent.attempt
         if attempt is None:
@@ -100,7 +131,8 @@ def _parents_worker(draft: Draft, job: Job, skills: tuple[str, ...]) -> str | No
         if (
             worker is not None
             and draft.roster.of(worker.worker_id).entry is not None
-            and fits(skills, worker.skills)
+            and fits(key.skills, worker.skills)
+            and _can_have(draft, job, key, worker.worker_id)
         ):
             return worker.worker_id
     return None
@@ -117,6 +149,8 @@ def _executed(run: Run, job: Job) -> Iterator[Job]:
 
 def _can_be_made(draft: Draft, job: Job) -> bool:
     """Whether its parents left what its launch needs; if not it ends here, for another try would too."""
+    if _is_instance(draft, job):
+        return True  # it has them already
     run = draft.state.runs[job.run_id]
     try:
         filling.filled_in(run, job)
@@ -142,4 +176,4 @@ def _place(draft: Draft, job: Job, worker_id: str) -> None:
     )
     if job.attempt is None:
         raise InvariantViolation(f"{job.run_id}/{job.spec.id} was placed and has no attempt")
-    send_order(draft, state.runs[job.run_id], job, job.attempt)
+    send_order(draft, job, job.attempt)

@@ -15,12 +15,14 @@ from titan_proto.messages import ShutDown, WorkerStatus
 from titan_proto.states import WorkerState
 
 Entry = tuple[int, str, str]
-"""A worker with a free slot: used share, name, id. The order is the order of preference."""
+"""A worker that takes jobs: used share, name, id. The order is the order of preference."""
+
+_Index = dict[tuple[str, ...], list[Entry]]
 
 
 def share(worker: WorkerInfo) -> int:
     """How much of it is taken, as an integer that is exact enough to compare any two workers."""
-    return (len(worker.held) << 32) // worker.slots
+    return (worker.used << 32) // worker.slots
 
 
 class Presence(Struct, kw_only=True, eq=False):
@@ -40,7 +42,9 @@ class Presence(Struct, kw_only=True, eq=False):
     """It has been told to leave, and has not said yet that it does."""
     group: tuple[str, ...] = ()
     entry: Entry | None = None
-    """Where it stands in the index of free workers, if it does."""
+    """Where it stands in the index of free or of full workers, if it does."""
+    is_full: bool = False
+    """Which of them that is."""
 
 
 class Roster:
@@ -50,8 +54,10 @@ class Roster:
         self._state = state
         self._present: dict[str, Presence] = {}
         self._links: dict[int, str] = {}
-        self.free: dict[tuple[str, ...], list[Entry]] = {}
+        self.free: _Index = {}
         """Workers that are online, linked and not full: by their skills, the best first."""
+        self.full: _Index = {}
+        """Likewise those without a free slot: for what takes none."""
 
     def of(self, worker_id: str) -> Presence:
         """A worker's presence; one that was never seen has an empty one."""
@@ -104,38 +110,39 @@ class Roster:
             return
         if presence.link_id is not None:
             self._links.pop(presence.link_id, None)
-        self._place(presence, None, ())
+        self._place(presence, None, (), is_full=False)
 
     def refresh(self, worker_id: str) -> None:
         """Put a worker where it belongs in the index after anything about it has changed."""
         worker = self._state.workers.get(worker_id)
         presence = self.of(worker_id)
-        if (
-            worker is None
-            or presence.link_id is None
-            or worker.state is not WorkerState.ONLINE
-            or len(worker.held) >= worker.slots
-        ):
-            self._place(presence, None, ())
+        if worker is None or presence.link_id is None or worker.state is not WorkerState.ONLINE:
+            self._place(presence, None, (), is_full=False)
             return
         group = presence.group if presence.entry else tuple(sorted(dict.fromkeys(worker.skills)))
-        self._place(presence, (share(worker), worker.name, worker_id), group)
+        is_full = worker.used >= worker.slots
+        self._place(presence, (share(worker), worker.name, worker_id), group, is_full=is_full)
 
     def regroup(self, worker_id: str) -> None:
         """As `refresh`, for a worker that may have come back with other skills."""
-        self._place(self.of(worker_id), None, ())
+        self._place(self.of(worker_id), None, (), is_full=False)
         self.refresh(worker_id)
 
-    def _place(self, presence: Presence, entry: Entry | None, group: tuple[str, ...]) -> None:
+    def _place(
+        self, presence: Presence, entry: Entry | None, group: tuple[str, ...], *, is_full: bool
+    ) -> None:
         old = presence.entry
-        if old == entry:
+        if old == entry and presence.is_full == is_full:
             return
         if old is not None:
-            entries = self.free[presence.group]
+            index = self.full if presence.is_full else self.free
+            entries = index[presence.group]
             del entries[bisect_left(entries, old)]
             if not entries:
-                del self.free[presence.group]
+                del index[presence.group]
         if entry is not None:
-            insort(self.free.setdefault(group, []), entry)
+            index = self.full if is_full else self.free
+            insort(index.setdefault(group, []), entry)
         presence.entry = entry
         presence.group = group
+        presence.is_full = is_full

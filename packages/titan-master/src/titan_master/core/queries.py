@@ -269,6 +269,7 @@ def has_final_sizes(attempt: Attempt) -> bool:
 def service_view(service: Service) -> ServiceView:
     """A service as it stands."""
     attempt = service.attempt
+    is_nowhere = service.state is ServiceState.STARTING and not attempt.is_live
     return ServiceView(
         name=service.name,
         run_id=service.run_id,
@@ -276,8 +277,8 @@ def service_view(service: Service) -> ServiceView:
         job_id=service.job_id,
         attempt=attempt.number,
         state=service.state,
-        worker=attempt.worker,
-        port=attempt.port,
+        worker="" if is_nowhere else attempt.worker,
+        port=0 if is_nowhere else attempt.port,
         healthy_at_ms=service.healthy_at_ms,
         restarts=service.restarts,
         ended_at_ms=attempt.ended_at_ms,
@@ -295,7 +296,7 @@ def stats(state: State, roster: Roster, now_ms: int) -> Stats:
     """The cluster at a glance: counts workers and services, never jobs."""
     services: dict[str, list[str]] = {}
     for service in state.services.values():
-        if service.state is not ServiceState.STOPPED:
+        if service.attempt.is_live:
             services.setdefault(service.attempt.worker_id, []).append(service.name)
     workers = sorted(state.workers.values(), key=lambda worker: (worker.host, worker.port))
     counts = state.counts
@@ -310,7 +311,7 @@ def stats(state: State, roster: Roster, now_ms: int) -> Stats:
             for worker in workers
         ),
         runs_active=len(state.runs),
-        queued=counts.get(JobState.QUEUED, 0),
+        queued=state.queue.size,
         blocked=counts.get(JobState.BLOCKED, 0),
         delayed=counts.get(JobState.SCHEDULED, 0),
         running=counts.get(JobState.PLACED, 0)
@@ -336,7 +337,7 @@ def worker_view(
         port=worker.port,
         state=worker.state,
         slots=worker.slots,
-        used=len(worker.held),
+        used=worker.used,
         skills=worker.skills,
         incarnation=worker.incarnation,
         seen_ms_ago=max(0, now_ms - presence.seen_ms),
@@ -352,7 +353,7 @@ def worker_view(
 def why_queued(state: State, roster: Roster, job: Job) -> str:
     """Why a queued job is not placed, in words; looks at every worker, so for one job at a time."""
     needs = frozenset(job.spec.needs.skills)
-    wanted = ", ".join(state.queue.key(job.spec.needs.skills))
+    wanted = ", ".join(state.queue.key(job.spec.needs).skills)
     workers = list(state.workers.values())
     if not workers:
         return "waits for a worker: none has joined"
@@ -366,9 +367,22 @@ def why_queued(state: State, roster: Roster, job: Job) -> str:
     ]
     if not ready:
         return f"waits for a worker with {wanted}: {len(skilled)} known, none connected"
-    if all(len(worker.held) >= worker.slots for worker in ready):
-        slots = sum(worker.slots for worker in ready)
+    slots = job.spec.needs.slots
+    if all(worker.slots - worker.used < slots for worker in ready):
+        if slots > 1:
+            most = max(worker.slots for worker in ready)
+            return (
+                f"waits for {slots} free slots on one worker: {len(ready)} with {wanted}, "
+                f"the largest has {most}"
+            )
+        total = sum(worker.slots for worker in ready)
         return (
-            f"waits for a slot: all {slots} of the {len(ready)} worker(s) with {wanted} are taken"
+            f"waits for a slot: all {total} of the {len(ready)} worker(s) with {wanted} are taken"
+        )
+    section = job.spec.service
+    if section is not None and section.port:
+        return (
+            f"waits for a worker with {wanted} where no other service has port {section.port}: "
+            f"{len(ready)} connected"
         )
     return "waits for its turn"

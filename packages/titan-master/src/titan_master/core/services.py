@@ -1,7 +1,8 @@
-"""Services once their job has settled: coming up, being started again, being stopped, going down.
+"""Services once their job has settled: coming up, coming up again elsewhere, being stopped.
 
-Their worker starts them again, by itself; one whose worker is lost or has given it up stays down in
-this version. Called by ``lifecycle`` and ``asking``.
+Their worker starts a process again, by itself. What is decided here is what becomes of a service whose
+attempt is over though nobody stopped it: with its worker gone it is queued again, however often; where it
+failed, it is given to another worker, within a budget. Called by ``lifecycle``, ``placement`` and ``asking``.
 """
 
 from __future__ import annotations
@@ -11,21 +12,34 @@ from typing import Final
 from titan_master.core import queries
 from titan_master.core.events import (
     AttemptEnded,
+    AttemptStarted,
     ServiceChanged,
     ServiceEnded,
+    ServiceQueued,
     ServiceStopping,
     ServiceUp,
 )
 from titan_master.core.inputs import Origin
-from titan_master.core.state import Job, Run, Service, State
+from titan_master.core.state import Job, Run, Service, State, WorkerInfo
+from titan_master.core.timers import ServiceDue
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
-from titan_proto.limits import JOB_ID_CHARS, NAME_CHARS
+from titan_proto.limits import JOB_ID_CHARS, NAME_CHARS, RESTART_WELL_MS, SERVICE_MOVES
 from titan_proto.messages import StopService
 from titan_proto.messages.worker import AttemptReport
-from titan_proto.states import ExitReason, ServiceState
+from titan_proto.specs import JobSpec, ServiceSection
+from titan_proto.states import AttemptState, ExitReason, ServiceState, WorkerState
 
+WITH_ITS_WORKER: Final = (ExitReason.LOST, ExitReason.WORKER_LEFT)
+"""Ends of an attempt that are no fault of what was executed."""
+_NOT_ITS_WILL: Final = (
+    ExitReason.CRASH_LOOP,
+    ExitReason.START_FAILED,
+    ExitReason.PREPARE_FAILED,
+)
+"""Ends of one that was to stay up."""
+_MAY_TAKE: Final = (WorkerState.ONLINE, WorkerState.SILENT)
 _QUOTED_CHARS: Final = NAME_CHARS + 1 + JOB_ID_CHARS
 """No name is longer; what was asked for may be."""
 
@@ -51,6 +65,16 @@ def hear(draft: Draft, service: Service, report: AttemptReport) -> None:
     """What its worker says of one that is up: that it starts it again, or that it is well again."""
     if service.state is ServiceState.STOPPING:
         return
+    if service.attempt.state is AttemptState.PREPARING:
+        draft.emit(
+            AttemptStarted(
+                at_ms=draft.now_ms,
+                run_id=service.run_id,
+                job_id=service.job_id,
+                number=report.ref.number,
+                port=report.port,
+            )
+        )
     # A report may come twice, or late: with each restart it is unwell first, and then perhaps well.
     if (report.restarts, report.healthy) > (
         service.restarts,
@@ -67,18 +91,110 @@ def hear(draft: Draft, service: Service, report: AttemptReport) -> None:
         )
 
 
-def go_down(draft: Draft, service: Service, event: AttemptEnded) -> None:
-    """Its attempt has ended, as ordered or not."""
+def attempt_ended(draft: Draft, service: Service, event: AttemptEnded, *, hold_ms: int) -> None:
+    """Its attempt is over, as ordered or not; see `lifecycle.end_attempt` for `hold_ms`."""
+    if service.state is ServiceState.STOPPING:
+        _end(draft, service, event.reason, stopped=True)
+    elif service.spec is None:
+        _end(draft, service, event.reason)
+    elif event.reason in WITH_ITS_WORKER:
+        _queue(
+            draft,
+            service,
+            event.reason,
+            moves=service.moves,
+            avoid=service.avoid,
+            until_ms=draft.now_ms + hold_ms if service.spec.exclusive and hold_ms else 0,
+        )
+    elif event.reason in _NOT_ITS_WILL:
+        _move(draft, service, service.spec, event)
+    else:
+        _end(draft, service, event.reason)  # it ended, and its policy is content with that
+
+
+def _move(draft: Draft, service: Service, spec: JobSpec, event: AttemptEnded) -> None:
+    """It failed where it was: another worker may have what it lacks there."""
+    policy = (spec.service or ServiceSection()).restart
+    lasted_ms = event.at_ms - (event.started_at_ms or event.at_ms)
+    was_well = lasted_ms > policy.within_ms + RESTART_WELL_MS
+    moves, avoid = (0, ()) if was_well else (service.moves, service.avoid)
+    avoid = (*avoid, event.worker_id)
+    if moves >= SERVICE_MOVES or not _is_placeable(draft.state, spec, avoid):
+        _end(draft, service, event.reason)
+        return
+    _queue(draft, service, event.reason, moves=moves + 1, avoid=avoid)
+
+
+def _is_placeable(state: State, spec: JobSpec, avoid: tuple[str, ...]) -> bool:
+    """Whether a worker is known that could have it, perhaps later."""
+    skills = frozenset(spec.needs.skills)
+    return any(
+        worker.state in _MAY_TAKE
+        and worker.worker_id not in avoid
+        and skills.issubset(worker.skills)
+        and spec.needs.slots <= worker.slots
+        for worker in state.workers.values()
+    )
+
+
+def _queue(
+    draft: Draft,
+    service: Service,
+    reason: ExitReason,
+    *,
+    moves: int,
+    avoid: tuple[str, ...],
+    until_ms: int = 0,
+) -> None:
+    draft.emit(
+        ServiceQueued(
+            at_ms=draft.now_ms,
+            run_id=service.run_id,
+            job_id=service.job_id,
+            reason=reason,
+            moves=moves,
+            avoid=avoid,
+            until_ms=until_ms,
+        )
+    )
+
+
+def hold_over(draft: Draft, due: ServiceDue) -> None:
+    """What may have run on unheard is surely over now: it may be placed again."""
+    service = draft.state.services.get((due.run_id, due.job_id))
+    if service is not None and service.not_before_ms and service.not_before_ms <= draft.now_ms:
+        reason, moves, avoid = service.attempt.reason, service.moves, service.avoid
+        _queue(draft, service, reason, moves=moves, avoid=avoid)
+
+
+def watch_holds(draft: Draft) -> None:
+    """After a restart: set the deadlines of services that may not be placed yet."""
+    for service in draft.state.services.values():
+        if service.not_before_ms:
+            draft.timers.watch_service(service.run_id, service.job_id, service.not_before_ms)
+
+
+def _end(draft: Draft, service: Service, reason: ExitReason, *, stopped: bool = False) -> None:
     draft.emit(
         ServiceEnded(
             at_ms=draft.now_ms,
             run_id=service.run_id,
             job_id=service.job_id,
-            number=event.number,
-            stopped=service.state is ServiceState.STOPPING,
-            reason=event.reason,
+            number=service.attempt.number,
+            stopped=stopped,
+            reason=reason,
         )
     )
+
+
+def holder_of(state: State, worker: WorkerInfo, port: int) -> tuple[str, str] | None:
+    """Which (run, job) has this fixed port on the worker's host, as far as this worker goes."""
+    for key in worker.held:
+        job = state.find_job(*key)
+        section = None if job is None else job.spec.service
+        if section is not None and section.port == port:
+            return key
+    return None
 
 
 def find(state: State, selector: str) -> list[Service]:
@@ -128,6 +244,9 @@ def stop_service(draft: Draft, origin: Origin, request: StopService) -> None:
 
 
 def _stop(draft: Draft, service: Service) -> None:
+    if not service.attempt.is_live:
+        _end(draft, service, ExitReason.STOPPED, stopped=True)
+        return
     if service.state is not ServiceState.STOPPING:
         draft.emit(
             ServiceStopping(at_ms=draft.now_ms, run_id=service.run_id, job_id=service.job_id)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
-from titan_proto.specs import ArtifactRef, GateSection, JobSpec
+from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -166,7 +166,7 @@ class Run(Struct, kw_only=True, eq=False):
 
 
 class Service(Struct, kw_only=True, eq=False):
-    """A service that has settled and is up: an object of the cluster, whatever became of its run."""
+    """A service that has settled and is wanted: an object of the cluster, whatever became of its run."""
 
     name: str
     run_id: str
@@ -174,10 +174,25 @@ class Service(Struct, kw_only=True, eq=False):
     job_id: str
     state: ServiceState
     attempt: Attempt
+    """The newest; while it waits for a worker, the one that has ended."""
     healthy_at_ms: int
-    """Since when, or until it was started again."""
+    """Since when, or until when it was."""
     restarts: int = 0
-    """By its worker."""
+    """By the worker that it is on."""
+    spec: JobSpec | None = None
+    """What is placed, with the outputs of others filled in and no dependencies. None in journals of
+    before: such a one is never placed again."""
+    run_name: str = ""
+    workspace: ArtifactRef | None = None
+    moves: int = 0
+    """How often it was given to another worker because it failed where it was."""
+    avoid: tuple[str, ...] = ()
+    """Workers where it failed, since it was last well for long."""
+    queued_seq: int = 0
+    """Its place in the order of all queueings, when it was queued last."""
+    queued_at_ms: int = 0
+    not_before_ms: int = 0
+    """Until then it is not queued, for it may still run, unheard, where it was; 0: it is not held back."""
 
 
 class WorkerInfo(Struct, kw_only=True, eq=False):
@@ -195,7 +210,9 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     since_ms: int
     """When it came into its state."""
     held: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Live attempts placed here: (run, job) → number. Each takes a slot."""
+    """Live attempts placed here: (run, job) → number."""
+    used: int = 0
+    """Slots that they take together; nearly always one each. Derived."""
 
     @property
     def name(self) -> str:
@@ -248,13 +265,21 @@ class Line:
             self.dead = 0
 
 
+class ClassKey(NamedTuple):
+    """What jobs of one class need of a worker."""
+
+    skills: tuple[str, ...]
+    """Sorted, each once."""
+    slots: int
+
+
 class ReadyClass:
     """Queued jobs of equal needs. One that cannot be placed never holds up another."""
 
-    __slots__ = ("lines", "size", "skills")
+    __slots__ = ("key", "lines", "size")
 
-    def __init__(self, skills: tuple[str, ...]) -> None:
-        self.skills = skills
+    def __init__(self, key: ClassKey) -> None:
+        self.key = key
         self.size = 0
         self.lines: list[Line | None] = [None] * (PRIORITY_MAX + 1)
 
@@ -275,46 +300,49 @@ def fits(skills: tuple[str, ...], offered: tuple[str, ...]) -> bool:
 class ReadyQueue:
     """All queued jobs, by class of needs. Derived from the jobs; written by ``apply`` alone."""
 
-    __slots__ = ("_fitting", "_keys", "classes", "size")
+    __slots__ = ("_fitting", "_keys", "classes", "size", "slotless")
 
     def __init__(self) -> None:
-        self.classes: dict[tuple[str, ...], ReadyClass] = {}
+        self.classes: dict[ClassKey, ReadyClass] = {}
         self.size = 0
-        self._keys: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._fitting: dict[tuple[str, ...], dict[tuple[str, ...], ReadyClass]] = {}
+        self.slotless = 0
+        """Those that take no slot: a full worker may have them."""
+        self._keys: dict[Needs, ClassKey] = {}
+        self._fitting: dict[tuple[str, ...], dict[ClassKey, ReadyClass]] = {}
         """By what a worker offers: the classes that it fits. Filled when first asked for."""
 
-    def fitting(self, offered: tuple[str, ...]) -> dict[tuple[str, ...], ReadyClass]:
+    def fitting(self, offered: tuple[str, ...]) -> dict[ClassKey, ReadyClass]:
         """The classes that a worker of these skills can execute: others are never looked at."""
         found = self._fitting.get(offered)
         if found is None:
             if len(self._fitting) >= OFFERS_REMEMBERED:
                 self._fitting.clear()
-            found = {key: ready for key, ready in self.classes.items() if fits(key, offered)}
+            found = {key: ready for key, ready in self.classes.items() if fits(key.skills, offered)}
             self._fitting[offered] = found
         return found
 
-    def remembered(self) -> Iterator[tuple[tuple[str, ...], Collection[tuple[str, ...]]]]:
+    def remembered(self) -> Iterator[tuple[tuple[str, ...], Collection[ClassKey]]]:
         """What `fitting` would answer without looking; for ``check``."""
         yield from self._fitting.items()
 
-    def key(self, skills: tuple[str, ...]) -> tuple[str, ...]:
-        """The class of a list of skills: their order and repetitions mean nothing."""
-        key = self._keys.get(skills)
+    def key(self, needs: Needs) -> ClassKey:
+        """The class of what a job needs: the order of skills and repetitions mean nothing."""
+        key = self._keys.get(needs)
         if key is None:
             if len(self._keys) > 10_000:
                 self._keys.clear()
-            key = self._keys[skills] = tuple(sorted(dict.fromkeys(skills)))
+            skills = tuple(sorted(dict.fromkeys(needs.skills)))
+            key = self._keys[needs] = ClassKey(skills, needs.slots)
         return key
 
     def push(self, job: Job) -> None:
         """Last in its line."""
-        key = self.key(job.spec.needs.skills)
+        key = self.key(job.spec.needs)
         ready = self.classes.get(key)
         if ready is None:
             ready = self.classes[key] = ReadyClass(key)
             for offered, classes in self._fitting.items():
-                if fits(key, offered):
+                if fits(key.skills, offered):
                     classes[key] = ready
         line = ready.lines[job.spec.priority]
         if line is None:
@@ -322,10 +350,11 @@ class ReadyQueue:
         line.jobs.append(job)
         ready.size += 1
         self.size += 1
+        self.slotless += not key.slots
 
     def remove(self, job: Job) -> None:
         """Out; its state says already that it is not QUEUED any more."""
-        key = self.key(job.spec.needs.skills)
+        key = self.key(job.spec.needs)
         ready = self.classes[key]
         line = ready.lines[job.spec.priority]
         if line is None:
@@ -333,6 +362,7 @@ class ReadyQueue:
         line.remove(job)
         ready.size -= 1
         self.size -= 1
+        self.slotless -= not key.slots
         if not ready.size:
             del self.classes[key]
             for classes in self._fitting.values():
@@ -363,7 +393,7 @@ class State(Struct, kw_only=True, eq=False):
     """The highest number given to each slug, for ever."""
     workers: dict[str, WorkerInfo] = field(default_factory=dict)
     services: dict[tuple[str, str], Service] = field(default_factory=dict)
-    """Services that are up, by (run, job)."""
+    """Services that are wanted, by (run, job): up, or on their way there."""
     poison: dict[str, str] = field(default_factory=dict)
     gates_opened: int = 0
 
@@ -377,18 +407,26 @@ class State(Struct, kw_only=True, eq=False):
     queue: ReadyQueue = field(default_factory=ReadyQueue)
     gates: dict[tuple[str, str], Job] = field(default_factory=dict)
     """Gates that are open, by (run, job), in the order in which they were opened."""
+    instances: dict[tuple[str, str], Job] = field(default_factory=dict)
+    """Services as placement sees them, by (run, job): each the job that it would be on its own."""
     observer: Callable[[str, OpenEnum, OpenEnum], None] | None = None
     """Told of every transition (table, from, to); None in production, a counter in tests."""
 
     def find_attempt(self, run_id: str, job_id: str) -> Attempt | None:
-        """The newest attempt of a live run's job, or the one behind a service."""
-        run = self.runs.get(run_id)
-        if run is not None:
-            job = run.jobs.get(job_id)
-            if job is not None:
-                return job.attempt
+        """The newest attempt of a service or of a live run's job."""
         service = self.services.get((run_id, job_id))
-        return None if service is None else service.attempt
+        if service is not None:
+            return service.attempt
+        job = self.find_job(run_id, job_id)
+        return None if job is None else job.attempt
+
+    def find_job(self, run_id: str, job_id: str) -> Job | None:
+        """What is placed under this name: a service, once there is one, else a live run's job."""
+        instance = self.instances.get((run_id, job_id))
+        if instance is not None:
+            return instance
+        run = self.runs.get(run_id)
+        return None if run is None else run.jobs.get(job_id)
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder(order="deterministic")

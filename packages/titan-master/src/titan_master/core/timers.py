@@ -36,6 +36,13 @@ class OvertimeDue(NamedTuple):
     job_id: str
 
 
+class ServiceDue(NamedTuple):
+    """A service that was held back, unless that is over."""
+
+    run_id: str
+    job_id: str
+
+
 class WorkerDue(NamedTuple):
     """A worker whose last sign of life may be too long ago."""
 
@@ -46,7 +53,7 @@ class Timers:
     """The deadlines of one process."""
 
     def __init__(self) -> None:
-        # (when, in which order set, ("run", "job" or "worker", id, job)): the number keeps equal
+        # (when, in which order set, ("run", "job", "service" or "worker", id, job)): the number keeps equal
         # deadlines in their order, and the heap from comparing further.
         self._heap: list[_Entry] = []
         self._pushed = 0
@@ -94,6 +101,8 @@ class Timers:
 
     def _is_wanted(self, entry: _Entry) -> bool:
         at_ms, _, (kind, name, _) = entry
+        if kind == "service":
+            return True
         if kind == "run":
             return at_ms in self._delayed.get(name, ())
         return name in self._watched if kind == "job" else self._workers.get(name) == at_ms
@@ -103,6 +112,10 @@ class Timers:
         self._watched[run_id] = self._watched.get(run_id, 0) + 1
         self._push(at_ms, ("job", run_id, job_id))
 
+    def watch_service(self, run_id: str, job_id: str, at_ms: int) -> None:
+        """Look at `at_ms` whether this service is still held back."""
+        self._push(at_ms, ("service", run_id, job_id))
+
     def watch_worker(self, worker_id: str, at_ms: int) -> None:
         """Look at this worker at `at_ms`. One entry a worker counts: the earliest."""
         pending = self._workers.get(worker_id)
@@ -110,7 +123,7 @@ class Timers:
             self._workers[worker_id] = at_ms
             self._push(at_ms, ("worker", worker_id, ""))
 
-    def pop_due(self, now_ms: int) -> JobsDue | OvertimeDue | WorkerDue | None:
+    def pop_due(self, now_ms: int) -> JobsDue | OvertimeDue | ServiceDue | WorkerDue | None:
         """The next thing to look at, if any deadline has passed."""
         while self._heap and self._heap[0][0] <= now_ms:
             at_ms, _, (kind, name, job_id) = heapq.heappop(self._heap)
@@ -118,6 +131,8 @@ class Timers:
                 if self._unwatch(name):
                     return OvertimeDue(name, job_id)
                 continue
+            if kind == "service":
+                return ServiceDue(name, job_id)
             if kind == "run":
                 job_ids = self._take(name, at_ms)
                 if job_ids:

@@ -86,6 +86,13 @@ WORKER: Final[Table] = frozenset(
 
 SERVICE: Final[Table] = frozenset(
     {
+        (ServiceState.STARTING, ServiceState.HEALTHY),
+        (ServiceState.STARTING, ServiceState.UNHEALTHY),  # it was started again before it was well
+        (ServiceState.STARTING, ServiceState.STOPPING),
+        (ServiceState.STARTING, ServiceState.STOPPED),  # it waited for a worker
+        (ServiceState.STARTING, ServiceState.FAILED),
+        (ServiceState.HEALTHY, ServiceState.STARTING),  # its worker is gone, or has given it up
+        (ServiceState.UNHEALTHY, ServiceState.STARTING),
         (ServiceState.HEALTHY, ServiceState.UNHEALTHY),
         (ServiceState.UNHEALTHY, ServiceState.HEALTHY),
         (ServiceState.HEALTHY, ServiceState.STOPPING),

@@ -29,6 +29,7 @@ from titan_master.core.events import (
     JobsScheduled,
     RunAccepted,
     RunEnded,
+    ServiceQueued,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -281,6 +282,12 @@ def _jobs_queued(draft: Draft, event: JobsQueued) -> None:
     draft.jobs_changed(event.run_id, event.job_ids)
 
 
+def _service_queued(draft: Draft, event: ServiceQueued) -> None:
+    draft.placement_due = True
+    if event.until_ms:
+        draft.timers.watch_service(event.run_id, event.job_id, event.until_ms)
+
+
 def _gates_opened(draft: Draft, event: GatesOpened) -> None:
     mortal = [pair for pair in zip(event.job_ids, event.expires_ms, strict=True) if pair[1]]
     if mortal:
@@ -293,14 +300,22 @@ def _jobs_dropped(draft: Draft, event: JobsDropped) -> None:
     draft.jobs_changed(event.run_id, event.job_ids)
 
 
-def _job_changed(draft: Draft, event: JobCancelling | JobEnded | AttemptStarted) -> None:
+def _job_changed(draft: Draft, event: JobCancelling | JobEnded) -> None:
     draft.jobs_changed(event.run_id, (event.job_id,))
+
+
+def _attempt_started(draft: Draft, event: AttemptStarted) -> None:
+    # What a service does once its job has settled is not news of its run.
+    if (event.run_id, event.job_id) not in draft.state.instances:
+        draft.jobs_changed(event.run_id, (event.job_id,))
 
 
 def _attempt_placed(draft: Draft, event: AttemptPlaced) -> None:
     draft.roster.refresh(event.worker_id)
     ref = AttemptRef(event.run_id, event.job_id, event.number)
     draft.require(OpenLog(ref=ref, worker_id=event.worker_id))
+    if (event.run_id, event.job_id) in draft.state.instances:
+        return
     job = draft.state.runs[event.run_id].jobs[event.job_id]
     if job.spec.job_timeout_ms and event.number == 1:
         draft.timers.watch_job(
@@ -347,7 +362,8 @@ _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     JobsDropped: _jobs_dropped,
     JobCancelling: _job_changed,
     JobEnded: _job_changed,
-    AttemptStarted: _job_changed,
+    AttemptStarted: _attempt_started,
+    ServiceQueued: _service_queued,
     AttemptPlaced: _attempt_placed,
     AttemptEnded: _attempt_ended,
     WorkerJoined: _worker_joined,

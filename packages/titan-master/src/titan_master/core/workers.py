@@ -21,7 +21,7 @@ from titan_master.core.events import (
     WorkerSilent,
 )
 from titan_master.core.inputs import ReportsArrived, WorkerArrived, WorkerHeard, WorkerLeft
-from titan_master.core.state import Attempt, InvariantViolation, Job, Run, State, WorkerInfo
+from titan_master.core.state import Attempt, InvariantViolation, Job, State, WorkerInfo
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
@@ -220,16 +220,23 @@ def _not_held(
     if attempt.state is AttemptState.PREPARING:
         # Placed and never confirmed: the order was lost on its way. The same number may go out
         # again, because the worker writes a number down before it acts on it.
-        run = draft.state.runs[ref.run_id]
-        send_order(draft, run, run.jobs[ref.job_id], attempt)
+        job = draft.state.find_job(ref.run_id, ref.job_id)
+        if job is None:
+            raise InvariantViolation(f"{ref} was placed, and nobody knows its job")
+        send_order(draft, job, attempt)
     elif attempt.state is AttemptState.STOPPING and not attempt.started_at_ms:
         message = "stopped before its worker had heard of it"
-        why = draft.state.runs[ref.run_id].jobs[ref.job_id].stop_reason
-        lifecycle.lose_attempt(draft, ref, attempt, why, message)
+        lifecycle.lose_attempt(draft, ref, attempt, _why_stopping(draft.state, ref), message)
     else:
         message = f"worker {worker.name} came back without it"
         hold_ms = 0 if worker.incarnation == attempt.incarnation else draft.config.old_lease_ms
         lifecycle.lose_attempt(draft, ref, attempt, gone, message, hold_ms=hold_ms)
+
+
+def _why_stopping(state: State, ref: AttemptRef) -> ExitReason:
+    if (ref.run_id, ref.job_id) in state.services:
+        return ExitReason.STOPPED
+    return state.runs[ref.run_id].jobs[ref.job_id].stop_reason
 
 
 def _stop_again(draft: Draft, ref: AttemptRef) -> None:
@@ -247,24 +254,33 @@ def _is_held_by(state: State, ref: AttemptRef, worker_id: str) -> bool:
     return worker.held.get((ref.run_id, ref.job_id)) == ref.number
 
 
-def send_order(draft: Draft, run: Run, job: Job, attempt: Attempt) -> None:
+def send_order(draft: Draft, job: Job, attempt: Attempt) -> None:
     """Tell a worker to execute a placement."""
     link_id = draft.roster.link_of(attempt.worker_id)
-    if link_id is not None:
-        spec = job.spec
+    if link_id is None:
+        return
+    spec, state = job.spec, draft.state
+    service = state.services.get((job.run_id, spec.id))
+    if service is not None and state.instances.get((job.run_id, spec.id)) is job:
+        run_name, workspace, takes_over = service.run_name, service.workspace, ""
+    else:
+        run = state.runs[job.run_id]
+        run_name, workspace, takes_over = run.name, run.workspace, run.rerun_of
         launch = filling.filled_in(run, job)
         if launch is not spec.launch:
             spec = replace(spec, launch=launch)
-        order = AttemptOrder(
-            ref=AttemptRef(run.run_id, job.spec.id, attempt.number),
+    draft.order(
+        link_id,
+        AttemptOrder(
+            ref=AttemptRef(job.run_id, spec.id, attempt.number),
             fence=attempt.fence,
             # Whom it waited for is nothing to the worker, and may be 100,000 names.
             spec=replace(spec, dependencies=()) if spec.dependencies else spec,
-            run_name=run.name,
-            workspace=run.workspace,
-            takes_over=run.rerun_of,
-        )
-        draft.order(link_id, order)
+            run_name=run_name,
+            workspace=workspace,
+            takes_over=takes_over,
+        ),
+    )
 
 
 # -- being heard ----------------------------------------------------------------------------------
@@ -324,9 +340,9 @@ def _is_foreign(state: State, ref: AttemptRef, worker_id: str) -> bool:
     A number below the newest may have been the worker's own: it is stale, not foreign. So may be
     whatever belongs to a run that has ended.
     """
+    service = state.services.get((ref.run_id, ref.job_id))
     run = state.runs.get(ref.run_id)
-    if run is None:
-        service = state.services.get((ref.run_id, ref.job_id))
+    if run is None or service is not None:
         newest = None if service is None else service.attempt
         return (
             newest is not None

@@ -46,7 +46,7 @@ POISON: Final = "poison"
 AGGREGATES: Final = frozenset({"runs", "workers", "services", "keys", "slugs", "poison"})
 """Fields of State that have rows of their own; what is neither here nor derived is in the head."""
 DERIVED: Final = {
-    State: frozenset({"aliases", "names", "counts", "queue", "gates", "observer"}),
+    State: frozenset({"aliases", "names", "counts", "queue", "gates", "instances", "observer"}),
     Run: frozenset({"jobs", "order", "children", "counts", "remaining", "outputs_bytes"}),
     Job: frozenset({"spec", "run_id", "index", "waiting"}),
 }
@@ -268,7 +268,8 @@ class Shadow:
         job_ids = getattr(event, "job_ids", ()) if job_id is None else (job_id,)
         run = self.state.runs.get(run_id)
         for name in job_ids:
-            if run is not None:
+            # An instance of a service beside the first is no job of the run.
+            if run is not None and name in run.jobs:
                 self.touched[JOBS, _jobs_id(run_id, run.jobs[name].index // JOBS_PER_ROW)] = None
         if job_id is not None:
             is_up = (run_id, job_id) in self.state.services
@@ -544,10 +545,11 @@ class _Loading:
             service = found.value
             run = state.runs.get(service.run_id)
             if run is not None:
-                attempt = run.jobs[service.job_id].attempt
-                if attempt is None:
+                job = run.jobs.get(service.job_id)
+                if job is not None and job.attempt is None:
                     raise CheckpointDamaged(f"service {row_id} has no attempt")
-                service.attempt = attempt
+                if job is not None and job.attempt is not None:
+                    service.attempt = job.attempt
             else:
                 # Its run's acceptance is named for history; the run itself has left the state.
                 left = Acceptance(found.run_place, 0, 0, 0)

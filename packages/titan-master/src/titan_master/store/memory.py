@@ -417,6 +417,7 @@ class _History:
             self._project_attempt(event)
         elif isinstance(event, ServiceUp):
             self._up[event.run_id, event.job_id] = event
+            self._job(event.run_id, event.job_id).port = event.port
         elif isinstance(event, ServiceEnded):
             self._project_end_of_service(event)
 
@@ -433,7 +434,7 @@ class _History:
                 attempt=event.number,
                 state=ServiceState.STOPPED if event.stopped else ServiceState.FAILED,
                 worker=attempt.worker,
-                port=up.port,
+                port=run.jobs[event.job_id].port,
                 healthy_at_ms=up.at_ms,
                 ended_at_ms=event.at_ms,
                 reason=attempt.reason,

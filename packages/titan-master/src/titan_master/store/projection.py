@@ -109,7 +109,8 @@ class Projection:
                 if job.attempt is not None and job.attempt.is_live:
                     made._remember(shadow, run.run_id, job.spec.id, job.attempt)
         for service in state.services.values():
-            made._remember(shadow, service.run_id, service.job_id, service.attempt)
+            if service.attempt.is_live:
+                made._remember(shadow, service.run_id, service.job_id, service.attempt)
             made._services[service.run_id, service.job_id] = _Up(
                 run_seq=shadow.accepted[service.run_id].place,
                 name=service.name,
@@ -213,14 +214,19 @@ class Projection:
     # -- attempts ---------------------------------------------------------------------------------
 
     def _attempt_placed(self, _seq: int, event: AttemptPlaced, _rows: Rows) -> None:
+        up = self._services.get((event.run_id, event.job_id))
+        run_seq = self._runs[event.run_id] if up is None else up.run_seq
         self._attempts[event.run_id, event.job_id, event.number] = _Live(
-            self._runs[event.run_id], event.worker_id, event.at_ms
+            run_seq, event.worker_id, event.at_ms
         )
 
-    def _attempt_started(self, _seq: int, event: AttemptStarted, _rows: Rows) -> None:
+    def _attempt_started(self, _seq: int, event: AttemptStarted, rows: Rows) -> None:
         live = self._attempts[event.run_id, event.job_id, event.number]
         live.started_at_ms = event.at_ms
         live.port = event.port
+        if (event.run_id, event.job_id) in self._services:
+            # It has come up again: its run may have ended long ago, so history alone shows this one.
+            self._show_live(event.job_id, event.number, live, rows)
 
     def _attempt_ended(self, _seq: int, event: AttemptEnded, rows: Rows) -> None:
         live = self._attempts.pop((event.run_id, event.job_id, event.number))
@@ -253,11 +259,14 @@ class Projection:
         live = self._attempts[event.run_id, event.job_id, event.number]
         live.port = event.port
         self._services[event.run_id, event.job_id] = _Up(live.run_seq, event.name, event.at_ms)
+        self._show_live(event.job_id, event.number, live, rows)
+
+    def _show_live(self, job_id: str, number: int, live: _Live, rows: Rows) -> None:
         rows.attempts.append(
             (
                 live.run_seq,
-                event.job_id,
-                event.number,
+                job_id,
+                number,
                 self._workers.get(live.worker_id, ""),
                 live.worker_id,
                 0,

@@ -323,6 +323,12 @@ def _take_back(
                 (place, job.spec.id, shown),
             )
     for service in state.services.values():
+        target.execute(
+            "DELETE FROM history_attempt WHERE run_seq = ? AND job_id = ? AND number > ?",
+            (accepted[service.run_id].place, service.job_id, service.attempt.number),
+        )
+        if not service.attempt.is_live:
+            continue
         # Its row says, as it did when the service came up, that it has not ended.
         target.execute(
             "UPDATE history_attempt SET ended = 0, reason = 'UNKNOWN', exit_code = 0, signal = 0, "
