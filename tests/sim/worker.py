@@ -34,6 +34,7 @@ from titan_proto.messages import (
     WorkerStatus,
 )
 from titan_proto.messages.worker import AttemptOrder
+from titan_proto.specs import HealthCheck
 from titan_proto.states import ExitReason
 from titan_worker.core.apply import apply
 from titan_worker.core.check import check
@@ -57,6 +58,7 @@ from titan_worker.core.inputs import (
     LinkDown,
     LinkUp,
     ProbeAnswered,
+    ProbeFailed,
     Spawned,
     SpawnFailed,
     Started,
@@ -326,7 +328,9 @@ class WorkerProcess:
         elif isinstance(effect, Terminate):
             self.machine.processes.signal(effect.ref, force=effect.force)
         elif isinstance(effect, Probe):
-            self.life.after(self.world.between(5, 3_000), partial(self._probe, effect.ref))
+            self.life.after(
+                self.world.between(5, 3_000), partial(self._probe, effect.ref, effect.check)
+            )
         elif isinstance(effect, HangUp):
             if self._wire is not None:
                 self._wire.hang_up(ErrorCode.PROTOCOL, effect.reason)
@@ -469,17 +473,29 @@ class WorkerProcess:
         )
         self.life.do(lambda: self.put(item))
 
-    def _probe(self, ref: AttemptRef) -> None:
+    def _probe(self, ref: AttemptRef, check: HealthCheck | None) -> None:
         process = self.machine.processes.live.get(ref)
+        if process is None:
+            return
+        # Half of those that are asked again and again fall ill at some time, and stay so.
+        failures = self.world.between(3, 40) if check is not None and self.world.chance(50) else 0
 
-        def answer() -> None:
-            if self.machine.processes.live.get(ref) is process is not None:
+        def ask() -> None:
+            nonlocal failures
+            if self.machine.processes.live.get(ref) is not process:
+                return
+            if failures and self.world.chance(60):
+                failures -= 1
+                self.put(ProbeFailed(ref=ref, message="status 500"))
+            else:
                 self.put(ProbeAnswered(ref=ref))
+            if check is not None and failures:
+                self.life.after(check.interval_ms, ask)
 
         if self.world.chance(50):
-            answer()
+            ask()
         else:
-            self.life.after(self.world.between(10, 3_000), answer)
+            self.life.after(self.world.between(10, 3_000), ask)
 
     def _sample_usage(self) -> None:
         self.put(

@@ -48,6 +48,8 @@ from titan_proto.messages import (
 from titan_proto.specs import (
     GateExpiry,
     GateSection,
+    HealthCheck,
+    HealthKind,
     JobKind,
     JobSpec,
     Launch,
@@ -191,11 +193,18 @@ def _service(world: World) -> ServiceSection:
         within_ms=world.between(60_000, 600_000),
         delay_ms=world.between(0, 3_000),
     )
+    health = HealthCheck(
+        kind=world.random.choice((HealthKind.TCP, HealthKind.HTTP, HealthKind.COMMAND)),
+        interval_ms=world.between(200, 2_000),
+        retries=world.between(1, 4),
+        start_period_ms=world.random.choice((0, 3_000)),
+    )
+    checked = health if world.chance(40) else None
     return world.random.choice(
         (
-            ServiceSection(restart=restart),
-            ServiceSection(port=8000, restart=restart),
-            ServiceSection(port_auto=True, restart=restart),
+            ServiceSection(restart=restart, health=checked),
+            ServiceSection(port=8000, restart=restart, health=checked),
+            ServiceSection(port_auto=True, restart=restart, health=checked),
         )
     )
 

@@ -10,6 +10,8 @@ import pytest
 
 from titan_proto.errors import InvalidSpec
 from titan_proto.specs import (
+    HealthCheck,
+    HealthKind,
     JobKind,
     LaunchKind,
     Needs,
@@ -325,7 +327,7 @@ def test_a_bad_job_is_refused_at_its_place(text, expected):
         ("name: p\nschedule: '* * * * *'\njobs: [{id: A, run: a}]", ["2:1 Y104"]),
         ("name: p\nversion: 2\njobs: [{id: A, run: a}]", ["2:10 Y107"]),
         ("apiVersion: titan/v2\nname: p\njobs: [{id: A, run: a}]", ["1:13 Y107"]),
-        ("name: p\ndefaults: {replicas: 2}\njobs: [{id: A, run: a}]", ["2:12 Y104"]),
+        ("name: p\ndefaults: {matrix: 2}\njobs: [{id: A, run: a}]", ["2:12 Y104"]),
         ("name: p\ndefaults: {script: a}\njobs: [{id: A, run: a}]", ["2:12 Y103"]),
         ("name: p\nworkspace: {root: nowhere}\njobs: [{id: A, run: a}]", ["2:19 Y107"]),
         ("name: p\nworkspace: {inclued: []}\njobs: [{id: A, run: a}]", ["2:13 Y103"]),
@@ -346,7 +348,7 @@ def test_a_job_without_a_usable_id_is_called_by_its_number():
     body = """\
 name: p
 jobs:
-  - {script: a.py, replicas: 3}
+  - {script: a.py, matrix: 3}
   - {id: a b, script: b.py}
 """
     pipeline = read(body)
@@ -355,7 +357,7 @@ jobs:
     assert told == [
         "job number 1 has no id",
         'script "a.py" of job number 1 is neither beside this file nor in the master\'s perm_files',
-        '"replicas" in job number 1 is not supported by this version of Titan',
+        '"matrix" in job number 1 is not supported by this version of Titan',
         '"a b" cannot be a job id',
         'script "b.py" of job number 2 is neither beside this file nor in the master\'s perm_files',
     ]
@@ -396,7 +398,7 @@ jobs:
   - id: DEPLOY
     run: "x"
     dependencies: ["TRANSFROM"]
-    replicas: 5
+    matrix: 5
 """
     )
     assert report(pipeline.source, pipeline.findings) == (
@@ -407,9 +409,9 @@ p.yaml:6:5: error[Y103] unknown key "scrpit" in job TRANSFORM
 p.yaml:9:20: error[Y201] job DEPLOY depends on "TRANSFROM", which is not in this pipeline
   9 |     dependencies: ["TRANSFROM"]
     |                    ^^^^^^^^^^^ did you mean "TRANSFORM"?
-p.yaml:10:5: error[Y104] "replicas" in job DEPLOY is not supported by this version of Titan
-  10 |     replicas: 5
-     |     ^^^^^^^^
+p.yaml:10:5: error[Y104] "matrix" in job DEPLOY is not supported by this version of Titan
+  10 |     matrix: 5
+     |     ^^^^^^
 3 errors in p.yaml"""
     )
     with pytest.raises(PipelineError) as raised:
@@ -503,7 +505,10 @@ def test_a_titan_job_means_what_the_yaml_means():
         "dependencies": ["B"],
         "type": "SERVICE",
         "port": "auto",
+        "healthcheck": {"http": "/health", "interval": "5s", "retries": 2, "start_period": "1m"},
+        "replicas": 2,
         "skills": ["GPU", "EU"],
+        "slots": 0,
         "priority": 9,
         "delay": "1m",
         "affinity": True,
@@ -537,6 +542,64 @@ def test_a_titan_job_means_what_the_yaml_means():
     # comes at submission: see test_envfiles.
     apart = {"id", "run", "command", "requirement", "approval", "max_wait_seconds", "env_file"}
     assert {*values, *task, *gate} | apart == set(READERS)
+
+
+@pytest.mark.parametrize(
+    ("given", "check"),
+    [
+        ("/health?full=1", HealthCheck(kind=HealthKind.HTTP, path="/health?full=1")),
+        ({"http": "/", "port": 81}, HealthCheck(kind=HealthKind.HTTP, port=81)),
+        ({"tcp": True}, HealthCheck()),
+        ({"tcp": 5432, "timeout": "1s"}, HealthCheck(port=5432, timeout_ms=1_000)),
+        (
+            {"command": "redis-cli -p 1 ping", "interval": 2},
+            HealthCheck(
+                kind=HealthKind.COMMAND,
+                command=("redis-cli", "-p", "1", "ping"),
+                interval_ms=2_000,
+            ),
+        ),
+    ],
+)
+def test_a_health_check_in_short_and_in_full(given, check):
+    job = TitanJob(id="A", run="a", type="SERVICE", port=80, healthcheck=given)
+    assert job.spec.service.health == check
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("health", "no path"),
+        ("/a b", "no path"),
+        (True, "no health check"),
+        ({}, "no way to check"),
+        ({"http": "/", "tcp": True}, "exactly one of"),
+        ({"tcp": "yes"}, "no port"),
+        ({"command": ""}, "empty"),
+        ({"http": "/", "interval": "10ms"}, "HEALTH_INTERVAL_MS_MIN"),
+        ({"http": "/", "timeout": "25h"}, "at most 24 hours"),
+        ({"http": "/", "retries": 0}, "HEALTH_RETRIES"),
+        ({"http": "/", "retry": 1}, 'did you mean "retries"'),
+    ],
+)
+def test_a_bad_health_check_is_refused_with_what_is_wrong(given, words):
+    with pytest.raises(InvalidSpec, match=words):
+        TitanJob(id="A", run="a", type="SERVICE", port=80, healthcheck=given)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"slots": 0}, "a task takes at least 1"),
+        ({"slots": 5_000}, "WORKER_SLOTS"),
+        ({"replicas": 2}, "no service"),
+        ({"healthcheck": "/"}, "no service"),
+        ({"type": "SERVICE", "replicas": 0}, "REPLICAS"),
+    ],
+)
+def test_what_only_a_service_has_is_refused_of_a_task(keys, words):
+    with pytest.raises(InvalidSpec, match=words):
+        TitanJob(id="A", run="a", **keys)
 
 
 def test_retries_in_short_and_in_full():

@@ -16,7 +16,7 @@ from titan_proto.messages import (
     StartAttempts,
     StopAttempts,
 )
-from titan_proto.specs import JobKind, JobSpec, Launch, RestartPolicy, ServiceSection
+from titan_proto.specs import JobKind, JobSpec, Launch, Needs, RestartPolicy, ServiceSection
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.core.apply import apply
 from titan_worker.core.core import WorkerConfig, WorkerCore
@@ -68,7 +68,17 @@ class World:
 
     @classmethod
     def order(
-        cls, name, number=1, *, service=None, restart=_USUAL, grace_ms=10_000, fence=1, **fields
+        cls,
+        name,
+        number=1,
+        *,
+        service=None,
+        restart=_USUAL,
+        health=None,
+        slots=1,
+        grace_ms=10_000,
+        fence=1,
+        **fields,
     ):
         """`service`: None for a task, else its port (0: none). `fields`: of the job's spec."""
         spec = JobSpec(
@@ -76,7 +86,10 @@ class World:
             launch=Launch(script=f"{name}.py"),
             kind=JobKind.TASK if service is None else JobKind.SERVICE,
             stop_grace_ms=grace_ms,
-            service=None if service is None else ServiceSection(port=service, restart=restart),
+            needs=Needs(slots=slots),
+            service=None
+            if service is None
+            else ServiceSection(port=service, restart=restart, health=health),
             **fields,
         )
         return AttemptOrder(ref=cls.ref(name, number), fence=fence, spec=spec, run_name="nightly")

@@ -63,10 +63,22 @@ RESTART_MAX_DEFAULT: Final = 5
 RESTART_WITHIN_MS_DEFAULT: Final = 10 * 60_000
 RESTART_DELAY_MS_DEFAULT: Final = 1_000
 RESTART_DELAY_MS_MAX_DEFAULT: Final = 60_000
-SERVICE_MOVES: Final = 3
-"""A service that failed where it was is given to another worker so often, before it is FAILED."""
 RESTART_WELL_MS: Final = 60_000
 """A service that was healthy for so long is forgiven its earlier restarts."""
+SERVICE_MOVES: Final = 3
+"""A service that failed where it was is given to another worker so often, before it is FAILED."""
+HEALTH_INTERVAL_MS_DEFAULT: Final = 10_000
+HEALTH_INTERVAL_MS_MIN: Final = 100
+HEALTH_TIMEOUT_MS_DEFAULT: Final = 5_000
+HEALTH_RETRIES_DEFAULT: Final = 3
+HEALTH_RETRIES: Final = 1_000
+HEALTH_COMMAND_BYTES: Final = 4_096
+HEALTH_MS: Final = 24 * 3600 * 1000
+"""Each of the times of a health check, at most."""
+REPLICAS: Final = 1_000
+"""Instances of a service."""
+SLOTLESS_PER_WORKER: Final = 1_000
+"""Services that take no slot; beside what fills its slots, a worker has at most so many attempts."""
 GATE_MESSAGE_CHARS: Final = 4_000
 DECISION_CHARS: Final = 4_000
 """What is said beside an approval or a rejection."""

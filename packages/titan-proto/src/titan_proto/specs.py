@@ -11,6 +11,9 @@ from msgspec import Struct, field
 from titan_proto.limits import (
     BACKOFF_PERCENT_DEFAULT,
     GATE_TIMEOUT_MS_DEFAULT,
+    HEALTH_INTERVAL_MS_DEFAULT,
+    HEALTH_RETRIES_DEFAULT,
+    HEALTH_TIMEOUT_MS_DEFAULT,
     PRIORITY_DEFAULT,
     RESTART_DELAY_MS_DEFAULT,
     RESTART_DELAY_MS_MAX_DEFAULT,
@@ -112,14 +115,51 @@ class RestartPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """... but never more than this."""
 
 
+class HealthKind(OpenEnum):
+    """How it is found out whether a service is well."""
+
+    HTTP = "HTTP"
+    """A GET comes to a status of 200 to 399."""
+    TCP = "TCP"
+    """Its port takes connections."""
+    COMMAND = "COMMAND"
+    """A command beside it ends with exit code 0."""
+    UNKNOWN = "UNKNOWN"
+
+
+class HealthCheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a service counts as healthy, and when it is started again though it runs."""
+
+    kind: HealthKind = HealthKind.TCP
+    path: str = "/"
+    """Of HTTP: what is asked for."""
+    port: int = 0
+    """Of HTTP and TCP; 0: the service's own."""
+    command: tuple[str, ...] = ()
+    """Of COMMAND: program and arguments, no shell; in the service's folder and environment."""
+    interval_ms: int = HEALTH_INTERVAL_MS_DEFAULT
+    """Between two checks."""
+    timeout_ms: int = HEALTH_TIMEOUT_MS_DEFAULT
+    """Of one check."""
+    retries: int = HEALTH_RETRIES_DEFAULT
+    """So many failures in a row, and it is unhealthy ..."""
+    start_period_ms: int = 0
+    """... not counting those before its first success in so much time after it was started."""
+
+
 class ServiceSection(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What only a service has. Healthy means: its port answers, or, without one, it has started."""
+    """What only a service has. Healthy means: its check passes; without one: its port answers, or, without
+    one, it has started.
+    """
 
     port: int = 0
     """A fixed port on the worker's host, told to the process as ``$PORT``; 0 means none."""
     port_auto: bool = False
     """The worker picks a free port."""
     restart: RestartPolicy = RestartPolicy()
+    health: HealthCheck | None = None
+    replicas: int = 1
+    """So many instances, each with an attempt, a port and a log of its own."""
 
 
 class RetryCause(OpenEnum):

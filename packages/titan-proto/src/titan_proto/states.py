@@ -114,6 +114,8 @@ class ExitReason(OpenEnum):
     """Retired: QUARANTINED says the same. Journals of before may hold it; nobody sends it."""
     QUARANTINED = "QUARANTINED"
     """The job's attempts were lost as often as the crash limit allows: it may kill its workers."""
+    UNHEALTHY = "UNHEALTHY"
+    """A service failed its health check and is not to be started again."""
     CRASH_LOOP = "CRASH_LOOP"
     """A service ended more often than its `restart` allows."""
     BAD_OUTPUT = "BAD_OUTPUT"

@@ -28,11 +28,16 @@ from titan_proto.limits import (
     ENV_BYTES,
     FILE_NAME_BYTES,
     GATE_MESSAGE_CHARS,
+    HEALTH_COMMAND_BYTES,
+    HEALTH_INTERVAL_MS_MIN,
+    HEALTH_MS,
+    HEALTH_RETRIES,
     JOB_SPEC_BYTES,
     JOBS_PER_RUN,
     NAME_CHARS,
     OUTPUTS_FROM_AFAR,
     PRIORITY_MAX,
+    REPLICAS,
     RESTARTS,
     RETRIES,
     RETRY_DELAY_MS,
@@ -40,12 +45,15 @@ from titan_proto.limits import (
     SKILLS_PER_JOB,
     STOP_GRACE_MS,
     TIMEOUT_MS,
+    WORKER_SLOTS,
 )
 from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
     GateExpiry,
     GateSection,
+    HealthCheck,
+    HealthKind,
     JobKind,
     JobSpec,
     Launch,
@@ -93,6 +101,7 @@ _SKILL_RULE: Final = (
 _PYTHON_VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}t?)?\Z")
 PYTHON_RULE: Final = "a version such as 3.12, or an absolute path on the worker"
 _USUAL_SKILLS: Final = Needs().skills
+_HTTP_PATH = re.compile(r"/[!-~]{0,2000}\Z")
 _USUAL_RETRIES: Final = RetryPolicy()
 _NOTHING: Final = Launch()
 _EXIT_CODE_MAX: Final = 255
@@ -229,6 +238,17 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
             yield _out_of_range(f"{where}.{name}", name, value, most, limit)
     if job.needs.skills != _USUAL_SKILLS:
         yield from _skill_problems(f"{where}.needs.skills", job.needs.skills)
+    if job.needs.slots != 1:
+        least = 0 if job.kind is JobKind.SERVICE else 1
+        if not least <= job.needs.slots <= WORKER_SLOTS:
+            yield _out_of_range(
+                f"{where}.needs.slots",
+                "slots",
+                job.needs.slots,
+                WORKER_SLOTS,
+                "WORKER_SLOTS",
+                least,
+            )
     if job.service is not None:
         yield from _service_problems(f"{where}.service", job, job.service)
     if job.retries != _USUAL_RETRIES:
@@ -396,7 +416,70 @@ def _service_problems(where: str, job: JobSpec, service: ServiceSection) -> Iter
             message=f"port is both {service.port} and auto; it can be one of them",
             code=BAD_SERVICE,
         )
+    if not 1 <= service.replicas <= REPLICAS:
+        yield _out_of_range(
+            f"{where}.replicas", "replicas", service.replicas, REPLICAS, "REPLICAS", 1
+        )
     yield from _restart_problems(f"{where}.restart", service.restart)
+    if service.health is not None:
+        yield from _health_problems(f"{where}.health", job, service, service.health)
+
+
+def _health_problems(
+    where: str, job: JobSpec, service: ServiceSection, health: HealthCheck
+) -> Iterator[Problem]:
+    if health.kind is HealthKind.UNKNOWN:
+        yield Problem(
+            where=f"{where}.kind",
+            message="this way to check a service is not known here",
+            hint="HTTP, TCP or COMMAND",
+            code=BAD_SERVICE,
+        )
+    for field, value, most, limit, least in (
+        ("port", health.port, 65_535, "a port", 0),
+        ("interval_ms", health.interval_ms, HEALTH_MS, "HEALTH_MS", HEALTH_INTERVAL_MS_MIN),
+        ("timeout_ms", health.timeout_ms, HEALTH_MS, "HEALTH_MS", HEALTH_INTERVAL_MS_MIN),
+        ("retries", health.retries, HEALTH_RETRIES, "HEALTH_RETRIES", 1),
+        ("start_period_ms", health.start_period_ms, HEALTH_MS, "HEALTH_MS", 0),
+    ):
+        if not least <= value <= most:
+            yield _out_of_range(
+                f"{where}.{field}", f"healthcheck.{field}", value, most, limit, least
+            )
+    has_port = service.port or service.port_auto or health.port
+    if health.kind in (HealthKind.HTTP, HealthKind.TCP) and not has_port:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} is to be checked at its port and has none",
+            hint="give it a port, or the healthcheck one, or check it by a command",
+            code=BAD_SERVICE,
+        )
+    if health.kind is HealthKind.HTTP and not _HTTP_PATH.match(health.path):
+        yield Problem(
+            where=f"{where}.path",
+            message=f"healthcheck asks for {health.path[:80]!r}, which is no path",
+            hint="such as /health",
+            code=BAD_SERVICE,
+        )
+    if health.kind is HealthKind.COMMAND:
+        yield from _check_command_problems(where, job, health)
+
+
+def _check_command_problems(where: str, job: JobSpec, health: HealthCheck) -> Iterator[Problem]:
+    size = sum(len(word.encode("utf-8", "replace")) + 1 for word in health.command)
+    if not health.command or not health.command[0]:
+        yield Problem(
+            where=f"{where}.command",
+            message=f"the healthcheck of job {_named(job.id)} has no command",
+            code=BAD_SERVICE,
+        )
+    elif any("\0" in word for word in health.command) or size > HEALTH_COMMAND_BYTES:
+        yield Problem(
+            where=f"{where}.command",
+            message=f"the command of the healthcheck holds a NUL character, or has {size} bytes, more "
+            f"than HEALTH_COMMAND_BYTES ({HEALTH_COMMAND_BYTES})",
+            code=BAD_SERVICE,
+        )
 
 
 def _restart_problems(where: str, restart: RestartPolicy) -> Iterator[Problem]:

@@ -40,8 +40,12 @@ class TitanJob:
         dependencies: jobs (or their ids) that must have succeeded before.
         type: "TASK" ends by itself, "SERVICE" is meant to stay up, "APPROVAL" waits for a person.
         port: of a service: its port, told to it as $PORT; "auto" takes a free one.
+        healthcheck: of a service: when it counts as healthy; a path that answers by HTTP, or a mapping
+            of http, tcp or command and interval, timeout, retries, start_period, port.
+        replicas: of a service: how many instances of it there are.
         requirement: one skill that the worker must have.
         skills: the skills that the worker must have.
+        slots: how much of a worker's room it takes; of a service also 0.
         priority: 0 to 10, 10 first.
         delay: how long it waits once it could start.
         affinity: prefer the worker on which a parent ran.
@@ -90,6 +94,9 @@ class TitanJob:
         affinity: bool | None = None,
         stop_grace: Duration | None = None,
         restart: str | Mapping[str, object] | None = None,
+        healthcheck: str | Mapping[str, object] | None = None,
+        replicas: int | None = None,
+        slots: int | None = None,
         retries: int | Mapping[str, object] | None = None,
         timeout: Duration | None = None,
         job_timeout: Duration | None = None,
@@ -130,6 +137,9 @@ class TitanJob:
                 "affinity": affinity,
                 "stop_grace": stop_grace,
                 "restart": restart,
+                "healthcheck": healthcheck,
+                "replicas": replicas,
+                "slots": slots,
                 "retries": retries,
                 "timeout": timeout,
                 "job_timeout": job_timeout,

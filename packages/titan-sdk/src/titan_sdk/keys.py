@@ -21,18 +21,25 @@ from titan_proto.limits import (
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
     GATE_TIMEOUT_MS_DEFAULT,
+    HEALTH_INTERVAL_MS_MIN,
+    HEALTH_MS,
+    HEALTH_RETRIES,
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
+    REPLICAS,
     RESTARTS,
     RETRIES,
     RETRY_DELAY_MS,
     STOP_GRACE_MS_DEFAULT,
     TIMEOUT_MS,
+    WORKER_SLOTS,
 )
 from titan_proto.outputs import tightened
 from titan_proto.specs import (
     GateExpiry,
     GateSection,
+    HealthCheck,
+    HealthKind,
     JobKind,
     JobSpec,
     Launch,
@@ -358,6 +365,93 @@ _RESTART_KEYS: Final[_Keys] = {
 """The keys of the long form of `restart`, and the fields that they become."""
 
 
+def healthcheck(value: object) -> HealthCheck:
+    """A path that answers by HTTP, or the whole check: http, tcp or command, and how often."""
+    if isinstance(value, str):
+        return HealthCheck(kind=HealthKind.HTTP, path=_http_path(value))
+    if not isinstance(value, Mapping):
+        raise BadValue(f"{_shown(value)} is no health check", "such as /health, or {http: /health}")
+    read = _fields("healthcheck", value, _HEALTH_KEYS)
+    ways = [way for way in ("http", "tcp", "command") if way in value]
+    if len(ways) != 1:
+        said = (
+            f"healthcheck has {' and '.join(ways)}" if ways else "healthcheck has no way to check"
+        )
+        raise BadValue(said, "exactly one of http, tcp and command")
+    read["kind"] = HealthKind[ways[0].upper()]
+    if ways == ["tcp"]:
+        given = read.pop("tcp")
+        if given:
+            read["port"] = given
+    return HealthCheck(**read)
+
+
+def _http_path(value: object) -> str:
+    path = text(value)
+    if path.startswith("/") and path.isascii() and path.isprintable() and " " not in path:
+        return path
+    raise BadValue(f"{_shown(value)} is no path to ask for", "such as /health")
+
+
+def _tcp_port(value: object) -> int:
+    if value is True:
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
+        return value
+    raise BadValue(f"{_shown(value)} is no port to connect to", "true (its own), or a number")
+
+
+def _check_command(value: object) -> tuple[str, ...]:
+    words_of_it = words(value)
+    if words_of_it:
+        return words_of_it
+    raise BadValue("the command of healthcheck is empty", "a program and its arguments")
+
+
+def _health_ms(value: object) -> int:
+    time_ms = duration_ms(value)
+    if time_ms > HEALTH_MS:
+        raise BadValue(f"{_shown(value)} is too long", f"at most {HEALTH_MS // 3_600_000} hours")
+    return time_ms
+
+
+def _health_pace_ms(value: object) -> int:
+    time_ms = _health_ms(value)
+    if time_ms < HEALTH_INTERVAL_MS_MIN:
+        raise BadValue(
+            f"{_shown(value)} is too short",
+            f"at least {HEALTH_INTERVAL_MS_MIN} ms (HEALTH_INTERVAL_MS_MIN)",
+        )
+    return time_ms
+
+
+def _health_retries(value: object) -> int:
+    return _whole(value, "how often a check may fail", 1, HEALTH_RETRIES, "HEALTH_RETRIES")
+
+
+_HEALTH_KEYS: Final[_Keys] = {
+    "http": ("path", _http_path),
+    "tcp": ("tcp", _tcp_port),
+    "command": ("command", _check_command),
+    "port": ("port", lambda value: int(_tcp_port(value))),
+    "interval": ("interval_ms", _health_pace_ms),
+    "timeout": ("timeout_ms", _health_pace_ms),
+    "retries": ("retries", _health_retries),
+    "start_period": ("start_period_ms", _health_ms),
+}
+"""The keys of the long form of `healthcheck`, and the fields that they become."""
+
+
+def replicas(value: object) -> int:
+    """How many instances of a service there are to be."""
+    return _whole(value, "a number of instances", 1, REPLICAS, "REPLICAS")
+
+
+def slots(value: object) -> int:
+    """How much of a worker's room something takes."""
+    return _whole(value, "a number of slots", 0, WORKER_SLOTS, "WORKER_SLOTS")
+
+
 AT_LEAST_ONCE: Final = "at-least-once"
 AT_MOST_ONCE: Final = "at-most-once"
 
@@ -480,8 +574,11 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "type": kind,
     "port": port,
     "restart": restart,
+    "healthcheck": healthcheck,
+    "replicas": replicas,
     "requirement": text,
     "skills": texts,
+    "slots": slots,
     "priority": priority,
     "delay": duration_ms,
     "affinity": boolean,
@@ -508,13 +605,20 @@ ALIASES: Final[dict[str, str]] = {
 
 LATER: Final = frozenset(
     {
-        "approvers", "artifacts", "healthcheck", "matrix", "on_end", "outputs", "replicas",
+        "approvers", "artifacts", "matrix", "on_end", "outputs",
         "reschedule", "resources", "secrets", "share", "trigger", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
 without what its author counts on would be worse than one that does not run."""
 
+FOR_SERVICES: Final = (
+    ("port", "a port", 'type: "SERVICE"'),
+    ("restart", "restart", "a task has retries"),
+    ("healthcheck", "a healthcheck", 'type: "SERVICE"'),
+    ("replicas", "replicas", 'type: "SERVICE"'),
+)
+"""Keys that mean nothing where a job ends by itself: the key, what it gives, what to do."""
 FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 """Keys that mean nothing where a job is meant to stay up."""
 
@@ -542,10 +646,14 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         found.append(
             ("python", "has python and no .py script", "only a .py script is given to one")
         )
-    if "port" in read and read.get("type", JobKind.TASK) is JobKind.TASK:
-        found.append(("port", "has a port but is no service", 'type: "SERVICE"'))
-    if "restart" in read and read.get("type", JobKind.TASK) is JobKind.TASK:
-        found.append(("restart", "has restart but is no service", "a task has retries"))
+    if read.get("type", JobKind.TASK) is JobKind.TASK:
+        found += [
+            (key, f"has {what} but is no service", hint)
+            for key, what, hint in FOR_SERVICES
+            if key in read
+        ]
+        if read.get("slots") == 0:
+            found.append(("slots", "takes no slot and is no service", "a task takes at least 1"))
     if read.get("type", JobKind.TASK) is JobKind.SERVICE:
         found += [
             (
@@ -637,11 +745,12 @@ _NEVER_AGAIN: Final = RetryPolicy(after_loss=False)
 
 
 def _needs(read: Mapping[str, Any]) -> Needs:
+    slots_taken: int = read.get("slots", 1)
     if "skills" in read:
-        return Needs(skills=read["skills"])
+        return Needs(skills=read["skills"], slots=slots_taken)
     if "requirement" in read:
-        return Needs(skills=(read["requirement"],))
-    return _GENERAL
+        return Needs(skills=(read["requirement"],), slots=slots_taken)
+    return _GENERAL if slots_taken == 1 else Needs(slots=slots_taken)
 
 
 def _launch(read: Mapping[str, Any]) -> Launch:
@@ -661,10 +770,14 @@ def _service(read: Mapping[str, Any]) -> ServiceSection | None:
     if read.get("type") is not JobKind.SERVICE:
         return None
     given = read.get("port", 0)
-    again: RestartPolicy = read.get("restart", _USUAL_RESTART)
-    if given == PORT_AUTO:
-        return ServiceSection(port_auto=True, restart=again)
-    return ServiceSection(port=given, restart=again)
+    is_auto = given == PORT_AUTO
+    return ServiceSection(
+        port=0 if is_auto else given,
+        port_auto=is_auto,
+        restart=read.get("restart", _USUAL_RESTART),
+        health=read.get("healthcheck"),
+        replicas=read.get("replicas", 1),
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

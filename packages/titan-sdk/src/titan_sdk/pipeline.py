@@ -41,6 +41,7 @@ from titan_sdk.keys import (
     expiry,
     files,
     flag,
+    healthcheck,
     job_id,
     job_spec,
     kind,
@@ -49,8 +50,10 @@ from titan_sdk.keys import (
     nearest,
     port,
     priority,
+    replicas,
     restart,
     retries,
+    slots,
     text,
     texts,
     timeout_ms,
@@ -69,7 +72,7 @@ ROOT_LATER: Final = frozenset(
     }
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
-    "env", "python", "requirement", "skills", "priority", "delay", "affinity", "stop_grace",
+    "env", "python", "requirement", "skills", "slots", "priority", "delay", "affinity", "stop_grace",
     "retries", "timeout", "job_timeout",
 )  # fmt: skip
 """What `defaults:` may say for all jobs: what is not a single job's own business."""
@@ -79,9 +82,8 @@ API_VERSION: Final = "titan/v1"
 _START: Final = Place(1, 1)
 _TYPED: Final = frozenset(
     {
-        approval, boolean, duration_ms, expiry, flag, kind, port, priority, restart, retries,
-        timeout_ms,
-        wait_ms,
+        approval, boolean, duration_ms, expiry, flag, healthcheck, kind, port, priority, replicas,
+        restart, retries, slots, timeout_ms, wait_ms,
     }
 )  # fmt: skip
 """Readers to which 1 and "1" are not the same; to all others a number is the text it is."""
@@ -103,6 +105,9 @@ _FIELDS: Final = {
     "service": "port",
     "service.port": "port",
     "service.restart": "restart",
+    "service.health": "healthcheck",
+    "service.replicas": "replicas",
+    "needs.slots": "slots",
     "delay_ms": "delay",
     "stop_grace_ms": "stop_grace",
     "retries.after_loss": "delivery",

@@ -81,6 +81,7 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
         ExitReason.TIMED_OUT: "timed out",
         ExitReason.CRASH_LIMIT: "its workers were lost too often",
         ExitReason.QUARANTINED: "quarantined",
+        ExitReason.UNHEALTHY: "unhealthy",
         ExitReason.CRASH_LOOP: "ended again and again",
         ExitReason.BAD_OUTPUT: "what it left for other jobs cannot be read",
         ExitReason.MISSING_OUTPUT: "not started: what it needs of a job before it is missing",

@@ -247,7 +247,9 @@ class Worker:
             ),
             launcher=Launcher(environ=os.environ, worker=self._name, home=self._home),
             ports=Ports(),
-            probes=Probes(tasks=tasks, on_answer=engine.probe_answered),
+            probes=Probes(
+                tasks=tasks, on_answer=engine.probe_answered, on_failure=engine.probe_failed
+            ),
             shipping=Shipping(
                 loop=loop,
                 now_ms=self._now_ms,

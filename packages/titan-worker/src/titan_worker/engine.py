@@ -30,6 +30,7 @@ from titan_proto.messages import (
     StopAttempts,
     WorkerStatus,
 )
+from titan_proto.specs import HealthKind
 from titan_worker import outputs
 from titan_worker.core.core import WorkerCore
 from titan_worker.core.effects import (
@@ -52,6 +53,7 @@ from titan_worker.core.inputs import (
     LinkDown,
     LinkUp,
     ProbeAnswered,
+    ProbeFailed,
     Spawned,
     SpawnFailed,
     Started,
@@ -68,7 +70,7 @@ from titan_worker.host.usage import UsageSampler
 from titan_worker.launching import Launcher, Ports
 from titan_worker.link import MasterLink
 from titan_worker.output import last_words
-from titan_worker.probes import Probes
+from titan_worker.probes import Place, Probes
 from titan_worker.shipping import Shipping
 from titan_worker.tasks import Tasks
 from titan_worker.workspace import Workspaces
@@ -152,7 +154,7 @@ class Engine:
             ),
             Terminate: self._terminate,
             AbandonPrepare: lambda effect: self._own.workspaces.abandon(effect.ref),
-            Probe: lambda effect: self._own.probes.start(effect.ref, effect.port),
+            Probe: self._probe,
             # Its folder stays for a day, which `endings` has known since its end.
             Forget: lambda _effect: None,
             HangUp: lambda effect: self._own.link.hang_up(effect.reason),
@@ -230,6 +232,10 @@ class Engine:
     def probe_answered(self, ref: AttemptRef) -> None:
         """A service is there."""
         self.post(ProbeAnswered(ref=ref))
+
+    def probe_failed(self, ref: AttemptRef, message: str) -> None:
+        """Of a service: a check of it failed."""
+        self.post(ProbeFailed(ref=ref, message=message))
 
     def started(self, ref: AttemptRef, identity: ProcessIdentity) -> None:
         """A first process runs, since a moment or two."""
@@ -404,6 +410,15 @@ class Engine:
         else:
             self._begun.add(ref)
             own.shipping.watch(ref, folders.stdout, folders.stderr)
+
+    def _probe(self, effect: Probe) -> None:
+        own, ref = self._own, effect.ref
+        folders = own.workspaces.folders(ref)
+        check, env = effect.check, {}
+        if check is not None and check.kind is HealthKind.COMMAND:
+            order = self._core.state.held[ref].order
+            env = own.launcher.environment(order, folders, effect.port)
+        own.probes.start(ref, Place(effect.port, folders.work, env), check)
 
     def _terminate(self, effect: Terminate) -> None:
         self._signalled.add(effect.ref)

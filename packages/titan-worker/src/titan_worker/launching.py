@@ -54,7 +54,7 @@ class Launcher:
 
     def plan(self, order: AttemptOrder, folders: Folders, port: int) -> LaunchPlan:
         """The process of this order. Raises SpawnError with a text for people."""
-        env = self._environment(order, folders, port)
+        env = self.environment(order, folders, port)
         launch = order.spec.launch
         path = env["PATH"]
         argv = self._argv(launch, folders.work, path)
@@ -63,7 +63,8 @@ class Launcher:
             raise SpawnError(f"command {argv[0]!r} was not found on this worker (PATH is {path})")
         return LaunchPlan(program, argv, env, folders.work, folders.stdout, folders.stderr)
 
-    def _environment(self, order: AttemptOrder, folders: Folders, port: int) -> dict[str, str]:
+    def environment(self, order: AttemptOrder, folders: Folders, port: int) -> dict[str, str]:
+        """The variables of the order's process, and of whatever checks it."""
         ref = order.ref
         env = {
             **self._base,

@@ -104,7 +104,9 @@ class Play:
         if effect.lease_end is not None:
             assert effect.lease_end.term_at_ms > self.world.now_ms, "begun to be stopped at once"
             self.guards[ref] = effect.lease_end.kill_at_ms
-        assert len(self.starting) + len(self.living) <= self.world.slots, "slots exceeded"
+        taken = [*self.starting.values(), *self.living.values()]
+        slots = sum(order.spec.needs.slots for order in taken)
+        assert slots <= self.world.slots, "slots exceeded"
 
     def _on_terminate(self, effect):
         assert effect.ref in self.spawned_ever, "a signal for nobody"

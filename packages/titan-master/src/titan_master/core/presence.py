@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from msgspec import Struct
 
 from titan_master.core.state import State, WorkerInfo
+from titan_proto.limits import SLOTLESS_PER_WORKER
 from titan_proto.messages import ShutDown, WorkerStatus
 from titan_proto.states import WorkerState
 
@@ -116,7 +117,12 @@ class Roster:
         """Put a worker where it belongs in the index after anything about it has changed."""
         worker = self._state.workers.get(worker_id)
         presence = self.of(worker_id)
-        if worker is None or presence.link_id is None or worker.state is not WorkerState.ONLINE:
+        if (
+            worker is None
+            or presence.link_id is None
+            or worker.state is not WorkerState.ONLINE
+            or len(worker.held) >= worker.slots + SLOTLESS_PER_WORKER
+        ):
             self._place(presence, None, (), is_full=False)
             return
         group = presence.group if presence.entry else tuple(sorted(dict.fromkeys(worker.skills)))

@@ -33,6 +33,7 @@ from titan_worker.core.effects import (
     Spawn,
     Terminate,
 )
+from titan_worker.core.health import Health
 from titan_worker.core.inputs import Exited, Spawned
 from titan_worker.core.lease import Lease
 from titan_worker.core.records import (
@@ -74,6 +75,7 @@ class Phase(IntEnum):
     """A service between two processes: it keeps its slot, its port and its number."""
 
 
+_BY_ITSELF: Final = (ExitReason.EXITED, ExitReason.SIGNALLED)
 _WITH_PROCESS: Final = (Phase.STARTING, Phase.SPAWNED)
 
 
@@ -84,6 +86,12 @@ class Progress(Struct):
     healthy: bool = False
     restarts: Restarts | None = None
     """Of a service, from its first start on."""
+    health: Health | None = None
+    """Of a service with a health check, from the start of its present process on."""
+    failing: str = ""
+    """Why the process of a service is being ended: what its check said."""
+    kill_at_ms: int = 0
+    """When SIGKILL follows the SIGTERM that has been sent."""
     stdout_bytes: int = 0
     """What its earlier processes have written: where no further one comes, that is all."""
     stderr_bytes: int = 0
@@ -100,8 +108,9 @@ class Attempts:
         self._progress: dict[AttemptRef, Progress] = {}
         self._occupied = 0
         # Attempts in READY, first come first served. One that was stopped meanwhile stays in the
-        # queue and is passed over when its turn comes.
+        # queue and is passed over when its turn comes. Those that take no slot wait for none.
         self._ready: deque[AttemptRef] = deque()
+        self._slotless: deque[AttemptRef] = deque()
         # Exclusive ones that were ready while the lease did not allow to start them, in order.
         self._without_lease: list[AttemptRef] = []
         # Exclusive ones that occupy a slot: whose guards wait for renewals.
@@ -247,7 +256,13 @@ class Attempts:
         progress = self._progress.get(ref)
         if progress is not None and progress.phase is Phase.PREPARING:
             progress.phase = Phase.READY
-            self._ready.append(ref)
+            self._line_of(ref).append(ref)
+
+    def _line_of(self, ref: AttemptRef) -> deque[AttemptRef]:
+        return self._ready if self._slots_of(ref) else self._slotless
+
+    def _slots_of(self, ref: AttemptRef) -> int:
+        return self._held[ref].order.spec.needs.slots
 
     def workspace_failed(self, ref: AttemptRef, message: str, now_ms: int) -> None:
         """It ends without a process."""
@@ -291,12 +306,25 @@ class Attempts:
     def probe_answered(self, ref: AttemptRef, now_ms: int) -> None:
         """A service is healthy, unless it has been told to stop meanwhile."""
         progress = self._progress.get(ref)
-        if progress is None or progress.healthy or progress.phase is not Phase.SPAWNED:
+        if progress is None or progress.phase is not Phase.SPAWNED:
             return
+        if progress.health is not None:
+            progress.health.passed()
         held = self._held[ref]
-        if held.state is AttemptState.RUNNING:
+        is_news = not progress.healthy and not progress.failing
+        if is_news and held.state is AttemptState.RUNNING:
             _is_healthy(progress, now_ms)
             self._reports.append(_running(held, progress))
+
+    def probe_failed(self, ref: AttemptRef, message: str, now_ms: int) -> None:
+        """A check of a service failed: one too many, and its process goes, as if it had crashed."""
+        progress = self._progress.get(ref)
+        if progress is None or progress.phase is not Phase.SPAWNED or progress.health is None:
+            return
+        is_wanted_well = self._held[ref].state is AttemptState.RUNNING and not progress.failing
+        if is_wanted_well and progress.health.failed(now_ms):
+            progress.failing = message[:REPORT_MESSAGE_CHARS]
+            self._terminate(ref, now_ms)
 
     def exited(self, item: Exited, now_ms: int) -> None:
         """Its process is gone, perhaps before anybody said that it was there."""
@@ -309,12 +337,14 @@ class Attempts:
         if item.lease_ended:
             # Its worker cannot be heard, but it was leaving anyway: that is not held against it.
             own = ExitReason.WORKER_LEFT if held.spared_at_ms else ExitReason.LOST
-        elif _is_to_stay_up(held, item):
+        elif _is_to_stay_up(held, progress, item):
             if self._start_again(held, progress, item, now_ms):
                 return
             if held.restarts:
                 own = ExitReason.CRASH_LOOP
-                message = _crash_loop(held, item)
+                message = _crash_loop(held, progress, item)
+        if progress.failing and own in _BY_ITSELF and held.stop_reason is None:
+            own, message = ExitReason.UNHEALTHY, f"its health check failed: {progress.failing}"
         is_task = held.order.spec.kind is JobKind.TASK
         is_done = is_task and held.stop_reason is None and own is ExitReason.EXITED
         is_done = is_done and not item.exit_code
@@ -352,6 +382,8 @@ class Attempts:
         self._draft.emit(AttemptRestarting(ref=ref, at_ms=now_ms))
         progress.phase = Phase.RESTARTING
         progress.healthy = False
+        progress.failing = ""
+        progress.kill_at_ms = 0
         self._guarded.pop(ref, None)  # its guard has gone with the process
         heapq.heappush(self._restarts, (at_ms, ref))
         self._reports.append(_running(held, progress))
@@ -379,9 +411,9 @@ class Attempts:
         """SIGKILL for whatever has outlived its stop grace."""
         while self._kills:
             at_ms, ref = self._kills[0]
-            held = self._held.get(ref)
+            progress = self._progress.get(ref)
             # Whoever has ended needs no signal, and its deadline is no reason to wake up.
-            stopping = held is not None and held.state is AttemptState.STOPPING
+            stopping = progress is not None and progress.kill_at_ms == at_ms
             if stopping and at_ms > now_ms:
                 return
             heapq.heappop(self._kills)
@@ -419,14 +451,23 @@ class Attempts:
         An exclusive attempt waits aside until the lease allows it, and is then the first.
         """
         if self._without_lease and self._lease.may_start(now_ms):
-            self._ready.extendleft(reversed(self._without_lease))
+            for ref in reversed(self._without_lease):
+                if ref in self._progress:
+                    self._line_of(ref).appendleft(ref)
             self._without_lease.clear()
-        while self._ready and self._occupied < self._slots:
-            ref = self._ready.popleft()
-            progress = self._progress.get(ref)
-            if progress is None or progress.phase is not Phase.READY:
+        for line in (self._slotless, self._ready):
+            self._fill_from(line, now_ms)
+
+    def _fill_from(self, line: deque[AttemptRef], now_ms: int) -> None:
+        while line:
+            ref = line[0]
+            if not self._is_ready(ref):
+                line.popleft()
                 continue
-            if not self._start(ref, progress, now_ms):
+            if not self._has_room_for(ref):
+                return
+            line.popleft()
+            if not self._start(ref, self._progress[ref], now_ms):
                 self._without_lease.append(ref)
 
     def _start(self, ref: AttemptRef, progress: Progress, now_ms: int) -> bool:
@@ -439,10 +480,22 @@ class Attempts:
             end = self._lease.end_for(order.spec.stop_grace_ms)
             self._guarded[ref] = None
         if progress.phase is Phase.READY:
-            self._occupied += 1
+            self._occupied += self._taken(ref)
         progress.phase = Phase.STARTING
         self._draft.ask(Spawn(order=order, lease_end=end))
         return True
+
+    def _taken(self, ref: AttemptRef) -> int:
+        """What it counts here. Placed when the worker had more slots, it may have all there are."""
+        return min(self._slots_of(ref), self._slots)
+
+    def _has_room_for(self, ref: AttemptRef) -> bool:
+        taken = self._taken(ref)
+        return not taken or self._occupied + taken <= self._slots
+
+    def _is_ready(self, ref: AttemptRef) -> bool:
+        progress = self._progress.get(ref)
+        return progress is not None and progress.phase is Phase.READY
 
     def stop_grace_ms(self) -> int:
         """The longest time that something held may take to stop."""
@@ -502,17 +555,19 @@ class Attempts:
         live = {ref for ref, held in self._held.items() if held.state is not AttemptState.ENDED}
         if live != set(self._progress):
             raise violated(state, "live attempts and those worked on are not the same")
-        phases = [progress.phase for progress in self._progress.values()]
-        occupied = sum(phase >= Phase.STARTING for phase in phases)
+        occupied = sum(
+            self._taken(ref)
+            for ref, progress in self._progress.items()
+            if progress.phase >= Phase.STARTING
+        )
         if occupied != self._occupied or occupied > self._slots:
             raise violated(state, f"{occupied} slots taken, {self._occupied} counted")
         aside = set(self._without_lease)
-        if occupied < self._slots and any(
-            progress.phase is Phase.READY and ref not in aside
-            for ref, progress in self._progress.items()
-        ):
-            raise violated(state, "something waits beside a free slot")
-        waiting = {*self._ready, *aside}
+        for line in (self._slotless, self._ready):
+            first = next((ref for ref in line if self._is_ready(ref)), None)
+            if first is not None and (not self._taken(first) or self._has_room_for(first)):
+                raise violated(state, "something waits beside a free slot")
+        waiting = {*self._ready, *self._slotless, *aside}
         for ref, progress in self._progress.items():
             held = self._held[ref]
             if (held.pid > 0) != (progress.phase is Phase.SPAWNED):
@@ -531,14 +586,20 @@ class Attempts:
             progress.restarts = Restarts()
         service = held.order.spec.service
         port = held.port or (service.port if service is not None else 0)
-        if port:
-            self._draft.ask(Probe(ref=held.order.ref, port=port))
+        check = None if service is None else service.health
+        progress.health = None if check is None else Health(check, now_ms)
+        if port or check is not None:
+            self._draft.ask(Probe(ref=held.order.ref, port=port, check=check))
         else:
             _is_healthy(progress, now_ms)
 
     def _terminate(self, ref: AttemptRef, now_ms: int) -> None:
+        """SIGTERM, and after its grace SIGKILL; asked for again, the sooner end stays."""
         self._draft.ask(Terminate(ref=ref, force=False))
-        heapq.heappush(self._kills, (now_ms + self._held[ref].order.spec.stop_grace_ms, ref))
+        progress = self._progress[ref]
+        if not progress.kill_at_ms:
+            progress.kill_at_ms = now_ms + self._held[ref].order.spec.stop_grace_ms
+            heapq.heappush(self._kills, (progress.kill_at_ms, ref))
 
     def _over(self, ref: AttemptRef, reason: ExitReason, now_ms: int, message: str = "") -> None:
         """End an attempt that has no process, and perhaps never had one."""
@@ -565,7 +626,7 @@ class Attempts:
         """One that this process worked on is over; its slot is free."""
         progress = self._progress.pop(report.ref)
         if progress.phase >= Phase.STARTING:
-            self._occupied -= 1
+            self._occupied -= self._taken(report.ref)
             self._guarded.pop(report.ref, None)
         if self._held[report.ref].foreign:
             self._drop(report.ref)
@@ -610,18 +671,21 @@ def _is_healthy(progress: Progress, now_ms: int) -> None:
         progress.restarts.healthy(now_ms)
 
 
-def _is_to_stay_up(held: Held, item: Exited) -> bool:
+def _is_to_stay_up(held: Held, progress: Progress, item: Exited) -> bool:
     """Whether it is a service that nobody stops, and that wants to be started again after this."""
     service = held.order.spec.service
     if service is None or held.state is not AttemptState.RUNNING:
         return False
-    return is_wanted(service.restart, failed=bool(item.signal or item.exit_code))
+    failed = bool(item.signal or item.exit_code or progress.failing)
+    return is_wanted(service.restart, failed=failed)
 
 
-def _crash_loop(held: Held, item: Exited) -> str:
+def _crash_loop(held: Held, progress: Progress, item: Exited) -> str:
     service = held.order.spec.service
     assert service is not None
     how = f"signal {item.signal}" if item.signal else f"exit code {item.exit_code}"
+    if progress.failing:
+        how = f"its health check failed: {progress.failing}"
     text = (
         f"it ended again ({how}) after {held.restarts} restarts; its budget is "
         f"{service.restart.max} in {service.restart.within_ms / 1000:g} s (restart)"

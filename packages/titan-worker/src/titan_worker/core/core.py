@@ -45,6 +45,7 @@ from titan_worker.core.inputs import (
     LinkDown,
     LinkUp,
     ProbeAnswered,
+    ProbeFailed,
     Spawned,
     SpawnFailed,
     Started,
@@ -126,6 +127,9 @@ class WorkerCore:
             ),
             Exited: self._attempts.exited,
             ProbeAnswered: lambda item, now_ms: self._attempts.probe_answered(item.ref, now_ms),
+            ProbeFailed: lambda item, now_ms: self._attempts.probe_failed(
+                item.ref, item.message, now_ms
+            ),
             UsageSampled: self._sampled,
             StopRequested: self._stop_requested,
             # the master's messages

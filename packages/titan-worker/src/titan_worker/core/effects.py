@@ -7,6 +7,7 @@ from msgspec import Struct
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import AnyMessage
 from titan_proto.messages.worker import AttemptOrder
+from titan_proto.specs import HealthCheck
 
 
 class Send(Struct, frozen=True, kw_only=True):
@@ -62,10 +63,12 @@ class AbandonPrepare(Struct, frozen=True, kw_only=True):
 
 
 class Probe(Struct, frozen=True, kw_only=True):
-    """Try the service's port until it answers or the attempt ends."""
+    """Check the service until its process ends; without a check, try its port until that answers."""
 
     ref: AttemptRef
     port: int
+    """0 where it has none."""
+    check: HealthCheck | None = None
 
 
 class Forget(Struct, frozen=True, kw_only=True):

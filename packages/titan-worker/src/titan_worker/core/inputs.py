@@ -92,9 +92,17 @@ class Exited(Struct, frozen=True, kw_only=True):
 
 
 class ProbeAnswered(Struct, frozen=True, kw_only=True):
-    """A service's port answers."""
+    """A service's port answers, or a check of it passed."""
 
     ref: AttemptRef
+
+
+class ProbeFailed(Struct, frozen=True, kw_only=True):
+    """A check of a service failed; at most one in its interval."""
+
+    ref: AttemptRef
+    message: str
+    """Why, for people."""
 
 
 class UsageSampled(Struct, frozen=True, kw_only=True):
@@ -123,6 +131,7 @@ Input = (
     | SpawnFailed
     | Exited
     | ProbeAnswered
+    | ProbeFailed
     | UsageSampled
     | StopRequested
 )
