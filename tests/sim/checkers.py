@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from tests.sim.coverage import Coverage, Fault
 from tests.sim.driver import CrashPoint
@@ -40,6 +41,7 @@ OVERTIME_MS = 60_000
 """How late a master may be that was down, or stood still, when a job's time was over."""
 
 _USED = re.compile(r"\$\{\{ jobs\.(\w+)\.outputs\.(\w+) \}\}")
+_ANY = Launch()
 _MOVED = (ExitReason.CRASH_LOOP, ExitReason.START_FAILED, ExitReason.PREPARE_FAILED)
 """Ends of a service that another worker may mend."""
 _CAUSES = {
@@ -103,6 +105,7 @@ class JobBook:
         self.avoid: tuple[str, ...] = ()
         """Of a service: where it has failed."""
         self.moves = 0
+        self.replaces = ""
 
     @property
     def is_gate(self) -> bool:
@@ -132,6 +135,14 @@ class RunBook:
                 job.opened_ms = event.at_ms
         self.state = RunState.ACTIVE
         self.cancelled = False
+        self.instances: dict[str, JobBook] = {}
+        """Of services, those beside the first."""
+        self.stopped: set[str] = set()
+        """Jobs that somebody has stopped, one by one."""
+
+    def find(self, job_id: str) -> JobBook:
+        """A job, or an instance of a service."""
+        return self.jobs.get(job_id) or self.instances[job_id]
 
 
 class WorkerBook:
@@ -155,6 +166,8 @@ class Auditor:
         self.runs: dict[str, RunBook] = {}
         self.workers: dict[str, WorkerBook] = {}
         self.services: dict[tuple[str, str], str] = {}
+        self.well: set[tuple[str, str]] = set()
+        """Those of them that are healthy."""
         self._keys: dict[str, str] = {}
         self._aliases: dict[str, str] = {}
         self._fence = 0
@@ -205,6 +218,7 @@ class Auditor:
             e.JobsDropped: self._on_jobs_dropped,
             e.ServiceUp: self._on_service_up,
             e.ServiceChanged: self._on_service_changed,
+            e.ServiceAdded: self._on_service_added,
             e.ServiceQueued: self._on_service_queued,
             e.ServiceStopping: self._on_service_stopping,
             e.ServiceEnded: self._on_service_ended,
@@ -384,7 +398,7 @@ class Auditor:
 
     def _on_attempt_placed(self, event: e.AttemptPlaced) -> None:
         run = self.runs[event.run_id]
-        job = run.jobs[event.job_id]
+        job = run.find(event.job_id)
         ref = AttemptRef(event.run_id, event.job_id, event.number)
         worker = self.workers[event.worker_id]
         state = self.services.get((event.run_id, event.job_id))
@@ -452,6 +466,7 @@ class Auditor:
             job.lost += 1
         if self.services.get((ref.run_id, ref.job_id)) == "UP":
             self.services[ref.run_id, ref.job_id] = "DOWN"
+            self.well.discard((ref.run_id, ref.job_id))
         if event.message.endswith("came back without it"):
             self.check(
                 ref not in self._spawned or ref in self._outcomes,
@@ -475,7 +490,9 @@ class Auditor:
         if self._succeeded(event) and job.spec.kind is JobKind.TASK:
             self.check(not self._written[ref][1], f"{ref} is taken for a success: {event}")
         if event.reason is ExitReason.CANCELLED:
-            self.check(self.runs[ref.run_id].cancelled, f"{ref} is stopped, and nobody cancelled")
+            run = self.runs[ref.run_id]
+            asked = run.cancelled or ref.job_id in run.stopped
+            self.check(asked, f"{ref} is stopped, and nobody cancelled")
         if event.reason is ExitReason.STOPPED:
             service = self.services.get((ref.run_id, ref.job_id))
             self.check(service == "STOPPING", f"{ref} is stopped, and its service is {service}")
@@ -515,10 +532,15 @@ class Auditor:
             )
             self.check(not event.number, f"{ref} has been started with outputs that are missing")
             return
+        if event.reason is ExitReason.TAKEN_OVER:
+            self._check_kept(event, job)
+            return
         if event.state is JobState.SUCCEEDED and job.spec.kind is JobKind.SERVICE:
             self.check((ref.run_id, ref.job_id) in self.services, f"{ref} settles and is not up")
         if event.state is JobState.CANCELLED:
-            self.check(self.runs[ref.run_id].cancelled, f"{ref} is cancelled by nobody")
+            run = self.runs[ref.run_id]
+            asked = run.cancelled or ref.job_id in run.stopped
+            self.check(asked, f"{ref} is cancelled by nobody")
         if event.reason in {ExitReason.LOST, ExitReason.WORKER_LEFT}:
             once = not job.spec.retries.after_loss
             self.check(once, f"{ref} is given up after a loss")
@@ -526,6 +548,22 @@ class Auditor:
             self.check(job.lost >= LOST_MAX, f"{ref} failed for {job.lost} lost attempts")
         elif event.state is JobState.FAILED and event.reason is not ExitReason.TIMED_OUT:
             self._check_spent(job, event)
+
+    def _check_kept(self, event: e.JobEnded, job: JobBook) -> None:
+        """A healthy service of another run of this name is what the job asks for."""
+        run = self.runs[event.run_id]
+        self.check(event.number == 0, f"{event} is kept, and has been placed")
+        whose = event.message.removeprefix("kept from ")
+        kept = [
+            key
+            for key in self.well
+            if self.runs[key[0]].alias == whose
+            and key[0] != event.run_id
+            and key[1].partition("~")[0] == event.job_id
+            and replace(self.runs[key[0]].find(key[1]).spec, id="", dependencies=(), launch=_ANY)
+            == replace(job.spec, id="", dependencies=(), launch=_ANY)
+        ]
+        self.check(kept, f"{run.run_id}/{event.job_id} is kept from {whose}, where none is like it")
 
     def _check_spent(self, job: JobBook, event: e.JobEnded) -> None:
         """It failed by itself and is not tried again: the policy has no further try for it."""
@@ -556,7 +594,7 @@ class Auditor:
                 )
             else:
                 self.check(
-                    run.cancelled or JobState.CANCELLED in parents,
+                    run.cancelled or job_id in run.stopped or JobState.CANCELLED in parents,
                     f"{event.run_id}/{job_id} is {event.state} and nobody cancelled",
                 )
 
@@ -576,15 +614,38 @@ class Auditor:
         key = (event.run_id, event.job_id)
         self.check(key not in self.services, f"service {key} comes up twice")
         self.services[key] = "UP"
+        self.well.add(key)
 
     def _on_service_changed(self, event: e.ServiceChanged) -> None:
         key = (event.run_id, event.job_id)
         self.check(self.services[key] == "UP", f"service {key} changes, and is not up")
+        if event.healthy:
+            self.well.add(key)
+        else:
+            self.well.discard(key)
+
+    def _on_service_added(self, event: e.ServiceAdded) -> None:
+        """Beside one that is wanted, under a name that nothing ever had."""
+        run, key = self.runs[event.run_id], (event.run_id, event.job_id)
+        like = run.find(event.of)
+        base = event.job_id.partition("~")[0]
+        self.check(key not in self.services, f"instance {key} is there twice")
+        self.check(event.job_id == f"{base}~{event.number}", f"{key} has number {event.number}")
+        self.check(
+            event.of.partition("~")[0] == base
+            and self.services[event.run_id, event.of] not in {"STOPPING", "ENDED"},
+            f"{key} is made like {event.of}, which is not wanted",
+        )
+        book = JobBook(replace(like.spec, id=event.job_id, dependencies=()))
+        book.end = JobState.SUCCEEDED
+        book.replaces = event.replaces
+        run.instances[event.job_id] = book
+        self.services[key] = "QUEUED"
 
     def _on_service_queued(self, event: e.ServiceQueued) -> None:
         """It is wanted still, and its last attempt is over for a reason that it could not help."""
         key = (event.run_id, event.job_id)
-        job = self.runs[event.run_id].jobs[event.job_id]
+        job = self.runs[event.run_id].find(event.job_id)
         state = self.services[key]
         last = job.last
         assert last is not None
@@ -613,6 +674,14 @@ class Auditor:
         key = (event.run_id, event.job_id)
         self.check(self.services[key] == "UP", f"service {key} is stopped, and is not up")
         self.services[key] = "STOPPING"
+        if event.why.startswith("replaced by"):
+            by = event.why.removeprefix("replaced by ").partition("/")[2]
+            others = [
+                other
+                for other, state in self.services.items()
+                if other != key and other[1] == by and state == "UP" and other in self.well
+            ]
+            self.check(others, f"service {key} goes for {by}, which is not well")
 
     def _on_service_ended(self, event: e.ServiceEnded) -> None:
         """A person stopped it, or it came to its own end where nobody else could have it."""
@@ -632,7 +701,7 @@ class Auditor:
         self.services[key] = "ENDED"
 
     def _check_nowhere_else(self, key: tuple[str, str]) -> None:
-        job = self.runs[key[0]].jobs[key[1]]
+        job = self.runs[key[0]].find(key[1])
         last = job.last
         assert last is not None
         could = [
@@ -679,7 +748,7 @@ class Auditor:
         worker.state = "RETIRED"
 
     def _job(self, ref: AttemptRef) -> JobBook:
-        return self.runs[ref.run_id].jobs[ref.job_id]
+        return self.runs[ref.run_id].find(ref.job_id)
 
     # -- what the master says ---------------------------------------------------------------------
 
@@ -689,7 +758,7 @@ class Auditor:
             ref = order.ref
             run = self.runs.get(ref.run_id)
             self.check(
-                run is not None and ref.number <= run.jobs[ref.job_id].numbers,
+                run is not None and ref.number <= run.find(ref.job_id).numbers,
                 f"{worker_id} is told to start {ref}, which is not in the journal",
             )
             job = self._job(ref)
@@ -706,7 +775,7 @@ class Auditor:
         """A worker was told that it may forget these."""
         for ref in message.refs:
             run = self.runs.get(ref.run_id)
-            live = run.jobs[ref.job_id].live if run is not None else None
+            live = run.find(ref.job_id).live if run is not None else None
             self.check(live != ref.number, f"{ref} is acknowledged before its end is durable")
 
     def wished(self, job_id: str, approve: bool) -> None:
@@ -761,7 +830,12 @@ class Auditor:
         job = run.jobs[view.job_id]
         if view.state in JOB_TERMINAL:
             self.check(job.end is view.state, f"{view} was told, the journal says {job.end}")
-            self.check(view.attempt == job.numbers, f"{view} was told of attempt {job.numbers}")
+            # A service goes on to have attempts; history shows the newest that has begun.
+            is_newest = view.attempt == job.numbers or job.spec.kind is JobKind.SERVICE
+            self.check(
+                is_newest and view.attempt <= job.numbers,
+                f"{view} was told of attempt {job.numbers}",
+            )
             if job.spec.kind is JobKind.TASK:
                 self.check(view.lost in {0, job.lost}, f"{view} was told, {job.lost} were lost")
             decided = view.gate is not None and view.gate.reason is not ExitReason.UNKNOWN
@@ -816,8 +890,8 @@ class Auditor:
         self._spawned[ref] = host
         self.check(live <= self._slots[host], f"{live} slots are taken on {host}")
         run = self.runs[ref.run_id]
-        self._check_parents(run, run.jobs[ref.job_id])
-        self._check_told(run, run.jobs[ref.job_id].spec.launch, order.spec.launch)
+        self._check_parents(run, run.find(ref.job_id))
+        self._check_told(run, run.find(ref.job_id).spec.launch, order.spec.launch)
         if order.spec.exclusive:
             self._check_alone(ref, host)
         self._alive[ref] = self._world.now_ms
@@ -898,7 +972,7 @@ class Auditor:
 
     def forgotten(self, worker_id: str, ref: AttemptRef) -> None:
         """A worker has let go of an attempt of this cluster."""
-        live = self.runs[ref.run_id].jobs[ref.job_id].live
+        live = self.runs[ref.run_id].find(ref.job_id).live
         self.check(
             live != ref.number, f"{worker_id} forgets {ref}, whose end the master does not know"
         )
@@ -907,6 +981,10 @@ class Auditor:
         """A request has broken the master."""
         self.check(digest not in self._broken_by, "one request breaks the master twice")
         self._broken_by.add(digest)
+
+    def stop_asked(self, run_id: str, job_id: str) -> None:
+        """Somebody is about to stop this job."""
+        self.runs[run_id].stopped.add(job_id)
 
     # -- faults that the drivers carry out --------------------------------------------------------
 

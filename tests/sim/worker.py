@@ -487,9 +487,10 @@ class WorkerProcess:
             if failures and self.world.chance(60):
                 failures -= 1
                 self.put(ProbeFailed(ref=ref, message="status 500"))
-            else:
-                self.put(ProbeAnswered(ref=ref))
-            if check is not None and failures:
+                self.life.after(check.interval_ms, ask)
+                return
+            self.put(ProbeAnswered(ref=ref))
+            if failures:
                 self.life.after(check.interval_ms, ask)
 
         if self.world.chance(50):

@@ -33,12 +33,15 @@ from titan_proto.messages import (
     ListServices,
     ReadLog,
     RerunRun,
+    RestartService,
     RunReceipt,
     RunView,
+    ScaleService,
     ServiceList,
     ShutdownOrdered,
     ShutDownWorker,
     Stats,
+    StopJob,
     StopService,
     SubmitRun,
     WaitJob,
@@ -200,11 +203,12 @@ def _service(world: World) -> ServiceSection:
         start_period_ms=world.random.choice((0, 3_000)),
     )
     checked = health if world.chance(40) else None
+    replicas = world.between(2, 3) if world.chance(25) else 1
     return world.random.choice(
         (
-            ServiceSection(restart=restart, health=checked),
+            ServiceSection(restart=restart, health=checked, replicas=replicas),
             ServiceSection(port=8000, restart=restart, health=checked),
-            ServiceSection(port_auto=True, restart=restart, health=checked),
+            ServiceSection(port_auto=True, restart=restart, health=checked, replicas=replicas),
         )
     )
 
@@ -344,12 +348,24 @@ def cancel(world: World, auditor: Auditor, key: str) -> Errand:
         yield Pause(500)
     yield Pause(world.between(0, 12_000))
     run_id = auditor.receipts[key]
-    for _ in range(world.between(1, 2)):
+    if world.chance(40):
+        yield from _stop_a_job(world, auditor, run_id)
+    for _ in range(world.between(0, 2)):
         view = yield Call(CancelRun(run=run_id))
         if isinstance(view, RunView):
             auditor.told(view)
         elif not is_error(view, ErrorCode.ALREADY_DONE):
             raise Violation(f"cancelling {run_id} came to {view}")
+
+
+def _stop_a_job(world: World, auditor: Auditor, run_id: str) -> Errand:
+    job_id = world.random.choice(list(auditor.runs[run_id].jobs))
+    auditor.stop_asked(run_id, job_id)
+    view = yield Call(StopJob(run=run_id, job=job_id))
+    if isinstance(view, JobView):
+        auditor.told_job(view)
+    elif not is_error(view, ErrorCode.ALREADY_DONE):
+        raise Violation(f"stopping {run_id}/{job_id} came to {view}")
 
 
 def _shut_down_a_worker(world: World) -> Errand:
@@ -499,6 +515,7 @@ def _list_jobs(world: World, auditor: Auditor, run: str) -> Errand:
 
 def keep_house(world: World, is_over: Any) -> Errand:
     """Stop services after a while, or they would hold their slots for ever."""
+    changes = 12
     while not is_over():
         yield Pause(world.between(4_000, 12_000))
         answer = yield Call(ListServices())
@@ -513,7 +530,14 @@ def keep_house(world: World, is_over: Any) -> Errand:
                 f"{service.run_id}/{service.job_id}",
                 service.job_id,
             )
-            yield Call(StopService(service=world.random.choice(names)))
+            name = world.random.choice(names)
+            changes -= 1
+            if changes > 0 and world.chance(30):
+                yield Call(ScaleService(service=name, replicas=world.between(0, 3)))
+            elif changes > 0 and world.chance(30):
+                yield Call(RestartService(service=name))
+            else:
+                yield Call(StopService(service=name))
 
 
 def poisoned(world: World, jobs: int) -> Errand:

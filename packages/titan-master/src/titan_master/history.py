@@ -43,6 +43,7 @@ from titan_proto.messages import (
     RunList,
     RunView,
     ServiceList,
+    StopJob,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -240,6 +241,13 @@ class Answers:
         view = self._history.job(run_id, request.job)
         return _reply(origin, view or _no_job(run_id, request.job))
 
+    def _stop_job(self, origin: Origin, request: StopJob, run_id: str) -> Sequence[Effect]:
+        view = self._history.job(run_id, request.job)
+        if view is None:
+            return _reply(origin, _no_job(run_id, request.job))
+        text = f"{view.run_alias}/{view.job_id} has ended already: {view.state}"
+        return _reply(origin, Error(code=ErrorCode.ALREADY_DONE, message=text))
+
     def _watch(self, origin: Origin, _request: WatchRun, run_id: str) -> Sequence[Effect]:
         run = self._history.run(run_id)
         if run is None:
@@ -298,6 +306,7 @@ class Answers:
         ListJobs: _jobs,
         GetJob: _job,
         WaitJob: _job,
+        StopJob: _stop_job,
         WatchRun: _watch,
         ReadLog: _read_log,
     }

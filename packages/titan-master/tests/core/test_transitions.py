@@ -118,6 +118,7 @@ def moves():
         w.submit(run(name, job("api", service=True)), run_id=name)
         w.running(f"{name}/api", healthy=True)
     w.running("r1/api", restarts=1)
+    w.submit(run("r2", job("api", service=True)), run_id="later", key="later")
     w.leave("w1")
     w.ask(StopService(service="r5/api"))
     w.join("w2", slots=4)

@@ -30,6 +30,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _SLUG_GAP = re.compile(r"[^a-z0-9]+")
 
 
+INSTANCE_MARK: Final = "~"
+"""No job's own id has it."""
+
+
 class AttemptRef(Struct, frozen=True, order=True, array_like=True):
     """Names one attempt: run, job, and the attempt's number (1, 2, 3 …).
 
@@ -47,6 +51,18 @@ class AttemptRef(Struct, frozen=True, order=True, array_like=True):
 def is_job_id(text: str) -> bool:
     """Whether `text` may name a job, and so a folder."""
     return _JOB_ID.match(text) is not None and ".." not in text
+
+
+def instance_id(job_id: str, number: int) -> str:
+    """What the further instances of a service are called: the first one has the job's own id."""
+    return f"{job_id}{INSTANCE_MARK}{number}"
+
+
+def is_instance_id(text: str) -> bool:
+    """Whether `text` may name what is executed: a job, or an instance of a service beside the first."""
+    job_id, mark, number = text.partition(INSTANCE_MARK)
+    is_number = number.isascii() and number.isdecimal() and number[:1] != "0" and len(number) <= 9
+    return is_job_id(job_id) and (not mark or is_number)
 
 
 def is_run_id(text: str) -> bool:

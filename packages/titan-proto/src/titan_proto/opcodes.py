@@ -73,6 +73,9 @@ class OpCode(IntEnum):
     SERVICE_LIST = 0x41
     STOP_SERVICE = 0x42
     SERVICE_VIEW = 0x43
+    SCALE_SERVICE = 0x44
+    RESTART_SERVICE = 0x45
+    STOP_JOB = 0x46
     # gates 0x48-0x4F
     LIST_GATES = 0x48
     GATE_LIST = 0x49

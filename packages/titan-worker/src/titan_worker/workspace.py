@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from titan_proto.ids import AttemptRef, is_job_id, is_run_id
+from titan_proto.ids import AttemptRef, is_instance_id, is_run_id
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import ArtifactRef
 from titan_worker.ahead import STDERR, STDOUT, WORK, FoldersAhead
@@ -43,7 +43,7 @@ def may_have_folder(ref: AttemptRef) -> bool:
 
     Orders and lists come from outside: this is asked here, whoever has asked before.
     """
-    return is_run_id(ref.run_id) and is_job_id(ref.job_id) and ref.number > 0
+    return is_run_id(ref.run_id) and is_instance_id(ref.job_id) and ref.number > 0
 
 
 class Folders(NamedTuple):

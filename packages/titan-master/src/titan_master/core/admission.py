@@ -19,6 +19,7 @@ from titan_proto.limits import JOBS_PER_RUN, SUBMIT_KEY_CHARS
 from titan_proto.messages import RunReceipt
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
+from titan_proto.states import JobState
 
 
 def submit(draft: Draft, item: RunSubmitted) -> None:
@@ -129,7 +130,13 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
     draft.emit(event, item.spec)
     run = draft.state.runs[item.run_id]
     draft.reply(item.origin, RunReceipt(run_id=run.run_id, alias=run.alias, notices=item.notices))
-    lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
+    if draft.state.services:
+        ready = (job for job in run.order if job.state is JobState.QUEUED)
+        lifecycle.keep_services(
+            draft, run, [job for job in ready if job.spec.kind is JobKind.SERVICE]
+        )
+    if run.run_id in draft.state.runs:
+        lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
 
 
 def _room(item: RunSubmitted) -> int:

@@ -33,6 +33,7 @@ from titan_master.core.events import (
     RunAccepted,
     RunCancelRequested,
     RunEnded,
+    ServiceAdded,
     ServiceChanged,
     ServiceEnded,
     ServiceQueued,
@@ -474,7 +475,7 @@ def _service_up(state: State, event: ServiceUp) -> None:
     job = run.jobs[event.job_id]
     attempt = _attempt_of(job, event.number)
     attempt.port = event.port
-    spec = replace(job.spec, launch=filling.filled_in(run, job), dependencies=())
+    spec = filling.on_its_own(run, job)
     service = state.services[event.run_id, event.job_id] = Service(
         name=event.name,
         run_id=event.run_id,
@@ -487,8 +488,44 @@ def _service_up(state: State, event: ServiceUp) -> None:
         spec=spec,
         run_name=run.name,
         workspace=run.workspace,
+        base=event.job_id,
     )
     _add_instance(state, service)
+
+
+def _service_added(state: State, event: ServiceAdded) -> None:
+    like = state.services[event.run_id, event.of]
+    state.queued_seq += 1
+    spec = None if like.spec is None else replace(like.spec, id=event.job_id)
+    service = state.services[event.run_id, event.job_id] = Service(
+        name=like.name,
+        run_id=like.run_id,
+        run_alias=like.run_alias,
+        job_id=event.job_id,
+        state=ServiceState.STARTING,
+        attempt=Attempt(
+            number=0,
+            worker_id="",
+            worker="",
+            incarnation=0,
+            fence=0,
+            placed_at_ms=0,
+            state=AttemptState.ENDED,
+        ),
+        healthy_at_ms=0,
+        spec=spec,
+        run_name=like.run_name,
+        workspace=like.workspace,
+        base=like.base,
+        replaces=event.replaces,
+        queued_seq=state.queued_seq,
+        queued_at_ms=event.at_ms,
+    )
+    for one in state.services.values():
+        if (one.run_id, one.base) == (service.run_id, service.base):
+            one.made = event.number
+    _add_instance(state, service)
+    state.queue.push(state.instances[event.run_id, event.job_id])
 
 
 def _add_instance(state: State, service: Service) -> None:
@@ -628,6 +665,7 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     AttemptStarted: _attempt_started,
     AttemptEnded: _attempt_ended,
     ServiceUp: _service_up,
+    ServiceAdded: _service_added,
     ServiceChanged: _service_changed,
     ServiceQueued: _service_queued,
     ServiceStopping: _service_stopping,

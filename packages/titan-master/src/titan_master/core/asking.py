@@ -11,15 +11,15 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from titan_master.core import admission, gates, leaving, lifecycle, queries, services
+from titan_master.core import admission, gates, leaving, lifecycle, queries, rollout, services
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
 from titan_master.core.rerun import rerun_digest
-from titan_master.core.state import Job, Run
+from titan_master.core.state import Job, Run, Service
 from titan_master.core.turn import Draft
 from titan_master.core.waiters import changes, is_reached, serve_log
 from titan_proto.errors import ErrorCode
-from titan_proto.ids import is_run_id
+from titan_proto.ids import INSTANCE_MARK, is_run_id
 from titan_proto.limits import JOB_ID_CHARS, PAGE_ITEMS, SUBMIT_KEY_CHARS
 from titan_proto.messages import (
     CancelRun,
@@ -34,10 +34,13 @@ from titan_proto.messages import (
     ListServices,
     ReadLog,
     RerunRun,
+    RestartService,
     RunList,
     RunView,
+    ScaleService,
     ServiceList,
     ShutDownWorker,
+    StopJob,
     StopService,
     WaitJob,
     WaitRun,
@@ -51,7 +54,16 @@ LIVE_CURSOR: Final = "live:"
 """Marks a cursor of ListRuns that still stands among the live runs; others are history's own."""
 
 OfOneRun = (
-    GetRun | CancelRun | ListJobs | GetJob | WaitRun | WaitJob | WatchRun | ReadLog | RerunRun
+    GetRun
+    | CancelRun
+    | ListJobs
+    | GetJob
+    | WaitRun
+    | WaitJob
+    | WatchRun
+    | ReadLog
+    | RerunRun
+    | StopJob
 )
 
 
@@ -104,7 +116,7 @@ def _with_prefix(draft: Draft, prefix: str) -> tuple[Run, ...]:
 
 
 def _find_job(
-    draft: Draft, origin: Origin, request: GetJob | WaitJob | ReadLog
+    draft: Draft, origin: Origin, request: GetJob | WaitJob | ReadLog | StopJob
 ) -> tuple[Run, Job] | None:
     run = _find_run(draft, origin, request)
     if run is None:
@@ -218,6 +230,10 @@ def _list_jobs(draft: Draft, origin: Origin, request: ListJobs) -> None:
 
 
 def _get_job(draft: Draft, origin: Origin, request: GetJob) -> None:
+    instance = _find_instance(draft, request.run, request.job)
+    if instance is not None:
+        draft.reply(origin, queries.instance_view(draft.state, draft.roster, instance))
+        return
     if not request.run:
         _get_newest_job(draft, origin, request)
         return
@@ -268,6 +284,10 @@ def _wait_job(draft: Draft, origin: Origin, request: WaitJob) -> None:
 
 
 def _read_log(draft: Draft, origin: Origin, request: ReadLog) -> None:
+    instance = _find_instance(draft, request.run, request.job)
+    if instance is not None:
+        _read_log_of_instance(draft, origin, request, instance)
+        return
     found = _find_job(draft, origin, request)
     if found is None:
         return
@@ -290,6 +310,41 @@ def _read_log(draft: Draft, origin: Origin, request: ReadLog) -> None:
         draft.waiters.wait_job(origin, run.run_id, job.spec.id, request)
     else:
         draft.require(serve_log(origin, request, job))
+
+
+def _find_instance(draft: Draft, run: str, job_id: str) -> Service | None:
+    """The instance of a service that is called so, beside the first: no run has such a job."""
+    if INSTANCE_MARK not in job_id:
+        return None
+    fits = [
+        one
+        for one in draft.state.services.values()
+        if one.job_id == job_id and run in {"", one.run_id, one.run_alias}
+    ]
+    return fits[-1] if fits else None
+
+
+def _read_log_of_instance(draft: Draft, origin: Origin, request: ReadLog, service: Service) -> None:
+    number = service.attempt.number
+    if request.attempt and request.attempt != number:
+        exact = replace(request, run=service.run_id)
+        draft.require(AskHistory(origin=origin, request=exact))
+        return
+    draft.require(serve_log(origin, request, draft.state.instances[service.run_id, service.job_id]))
+
+
+def _stop_job(draft: Draft, origin: Origin, request: StopJob) -> None:
+    """One job of a live run, and with it what depends on it."""
+    found = _find_job(draft, origin, request)
+    if found is None:
+        return
+    run, job = found
+    if job.is_terminal:
+        text = f"{run.alias}/{job.spec.id} has ended already: {job.state}"
+        draft.refuse(origin, ErrorCode.ALREADY_DONE, text, details={"state": str(job.state)})
+        return
+    lifecycle.cancel_job(draft, run, job)
+    draft.reply(origin, queries.job_view(run, job))
 
 
 # -- gates ----------------------------------------------------------------------------------------
@@ -383,6 +438,9 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     ListDead: _list_dead,
     ListServices: _list_services,
     StopService: services.stop_service,
+    ScaleService: rollout.scale,
+    RestartService: rollout.restart,
+    StopJob: _stop_job,
     ListGates: _list_gates,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,

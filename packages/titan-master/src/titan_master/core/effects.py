@@ -29,6 +29,7 @@ from titan_proto.messages import (
     RerunRun,
     RunView,
     ServiceView,
+    StopJob,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -75,6 +76,7 @@ HistoryAsk = (
     | ListDead
     | DecideGate
     | ListServices
+    | StopJob
 )
 
 

@@ -212,6 +212,19 @@ class ServiceUp(Event, frozen=True, kw_only=True):
     restarts: int = 0
 
 
+class ServiceAdded(Event, frozen=True, kw_only=True):
+    """There is to be one more instance of a service: beside those there are, or in place of one."""
+
+    run_id: str
+    job_id: str
+    of: str
+    """The instance whose definition it has."""
+    number: int
+    """Its own among the instances of its job; never given again."""
+    replaces: str = ""
+    """The instance that goes once this one is healthy."""
+
+
 class ServiceChanged(Event, frozen=True, kw_only=True):
     """Its worker starts its process again, or that one answers."""
 
@@ -238,10 +251,12 @@ class ServiceQueued(Event, frozen=True, kw_only=True):
 
 
 class ServiceStopping(Event, frozen=True, kw_only=True):
-    """A person stopped it."""
+    """A person stopped it, or something took its place."""
 
     run_id: str
     job_id: str
+    why: str = ""
+    """Where nobody said that it shall stop: what made it."""
 
 
 class ServiceEnded(Event, frozen=True, kw_only=True):
@@ -324,6 +339,7 @@ AnyEvent = (
     | AttemptStarted
     | AttemptEnded
     | ServiceUp
+    | ServiceAdded
     | ServiceChanged
     | ServiceQueued
     | ServiceStopping

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from titan_master.core.state import Job, Run
 from titan_proto import outputs
 from titan_proto.limits import ARGS_BYTES, ENV_BYTES
-from titan_proto.specs import Launch
+from titan_proto.specs import JobSpec, Launch
 
 VARIABLE: Final = "TITAN_VALUE_"
 """With a number behind it: the variable through which a shell line is given a value."""
@@ -62,6 +62,11 @@ def filled_in(run: Run, job: Job) -> Launch:
     environment = (*filled.env, *filled.env.values())
     _check_size("an environment", environment, "ENV_BYTES", ENV_BYTES)
     return filled
+
+
+def on_its_own(run: Run, job: Job) -> JobSpec:
+    """What the job is without its run: filled in, and after nothing. Raises Missing."""
+    return replace(job.spec, launch=filled_in(run, job), dependencies=())
 
 
 def _each(replacement: Callable[[re.Match[str]], str], text: str) -> str:

@@ -24,7 +24,10 @@ from titan_proto.messages import (
     ListServices,
     ReadLog,
     RerunRun,
+    RestartService,
+    ScaleService,
     ShutDownWorker,
+    StopJob,
     StopService,
     WaitJob,
     WaitRun,
@@ -56,6 +59,9 @@ Ask = (
     | ListDead
     | ListServices
     | StopService
+    | ScaleService
+    | RestartService
+    | StopJob
     | ListGates
     | DecideGate
     | GetStats

@@ -6,11 +6,12 @@ The one place that decides whether a job ends, is tried again, or lets others be
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import graph, retrying, services
+from titan_master.core import graph, retrying, rollout, services
 from titan_master.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -32,7 +33,7 @@ from titan_proto.limits import OUTPUTS_PER_RUN_BYTES, REPORT_MESSAGE_CHARS
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
-from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState, ServiceState
 
 NOT_PLACED: Final = (
     JobState.BLOCKED,
@@ -52,7 +53,10 @@ def attempt_running(draft: Draft, report: AttemptReport) -> None:
     """Its worker says that it runs, and of a service perhaps that it is healthy."""
     service = draft.state.services.get((report.ref.run_id, report.ref.job_id))
     if service is not None:
+        was = service.state
         services.hear(draft, service, report)
+        if was is ServiceState.STARTING and service.state is ServiceState.HEALTHY:
+            rollout.came_up(draft, service)
         return
     run = draft.state.runs[report.ref.run_id]
     job = run.jobs[report.ref.job_id]
@@ -69,7 +73,10 @@ def attempt_running(draft: Draft, report: AttemptReport) -> None:
     # One that is being cancelled has its stop order already; its health is of no interest.
     if report.healthy and job.spec.kind is JobKind.SERVICE and job.state is JobState.RUNNING:
         services.come_up(draft, run, job, report)
+        settled = draft.state.services[run.run_id, job.spec.id]
         settle_job(draft, run, job, JobState.SUCCEEDED, ExitReason.UNKNOWN)
+        rollout.came_up(draft, settled)
+        rollout.add_replicas(draft, settled)
 
 
 def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None:
@@ -329,6 +336,8 @@ def begin(draft: Draft, run: Run, jobs: list[Job]) -> None:
     others = tuple(job.spec.id for job in jobs if job.spec.kind is not JobKind.GATE)
     if others:
         draft.emit(JobsQueued(at_ms=now_ms, run_id=run.run_id, job_ids=others))
+        if draft.state.services:
+            keep_services(draft, run, [job for job in jobs if job.spec.kind is JobKind.SERVICE])
     if gates:
         timeouts_ms = [job.question.timeout_ms for job in gates]
         draft.emit(
@@ -339,6 +348,15 @@ def begin(draft: Draft, run: Run, jobs: list[Job]) -> None:
                 expires_ms=tuple(now_ms + wait_ms if wait_ms else 0 for wait_ms in timeouts_ms),
             )
         )
+
+
+def keep_services(draft: Draft, run: Run, jobs: Iterable[Job]) -> None:
+    """Settle at once those of these queued services that an earlier run of this name has left."""
+    for job in jobs:
+        whose = rollout.is_kept(draft, run, job)
+        if whose:
+            message = f"kept from {whose}"
+            settle_job(draft, run, job, JobState.SUCCEEDED, ExitReason.TAKEN_OVER, message)
 
 
 def delays_over(draft: Draft, due: JobsDue) -> None:
@@ -408,6 +426,18 @@ def cancel_run(draft: Draft, run: Run) -> None:
         elif job.state is JobState.CANCELLING:
             order_stop(draft, run, job)
     end_if_over(draft, run)
+
+
+def cancel_job(draft: Draft, run: Run, job: Job) -> None:
+    """This one, and what hangs on it; the rest of its run goes on. Twice is once, but for the order."""
+    if job.state in (JobState.PLACED, JobState.RUNNING):
+        stop_job(draft, run, job, ExitReason.CANCELLED)
+    elif job.state is JobState.CANCELLING:
+        order_stop(draft, run, job)
+    else:
+        below = graph.blocked_below(run, (job,))
+        drop(draft, run, [job, *below], JobState.CANCELLED, ExitReason.CANCELLED)
+        end_if_over(draft, run)
 
 
 def stop_job(draft: Draft, run: Run, job: Job, reason: ExitReason) -> None:

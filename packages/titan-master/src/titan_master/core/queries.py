@@ -286,6 +286,29 @@ def service_view(service: Service) -> ServiceView:
     )
 
 
+def instance_view(state: State, roster: Roster, service: Service) -> JobView:
+    """An instance of a service as the job that it would be on its own."""
+    job, attempt = state.instances[service.run_id, service.job_id], service.attempt
+    return JobView(
+        run_id=service.run_id,
+        run_alias=service.run_alias,
+        job_id=service.job_id,
+        kind=JobKind.SERVICE,
+        state=job.state,
+        attempt=attempt.number,
+        attempt_state=attempt.state if attempt.number else AttemptState.UNKNOWN,
+        worker=attempt.worker,
+        reason=attempt.reason,
+        message=why_queued(state, roster, job) if job.state is JobState.QUEUED else attempt.message,
+        ready_at_ms=job.ready_at_ms,
+        placed_at_ms=attempt.placed_at_ms,
+        started_at_ms=attempt.started_at_ms,
+        port=attempt.port,
+        stdout_bytes=attempt.stdout_bytes,
+        stderr_bytes=attempt.stderr_bytes,
+    )
+
+
 def service_views(state: State, run_id: str = "") -> tuple[ServiceView, ...]:
     """Every service that is up, in the order in which they came up; of one run, where it is named."""
     up = state.services.values()

@@ -2,7 +2,8 @@
 
 Their worker starts a process again, by itself. What is decided here is what becomes of a service whose
 attempt is over though nobody stopped it: with its worker gone it is queued again, however often; where it
-failed, it is given to another worker, within a budget. Called by ``lifecycle``, ``placement`` and ``asking``.
+failed, it is given to another worker, within a budget. How many instances there are, and which takes whose
+place, is ``rollout``'s. Called by ``lifecycle``, ``rollout``, ``placement`` and ``asking``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from titan_master.core.state import Job, Run, Service, State, WorkerInfo
 from titan_master.core.timers import ServiceDue
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
-from titan_proto.ids import AttemptRef
+from titan_proto.ids import INSTANCE_MARK, AttemptRef
 from titan_proto.limits import JOB_ID_CHARS, NAME_CHARS, RESTART_WELL_MS, SERVICE_MOVES
 from titan_proto.messages import StopService
 from titan_proto.messages.worker import AttemptReport
@@ -45,7 +46,7 @@ _QUOTED_CHARS: Final = NAME_CHARS + 1 + JOB_ID_CHARS
 
 
 def come_up(draft: Draft, run: Run, job: Job, report: AttemptReport) -> None:
-    """It is healthy for the first time: from now on an object of the cluster."""
+    """It is healthy for the first time: from now on an object of the cluster. See also `rollout`."""
     attempt = job.attempt
     draft.emit(
         ServiceUp(
@@ -198,58 +199,70 @@ def holder_of(state: State, worker: WorkerInfo, port: int) -> tuple[str, str] | 
 
 
 def find(state: State, selector: str) -> list[Service]:
-    """The services that a selector means: exactly one job of one run, else by name, else by id."""
+    """What a selector means: one instance; else all of one job of a run, of a name, of a job's id."""
     up = list(state.services.values())
     for meant in (
-        [one for one in up if selector in _exact_names(one)],
+        [one for one in up if INSTANCE_MARK in selector and selector in _exact_names(one)],
+        [one for one in up if selector in _exact_names(one, one.base or one.job_id)],
         [one for one in up if selector == one.name],
-        [one for one in up if selector == one.job_id],
+        [one for one in up if selector in (one.job_id, one.base)],
     ):
         if meant:
             return meant
     return []
 
 
-def _exact_names(service: Service) -> tuple[str, str]:
-    return (
-        f"{service.run_id}/{service.job_id}",
-        f"{service.run_alias}/{service.job_id}",
-    )
+def _exact_names(service: Service, job_id: str = "") -> tuple[str, str]:
+    job_id = job_id or service.job_id
+    return f"{service.run_id}/{job_id}", f"{service.run_alias}/{job_id}"
 
 
-def stop_service(draft: Draft, origin: Origin, request: StopService) -> None:
-    """A person wants it down. Asking twice repeats the order."""
-    meant = find(draft.state, request.service)
-    if not meant:
+def meant(draft: Draft, origin: Origin, selector: str) -> list[Service]:
+    """The instances of the one service that is meant; none when that has been refused."""
+    found = find(draft.state, selector)
+    quoted = repr(selector[:_QUOTED_CHARS])
+    if not found:
         draft.refuse(
             origin,
             ErrorCode.NOT_FOUND,
             (
-                f"no service is called {request.service[:_QUOTED_CHARS]!r}; `titan ps` lists those that are up, "
+                f"no service is called {quoted}; `titan ps` lists those that are up, "
                 "and one that is still starting ends when its run is cancelled"
             ),
         )
-        return
-    if len(meant) > 1:
-        names = ", ".join(_exact_names(service)[1] for service in meant)
+        return []
+    # Two of one name are one service, of which a run is replacing what another has left.
+    if len({service.name for service in found}) > 1:
+        names = ", ".join(dict.fromkeys(_exact_names(one, one.base)[1] for one in found))
         draft.refuse(
             origin,
             ErrorCode.CONFLICT,
-            f"{request.service[:_QUOTED_CHARS]!r} may be any of {names}: name one of them",
+            f"{quoted} may be any of {names}: name one of them",
             details={"candidates": names},
         )
-        return
-    _stop(draft, meant[0])
-    draft.reply(origin, queries.service_view(meant[0]))
+        return []
+    return found
 
 
-def _stop(draft: Draft, service: Service) -> None:
+def stop_service(draft: Draft, origin: Origin, request: StopService) -> None:
+    """A person wants it down, all of it. Asking twice repeats the order."""
+    found = meant(draft, origin, request.service)
+    for service in found:
+        stop(draft, service)
+    if found:
+        draft.reply(origin, queries.service_view(found[0]))
+
+
+def stop(draft: Draft, service: Service, why: str = "") -> None:
+    """End one instance: at once, where it is nowhere."""
     if not service.attempt.is_live:
         _end(draft, service, ExitReason.STOPPED, stopped=True)
         return
     if service.state is not ServiceState.STOPPING:
         draft.emit(
-            ServiceStopping(at_ms=draft.now_ms, run_id=service.run_id, job_id=service.job_id)
+            ServiceStopping(
+                at_ms=draft.now_ms, run_id=service.run_id, job_id=service.job_id, why=why
+            )
         )
     order_stop(draft, service)
 

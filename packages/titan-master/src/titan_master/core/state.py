@@ -184,6 +184,12 @@ class Service(Struct, kw_only=True, eq=False):
     before: such a one is never placed again."""
     run_name: str = ""
     workspace: ArtifactRef | None = None
+    base: str = ""
+    """The job that it comes from: its own id, but for an instance beside the first."""
+    made: int = 1
+    """The highest number that an instance of that job has, or had."""
+    replaces: str = ""
+    """The instance (of the same job) that goes once this one is healthy."""
     moves: int = 0
     """How often it was given to another worker because it failed where it was."""
     avoid: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ JOB: Final[Table] = frozenset(
         (JobState.WAITING, JobState.CANCELLED),
         (JobState.QUEUED, JobState.PLACED),
         (JobState.QUEUED, JobState.CANCELLED),
+        (JobState.QUEUED, JobState.SUCCEEDED),  # the service that it asks for is there
         # Tried before, and out of time as a whole; or a parent did not leave what it needs.
         (JobState.QUEUED, JobState.FAILED),
         (JobState.PLACED, JobState.RUNNING),

@@ -29,6 +29,7 @@ from titan_master.core.events import (
     JobsScheduled,
     RunAccepted,
     RunEnded,
+    ServiceAdded,
     ServiceQueued,
     WorkerDraining,
     WorkerJoined,
@@ -288,6 +289,11 @@ def _service_queued(draft: Draft, event: ServiceQueued) -> None:
         draft.timers.watch_service(event.run_id, event.job_id, event.until_ms)
 
 
+def _service_added(draft: Draft, event: ServiceAdded) -> None:
+    del event
+    draft.placement_due = True
+
+
 def _gates_opened(draft: Draft, event: GatesOpened) -> None:
     mortal = [pair for pair in zip(event.job_ids, event.expires_ms, strict=True) if pair[1]]
     if mortal:
@@ -363,6 +369,7 @@ _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     JobCancelling: _job_changed,
     JobEnded: _job_changed,
     AttemptStarted: _attempt_started,
+    ServiceAdded: _service_added,
     ServiceQueued: _service_queued,
     AttemptPlaced: _attempt_placed,
     AttemptEnded: _attempt_ended,

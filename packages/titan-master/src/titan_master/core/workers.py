@@ -24,7 +24,7 @@ from titan_master.core.inputs import ReportsArrived, WorkerArrived, WorkerHeard,
 from titan_master.core.state import Attempt, InvariantViolation, Job, State, WorkerInfo
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
-from titan_proto.ids import AttemptRef
+from titan_proto.ids import INSTANCE_MARK, AttemptRef
 from titan_proto.limits import WORKER_SLOTS
 from titan_proto.messages import AttemptOrder, Join, Joined
 from titan_proto.messages.worker import AttemptReport
@@ -350,6 +350,8 @@ def _is_foreign(state: State, ref: AttemptRef, worker_id: str) -> bool:
             and not (ref.number == newest.number and newest.worker_id == worker_id)
         )
     job = run.jobs.get(ref.job_id)
+    if job is None and ref.job_id.partition(INSTANCE_MARK)[0] in run.jobs:
+        return False  # an instance of a service that has ended
     if job is None or ref.number > job.number or ref.number < 1:
         return True
     attempt = job.attempt

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from titan_master.data.reserve import Space
-from titan_proto.ids import AttemptRef, is_job_id, is_run_id
+from titan_proto.ids import AttemptRef, is_instance_id, is_run_id
 from titan_proto.limits import BULK_CHUNK_BYTES
 from titan_proto.messages import STDERR, STDOUT, LogStream
 
@@ -51,7 +51,7 @@ class LogFiles:
         if log is not None:
             self._logs.move_to_end(ref)
             return log
-        if not (is_run_id(ref.run_id) and is_job_id(ref.job_id) and ref.number > 0):
+        if not (is_run_id(ref.run_id) and is_instance_id(ref.job_id) and ref.number > 0):
             raise ValueError(f"not an attempt's name: {ref!r}")
         self._put_away()
         folder = self._root / ref.run_id / f"{ref.job_id}.{ref.number}"

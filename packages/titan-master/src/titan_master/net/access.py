@@ -90,6 +90,9 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.LIST_SERVICES: _READERS,
     OpCode.SERVICE_LIST: _NOBODY,
     OpCode.STOP_SERVICE: _ACTORS,
+    OpCode.SCALE_SERVICE: _ACTORS,
+    OpCode.RESTART_SERVICE: _ACTORS,
+    OpCode.STOP_JOB: _ACTORS,
     OpCode.SERVICE_VIEW: _NOBODY,
     # gates: a job never decides, least of all about its own
     OpCode.LIST_GATES: _READERS,

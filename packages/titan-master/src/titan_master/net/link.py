@@ -38,7 +38,7 @@ from titan_master.net.submission import Submissions
 from titan_proto import outputs
 from titan_proto.connection import Received
 from titan_proto.errors import ErrorCode, FrameTooLarge
-from titan_proto.ids import AttemptRef, is_job_id, is_run_id
+from titan_proto.ids import AttemptRef, is_instance_id, is_run_id
 from titan_proto.io.aio import AioLink
 from titan_proto.limits import (
     BULK_CHUNK_BYTES,
@@ -485,7 +485,7 @@ def reports_complaint(reports: tuple[AttemptReport, ...]) -> str:
 
 def _is_ref(ref: AttemptRef) -> bool:
     """Whether there can be an attempt of that name: it is looked up, quoted, and made a path."""
-    return is_run_id(ref.run_id) and is_job_id(ref.job_id) and 0 < ref.number <= _NUMBER_MAX
+    return is_run_id(ref.run_id) and is_instance_id(ref.job_id) and 0 < ref.number <= _NUMBER_MAX
 
 
 _ASKS: Final[frozenset[type]] = frozenset(get_args(Ask))

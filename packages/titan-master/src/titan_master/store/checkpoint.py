@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from titan_master.core.apply import apply, derive, expired_keys
-from titan_master.core.events import AnyEvent, PoisonRemembered, RunAccepted
+from titan_master.core.events import AnyEvent, PoisonRemembered, RunAccepted, ServiceAdded
 from titan_master.core.state import Job, KeyRecord, Run, Service, State, WorkerInfo
 from titan_master.store.base import JournalDamaged
 from titan_master.store.codec import JOURNAL_FORMAT, check_format
@@ -274,6 +274,11 @@ class Shadow:
         if job_id is not None:
             is_up = (run_id, job_id) in self.state.services
             self._touch_placed(seq, (SERVICE, f"{run_id}/{job_id}"), is_there=is_up)
+        if type(event) is ServiceAdded:
+            # Every instance of its job keeps the number that was given last.
+            for run_of, name in self.state.services:
+                if run_of == run_id:
+                    self.touched[SERVICE, f"{run_of}/{name}"] = None
         if run is None and not self._left_service(run_id):
             self.accepted.pop(run_id, None)
 

@@ -10,6 +10,7 @@ records, so it cannot know what the journal does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -27,6 +28,8 @@ from titan_master.core.events import (
     JobsScheduled,
     RunAccepted,
     RunEnded,
+    ServiceAdded,
+    ServiceChanged,
     ServiceEnded,
     ServiceUp,
     WorkerJoined,
@@ -35,6 +38,7 @@ from titan_master.store import codec
 from titan_master.store.base import AttemptRow, Recovered, TermLost, position
 from titan_master.store.checkpoint import HEAD, Address, Row, Total, is_part_of, load
 from titan_master.store.recovery import blank, fold
+from titan_proto.ids import INSTANCE_MARK
 from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.specs import GateSection, JobKind, JobSpec, RunSpec
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
@@ -207,7 +211,7 @@ class MemoryStore:
         """See `History.attempts`."""
         history = self._projected()
         found = history.ended.get(run_id) or history.live.get(run_id)
-        job = found.jobs.get(job_id) if found else None
+        job = found.jobs.get(job_id) or found.instances.get(job_id) if found else None
         return tuple(job.attempts.values()) if job else ()
 
     def spec(self, run_id: str) -> bytes | None:
@@ -339,6 +343,8 @@ class _Run:
         self.jobs = {
             job.id: _Job(self.run_id, self.alias, job, event.at_ms) for job in self.spec.jobs
         }
+        self.instances: dict[str, _Job] = {}
+        """Of services, those beside the first."""
         for job_id in event.taken_over:
             job = self.jobs[job_id]
             job.state, job.reason, job.end = JobState.SUCCEEDED, ExitReason.TAKEN_OVER, event
@@ -362,6 +368,14 @@ class _Run:
         )
 
 
+@dataclass
+class _Up:
+    """A service that is wanted."""
+
+    name: str
+    healthy_at_ms: int
+
+
 class _History:
     """The fold of events into what may be asked later."""
 
@@ -369,7 +383,7 @@ class _History:
         self.live: dict[str, _Run] = {}
         self.ended: dict[str, _Run] = {}
         self._workers: dict[str, str] = {}
-        self._up: dict[tuple[str, str], ServiceUp] = {}
+        self._up: dict[tuple[str, str], _Up] = {}
         self.services: list[ServiceView] = []
         """Those that have ended."""
         self._accepted = 0
@@ -416,15 +430,36 @@ class _History:
         elif isinstance(event, (AttemptPlaced, AttemptStarted, AttemptEnded)):
             self._project_attempt(event)
         elif isinstance(event, ServiceUp):
-            self._up[event.run_id, event.job_id] = event
+            self._up[event.run_id, event.job_id] = _Up(event.name, event.at_ms)
             self._job(event.run_id, event.job_id).port = event.port
+        elif isinstance(event, ServiceAdded):
+            self._add_instance(event)
+        elif isinstance(event, ServiceChanged):
+            if event.healthy:
+                self._up[event.run_id, event.job_id].healthy_at_ms = event.at_ms
         elif isinstance(event, ServiceEnded):
             self._project_end_of_service(event)
+
+    def _add_instance(self, event: ServiceAdded) -> None:
+        self._up[event.run_id, event.job_id] = _Up(self._up[event.run_id, event.of].name, 0)
+        run = self.live.get(event.run_id) or self.ended[event.run_id]
+        spec = run.jobs[event.job_id.partition(INSTANCE_MARK)[0]].spec
+        run.instances[event.job_id] = _Job(run.run_id, run.alias, spec, event.at_ms)
 
     def _project_end_of_service(self, event: ServiceEnded) -> None:
         up = self._up.pop((event.run_id, event.job_id))
         run = self.live.get(event.run_id) or self.ended[event.run_id]
-        attempt = run.jobs[event.job_id].attempts[event.number]
+        attempt = self._job(event.run_id, event.job_id).attempts.get(event.number)
+        if attempt is None:
+            attempt = AttemptRow(
+                run_id=event.run_id,
+                job_id=event.job_id,
+                number=0,
+                worker="",
+                worker_id="",
+                placed_at_ms=0,
+                reason=ExitReason.STOPPED,
+            )
         self.services.append(
             ServiceView(
                 name=up.name,
@@ -434,8 +469,8 @@ class _History:
                 attempt=event.number,
                 state=ServiceState.STOPPED if event.stopped else ServiceState.FAILED,
                 worker=attempt.worker,
-                port=run.jobs[event.job_id].port,
-                healthy_at_ms=up.at_ms,
+                port=self._job(event.run_id, event.job_id).port,
+                healthy_at_ms=up.healthy_at_ms,
                 ended_at_ms=event.at_ms,
                 reason=attempt.reason,
                 exit_code=attempt.exit_code,
@@ -476,4 +511,4 @@ class _History:
 
     def _job(self, run_id: str, job_id: str) -> _Job:
         run = self.live.get(run_id) or self.ended[run_id]
-        return run.jobs[job_id]
+        return run.jobs.get(job_id) or run.instances[job_id]

@@ -28,6 +28,8 @@ from titan_master.core.events import (
     JobsScheduled,
     RunAccepted,
     RunEnded,
+    ServiceAdded,
+    ServiceChanged,
     ServiceEnded,
     ServiceUp,
     WorkerJoined,
@@ -283,6 +285,14 @@ class Projection:
             )
         )
 
+    def _service_added(self, _seq: int, event: ServiceAdded, _rows: Rows) -> None:
+        like = self._services[event.run_id, event.of]
+        self._services[event.run_id, event.job_id] = _Up(like.run_seq, like.name, 0)
+
+    def _service_changed(self, _seq: int, event: ServiceChanged, _rows: Rows) -> None:
+        if event.healthy:
+            self._services[event.run_id, event.job_id].healthy_at_ms = event.at_ms
+
     def _service_ended(self, seq: int, event: ServiceEnded, rows: Rows) -> None:
         up = self._services.pop((event.run_id, event.job_id))
         state = ServiceState.STOPPED if event.stopped else ServiceState.FAILED
@@ -314,6 +324,8 @@ class Projection:
         AttemptStarted: _attempt_started,
         AttemptEnded: _attempt_ended,
         ServiceUp: _service_up,
+        ServiceAdded: _service_added,
+        ServiceChanged: _service_changed,
         ServiceEnded: _service_ended,
         WorkerJoined: _worker_joined,
     }

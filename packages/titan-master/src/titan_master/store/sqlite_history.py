@@ -252,6 +252,18 @@ class SqliteHistory:
         run_seq, job_id, number, name, state, healthy_at_ms, ended_at_ms, _ = row
         _, run_id, run_alias, _ = self._rows(_RUN_OF_JOB, run_seq)[0]
         lines = self._sealed(_ATTEMPT, run_seq, job_id, number)
+        if not lines:  # it was stopped before any worker had it
+            return ServiceView(
+                name=name,
+                run_id=run_id,
+                run_alias=run_alias,
+                job_id=job_id,
+                attempt=0,
+                state=ServiceState(state),
+                healthy_at_ms=healthy_at_ms,
+                ended_at_ms=ended_at_ms,
+                reason=ExitReason.STOPPED,
+            )
         attempt = _attempt_row(run_id, lines[0])
         return ServiceView(
             name=name,

@@ -65,7 +65,15 @@ from titan_proto.messages.runs import (
     WaitRun,
     WatchRun,
 )
-from titan_proto.messages.services import ListServices, ServiceList, ServiceView, StopService
+from titan_proto.messages.services import (
+    ListServices,
+    RestartService,
+    ScaleService,
+    ServiceList,
+    ServiceView,
+    StopJob,
+    StopService,
+)
 from titan_proto.messages.worker import (
     AttemptOrder,
     AttemptReport,
@@ -146,6 +154,9 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ServiceList,
         StopService,
         ServiceView,
+        ScaleService,
+        RestartService,
+        StopJob,
         # gates
         ListGates,
         GateList,
@@ -232,10 +243,12 @@ __all__ = [
     "ReportAcks",
     "Request",
     "RerunRun",
+    "RestartService",
     "Role",
     "RunList",
     "RunReceipt",
     "RunView",
+    "ScaleService",
     "ServiceList",
     "ServiceView",
     "ShutDown",
@@ -244,6 +257,7 @@ __all__ = [
     "StartAttempts",
     "Stats",
     "StopAttempts",
+    "StopJob",
     "StopService",
     "SubmitRun",
     "WaitJob",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from titan_proto.messages.base import Message, Request
+from titan_proto.messages.runs import JobView
 from titan_proto.opcodes import OpCode
 from titan_proto.states import ExitReason, ServiceState
 
@@ -54,3 +55,26 @@ class StopService(Request[ServiceView], frozen=True, kw_only=True):
 
     OPCODE: ClassVar[OpCode] = OpCode.STOP_SERVICE
     service: str
+
+
+class ScaleService(Request[ServiceList], frozen=True, kw_only=True):
+    """Have so many instances of a service; answered with all of them as they are then."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.SCALE_SERVICE
+    service: str
+    replicas: int
+
+
+class RestartService(Request[ServiceList], frozen=True, kw_only=True):
+    """Replace every instance of a service by a new one; each goes once its replacement is healthy."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.RESTART_SERVICE
+    service: str
+
+
+class StopJob(Request[JobView], frozen=True, kw_only=True):
+    """Stop a job of a live run: it will be CANCELLED, as is what depends on it. Others go on."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.STOP_JOB
+    run: str
+    job: str

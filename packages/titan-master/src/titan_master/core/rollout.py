@@ -1,0 +1,175 @@
+"""Instances of a service: how many there are, and which takes whose place.
+
+A replacement is queued beside what it replaces, which goes only once the new one is healthy. Only where a
+fixed port leaves no worker for both does the old one go first, and its event says so. A later run of the
+same name takes over what an earlier one has left: kept where it is defined alike, replaced where it is not.
+Called by ``lifecycle``, ``admission`` and ``asking``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from titan_master.core import filling, queries, services
+from titan_master.core.events import ServiceAdded
+from titan_master.core.inputs import Origin
+from titan_master.core.state import Job, Run, Service, State, WorkerInfo
+from titan_master.core.turn import Draft
+from titan_proto.errors import ErrorCode
+from titan_proto.ids import instance_id
+from titan_proto.limits import REPLICAS
+from titan_proto.messages import RestartService, ScaleService, ServiceList
+from titan_proto.specs import JobKind, JobSpec
+from titan_proto.states import ServiceState, WorkerState
+
+
+# -- more and fewer -------------------------------------------------------------------------------
+def add_replicas(draft: Draft, service: Service) -> None:
+    """The first instance has come up for the first time: the others may follow."""
+    section = None if service.spec is None else service.spec.service
+    for _ in range(1, 1 if section is None else section.replicas):
+        _add(draft, service)
+
+
+def _add(draft: Draft, like: Service, *, replaces: str = "") -> None:
+    number = like.made + 1
+    draft.emit(
+        ServiceAdded(
+            at_ms=draft.now_ms,
+            run_id=like.run_id,
+            job_id=instance_id(like.base, number),
+            of=like.job_id,
+            number=number,
+            replaces=replaces,
+        )
+    )
+
+
+def scale(draft: Draft, origin: Origin, request: ScaleService) -> None:
+    """A person wants so many instances: the newest go first."""
+    if not 1 <= request.replicas <= REPLICAS:
+        draft.refuse(
+            origin,
+            ErrorCode.LIMIT_EXCEEDED,
+            f"a service has 1 to {REPLICAS} (REPLICAS) instances, not {request.replicas}; "
+            "`titan stop` ends it",
+        )
+        return
+    found = services.meant(draft, origin, request.service)
+    if not found:
+        return
+    wanted = [one for one in found if _stays(draft, one)]
+    if not wanted:
+        text = f"{found[0].name} is being stopped: run its pipeline again to have it back"
+        draft.refuse(origin, ErrorCode.CONFLICT, text)
+        return
+    for _ in range(len(wanted), request.replicas):
+        _add(draft, wanted[0])
+    for one in wanted[request.replicas :]:
+        services.stop(draft, one, why=f"scaled to {request.replicas}")
+    _reply(draft, origin, wanted[0])
+
+
+def _stays(draft: Draft, service: Service) -> bool:
+    """Whether it counts as one of those there are to be: not on its way out, nor to be replaced."""
+    return (
+        service.state is not ServiceState.STOPPING
+        and service.spec is not None
+        and _replacement_of(draft.state, service) is None
+    )
+
+
+def restart(draft: Draft, origin: Origin, request: RestartService) -> None:
+    """A person wants every instance anew: each goes once its replacement is healthy."""
+    found = services.meant(draft, origin, request.service)
+    if not found:
+        return
+    for one in found:
+        if _stays(draft, one) and not one.replaces:
+            _add(draft, one, replaces=one.job_id)
+            instance = draft.state.instances[one.run_id, instance_id(one.base, one.made)]
+            make_way(draft, instance.spec, [one])
+    _reply(draft, origin, found[0])
+
+
+def _reply(draft: Draft, origin: Origin, service: Service) -> None:
+    group = (
+        queries.service_view(one)
+        for one in draft.state.services.values()
+        if one.name == service.name
+    )
+    draft.reply(origin, ServiceList(services=tuple(group)))
+
+
+def _replacement_of(state: State, service: Service) -> Service | None:
+    for one in state.services.values():
+        if one.run_id == service.run_id and one.replaces == service.job_id:
+            return one
+    return None
+
+
+# -- in place of another --------------------------------------------------------------------------
+def came_up(draft: Draft, service: Service) -> None:
+    """It is healthy, as it was not before: what it replaces is not needed any more."""
+    if service.replaces:
+        old = draft.state.services.get((service.run_id, service.replaces))
+        if old is not None:
+            services.stop(draft, old, why=f"replaced by {service.run_alias}/{service.job_id}")
+    for other in _left_by_others(draft.state, service.name, service.run_id):
+        if other.state is not ServiceState.STOPPING:
+            services.stop(draft, other, why=f"replaced by {service.run_alias}/{service.job_id}")
+
+
+def _left_by_others(state: State, name: str, run_id: str) -> list[Service]:
+    """Services of the same name that another run has brought."""
+    return [one for one in state.services.values() if one.name == name and one.run_id != run_id]
+
+
+def is_kept(draft: Draft, run: Run, job: Job) -> str:
+    """Whether the service that this job asks for is there, healthy and defined alike: then, whose."""
+    if job.spec.kind is not JobKind.SERVICE:
+        return ""
+    left = _left_by_others(draft.state, f"{run.name}/{job.spec.id}", run.run_id)
+    if not left:
+        return ""
+    try:
+        spec = filling.on_its_own(run, job)
+    except filling.Missing:
+        return ""  # placement says what is missing
+    for one in left:
+        is_well = one.state is ServiceState.HEALTHY
+        if is_well and one.workspace == run.workspace and one.spec == _named(spec, one.job_id):
+            return one.run_alias
+    make_way(draft, spec, left)
+    return ""
+
+
+def _named(spec: JobSpec, job_id: str) -> JobSpec:
+    return spec if spec.id == job_id else replace(spec, id=job_id)
+
+
+def make_way(draft: Draft, spec: JobSpec, old: Iterable[Service]) -> None:
+    """Where a fixed port leaves no worker for a replacement beside what it replaces: that goes first."""
+    port = 0 if spec.service is None else spec.service.port
+    if not port:
+        return
+    places = [worker for worker in draft.state.workers.values() if _could_have(worker, spec)]
+    if any(services.holder_of(draft.state, worker, port) is None for worker in places):
+        return
+    for one in old:
+        holders = (services.holder_of(draft.state, worker, port) for worker in places)
+        is_in_the_way = (one.run_id, one.job_id) in holders
+        if is_in_the_way and one.state is not ServiceState.STOPPING:
+            why = f"no other worker can have port {port} for its replacement"
+            services.stop(draft, one, why=why)
+            return
+
+
+def _could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
+    return (
+        worker.state in (WorkerState.ONLINE, WorkerState.SILENT)
+        and set(spec.needs.skills) <= set(worker.skills)
+        and spec.needs.slots <= worker.slots
+    )

@@ -1,0 +1,311 @@
+"""Instances of services: several of them, replaced one for one, taken over by a later run."""
+
+from __future__ import annotations
+
+import pytest
+from core_world import World, events, job, kinds, placements, run
+from msgspec.structs import replace
+
+from titan_proto.errors import ErrorCode
+from titan_proto.limits import REPLICAS
+from titan_proto.messages import (
+    GetJob,
+    ListServices,
+    ReadLog,
+    RestartService,
+    ScaleService,
+    StopJob,
+    StopService,
+)
+from titan_proto.specs import ArtifactRef, Launch, LaunchKind, RunSpec
+from titan_proto.states import ExitReason, ServiceState
+
+NO_OTHER_PORT = "no other worker can have port 8080 for its replacement"
+KEPT = "state=SUCCEEDED, reason=TAKEN_OVER, number=0, message='kept from web-1'"
+FOLDER = ArtifactRef(digest="0" * 64, size_bytes=1)
+OTHER = Launch(kind=LaunchKind.SHELL, shell="other")
+
+
+def service(*after, replicas=1, port=0, **options):
+    spec = job("api", *after, service=True, port=port, **options)
+    return replace(spec, service=replace(spec.service, replicas=replicas))
+
+
+def up(w, *, port=0, **options):
+    """The service `web/api` of run r is healthy; the turn in which it became so."""
+    w.submit(run("web", service(port=port, **options)), run_id="r")
+    return w.running("r/api", healthy=True, port=port or 4000)
+
+
+def instances(w):
+    """Those that are wanted, and how they are."""
+    return {one.job_id: str(one.state) for one in w.answer(ListServices()).services}
+
+
+# -- several --------------------------------------------------------------------------------------
+def test_replicas_follow_once_the_first_one_is_healthy():
+    """A service that never comes up is started once, and not in every instance."""
+    w = World({"w1": 2, "w2": 2})
+    turn = up(w, replicas=3)
+    assert [event for event in events(turn) if event.startswith("ServiceAdded")] == [
+        "ServiceAdded(run_id=r, job_id=api~2, of=api, number=2)",
+        "ServiceAdded(run_id=r, job_id=api~3, of=api, number=3)",
+    ]
+    assert placements(turn) == [("api~2", "w2"), ("api~3", "w1")]
+    assert "RunEnded" in kinds(turn)
+    w.running("r/api~2", healthy=True)
+    assert instances(w) == {"api": "HEALTHY", "api~2": "HEALTHY", "api~3": "STARTING"}
+    assert {one.name for one in w.answer(ListServices()).services} == {"web/api"}
+
+
+def test_an_instance_comes_up_elsewhere_and_survives_a_restart_like_the_first_one():
+    w = World({"w1": 1, "w2": 1})
+    up(w, replicas=2)
+    w.running("r/api~2", healthy=True)
+    w.leave("w2")
+    w.restart()
+    w.join("w1", held=[("r/api", "RUNNING")])
+    assert placements(w.join("w3", slots=1)) == [("api~2", "w3")]
+    assert w.state.find_attempt("r", "api~2").number == 2
+
+
+def test_stopping_a_service_stops_all_of_it_and_an_instance_only_that():
+    w = World({"w1": 4})
+    up(w, replicas=3)
+    for name in ("r/api~2", "r/api~3"):
+        w.running(name, healthy=True)
+    assert events(w.ask(StopService(service="web-1/api~2"))) == [
+        "ServiceStopping(run_id=r, job_id=api~2)"
+    ]
+    turn = w.ask(StopService(service="api"))
+    assert [event for event in events(turn) if "Stopping" in event] == [
+        "ServiceStopping(run_id=r, job_id=api)",
+        "ServiceStopping(run_id=r, job_id=api~3)",
+    ]
+    for name in ("r/api", "r/api~2", "r/api~3"):
+        w.ended(name, reason=ExitReason.STOPPED)
+    assert instances(w) == {}
+
+
+def test_scaling_adds_instances_and_takes_the_newest_away():
+    w = World({"w1": 9})
+    up(w, replicas=2)
+    w.running("r/api~2", healthy=True)
+    reply = w.answer(ScaleService(service="api", replicas=4))
+    assert [one.job_id for one in reply.services] == ["api", "api~2", "api~3", "api~4"]
+    w.running("r/api~3", healthy=True)
+    w.running("r/api~4", healthy=True)
+    turn = w.ask(ScaleService(service="api", replicas=1))
+    assert [event for event in events(turn) if "Stopping" in event] == [
+        f"ServiceStopping(run_id=r, job_id=api~{n}, why='scaled to 1')" for n in (2, 3, 4)
+    ]
+    for n in (2, 3, 4):
+        w.ended(f"r/api~{n}", reason=ExitReason.STOPPED)
+    w.restart()
+    w.join("w1", held=[("r/api", "RUNNING")])
+    turn = w.ask(ScaleService(service="api", replicas=2))
+    assert placements(turn) == [("api~5", "w1")], "a number is never given again"
+
+
+@pytest.mark.parametrize("replicas", [0, -1, REPLICAS + 1])
+def test_a_number_of_instances_that_cannot_be_is_refused(replicas):
+    w = World({"w1": 4})
+    up(w)
+    error = w.answer(ScaleService(service="api", replicas=replicas))
+    assert (error.code, "REPLICAS" in error.message) == (ErrorCode.LIMIT_EXCEEDED, True)
+    assert w.answer(ScaleService(service="web", replicas=2)).code is ErrorCode.NOT_FOUND
+
+
+def test_a_service_that_is_being_stopped_is_neither_scaled_nor_restarted():
+    w = World({"w1": 4})
+    up(w)
+    w.ask(StopService(service="api"))
+    assert w.answer(ScaleService(service="api", replicas=2)).code is ErrorCode.CONFLICT
+    turn = w.ask(RestartService(service="api"))
+    assert kinds(turn) == []
+    assert len(turn.effects) == 1, "it is answered"
+
+
+def test_an_instance_is_shown_and_its_log_is_read_under_its_own_name():
+    w = World({"w1": 1})
+    up(w, replicas=2)
+    view = w.answer(GetJob(run="web-1", job="api~2"))
+    assert (str(view.state), view.attempt) == ("QUEUED", 0)
+    assert "waits for a slot" in view.message
+    w.join("w2")
+    assert w.answer(GetJob(run="", job="api~2")).worker == "host:8081"
+    turn = w.ask(ReadLog(run="r", job="api~2"))
+    assert [type(effect).__name__ for effect in turn.effects] == ["ServeLog"]
+
+
+def test_a_late_word_about_an_instance_that_has_ended_is_no_reason_to_hang_up():
+    w = World({"w1": 4})
+    w.submit(run("web", service(replicas=2), job("slow")), run_id="r")
+    w.running("r/api", healthy=True)
+    w.running("r/api~2", healthy=True)
+    w.ask(StopService(service="r/api~2"))
+    late = w.ended_report("r/api~2", reason=ExitReason.STOPPED)
+    w.report("w1", late)
+    assert kinds(w.report("w1", late)) == []
+    assert "w1" in w.links
+    assert w.core._draft.roster.link_of("w1") is not None
+
+
+# -- one for one ----------------------------------------------------------------------------------
+def test_a_restart_stops_an_instance_once_its_replacement_is_healthy_and_not_before():
+    w = World({"w1": 4})
+    up(w)
+    turn = w.ask(RestartService(service="api"))
+    assert events(turn)[0] == (
+        "ServiceAdded(run_id=r, job_id=api~2, of=api, number=2, replaces=api)"
+    )
+    assert placements(turn) == [("api~2", "w1")]
+    assert kinds(w.running("r/api~2")) == ["AttemptStarted"]
+    turn = w.running("r/api~2", healthy=True)
+    assert events(turn)[1:] == [
+        "ServiceStopping(run_id=r, job_id=api, why='replaced by web-1/api~2')"
+    ]
+    w.ended("r/api", reason=ExitReason.STOPPED)
+    assert instances(w) == {"api~2": "HEALTHY"}
+    assert w.answer(StopService(service="web-1/api")).job_id == "api~2", "its name is as before"
+
+
+def test_a_replacement_that_never_comes_up_leaves_what_it_was_to_replace():
+    w = World({"w1": 4})
+    up(w)
+    w.ask(RestartService(service="api"))
+    w.running("r/api~2")
+    w.ended("r/api~2", 1, reason=ExitReason.CRASH_LOOP)
+    assert instances(w) == {"api": "HEALTHY"}
+
+
+def test_a_restart_asked_for_twice_is_one():
+    w = World({"w1": 4})
+    up(w)
+    w.ask(RestartService(service="api"))
+    assert kinds(w.ask(RestartService(service="api"))) == []
+
+
+def test_a_fixed_port_that_only_one_worker_could_have_is_given_up_first_and_the_event_says_so():
+    w = World({"w1": 1})
+    up(w, port=8080)
+    turn = w.ask(RestartService(service="api"))
+    assert [event for event in events(turn) if "Stopping" in event] == [
+        f"ServiceStopping(run_id=r, job_id=api, why={NO_OTHER_PORT!r})"
+    ]
+    turn = w.ended("r/api", reason=ExitReason.STOPPED)
+    assert placements(turn) == [("api~2", "w1")]
+
+
+def test_with_another_worker_for_the_port_nothing_is_stopped_first():
+    w = World({"w1": 1, "w2": 1})
+    up(w, port=8080)
+    turn = w.ask(RestartService(service="api"))
+    assert placements(turn) == [("api~2", "w2")]
+    assert "ServiceStopping" not in kinds(turn)
+
+
+# -- a later run of the same name ------------------------------------------------------------------
+def test_a_later_run_keeps_a_service_that_is_defined_alike():
+    w = World({"w1": 1})
+    up(w)
+    spec = run("web", job("a"), service("a"), job("b", "api"))
+    w.submit(spec, run_id="s")
+    w.leave("w1")
+    w.join("w2", slots=2)  # the service comes up there first
+    w.running("r/api", healthy=True)
+    turn = w.ended("s/a")
+    assert [event for event in events(turn) if "JobEnded" in event] == [
+        "JobEnded(run_id=s, job_id=a, state=SUCCEEDED, reason=EXITED, number=1)",
+        f"JobEnded(run_id=s, job_id=api, {KEPT})",
+    ]
+    assert placements(turn) == [("b", "w2")]
+    assert instances(w) == {"api": "HEALTHY"}
+
+
+def test_a_run_of_nothing_else_ends_at_once():
+    w = World({"w1": 1})
+    up(w)
+    assert kinds(w.submit(run("web", service()), run_id="s")) == [
+        "RunAccepted",
+        "JobEnded",
+        "RunEnded",
+    ]
+    w.restart()
+    assert list(w.state.services) == [("r", "api")]
+
+
+def test_a_later_run_replaces_a_service_that_is_defined_otherwise():
+    w = World({"w1": 2})
+    up(w)
+    turn = w.submit(run("web", replace(service(), launch=OTHER)), run_id="s")
+    assert placements(turn) == [("api", "w1")]
+    assert instances(w) == {"api": "HEALTHY"}
+    turn = w.running("s/api", healthy=True)
+    assert "ServiceStopping(run_id=r, job_id=api, why='replaced by web-2/api')" in events(turn)
+    w.ended("r/api", reason=ExitReason.STOPPED)
+    (one,) = w.answer(ListServices()).services
+    assert (one.run_id, one.name, str(one.state)) == ("s", "web/api", "HEALTHY")
+
+
+def test_a_replacement_of_a_later_run_has_its_fixed_port_after_the_old_one():
+    w = World({"w1": 2})
+    up(w, port=8080)
+    spec = run("web", replace(service(port=8080), launch=OTHER))
+    turn = w.submit(spec, run_id="s")
+    assert any(f"why={NO_OTHER_PORT!r}" in event for event in events(turn))
+    assert placements(w.ended("r/api", reason=ExitReason.STOPPED)) == [("api", "w1")]
+
+
+@pytest.mark.parametrize("change", ["unwell", "folder", "name"])
+def test_only_what_is_healthy_and_the_same_in_everything_is_kept(change):
+    w = World({"w1": 2})
+    up(w)
+    spec = run("other" if change == "name" else "web", service())
+    if change == "unwell":
+        w.running("r/api", restarts=1)
+    if change == "folder":
+        folder = RunSpec(name="web", jobs=spec.jobs, workspace=FOLDER)
+        spec = folder
+    assert placements(w.submit(spec, run_id="s")) == [("api", "w1")]
+
+
+def test_all_instances_of_an_earlier_run_go_once_the_new_one_is_healthy():
+    w = World({"w1": 9})
+    up(w, replicas=2)
+    w.running("r/api~2", healthy=True)
+    w.submit(run("web", replace(service(replicas=2), launch=OTHER)), run_id="s")
+    turn = w.running("s/api", healthy=True)
+    assert sum("ServiceStopping" in kind for kind in kinds(turn)) == 2
+    assert ("api~2", "w1") in placements(turn)
+
+
+# -- stopping a job ---------------------------------------------------------------------------------
+def test_a_running_job_that_is_stopped_is_cancelled_and_so_is_what_depends_on_it():
+    w = World({"w1": 2})
+    w.submit(run("r", job("a"), job("b", "a"), job("other")), run_id="r")
+    w.running("r/a")
+    turn = w.ask(StopJob(run="r", job="a"))
+    assert events(turn) == ["JobCancelling(run_id=r, job_id=a)"]
+    w.ended("r/a", reason=ExitReason.CANCELLED)
+    assert w.job_states("r") == {"a": "CANCELLED", "b": "CANCELLED", "other": "PLACED"}
+    w.ended("r/other")
+    assert not w.state.runs
+
+
+def test_a_job_that_waits_is_cancelled_at_once_and_one_that_has_ended_is_not():
+    w = World({"w1": 1})
+    w.submit(run("r", job("a"), job("b"), job("c", "b")), run_id="r")
+    assert str(w.answer(StopJob(run="r", job="b")).state) == "CANCELLED"
+    assert w.job_states("r") == {"a": "PLACED", "b": "CANCELLED", "c": "CANCELLED"}
+    assert w.answer(StopJob(run="r", job="b")).code is ErrorCode.ALREADY_DONE
+    assert w.answer(StopJob(run="r", job="x")).code is ErrorCode.NOT_FOUND
+
+
+def test_a_service_that_is_still_starting_is_stopped_as_a_job():
+    w = World({"w1": 1})
+    w.submit(run("web", service()), run_id="r")
+    assert kinds(w.ask(StopJob(run="r", job="api"))) == ["JobCancelling"]
+    w.ended("r/api", reason=ExitReason.CANCELLED)
+    assert not w.state.runs
+    assert ServiceState.HEALTHY not in instances(w).values()
