@@ -74,10 +74,12 @@ from titan_proto.messages import (
     Refused,
     ReportAcks,
     RerunRun,
+    RestartService,
     Role,
     RunList,
     RunReceipt,
     RunView,
+    ScaleService,
     ServiceList,
     ServiceView,
     ShutDown,
@@ -86,6 +88,7 @@ from titan_proto.messages import (
     StartAttempts,
     Stats,
     StopAttempts,
+    StopJob,
     StopService,
     SubmitRun,
     WaitJob,
@@ -101,6 +104,8 @@ from titan_proto.specs import (
     ArtifactRef,
     GateExpiry,
     GateSection,
+    HealthCheck,
+    HealthKind,
     JobKind,
     JobSpec,
     Launch,
@@ -601,6 +606,32 @@ MESSAGES = (
             slots=4,
             used=1,
             skills=("GENERAL",),
+        ),
+    ),
+    ScaleService(service="Shop/api", replicas=3),
+    RestartService(service="Shop/api"),
+    StopJob(run="nightly-7", job="EXTRACT"),
+    StartAttempts(
+        term=15,
+        orders=(
+            AttemptOrder(
+                ref=REF,
+                fence=70_004,
+                spec=JobSpec(
+                    id="API",
+                    launch=Launch(script="api.py"),
+                    kind=JobKind.SERVICE,
+                    needs=Needs(slots=0),
+                    service=ServiceSection(
+                        port=8080,
+                        health=HealthCheck(
+                            kind=HealthKind.HTTP, path="/health", retries=5, start_period_ms=1_000
+                        ),
+                        replicas=2,
+                    ),
+                ),
+                run_name="Shop",
+            ),
         ),
     ),
 )

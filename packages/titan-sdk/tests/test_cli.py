@@ -239,9 +239,14 @@ def test_every_command_has_help_with_an_example(run):
     for name, (_, line) in COMMANDS.items():
         code, out, _ = run(name, "--help")
         assert code == 0
-        assert re.search(rf"Examples?:\n +titan {name}", out), name
         command = titan.get_command(None, name)
         assert command is not None
+        verbs = list(getattr(command, "commands", {}))
+        assert verbs or re.search(rf"Examples?:\n +titan {name}", out), name
+        for verb in verbs:
+            code, out, _ = run(name, verb, "--help")
+            assert code == 0
+            assert re.search(rf"Examples?:\n +titan {name} {verb}", out), verb
         assert line.endswith(".")
     code, out, _ = run("--help")
     assert code == 0

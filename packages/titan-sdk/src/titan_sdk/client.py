@@ -54,10 +54,13 @@ from titan_proto.messages import (
     ReadLog,
     Request,
     RerunRun,
+    RestartService,
     RunView,
+    ScaleService,
     ServiceView,
     ShutDownWorker,
     Stats,
+    StopJob,
     StopService,
     SubmitRun,
     WaitJob,
@@ -409,11 +412,38 @@ class TitanClient:
         """
         return list(self.ask(ListServices(ended=ended, limit=limit, run=run)).services)
 
-    def stop(self, service: str | TitanJob) -> ServiceView:
-        """Stop a service: by its name, by `run/job`, or by a job id that is unique among them."""
-        return self.ask(
-            StopService(service=service.id if isinstance(service, TitanJob) else service)
-        )
+    def stop(self, what: str | TitanJob) -> ServiceView | JobView:
+        """Stop a service or a running job, as a decision that stays.
+
+        A service: by its name, by `run/job`, or by a job id that only one service has; with all its
+        instances, unless one is named (`run/job~2`). Else a job, by `run/job` or by its id alone (then
+        of the newest run that has it): it and what depends on it will be CANCELLED, the rest of its run
+        goes on. One of them has its process ended by SIGTERM, and by SIGKILL after its `stop_grace`.
+        """
+        name = what.id if isinstance(what, TitanJob) else what
+        try:
+            return self.ask(StopService(service=name))
+        except NotFound as error:
+            run, _, job = name.rpartition("/")
+            try:
+                run = run or self.job(job).run_id
+                return self.ask(StopJob(run=run, job=job))
+            except NotFound:
+                raise error from None
+
+    def scale(self, service: str | TitanJob, replicas: int) -> list[ServiceView]:
+        """Have so many instances of a service; all of them as they are then."""
+        name = service.id if isinstance(service, TitanJob) else service
+        return list(self.ask(ScaleService(service=name, replicas=replicas)).services)
+
+    def restart(self, service: str | TitanJob) -> list[ServiceView]:
+        """Replace every instance of a service by a new one, which comes first; all as they are then.
+
+        An instance goes once its replacement is healthy; where a fixed port leaves no worker for both,
+        before that.
+        """
+        name = service.id if isinstance(service, TitanJob) else service
+        return list(self.ask(RestartService(service=name)).services)
 
     def shutdown(
         self,

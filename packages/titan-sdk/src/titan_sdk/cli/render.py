@@ -306,16 +306,21 @@ def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> 
     table = Table(head, ("RUN", "UP", "WORKER"))
     for one in services:
         table.add(
-            clean(one.name),
+            clean(instance_name(one)),
             look.state(one.state),
             str(one.port or "-"),
             one.worker or "-",
-            took(one.healthy_at_ms, one.ended_at_ms, now_ms),
+            took(one.healthy_at_ms, one.ended_at_ms, now_ms) if one.healthy_at_ms else "-",
             one.run_alias,
             *(str(one.restarts) for _ in again),
             *(service_outcome(one) or "-" for _ in why),
         )
     return table
+
+
+def instance_name(service: ServiceView) -> str:
+    """A service's name; of an instance beside the first, its own."""
+    return f"{service.name.rpartition('/')[0]}/{service.job_id}"
 
 
 def service_outcome(service: ServiceView) -> str:

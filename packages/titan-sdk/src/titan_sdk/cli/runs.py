@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from titan_proto.errors import NotFound
+from titan_proto.messages import JobView
 from titan_proto.states import JobState, RunState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
@@ -30,7 +31,7 @@ from titan_sdk.reasons import never_started
 from titan_sdk.scripts import is_absent, what_instead
 
 if TYPE_CHECKING:
-    from titan_proto.messages import JobView, RunView
+    from titan_proto.messages import RunView
     from titan_sdk.client import TitanClient
     from titan_sdk.run import Run
 
@@ -186,12 +187,15 @@ def retry(
 @output_option
 @click.pass_obj
 def stop(settings: Settings, id: str, *, output: str) -> None:  # noqa: A002 - what the user types
-    """Stop the service ID: its name, RUN/JOB, or its job id if only one service has it.
+    """Stop the service or the running job ID: a service's name, RUN/JOB, or a job's id.
+
+    A service stays stopped. A job is CANCELLED, and what depends on it; the rest of its run goes on.
 
     \b
     Examples:
       titan stop Nightly-Data-Pipeline/DEPLOY_API
       titan stop DEPLOY_API
+      titan stop nightly-7/TRANSFORM
     """  # noqa: D301 - click reads the backspace
     with settings.client() as client:
         try:
@@ -199,7 +203,12 @@ def stop(settings: Settings, id: str, *, output: str) -> None:  # noqa: A002 - w
         except NotFound as error:
             known = [name for one in client.services() for name in (one.name, one.job_id)]
             raise NotFound(f"{error.message}{did_you_mean(id, known)}") from error
-    if output == "json":
+    if isinstance(view, JobView):
+        if output == "json":
+            emit("Job", render.job_json(view))
+        else:
+            say(clean(f"Job {view.run_alias}/{view.job_id} is {view.state}."))
+    elif output == "json":
         emit("Service", render.service_json(view))
     else:
         say(f"Service {clean(view.name)} is {view.state}.")
