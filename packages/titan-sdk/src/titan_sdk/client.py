@@ -426,7 +426,7 @@ class TitanClient:
         except NotFound as error:
             run, _, job = name.rpartition("/")
             try:
-                run = run or self.job(job).run_id
+                run = run or self.ask(GetJob(run="", job=job)).run_id
                 return self.ask(StopJob(run=run, job=job))
             except NotFound:
                 raise error from None

@@ -1,0 +1,230 @@
+"""Instances of a service: several, replaced without a gap, kept by tonight's run of the same pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Titan
+from tests.harness.cluster import Cluster
+from tests.harness.waiting import wait_until
+
+SOON_S = 45.0
+
+SERVER = """
+import http.server, os, signal, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{os.environ['TITAN_JOB_ID']} {sys.argv[1]} {os.getpid()}".encode())
+
+    def log_message(self, *_):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+server.serve_forever()
+"""
+
+PIPELINE = """name: Shop
+jobs:
+  - id: prepare
+    run: echo {release}
+  - id: api
+    type: SERVICE
+    script: server.py
+    args: ["{release}"]
+    port: {port}
+    healthcheck: {{http: /, interval: 500ms}}
+    replicas: {replicas}
+    dependencies: [prepare]
+  - id: ask
+    run: echo asked
+    dependencies: [api]
+"""
+
+
+def write(folder: Path, release: str, *, port: object = "auto", replicas: int = 1) -> str:
+    """The pipeline's file, and its server beside it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "server.py").write_text(SERVER, encoding="utf-8")
+    text = PIPELINE.format(release=release, port=port, replicas=replicas)
+    (folder / "shop.yaml").write_text(text, encoding="utf-8")
+    return str(folder / "shop.yaml")
+
+
+def services(titan: Titan) -> list[dict[str, object]]:
+    """As `titan service ls` lists them."""
+    found: list[dict[str, object]] = json.loads(titan("service", "ls", "-o", "json").stdout)[
+        "items"
+    ]
+    return found
+
+
+def said(port: object) -> str:
+    """What answers there; empty if nothing does."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def well(titan: Titan) -> list[str]:
+    """What the healthy instances say."""
+    return sorted(said(one["port"]) for one in services(titan) if one["state"] == "HEALTHY")
+
+
+def wait(cluster: Cluster, condition: Callable[[], bool], what: str) -> None:
+    """Until it is so; with all logs where it is not."""
+    try:
+        wait_until(condition, within_s=SOON_S, what=what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{cluster.logs()}") from None
+
+
+@pytest.mark.timeout(300)
+def test_a_service_is_scaled_and_restarted_instance_by_instance(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker(slots=9)
+    titan("run", write(tmp_path / "shop", "one", replicas=2), "--wait")
+    wait(cluster, lambda: len(well(titan)) == 2, "both are up")
+    assert [line.split()[0] for line in well(titan)] == ["api", "api~2"]
+    shown = titan("service", "scale", "api", "3").stdout
+    assert "Shop/api~3" in shown
+    assert "STARTING" in shown
+    wait(cluster, lambda: len(well(titan)) == 3, "there are three")
+    assert "api~3" in titan("show", "shop-1/api~3").stdout
+    titan("service", "scale", "Shop/api", "1")
+    wait(cluster, lambda: len(services(titan)) == 1, "there is one")
+
+    (before,) = well(titan)
+    titan("service", "restart", "api")
+    wait(
+        cluster,
+        lambda: len(services(titan)) == 1 and well(titan) not in ([], [before]),
+        "its replacement is all there is",
+    )
+    (after,) = well(titan)
+    assert after.split()[0] == "api~4", "a number is never given again"
+    refused = titan("service", "scale", "Shop/apo", "1", code=3)
+    assert "Shop/api" in refused.stderr
+    titan("stop", "api")
+    wait(cluster, lambda: services(titan) == [], "all of it is stopped")
+
+
+@pytest.mark.timeout(300)
+def test_a_nightly_pipeline_keeps_its_service_and_a_changed_one_replaces_it_without_a_gap(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """Somebody asks all the time, wherever a healthy instance is listed, and is always answered."""
+    cluster.start_worker(slots=9)
+    titan("run", write(tmp_path / "shop", "one"), "--wait")
+    (first,) = well(titan)
+    titan("run", write(tmp_path / "shop", "one"), "--wait")
+    assert well(titan) == [first], "the very same process"
+    assert "kept from shop-1" in titan("show", "shop-2/api").stdout
+
+    unanswered: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with cluster.client() as client:
+            while not over.is_set():
+                up = [one for one in client.services() if str(one.state) == "HEALTHY"]
+                if not any(said(one.port) for one in up):
+                    unanswered.append(f"{time.time()}: {up}")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        titan("run", write(tmp_path / "shop", "two"), "--wait")
+        wait(cluster, lambda: len(services(titan)) == 1, "the old one is gone")
+    finally:
+        over.set()
+        asking.join(60)
+    assert unanswered == []
+    (now,) = well(titan)
+    assert now.split()[1] == "two"
+
+
+@pytest.mark.timeout(300)
+def test_a_fixed_port_on_the_only_worker_is_given_up_first_and_the_log_says_so(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker(slots=9)
+    titan("run", write(tmp_path / "shop", "one"), "--wait")
+    port = services(titan)[0]["port"]
+    titan("stop", "api")
+    wait(cluster, lambda: services(titan) == [], "its port is free")
+    titan("run", write(tmp_path / "shop", "one", port=port), "--wait")
+    titan("run", write(tmp_path / "shop", "two", port=port), "--wait")
+    assert [line.split()[1] for line in well(titan)] == ["two"]
+    assert f"no other worker can have port {port} for its replacement" in cluster.logs()
+
+
+@pytest.mark.timeout(300)
+def test_a_running_job_is_stopped_and_the_rest_of_its_run_goes_on(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    file = tmp_path / "work.yaml"
+    file.write_text(
+        "name: Work\nproject: false\njobs:\n"
+        "  - {id: long, run: 'echo begun; sleep 600 & wait'}\n"
+        "  - {id: after, run: 'echo after', dependencies: [long]}\n"
+        "  - {id: beside, run: 'echo beside'}\n",
+        encoding="utf-8",
+    )
+    titan("run", str(file))
+    wait(cluster, lambda: "begun" in titan("logs", "work-1/long").stdout, "it has begun")
+    assert "Job work-1/long is CANCELL" in titan("stop", "long").stderr
+    wait(cluster, lambda: "CANCELLED" in titan("ps", "-a").stdout, "its run has ended")
+    jobs = json.loads(titan("ps", "work-1", "-o", "json").stdout)["items"]
+    assert {job["id"]: job["state"] for job in jobs} == {
+        "long": "CANCELLED",
+        "after": "CANCELLED",
+        "beside": "SUCCEEDED",
+    }
+    assert "has ended already" in titan("stop", "work-1/long", code=7).stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not there")
+def test_a_redis_is_a_service_whose_check_is_a_command(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """A program from the system, told its port by the shell; what depends on it talks to it."""
+    cluster.start_worker()
+    ask = (
+        "import os, socket\n"
+        "s = socket.create_connection(('127.0.0.1', int(os.environ['PORT'])))\n"
+        "s.sendall(b'PING\\r\\n')\n"
+        "raise SystemExit(s.recv(7) != b'+PONG\\r\\n')\n"
+    )
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis" / "ping.py").write_text(ask, encoding="utf-8")
+    file = tmp_path / "redis" / "store.yaml"
+    file.write_text(
+        "name: Store\njobs:\n"
+        "  - id: redis\n    type: SERVICE\n    port: auto\n"
+        "    run: 'exec redis-server --port $PORT --bind 127.0.0.1 --save \"\" --daemonize no'\n"
+        f"    healthcheck: {{command: ['{sys.executable}', ping.py], interval: 500ms}}\n",
+        encoding="utf-8",
+    )
+    titan("run", str(file), "--wait")
+    (redis,) = services(titan)
+    assert redis["state"] == "HEALTHY"
+    titan("stop", "redis")
+    wait(cluster, lambda: services(titan) == [], "it is gone")
