@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import os
 import shutil
 import sys
 import threading
@@ -22,11 +24,13 @@ SOON_S = 45.0
 SERVER = """
 import http.server, os, signal, sys
 
+RELEASE = sys.argv[1]
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(f"{os.environ['TITAN_JOB_ID']} {sys.argv[1]} {os.getpid()}".encode())
+        self.wfile.write(f"{os.environ['TITAN_JOB_ID']} {RELEASE} {os.getpid()}".encode())
 
     def log_message(self, *_):
         pass
@@ -228,3 +232,45 @@ def test_a_redis_is_a_service_whose_check_is_a_command(
     assert redis["state"] == "HEALTHY"
     titan("stop", "redis")
     wait(cluster, lambda: services(titan) == [], "it is gone")
+
+
+@pytest.mark.timeout(300)
+def test_a_file_is_deployed_as_a_service_and_again_when_it_has_changed(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    here = tmp_path / "here"
+    (here / "server.py").write_text(SERVER.replace("sys.argv[1]", '"one"'), encoding="utf-8")
+    shown = titan("deploy", "server.py", "auto", "GENERAL", "--health", "/").stdout
+    assert "server/server" in shown
+    assert "HEALTHY" in shown
+    (first,) = well(titan)
+    titan("deploy", "server.py", "auto", "GENERAL", "--health", "/")
+    assert well(titan) == [first], "it has not changed"
+    (here / "server.py").write_text(SERVER.replace("sys.argv[1]", '"two"'), encoding="utf-8")
+    titan("deploy", "server.py", "auto", "GENERAL", "--health", "/")
+    wait(cluster, lambda: len(services(titan)) == 1, "the old one is gone")
+    assert [line.split()[1] for line in well(titan)] == ["two"]
+
+    taken = services(titan)[0]["port"]
+    refused = titan("deploy", "server.py", str(taken), "--name", "other", code=1)
+    assert "has it" in refused.stderr, "who has the port is said"
+    (here / "broken.py").write_text("raise SystemExit('no database')", encoding="utf-8")
+    broken = titan("deploy", "broken.py", code=1)
+    assert "broken did not come up" in broken.stderr
+    titan("stop", "server")
+    wait(cluster, lambda: services(titan) == [], "it is stopped")
+
+
+@pytest.mark.timeout(300)
+def test_a_port_that_another_program_has_is_refused_with_its_name(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), http.server.BaseHTTPRequestHandler
+    ) as web:
+        port = web.server_address[1]
+        (tmp_path / "here" / "server.py").write_text(SERVER, encoding="utf-8")
+        refused = titan("deploy", "server.py", str(port), code=1)
+    assert f"port {port} cannot be used on this worker (process {os.getpid()} (" in refused.stderr

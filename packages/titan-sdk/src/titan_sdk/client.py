@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import msgspec
 
@@ -71,7 +71,7 @@ from titan_proto.messages import (
 from titan_proto.specs import ArtifactRef, JobKind, JobSpec
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, WorkerState
 from titan_sdk.approvals import gate_id, obstacle, with_gates
-from titan_sdk.jobs import TitanJob
+from titan_sdk.jobs import TitanJob, TitanService
 from titan_sdk.keys import BadValue, duration_ms, named
 from titan_sdk.links import Links
 from titan_sdk.reasons import how_ended, why_not_started
@@ -196,6 +196,38 @@ class TitanClient:
             env_file=list(env_file) or None,
         )
         return self.submit(name or Path(shown).stem or "run", [job])
+
+    def deploy(
+        self,
+        path: str | os.PathLike[str],
+        port: int | str | None = None,
+        requirement: str | None = None,
+        *,
+        name: str | None = None,
+        args: Sequence[str] = (),
+        **keys: Any,
+    ) -> Run:
+        """Bring a script or a jar up as a service named after it; deployed again, it is replaced.
+
+        Args:
+            path: the file, looked for here, then by its name in the master's perm_files.
+            port: told to it as $PORT; "auto" takes a free one.
+            requirement: one skill that its worker must have.
+            name: the service's, instead of the file's.
+            args: for the script.
+            keys: as `TitanService` takes them: `replicas`, `healthcheck`, `env`, `slots` and so on.
+        """
+        shown = os.fspath(path)
+        called = name or Path(shown).stem or "service"
+        job = TitanService(
+            id=job_id_for(name) if name else job_id_for(shown),
+            script=shown,
+            port=port,
+            requirement=requirement,
+            args=list(args),
+            **keys,
+        )
+        return self.submit(called, [job])
 
     def run_pipeline(
         self, pipeline: Pipeline, *, name: str | None = None, env: Mapping[str, str] | None = None

@@ -7,6 +7,7 @@ the worker's own, what Titan tells it, then what its spec sets. Starts nothing. 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import Launch, LaunchKind
 from titan_worker.archives import path_problem
 from titan_worker.host.base import LaunchPlan, SpawnError
+from titan_worker.host.listeners import who_listens
 from titan_worker.host.orphans import MARK, MARKS
 from titan_worker.workspace import Folders
 
@@ -208,6 +210,6 @@ def _bindable(wanted: int) -> int:
             port: int = probe.getsockname()[1]
             return port
     except OSError as error:
-        raise SpawnError(
-            f"port {wanted} cannot be used on this worker ({error.strerror}); {_AUTO}"
-        ) from error
+        who = who_listens(wanted) if error.errno == errno.EADDRINUSE else ""
+        why = f"{who} has it" if who else error.strerror
+        raise SpawnError(f"port {wanted} cannot be used on this worker ({why}); {_AUTO}") from error

@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("cluster", "Start a cluster on this machine, with its data in ./.titan."),
     "down": ("cluster", "Stop the cluster that `titan up` started."),
     "run": ("runs", "Run a script or a pipeline."),
+    "deploy": ("services", "Bring a script or a jar up as a service."),
     "validate": ("author", "Check pipeline files and say everything that is wrong with them."),
     "ps": ("look", "Active runs and services; with RUN, its jobs."),
     "show": ("look", "All about one run, job, service or worker."),

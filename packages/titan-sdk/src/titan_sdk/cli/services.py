@@ -1,4 +1,4 @@
-"""`titan service`: what is up, how many of it, and all of it anew."""
+"""`titan deploy` and `titan service`: bring it up, how many of it, and all of it anew."""
 
 from __future__ import annotations
 
@@ -8,17 +8,110 @@ from typing import TYPE_CHECKING
 import click
 
 from titan_proto.errors import NotFound
+from titan_proto.states import RunState
 from titan_sdk.cli import render
-from titan_sdk.cli.context import Settings, emit, output_option, say
+from titan_sdk.cli.context import Names, Settings, emit, output_option, say
+from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED
 from titan_sdk.cli.look import did_you_mean, look_of, print_table
+from titan_sdk.cli.progress import shown
+from titan_sdk.cli.sanitize import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from titan_proto.messages import ServiceView
     from titan_sdk.client import TitanClient
+    from titan_sdk.run import Run
 
 _ENDED_SHOWN = 50
+
+
+@click.command()
+@click.argument("file")
+@click.argument("port", required=False)
+@click.argument("requirement", required=False)
+@click.option("--name", help="Name of the service. Default: the file's, without its ending.")
+@click.option("--replicas", type=click.IntRange(min=1), help="So many instances of it.")
+@click.option("--health", metavar="PATH", help="It is healthy once this path answers by HTTP.")
+@click.option(
+    "--env", "env", multiple=True, type=Names(), help="KEY=VALUE for it; may be repeated."
+)
+@click.option(
+    "--env-file",
+    "env_file",
+    multiple=True,
+    metavar="PATH",
+    help="KEY=VALUE lines for it; may be repeated. --env wins over them.",
+)
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until it is healthy.")
+@output_option
+@click.pass_obj
+def deploy(
+    settings: Settings,
+    file: str,
+    port: str | None,
+    requirement: str | None,
+    *,
+    name: str | None,
+    replicas: int | None,
+    health: str | None,
+    env: tuple[str, ...],
+    env_file: tuple[str, ...],
+    detach: bool,
+    output: str,
+) -> None:
+    """Bring FILE, a script or a jar, up as a service: kept alive until somebody stops it.
+
+    PORT is a number, or auto, and is given to it as $PORT. REQUIREMENT is a skill that its worker must
+    have. Deployed again, a file that has not changed is left alone; a changed one replaces it, once
+    it is healthy. Waits for that, unless told not to; exit 1 if it never is.
+
+    \b
+    Examples:
+      titan deploy server.py
+      titan deploy server.py 8080 --health /health
+      titan deploy Worker.jar auto GPU --replicas 2
+    """  # noqa: D301 - click reads the backspace
+    if file.lower().endswith((".yaml", ".yml")):
+        raise click.UsageError(f"{file} is a pipeline; bring it up by:  titan run {file}")
+    variables = dict(pair.split("=", 1) for pair in env)
+    with settings.client() as client:
+        handle = client.deploy(
+            file,
+            port,
+            requirement,
+            name=name,
+            replicas=replicas,
+            healthcheck=health,
+            env=variables or None,
+            env_file=list(env_file) or None,
+        )
+        for notice in handle.notices:
+            say(clean(f"note: {notice}"))
+        if not detach:
+            _await_health(settings, client, handle)
+        (job,) = client.jobs(handle)
+        its_name = f"{client.view(handle).name}/{job.job_id}"
+        found = [one for one in client.services() if one.name == its_name]
+    if found or output == "json":
+        _print(settings, found, output)
+    else:
+        say(clean(f"{job.job_id} is {job.state}.  titan ps {handle.alias}"))
+
+
+def _await_health(settings: Settings, client: TitanClient, handle: Run) -> None:
+    try:
+        with shown(client, handle.id, color=settings.color):
+            state = client.wait(handle).state
+    except KeyboardInterrupt:
+        say(f"\nDetached. It goes on.  titan ps {handle.alias}   titan cancel {handle.alias}")
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    if state is RunState.SUCCEEDED:
+        return
+    (job,) = client.jobs(handle)
+    say(clean(f"{job.job_id} did not come up: {render.outcome(job)}"))
+    say(f"  more:  titan logs {handle.alias}/{job.job_id}")
+    raise click.exceptions.Exit(CANCELLED if state is RunState.CANCELLED else FAILED)
 
 
 @click.group()
