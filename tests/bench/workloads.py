@@ -1,4 +1,4 @@
-"""W1 to W8, and V2 of services: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
+"""W1 to W8, and V1 and V2 of services: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
 
 from __future__ import annotations
 
@@ -408,6 +408,40 @@ def w8(root: Path, repeats: int) -> list[Figure]:
     ]
 
 
+def v1(root: Path, repeats: int) -> list[Figure]:
+    """50 services without slots in one run → all of them up."""
+    took = []
+    services = [
+        TitanJob(id=f"s{n}", type="SERVICE", command=["sleep", "1000"], slots=0)
+        for n in range(SERVICES)
+    ]
+    for number in range(repeats):
+        with Cluster(root / f"titan-{number}") as cluster:
+            cluster.start_master()
+            cluster.start_worker(8080)
+            client = cluster.client()
+            begun = time.perf_counter()
+            run = client.submit("many", services)
+            assert run.wait(60) == "SUCCEEDED"
+            took.append(time.perf_counter() - begun)
+            up = [one for one in client.services() if str(one.state) == "HEALTHY"]
+            assert len(up) == SERVICES
+            client.close()
+    one_s = statistics.median(floor.start_latencies(root / "floor", 40))
+    median = statistics.median(took)
+    return [
+        Figure(
+            "V1",
+            f"{SERVICES} services, one run → all of them up",
+            f"{one_s * SERVICES:.2f} s to start as many",
+            f"{median:.2f} s",
+            median,
+            0.4,
+            "s",
+        )
+    ]
+
+
 def v2(root: Path, repeats: int) -> list[Figure]:
     """A service killed with -9 → its next process's own first time stamp."""
     root.mkdir(parents=True)
@@ -452,4 +486,6 @@ def _next_process(said_by: IO[bytes]) -> tuple[int, float]:
     return int(pid), float(at_s)
 
 
-ALL = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w6": w6, "w7": w7, "w8": w8, "v2": v2}
+SERVICES = 50
+
+ALL = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w6": w6, "w7": w7, "w8": w8, "v1": v1, "v2": v2}

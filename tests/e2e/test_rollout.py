@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -205,7 +204,7 @@ def test_a_running_job_is_stopped_and_the_rest_of_its_run_goes_on(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not there")
+@pytest.mark.needs("redis-server")
 def test_a_redis_is_a_service_whose_check_is_a_command(
     cluster: Cluster, titan: Titan, tmp_path: Path
 ) -> None:
