@@ -318,5 +318,17 @@ def test_two_services_of_one_fixed_port_are_never_placed_on_one_worker():
     for name in ("r1", "r2", "r3"):
         w.submit(run(name, job("api", service=True, port=8080)), run_id=name)
     assert [w.state.find_attempt(name, "api").worker_id for name in ("r1", "r2")] == ["w1", "w2"]
-    assert w.job_states("r3") == {"api": "QUEUED"}
-    assert "port 8080" in w.answer(GetJob(run="r3", job="api")).message
+    (ended,) = [e for e in w.last.events if type(e).__name__ == "JobEnded"]
+    assert (ended.run_id, ended.reason) == ("r3", ExitReason.START_FAILED)
+    assert ended.message == "port 8080 is that of r1/api, r2/api on every worker that could have it"
+
+
+def test_a_service_waits_for_its_port_where_that_is_about_to_be_free():
+    w = World({"w1": 4})
+    w.submit(run("r1", job("api", service=True, port=8080)), run_id="r1")
+    w.running("r1/api", healthy=True)
+    w.ask(StopService(service="r1/api"))
+    w.submit(run("r2", job("api", service=True, port=8080)), run_id="r2")
+    assert w.job_states("r2") == {"api": "QUEUED"}
+    assert "port 8080" in w.answer(GetJob(run="r2", job="api")).message
+    assert placements(w.ended("r1/api", reason=ExitReason.STOPPED)) == [("api", "w1")]

@@ -221,7 +221,8 @@ class World:
         for item in inputs:
             self.core.handle(item, self.now_ms)
         self.core.settle(self.now_ms)
-        return self._take()
+        self.last = self._take()
+        return self.last
 
     def advance(self, ms: int) -> Turn:
         """Let time pass, waking up at every deadline as the engine would; all turns as one."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from titan_master.core import filling, lifecycle, services
+from titan_master.core import filling, lifecycle, rollout, services
 from titan_master.core.events import AttemptPlaced
 from titan_master.core.presence import Entry
 from titan_master.core.state import ClassKey, InvariantViolation, Job, ReadyClass, Run, fits
@@ -51,9 +51,9 @@ def place(draft: Draft) -> None:
             return
         _, _, job, ready = heapq.heappop(candidates)
         worker_id = _choose(draft, job, ready.key)
-        if worker_id is None:
+        if worker_id is None and not _is_refused(draft, job):
             continue
-        if _can_be_made(draft, job):
+        if worker_id is not None and _can_be_made(draft, job):
             _place(draft, job, worker_id)
         left -= 1
         if ready.size:
@@ -145,6 +145,19 @@ def _executed(run: Run, job: Job) -> Iterator[Job]:
             yield from (run.jobs[name] for name in run.jobs[parent].spec.dependencies)
         else:
             yield run.jobs[parent]
+
+
+def _is_refused(draft: Draft, job: Job) -> bool:
+    """Whether a service must not wait for its fixed port: others have it wherever it could be."""
+    section = job.spec.service
+    if section is None or not section.port or _is_instance(draft, job):
+        return False
+    run = draft.state.runs[job.run_id]
+    why = rollout.port_taken(draft.state, run, job)
+    if why:
+        failed, reason = JobState.FAILED, ExitReason.START_FAILED
+        lifecycle.settle_job(draft, run, job, failed, reason, why)
+    return bool(why)
 
 
 def _can_be_made(draft: Draft, job: Job) -> bool:

@@ -167,6 +167,33 @@ def make_way(draft: Draft, spec: JobSpec, old: Iterable[Service]) -> None:
             return
 
 
+def port_taken(state: State, run: Run, job: Job) -> str:
+    """Who has the job's fixed port on every worker that could have it, in words; empty if it may wait."""
+    port = 0 if job.spec.service is None else job.spec.service.port
+    places = [worker for worker in state.workers.values() if _could_have(worker, job.spec)]
+    holders = [services.holder_of(state, worker, port) for worker in places]
+    names = []
+    for key in holders:
+        service = None if key is None else state.services.get(key)
+        is_going = service is not None and service.state is ServiceState.STOPPING
+        if key is None or is_going:
+            return ""
+        holder_run = state.runs.get(key[0])
+        if service is not None:
+            name = service.name
+        elif holder_run is not None:
+            name = f"{holder_run.name}/{key[1]}"
+        else:
+            return ""
+        if name == f"{run.name}/{job.spec.id}":
+            return ""  # which makes way for it
+        names.append(name)
+    if not names:
+        return ""
+    who = ", ".join(dict.fromkeys(names))
+    return f"port {port} is that of {who} on every worker that could have it"
+
+
 def _could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
     return (
         worker.state in (WorkerState.ONLINE, WorkerState.SILENT)
