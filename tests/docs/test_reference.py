@@ -285,7 +285,7 @@ def calls_of(kind: type) -> dict[str, list[str]]:
 def written(cell: str) -> tuple[str, list[str]]:
     """`name(a, *, b=1)` as name and parameters."""
     name, _, rest = cell.partition("(")
-    words = (word.partition("=")[0].strip() for word in rest.rstrip(")").split(","))
+    words = (word.partition("=")[0].strip().lstrip("*") for word in rest.rstrip(")").split(","))
     return name, [word for word in words if word.isidentifier()]
 
 
