@@ -121,6 +121,7 @@ def test_a_service_is_scaled_and_restarted_instance_by_instance(
     )
     (after,) = well(titan)
     assert after.split()[0] == "api~4", "a number is never given again"
+    assert "api~3" in titan("show", "shop-1/api~3").stdout, "it has ended, and is known"
     refused = titan("service", "scale", "Shop/apo", "1", code=3)
     assert "Shop/api" in refused.stderr
     titan("stop", "api")
@@ -239,13 +240,23 @@ def test_a_file_is_deployed_as_a_service_and_again_when_it_has_changed(
 ) -> None:
     cluster.start_worker()
     here = tmp_path / "here"
-    (here / "server.py").write_text(SERVER.replace("sys.argv[1]", '"one"'), encoding="utf-8")
+    mine = SERVER.replace("sys.argv[1]", '"one"') + "\nprint('never')\n"
+    mine = mine.replace("server.serve", "print('serving', flush=True)\nserver.serve")
+    (here / "server.py").write_text(mine, encoding="utf-8")
     shown = titan("deploy", "server.py", "auto", "GENERAL", "--health", "/").stdout
     assert "server/server" in shown
     assert "HEALTHY" in shown
     (first,) = well(titan)
     titan("deploy", "server.py", "auto", "GENERAL", "--health", "/")
     assert well(titan) == [first], "it has not changed"
+    titan("service", "scale", "server", "2")
+    wait(cluster, lambda: len(well(titan)) == 2, "there are two")
+    assert "server/server~2" in titan("stats").stdout
+    titan("stop", "server-1/server~2")
+    wait(cluster, lambda: len(services(titan)) == 1, "there is one")
+    assert titan("logs", "server-1/server~2").stdout == "serving\n", "its log is there still"
+    titan("deploy", "server.py", "auto", "GENERAL", "--health", "/")
+    assert well(titan) == [first]
     (here / "server.py").write_text(SERVER.replace("sys.argv[1]", '"two"'), encoding="utf-8")
     titan("deploy", "server.py", "auto", "GENERAL", "--health", "/")
     wait(cluster, lambda: len(services(titan)) == 1, "the old one is gone")
@@ -255,7 +266,7 @@ def test_a_file_is_deployed_as_a_service_and_again_when_it_has_changed(
     refused = titan("deploy", "server.py", str(taken), "--name", "other", code=1)
     assert "has it" in refused.stderr, "who has the port is said"
     (here / "broken.py").write_text("raise SystemExit('no database')", encoding="utf-8")
-    broken = titan("deploy", "broken.py", code=1)
+    broken = titan("deploy", "broken.py", "auto", code=1)
     assert "broken did not come up" in broken.stderr
     titan("stop", "server")
     wait(cluster, lambda: services(titan) == [], "it is stopped")

@@ -17,7 +17,7 @@ from titan_master.core.effects import RUNS_NAMED, AskHistory, Effect, Reply, Ser
 from titan_master.core.inputs import Asked, Origin, RunSubmitted
 from titan_master.store.base import AttemptRow, History
 from titan_proto.errors import ErrorCode
-from titan_proto.ids import AttemptRef
+from titan_proto.ids import INSTANCE_MARK, AttemptRef
 from titan_proto.limits import (
     JOB_ID_CHARS,
     NAME_CHARS,
@@ -50,7 +50,7 @@ from titan_proto.messages import (
 )
 from titan_proto.outputs import size_of
 from titan_proto.specs import RunSpec
-from titan_proto.states import ExitReason, JobState, RunState
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
 _SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
 
@@ -238,8 +238,33 @@ class Answers:
         return _reply(origin, page or _not_found(f"no run {run_id}"))
 
     def _job(self, origin: Origin, request: GetJob | WaitJob, run_id: str) -> Sequence[Effect]:
-        view = self._history.job(run_id, request.job)
+        view = self._history.job(run_id, request.job) or self._instance(run_id, request.job)
         return _reply(origin, view or _no_job(run_id, request.job))
+
+    def _instance(self, run_id: str, job_id: str) -> JobView | None:
+        """An instance of a service beside the first: no job, but it has had attempts."""
+        base, mark, _ = job_id.partition(INSTANCE_MARK)
+        rows = self._history.attempts(run_id, job_id) if mark else ()
+        view = self._history.job(run_id, base) if rows else None
+        if view is None:
+            return None
+        last = rows[-1]
+        return msgspec.structs.replace(
+            view,
+            job_id=job_id,
+            attempt=last.number,
+            attempt_state=AttemptState.ENDED if last.ended else AttemptState.RUNNING,
+            worker=last.worker,
+            reason=last.reason,
+            exit_code=last.exit_code,
+            signal=last.signal,
+            message=last.message,
+            placed_at_ms=last.placed_at_ms,
+            started_at_ms=last.started_at_ms,
+            ended_at_ms=last.ended_at_ms,
+            stdout_bytes=last.stdout_bytes,
+            stderr_bytes=last.stderr_bytes,
+        )
 
     def _stop_job(self, origin: Origin, request: StopJob, run_id: str) -> Sequence[Effect]:
         view = self._history.job(run_id, request.job)

@@ -44,7 +44,7 @@ def shut_down(draft: Draft, origin: Origin, request: ShutDownWorker) -> None:
         draft.roster.of(worker.worker_id).farewell = order
     _tell(draft, worker.worker_id, order)
     services = tuple(
-        service.name
+        service.instance_name
         for service in draft.state.services.values()
         if service.attempt.worker_id == worker.worker_id and service.attempt.is_live
     )

@@ -320,7 +320,7 @@ def stats(state: State, roster: Roster, now_ms: int) -> Stats:
     services: dict[str, list[str]] = {}
     for service in state.services.values():
         if service.attempt.is_live:
-            services.setdefault(service.attempt.worker_id, []).append(service.name)
+            services.setdefault(service.attempt.worker_id, []).append(service.instance_name)
     workers = sorted(state.workers.values(), key=lambda worker: (worker.host, worker.port))
     counts = state.counts
     return Stats(

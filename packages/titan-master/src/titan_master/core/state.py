@@ -200,6 +200,11 @@ class Service(Struct, kw_only=True, eq=False):
     not_before_ms: int = 0
     """Until then it is not queued, for it may still run, unheard, where it was; 0: it is not held back."""
 
+    @property
+    def instance_name(self) -> str:
+        """Its name, and which instance it is where that is not the first."""
+        return f"{self.name.rpartition('/')[0]}/{self.job_id}"
+
 
 class WorkerInfo(Struct, kw_only=True, eq=False):
     """A worker that has joined and has not been retired."""
