@@ -30,7 +30,8 @@ def test_the_masters_log_tells_what_became_of_a_killed_worker_and_a_killed_maste
             cluster.start_master()
             flag.touch()
             assert run.wait(timeout=60) == "SUCCEEDED", cluster.logs()
-        log = (cluster.folder / "master.log").read_text()
+    # Answers go out before lines are written: only now are all of them.
+    log = (cluster.folder / "master.log").read_text()
     story = (
         r"MasterStarted term=1\n",
         r"worker link up link=\d+ worker=\S+:8080 worker_id=\S+ incarnation=1 peer=127\.0\.0\.1",

@@ -129,6 +129,18 @@ class Simulation:
         world.trace("SEED", [kind.value for _at, _place, kind in self.faults.plan])
         world.after(LOOK_EVERY_MS, self._look)
 
+    def _ask_nightly(self) -> None:
+        """The same pipeline every night, or nearly, which finds its service there."""
+        world, at_ms = self.world, 0
+        spec = workload.draw_nightly(world)
+        for night in range(world.between(2, 4)):
+            at_ms += world.between(1_000, 15_000)
+            if world.chance(20):
+                spec = workload.draw_nightly(world)
+            key = f"night{night}"
+            client = world.random.choice(self.clients)
+            client.add(key, workload.submit(world, self.auditor, spec, key), at_ms)
+
     def _ask(self) -> None:
         world = self.world
         left = self.jobs
@@ -147,6 +159,8 @@ class Simulation:
             if world.chance(25):
                 other = world.random.choice(self.clients)
                 other.add(f"cancel {key}", workload.cancel(world, self.auditor, key), after_ms)
+        if world.chance(40):
+            self._ask_nightly()
         for client in self.clients:
             client.add("look", workload.look(world, self.auditor, world.between(2, 10)), 500)
         self.clients[0].add("house", workload.keep_house(world, self._over), 5_000)

@@ -100,6 +100,22 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     return RunSpec(name=world.random.choice(NAMES), jobs=named)
 
 
+def draw_nightly(world: World) -> RunSpec:
+    """A small pipeline that brings a service up: perhaps after a task, perhaps before one."""
+    service = JobSpec(
+        id="service",
+        launch=LAUNCH,
+        kind=JobKind.SERVICE,
+        dependencies=("before",) if world.chance(60) else (),
+        needs=Needs(slots=0 if world.chance(30) else 1),
+        service=ServiceSection(port=8000) if world.chance(20) else ServiceSection(port_auto=True),
+    )
+    before = JobSpec(id="before", launch=LAUNCH)
+    after = JobSpec(id="after", launch=LAUNCH, dependencies=("service",))
+    jobs = (before, service) if service.dependencies else (service,)
+    return RunSpec(name="every night", jobs=(*jobs, after) if world.chance(40) else jobs)
+
+
 def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> JobSpec:
     """Some jobs are told what jobs before them left, be they parents or not."""
     tasks = [

@@ -223,6 +223,19 @@ def test_a_later_run_keeps_a_service_that_is_defined_alike():
     assert instances(w) == {"api": "HEALTHY"}
 
 
+def test_a_run_whose_last_task_is_followed_by_a_kept_service_ends_once():
+    w = World({"w1": 2})
+    up(w)
+    w.submit(run("web", job("a"), service("a")), run_id="s")
+    assert kinds(w.ended("s/a")) == [
+        "AttemptEnded",
+        "JobEnded",
+        "JobsQueued",
+        "JobEnded",
+        "RunEnded",
+    ]
+
+
 def test_a_run_of_nothing_else_ends_at_once():
     w = World({"w1": 1})
     up(w)

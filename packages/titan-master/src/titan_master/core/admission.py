@@ -135,8 +135,7 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         lifecycle.keep_services(
             draft, run, [job for job in ready if job.spec.kind is JobKind.SERVICE]
         )
-    if run.run_id in draft.state.runs:
-        lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
+    lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
 
 
 def _room(item: RunSubmitted) -> int:

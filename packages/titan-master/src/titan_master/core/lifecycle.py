@@ -398,8 +398,9 @@ def _overtime(job: Job) -> str:
 
 # -- the end of a run -----------------------------------------------------------------------------
 def end_if_over(draft: Draft, run: Run) -> None:
-    """End the run once nothing of it is left to do."""
-    if not run.remaining:
+    """End the run once nothing of it is left to do; asked again, it has ended."""
+    # What one job lets begin may settle at once, and so may the whole run, before that job's own turn.
+    if not run.remaining and run.run_id in draft.state.runs:
         event = RunEnded(at_ms=draft.now_ms, run_id=run.run_id, state=verdict(run))
         draft.end_run(run, event)
 
