@@ -64,6 +64,7 @@ class Fault(Enum):
 
 MESSAGES_LEFT_OUT = {
     "LogChunk": "bulk: the data plane's, passes no core",
+    "LogGap": "bulk: the data plane's, passes no core",
     "LogAck": "bulk's other half, passes no core",
     "LogData": "bulk: the data plane's, passes no core",
     "OfferArtifact": "the data plane's, passes no core",

@@ -64,6 +64,8 @@ from titan_proto.messages import (
     LogAck,
     LogChunk,
     LogData,
+    LogGap,
+    LogPiece,
     LogStream,
     NameFile,
     OfferArtifact,
@@ -582,6 +584,9 @@ MESSAGES = (
     FileList(files=(FILE_VIEW,), cursor="c3", is_cut=True),
     NameFile(name="scripts/größe.sh", digest=DIGEST, key="key-5"),
     FILE_VIEW,
+    LogGap(REF, 2, 2**33, AT_MS),
+    LogPiece(2, 1, 2**40, b"", 2**33, AT_MS, 4_096),
+    ReadLog(run="nightly-7", job="TRANSFORM", since_ms=AT_MS, places=True),
     FetchArtifact(digest=DIGEST, offset=4_096, name="hello.py"),
     RunReceipt(run_id=RUN, alias="nightly-8", notices=("hello.py: was replaced",)),
     Join(

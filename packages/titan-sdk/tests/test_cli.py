@@ -451,6 +451,9 @@ def test_follow_prints_the_logs_on_stdout_and_the_alias_on_stderr(run, master, a
         "job": "A",
         "attempt": 1,
         "stream": "stdout",
+        "offset": 0,
+        "at": None,
+        "dropped": 0,
         "text": "one",
     }
 

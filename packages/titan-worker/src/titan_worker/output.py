@@ -18,7 +18,9 @@ LAST_WORDS_LINES: Final = 5
 LAST_WORDS_BYTES: Final = 1_000
 """What is told of a service's log where it ended for good: so many lines of so many bytes in all."""
 POLL_MIN_S: Final = 0.02
-POLL_MAX_S: Final = 0.25
+POLL_MAX_S: Final = 0.05
+"""However quiet it was: what is written then is at the master, and with who follows it, well within
+a tenth of a second."""
 _SLOWER: Final = 1.5
 
 

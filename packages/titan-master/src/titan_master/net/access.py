@@ -61,6 +61,8 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.LOG_ACK: _NOBODY,
     OpCode.READ_LOG: _READERS,
     OpCode.LOG_DATA: _NOBODY,
+    OpCode.LOG_GAP: _WORKERS,
+    OpCode.LOG_PIECE: _NOBODY,
     # artifacts
     OpCode.OFFER_ARTIFACT: _ACTORS,
     OpCode.ARTIFACT_WANTED: _NOBODY,

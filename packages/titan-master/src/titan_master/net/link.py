@@ -65,6 +65,7 @@ from titan_proto.messages import (
     ListFiles,
     LogAck,
     LogChunk,
+    LogGap,
     NameFile,
     OfferArtifact,
     Pong,
@@ -80,6 +81,10 @@ _ID_CHARS: Final = 128
 _PORT_MAX: Final = 65_535
 _NUMBER_MAX: Final = 2**63 - 1
 """What a column of the database holds; a larger number in an event could never be committed."""
+_OFFSET_MAX: Final = 2**56
+"""Where in a log anything may stand: far beyond what anybody has, and no number that overflows."""
+_TIME_MAX_MS: Final = 253_402_300_799_999
+"""The end of the year 9999."""
 _SKILLS_MAX: Final = 4 * SKILLS_PER_JOB
 _ROOM_LEFT_BYTES: Final = OUTBOX_BULK_BYTES - 1024 * 1024
 """Of the bulk lane a master fills but a MiB: more does not leave sooner, and a thousand readers that
@@ -162,7 +167,7 @@ class MasterLink:
         """Name of the worker that has asked to join on it."""
         self._acks: dict[tuple[AttemptRef, int], int] = {}
         self._is_short_of_room = False
-        self._held: list[LogChunk] = []
+        self._held: list[LogChunk | LogGap] = []
         """Pieces of logs that wait for an answer from history."""
 
     # -- out: what the engine and the data plane call ---------------------------------------------
@@ -338,14 +343,17 @@ class MasterLink:
 
     # -- logs -------------------------------------------------------------------------------------
 
-    def _log_chunk(self, chunk: LogChunk, _received: Received) -> None:
-        if chunk.stream not in {STDOUT, STDERR} or chunk.offset < 0:
+    def _log_chunk(self, chunk: LogChunk | LogGap, _received: Received) -> None:
+        if chunk.stream not in {STDOUT, STDERR} or not 0 <= chunk.offset <= _OFFSET_MAX:
             self._break_off(f"a log has no stream {chunk.stream} with offset {chunk.offset}")
+            return
+        if not 0 <= chunk.seen_at_ms <= _TIME_MAX_MS:
+            self._break_off(f"a piece of log seen at {chunk.seen_at_ms}")
             return
         if not _is_ref(chunk.ref):
             self._break_off("a log of what cannot be an attempt")
             return
-        if len(chunk.data) > BULK_CHUNK_BYTES:
+        if isinstance(chunk, LogChunk) and len(chunk.data) > BULK_CHUNK_BYTES:
             self._break_off(f"a piece of log has at most {BULK_CHUNK_BYTES} bytes")
             return
         rights = self._desks.rights
@@ -358,9 +366,13 @@ class MasterLink:
             self._hold(chunk)
             self._look_up(chunk.ref)
 
-    def _store(self, chunk: LogChunk) -> None:
+    def _store(self, chunk: LogChunk | LogGap) -> None:
         try:
-            settled = self._desks.logs.get(chunk.ref).append(chunk.stream, chunk.offset, chunk.data)
+            log = self._desks.logs.get(chunk.ref)
+            if isinstance(chunk, LogGap):
+                settled = log.skip(chunk.stream, chunk.offset, chunk.seen_at_ms)
+            else:
+                settled = log.append(chunk.stream, chunk.offset, chunk.data, chunk.seen_at_ms)
         except OSError as error:
             if is_full(error):
                 self._wait_for_room(chunk.ref)
@@ -394,7 +406,7 @@ class MasterLink:
         for (ref, stream), offset in acks.items():
             self.send(LogAck(ref, stream, offset))
 
-    def _hold(self, chunk: LogChunk) -> None:
+    def _hold(self, chunk: LogChunk | LogGap) -> None:
         self._held.append(chunk)
         if len(self._held) >= _CHUNKS_HELD:
             self._wire.pause_reading(self)
@@ -432,6 +444,7 @@ class MasterLink:
         AttemptReports: _reports,
         Leave: _leave,
         LogChunk: _log_chunk,
+        LogGap: _log_chunk,
         Pong: _ignore,
         Error: _ignore,
     }

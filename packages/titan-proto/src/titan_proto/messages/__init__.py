@@ -45,7 +45,17 @@ from titan_proto.messages.link import (
     Role,
     Welcome,
 )
-from titan_proto.messages.logs import STDERR, STDOUT, LogAck, LogChunk, LogData, LogStream, ReadLog
+from titan_proto.messages.logs import (
+    STDERR,
+    STDOUT,
+    LogAck,
+    LogChunk,
+    LogData,
+    LogGap,
+    LogPiece,
+    LogStream,
+    ReadLog,
+)
 from titan_proto.messages.runs import (
     CancelRun,
     GetJob,
@@ -124,6 +134,8 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         LogAck,
         ReadLog,
         LogData,
+        LogGap,
+        LogPiece,
         # artifacts
         OfferArtifact,
         ArtifactWanted,
@@ -176,7 +188,7 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
     )
 }
 
-HOT: Final = frozenset({Ping, Pong, LogChunk, LogAck, LogData, ArtifactChunk})
+HOT: Final = frozenset({Ping, Pong, LogChunk, LogAck, LogData, LogGap, LogPiece, ArtifactChunk})
 """The messages encoded as arrays; the list is closed."""
 
 __all__ = [
@@ -230,6 +242,8 @@ __all__ = [
     "LogAck",
     "LogChunk",
     "LogData",
+    "LogGap",
+    "LogPiece",
     "LogStream",
     "Message",
     "NameFile",
