@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
-from titan_sdk import TitanJob
+from tests.harness.waiting import wait_until
+from titan_sdk import TitanJob, TitanService
 
 PYTHON = sys.executable
 TALKS = """
@@ -129,3 +131,94 @@ def test_a_follower_sees_a_line_within_a_tenth_of_a_second(cluster: Cluster) -> 
     assert len(late) == 20
     # One of them may have met whatever else this machine was doing.
     assert sorted(late)[-2] <= 0.1, late
+
+
+MIB = 1 << 20
+FLOODS = """
+import os, sys, time
+block = b"".join(b"%015d\\n" % n for n in range(4096))
+print("the first line", flush=True)
+for _ in range(int(sys.argv[1])):
+    os.write(1, block)
+    time.sleep(0.002)
+print("the last line", flush=True)
+"""
+
+
+def room_of(folder: Path) -> int:
+    """What the files of a log take on the disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.glob("std*.log"))
+
+
+def test_of_a_long_log_the_beginning_and_the_end_are_kept_on_both_sides(
+    cluster: Cluster, titan: Titan
+) -> None:
+    """A follower sees all of it; afterwards a line says how much was dropped; offsets stay true."""
+    assert cluster.master is not None
+    cluster.master.stop()
+    cluster.start_master("--log-cap", "2MiB")
+    cluster.start_worker(8080)
+    with cluster.client() as client:
+        size = 15 + 200 * 65_536 + 14
+        run = client.submit("long", [TitanJob(id="a", command=[PYTHON, "-c", FLOODS, "200"])])
+        followed = list(run.log_lines("a", follow=True))
+        assert run.wait(timeout=30) == "SUCCEEDED", cluster.logs()
+        for lines in (followed, list(client.log_lines("a"))):
+            assert (lines[0].text, lines[-1].text) == ("the first line", "the last line")
+            at = 0
+            for line in lines:
+                # What was cut in its middle has no end of its own.
+                assert line.offset == at or (line.dropped and line.offset == at - 1)
+                at = line.offset + (line.dropped or len(line.text) + 1)
+            assert at == size
+        dropped = [line for line in client.log_lines("a") if line.dropped]
+        assert len(dropped) == 1
+        assert size - 2 * MIB <= dropped[0].dropped <= size - MIB
+        assert client.job("a").stdout_bytes == size
+    text = titan("logs", "long-1/a").stdout
+    assert f"[titan] {dropped[0].dropped} bytes dropped\n" in text
+    assert len(text) < 2 * MIB + 100
+    assert titan("logs", "long-1/a", "-n", "1").stdout == "the last line\n"
+    for folder in (
+        cluster.home / "titan_workspace" / "jobs" / run.id / "a.1",
+        cluster.data / "logs" / run.id / "a.1",
+    ):
+        wait_until(
+            lambda folder=folder: room_of(folder) <= 2 * MIB + 8192,
+            within_s=10,
+            what=f"the log in {folder} takes too much room: {room_of(folder)}",
+        )
+
+
+def test_the_log_of_a_service_that_prints_for_ever_takes_no_more_room(
+    cluster: Cluster, titan: Titan
+) -> None:
+    """Over its restarts too; what it said last is there."""
+    assert cluster.master is not None
+    cluster.master.stop()
+    cluster.start_master("--log-cap", "1MiB")
+    cluster.start_worker(8080)
+    with cluster.client() as client:
+        service = TitanService(
+            id="api", command=[PYTHON, "-c", FLOODS, "100"], restart={"max": 100, "delay": "1ms"}
+        )
+        run = client.submit("talks", [service])
+        folders = (
+            cluster.home / "titan_workspace" / "jobs" / run.id / "api.1",
+            cluster.data / "logs" / run.id / "api.1",
+        )
+
+        def has_said_much() -> bool:
+            log = folders[1] / "stdout.log"
+            return log.exists() and log.stat().st_size > 30 * MIB
+
+        wait_until(has_said_much, within_s=60, what="much is said")
+        client.stop("talks-1/api")
+        last = list(client.log_lines("talks-1/api", lines=1))
+        assert last[0].offset > 29 * MIB
+    for folder in folders:
+        wait_until(
+            lambda folder=folder: room_of(folder) <= MIB + 8192,
+            within_s=10,
+            what=f"the log in {folder} takes too much room: {room_of(folder)}",
+        )

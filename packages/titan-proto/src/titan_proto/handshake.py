@@ -21,7 +21,9 @@ from titan_proto.limits import NONCE_BYTES
 from titan_proto.messages.link import Challenge, Hello, Refused, Role, Welcome
 
 SUPPORTED_VERSIONS: Final = (VERSION_1,)
-FEATURES: Final[tuple[str, ...]] = ()
+LOG_GAPS: Final = "log-gaps"
+"""The master takes a LogGap from a worker."""
+FEATURES: Final[tuple[str, ...]] = (LOG_GAPS,)
 """What this release offers beyond its version. A new behaviour adds its name here."""
 
 _MASTER_LABEL: Final = b"titan master"

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from titan_proto.connection import Closed, Opened, Received
 from titan_proto.errors import ConnectFailed, ErrorCode, LinkLost, NoToken, Refused
-from titan_proto.handshake import BadToken
+from titan_proto.handshake import LOG_GAPS, BadToken
 from titan_proto.io.address import Address
 from titan_proto.io.aio import AioLink, dial
 from titan_proto.limits import WORKER_LOST_AFTER_MS
@@ -116,6 +116,11 @@ class MasterLink:
         """Send on the present link; without one nothing happens."""
         if self._link is not None:
             self._link.send(message)
+
+    @property
+    def takes_gaps(self) -> bool:
+        """Whether the master knows what a LogGap is."""
+        return self._link is not None and LOG_GAPS in self._link.connection.features
 
     async def bulk_room(self, size: int) -> None:
         """Wait until so much bulk may be sent. Raises LinkLost."""

@@ -33,6 +33,14 @@ def punch(descriptor: int, begin: int, end: int) -> bool:
     return bool(done == 0)
 
 
+def hole_from(descriptor: int) -> int:
+    """Where the file's first hole begins; its end if it has none."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_HOLE)
+    except OSError:  # an empty file, or a file system that knows of none
+        return os.fstat(descriptor).st_size
+
+
 def data_from(descriptor: int, offset: int) -> int:
     """Where the first byte from `offset` on stands that is in no hole; the file's end if none does."""
     try:
