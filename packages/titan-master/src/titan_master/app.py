@@ -407,6 +407,7 @@ class Master:
             logs=self.logs,
             rights=rights,
             streams=streams,
+            traffic=self._links.traffic,
         )
         self._listener = Listener(
             links=self._links,

@@ -89,6 +89,8 @@ class OpCode(IntEnum):
     LIST_DEAD = 0x5A
     SHUT_DOWN_WORKER = 0x5B
     SHUTDOWN_ORDERED = 0x5C
+    GET_TRAFFIC = 0x5E
+    TRAFFIC = 0x5F
     # files by name 0x68-0x6F
     LIST_FILES = 0x68
     FILE_LIST = 0x69

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import msgspec
 
-from titan_proto.errors import Conflict, InvalidSpec, LimitExceeded, NotFound, Problem, Timeout
+from titan_proto.errors import (
+    Conflict,
+    InvalidSpec,
+    LimitExceeded,
+    NotFound,
+    Problem,
+    Timeout,
+    Unsupported,
+)
 from titan_proto.io.entropy import new_key
 from titan_proto.limits import (
     DRAIN_TIMEOUT_MS,
@@ -39,6 +47,7 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     GetStats,
+    GetTraffic,
     JobChange,
     JobMilestone,
     JobView,
@@ -63,6 +72,7 @@ from titan_proto.messages import (
     StopJob,
     StopService,
     SubmitRun,
+    Traffic,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -505,6 +515,13 @@ class TitanClient:
     def stats(self) -> Stats:
         """The cluster at a glance."""
         return self.ask(GetStats())
+
+    def traffic(self) -> Traffic | None:
+        """What comes and goes at the master beside its decisions; None if it is too old to tell."""
+        try:
+            return self.ask(GetTraffic())
+        except Unsupported:
+            return None
 
     def services(
         self, *, ended: bool = False, limit: int = 100, run: str = ""

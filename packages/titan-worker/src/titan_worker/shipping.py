@@ -19,13 +19,19 @@ from typing import Final, Protocol
 
 from titan_proto.errors import LinkLost
 from titan_proto.ids import AttemptRef
-from titan_proto.limits import BULK_CHUNK_BYTES, LOG_BYTES_PER_ATTEMPT_MIN
+from titan_proto.limits import (
+    BULK_CHUNK_BYTES,
+    DATAGRAM_LOG_BYTES,
+    LOG_BYTES_PER_ATTEMPT_MIN,
+)
 from titan_proto.messages import STDERR, STDOUT, LogAck, LogChunk, LogGap
 from titan_worker.output import POLL_MIN_S, Cut, Output, Outputs, Pace, carry_out
 
 _LOG: Final = logging.getLogger(__name__)
 WINDOW_BYTES: Final = 1024 * 1024
 """Sent and not acknowledged, per output."""
+_COPIED_BYTES: Final = 16 * DATAGRAM_LOG_BYTES
+"""What grew by more at one look is a flood: nobody reads along, and copies would slow it down."""
 _LOOK_S: Final = 50e-6
 """What looking at one attempt's files may cost, several times over: with a thousand running ones at
 once each is looked at less often."""
@@ -39,6 +45,13 @@ class LogLink(Protocol):
     @property
     def takes_gaps(self) -> bool:
         """Whether the master can be told that something never comes."""
+
+    @property
+    def takes_copies(self) -> bool:
+        """Whether pieces may be sent ahead."""
+
+    def copy(self, chunk: LogChunk) -> None:
+        """Send a piece ahead, which may be lost."""
 
     def send(self, message: LogChunk | LogGap) -> None:
         """Queue a piece."""
@@ -233,13 +246,29 @@ class Shipping:
     def _look_at_files(self, attempt: _Attempt) -> bool:
         """Whether there is more; what there is too much of is cut out."""
         at_ms = self._now_ms()
-        grown = [shipment.output.look(at_ms) for shipment in attempt.shipments]
-        if not any(grown):
+        is_grown = False
+        for shipment in attempt.shipments:
+            before = shipment.output.size
+            if shipment.output.look(at_ms):
+                is_grown = True
+                self._copy(shipment, before, at_ms)
+        if not is_grown:
             return False
         for output, cut in attempt.outputs.too_much().items():
             done = self._loop.run_in_executor(None, carry_out, cut)
             done.add_done_callback(functools.partial(_cut, output, cut))
         return True
+
+    def _copy(self, shipment: _Shipment, offset: int, at_ms: int) -> None:
+        """Send ahead what is new, if all before it has left: else a follower could not use it."""
+        link, output = self._link, shipment.output
+        length = output.size - offset
+        is_next = shipment.sent >= offset and not shipment.is_probing
+        if link is None or not link.takes_copies or not is_next or length > _COPIED_BYTES:
+            return
+        data = output.read(offset, length)
+        if data:
+            link.copy(LogChunk(shipment.ref, shipment.number, offset, at_ms, data))
 
     # -- sending --------------------------------------------------------------------------------
     def link_up(self, link: LogLink) -> None:

@@ -22,9 +22,11 @@ class FakeLink:
     """Takes pieces; the test decides when the master acknowledges them."""
 
     takes_gaps = True
+    takes_copies = True
 
     def __init__(self):
         self.sent = []
+        self.copied = []
         self.room = asyncio.Event()
         self.room.set()
         self.is_lost = False
@@ -33,6 +35,9 @@ class FakeLink:
     def send(self, chunk):
         self.sent.append(chunk)
         self.news.set()
+
+    def copy(self, chunk):
+        self.copied.append(chunk)
 
     async def bulk_room(self, size):
         await self.room.wait()
@@ -443,6 +448,52 @@ async def test_a_log_that_cannot_be_read_keeps_nobody_busy(bench, link, monkeypa
 
     assert link.sent == []
     assert not bench.shipping._queue
+
+
+async def test_what_is_new_is_sent_ahead_too_if_all_before_it_has_left(bench, link):
+    """While bulk waits on the link it would leave a gap; a flood is not copied at all."""
+    bench.shipping.link_up(link)
+    bench.shipping.watch(ref(), *bench.paths())
+    output = bench.shipping._attempts[ref()].outputs.stdout
+    bench.write(b"one\n")
+    await link.pieces(1)
+    bench.write(b"two\n")
+    await link.pieces(2)
+    assert link.copied == link.sent
+
+    link.room.clear()
+    bench.write(b"three\n")
+    await until(lambda: len(link.copied) == 3)
+    bench.write(b"four\n")
+    await until(lambda: output.size == 19)
+    assert [chunk.data for chunk in link.copied] == [b"one\n", b"two\n", b"three\n"]
+    assert len(link.sent) == 2
+    link.room.set()
+    await link.pieces(3)
+    bench.write(b"x" * 100_000)
+    await link.pieces(5)
+    bench.shipping.end(ref())
+    assert len(link.copied) == 3
+
+
+async def test_on_a_link_that_asks_first_nothing_is_sent_ahead(bench, link):
+    """Where its master stands is not known yet; and not on one that takes none."""
+    bench.shipping.link_up(link)
+    bench.shipping.watch(ref(), *bench.paths())
+    bench.write(b"one\n")
+    await link.pieces(1)
+    bench.shipping.link_down(is_rejected=False)
+    fresh = FakeLink()
+    bench.shipping.link_up(fresh)
+    bench.write(b"two\n")
+    output = bench.shipping._attempts[ref()].outputs.stdout
+    await until(lambda: output.size == 8)
+    assert fresh.copied == []
+    bench.ack(4)
+    fresh.takes_copies = False
+    bench.write(b"three\n")
+    await until(lambda: output.size == 14)
+    assert fresh.copied == []
 
 
 async def test_each_piece_says_when_it_was_seen_however_late_it_leaves(bench, link):

@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from titan_master.data.logs import Log, LogFiles, Piece
+from titan_master.data.logs import BOTH, Log, LogFiles, Piece
 from titan_proto.errors import ErrorCode, LinkError
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import BULK_CHUNK_BYTES
-from titan_proto.messages import AnyMessage, Done, Error, LogData, LogPiece, ReadLog
+from titan_proto.messages import AnyMessage, Done, Error, LogChunk, LogData, LogPiece, ReadLog
 
 READ_BYTES: Final = 1024 * 1024
 """How much is read in one go off the loop."""
@@ -105,6 +105,10 @@ class Follower(Protocol):
 
     news: asyncio.Event
     """Set when there is more of it, or it has ended."""
+
+    def offer(self, chunk: LogChunk) -> None:
+        """A copy of a piece has come that is not stored, and may be of use."""
+        ...
 
 
 class LogPatience(Struct, frozen=True, kw_only=True):
@@ -214,6 +218,10 @@ class _Reader:
         self._since_ms = request.since_ms
         self._places = request.places
         self._position = max(0, request.position)
+        self._is_waiting = False
+        """All that is stored has been sent."""
+        self._ahead: dict[int, int] = {}
+        """Up to where copies have been sent, of each output."""
         self.news = asyncio.Event()
 
     async def run(self) -> None:
@@ -245,7 +253,34 @@ class _Reader:
                 self._send(piece)
         return True
 
+    def offer(self, chunk: LogChunk) -> None:
+        """Send a copy on if it is just what comes next; then its stored piece is not sent again.
+
+        The position stays that of what is stored. A reader that comes back with it gets this once
+        more, and knows it by its place: who asks for no places gets no copies.
+        """
+        stream = chunk.stream
+        is_wanted = self._follow and self._places and self._stream in {BOTH, stream}
+        if not is_wanted or not self._is_waiting or self.news.is_set():
+            return
+        known = max(self._ahead.get(stream, 0), self._log.length(stream))
+        end = chunk.offset + len(chunk.data)
+        if not chunk.offset <= known < end or not self._outlet.has_bulk_room(len(chunk.data)):
+            return
+        self._ahead[stream] = end
+        data = chunk.data[known - chunk.offset :]
+        message = LogPiece(self._number, stream, self._position, data, known, chunk.seen_at_ms, 0)
+        self._outlet.send(message, self._correlation)
+
     def _send(self, piece: Piece) -> None:
+        again = self._ahead.get(piece.stream, 0) - piece.offset
+        if again >= len(piece.data) + piece.dropped:
+            return
+        if again > 0:
+            dropped = piece.dropped and piece.dropped - again
+            piece = piece._replace(
+                data=piece.data[again:], offset=piece.offset + again, dropped=dropped
+            )
         number, stream, position = self._number, piece.stream, self._position
         if self._places:
             at = (piece.offset, piece.seen_at_ms, piece.dropped)
@@ -258,8 +293,12 @@ class _Reader:
     async def _more(self) -> bool:
         log = self._log
         is_all = log.is_complete or not (self._follow or log.is_ended)
-        if not is_all and await self._feed.wait(log, self.news):
-            return True
+        if not is_all:
+            self._is_waiting = True
+            is_more = await self._feed.wait(log, self.news)
+            self._is_waiting = False
+            if is_more:
+                return True
         self._outlet.send(Done(), self._correlation, end=True)
         return False
 

@@ -81,6 +81,10 @@ class LogFiles:
         log = self._logs[ref] = Log(folder, self._ceiling, self.space)
         return log
 
+    def open_log(self, ref: AttemptRef) -> Log | None:
+        """The log of an attempt, if it is open just now."""
+        return self._logs.get(ref)
+
     def finish(self, ref: AttemptRef, stdout_bytes: int, stderr_bytes: int) -> None:
         """The attempt has ended, having written so much."""
         log = self._logs.get(ref)

@@ -107,6 +107,8 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.LIST_DEAD: _READERS,
     OpCode.SHUT_DOWN_WORKER: _ADMINS,
     OpCode.SHUTDOWN_ORDERED: _NOBODY,
+    OpCode.GET_TRAFFIC: _READERS,
+    OpCode.TRAFFIC: _NOBODY,
     # files by name: a viewer sees what there is; its content is for those who may run it
     OpCode.LIST_FILES: _READERS,
     OpCode.FILE_LIST: _NOBODY,

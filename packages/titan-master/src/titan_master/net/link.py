@@ -38,6 +38,7 @@ from titan_master.net.submission import Submissions
 from titan_proto import outputs
 from titan_proto.connection import Received
 from titan_proto.errors import ErrorCode, FrameTooLarge
+from titan_proto.handshake import LOG_UDP
 from titan_proto.ids import AttemptRef, is_instance_id, is_run_id
 from titan_proto.io.aio import AioLink
 from titan_proto.limits import (
@@ -59,6 +60,7 @@ from titan_proto.messages import (
     Error,
     FetchArtifact,
     FindFiles,
+    GetTraffic,
     HeartbeatAck,
     Join,
     Leave,
@@ -71,8 +73,10 @@ from titan_proto.messages import (
     Pong,
     Request,
     SubmitRun,
+    Traffic,
     WorkerStatus,
 )
+from titan_proto.opcodes import OpCode
 
 _log = logging.getLogger("titan.link")
 
@@ -152,6 +156,7 @@ class Desks(Struct, frozen=True, kw_only=True):
     logs: LogFiles
     rights: LogRights
     streams: Streams
+    traffic: Callable[[], Traffic]
 
 
 class MasterLink:
@@ -167,6 +172,9 @@ class MasterLink:
         """Name of the worker that has asked to join on it."""
         self._acks: dict[tuple[AttemptRef, int], int] = {}
         self._is_short_of_room = False
+        features = wire.connection.features
+        self.copies_key = wire.connection.datagram_key if LOG_UDP in features else b""
+        """What copies of its logs are sealed under that come by datagram; empty: none do."""
         self._held: list[LogChunk | LogGap] = []
         """Pieces of logs that wait for an answer from history."""
 
@@ -302,6 +310,9 @@ class MasterLink:
     def _name_file(self, message: NameFile, received: Received) -> None:
         self._desks.names.name_file(self, received.correlation, message)
 
+    def _get_traffic(self, _message: GetTraffic, received: Received) -> None:
+        self.send(self._desks.traffic(), received.correlation, end=True)
+
     # -- workers ----------------------------------------------------------------------------------
 
     def _join(self, message: Join, _received: Received) -> None:
@@ -340,6 +351,11 @@ class MasterLink:
 
     def _leave(self, _message: Leave, _received: Received) -> None:
         self._put(WorkerLeft(link_id=self._link_id))
+
+    def may_log(self, ref: AttemptRef) -> bool:
+        """Whether its worker may write that log, as far as is known without looking into history."""
+        is_worker = is_allowed(self.identity.role, OpCode.LOG_CHUNK)
+        return is_worker and self._desks.rights.may_write(self._link_id, self._worker_id, ref)
 
     # -- logs -------------------------------------------------------------------------------------
 
@@ -439,6 +455,7 @@ class MasterLink:
         FindFiles: _find_files,
         ListFiles: _list_files,
         NameFile: _name_file,
+        GetTraffic: _get_traffic,
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,

@@ -16,10 +16,12 @@ from titan_proto.messages.artifacts import (
 from titan_proto.messages.base import HotMessage, Message, Request
 from titan_proto.messages.cluster import (
     GetStats,
+    GetTraffic,
     ListDead,
     ShutdownOrdered,
     ShutDownWorker,
     Stats,
+    Traffic,
     WorkerView,
 )
 from titan_proto.messages.files import (
@@ -176,6 +178,8 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         GateView,
         # cluster
         GetStats,
+        GetTraffic,
+        Traffic,
         Stats,
         ListDead,
         ShutDownWorker,
@@ -221,6 +225,7 @@ __all__ = [
     "GetJob",
     "GetRun",
     "GetStats",
+    "GetTraffic",
     "Goodbye",
     "HeartbeatAck",
     "HeldAttempt",
@@ -274,6 +279,7 @@ __all__ = [
     "StopJob",
     "StopService",
     "SubmitRun",
+    "Traffic",
     "WaitJob",
     "WaitRun",
     "WatchRun",
