@@ -129,7 +129,7 @@ def test_a_log_that_grows_for_ever_keeps_little_about_what_is_gone(files, tmp_pa
             log.append(stream, number * 16_384, block(number, 16_384), 1_000 * number)
     kept = CEILING // 16_384
     assert len(log._order) < 4 * kept
-    assert (tmp_path / REF.run_id / "JOB.1" / "pieces").stat().st_size < 4 * kept * 17
+    assert (tmp_path / REF.run_id / "JOB.1" / "timeline").stat().st_size < 4 * kept * 17
     position = total = 0
     while found := log.pieces(BOTH, position, 10_000):
         for piece in found:
@@ -282,7 +282,7 @@ def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
         log.append(STDOUT, 3 * number, b"out")
         log.append(STDERR, 3 * number, b"err")
     files.close()
-    index = tmp_path / REF.run_id / "JOB.1" / "pieces"
+    index = tmp_path / REF.run_id / "JOB.1" / "timeline"
     index.write_bytes(index.read_bytes()[:cut])
     again = LogFiles(tmp_path, CEILING, endless())
     log = again.get(REF)

@@ -1,12 +1,12 @@
-"""What attempts wrote, as files: ``<run>/<job>.<n>/{stdout.log,stderr.log,pieces}``.
+"""What attempts wrote, as files: ``<run>/<job>.<n>/{stdout.log,stderr.log,timeline}``.
 
 A worker ships by offset; what is here already is skipped, what leaves a gap is refused by answering
 with the offset that is expected, until the worker says that it never comes. Of a log above
 its ceiling the beginning and the end are kept: what lies between is cut out of its file as a hole, so
-that offsets stay what they were. ``pieces`` keeps the order in which pieces of the two outputs
+that offsets stay what they were. ``timeline`` keeps the order in which pieces of the two outputs
 arrived, when, and what was dropped; a log that came in one go has none. Nothing is synced here: the
 worker's own files are the truth until its retention ends. Appends are at most a chunk and run on the
-loop; ``pieces``, ``tail`` and ``since`` may run in a thread beside it. Called by ``feed.py`` and ``net``.
+loop; `Log.pieces`, `tail` and `since` may run in a thread beside it. Called by ``feed.py`` and ``net``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ _TOGETHER_SHARE: Final = 10_000
 so a log that grows for ever needs few of them."""
 _RECORD: Final = Layout(">BQQ")
 """Whose bytes, or whose gap; how many; when. Before them, one for each output: what is cut out."""
+_TIMELINE: Final = "timeline"
+"""By its name the last of the three: who copies them in turn gets an order that knows of every hole."""
 _NAMES: Final = {STDOUT: "stdout.log", STDERR: "stderr.log"}
 _GAP: Final = 2
 """Added to an output's number: bytes of it that never came."""
@@ -467,13 +469,13 @@ class Log:
 
     def _write_record(self, number: int, kind: int, length: int, at_ms: int) -> None:
         record = _RECORD.pack(kind, length, at_ms)
-        os.pwrite(self._descriptor("pieces"), record, (len(_NAMES) + number) * _RECORD.size)
+        os.pwrite(self._descriptor(_TIMELINE), record, (len(_NAMES) + number) * _RECORD.size)
 
     def _write_cut(self, stream: int) -> None:
         if not self._is_noted:
             self._write_all()
         record = _RECORD.pack(stream, *self._cuts[stream])
-        os.pwrite(self._descriptor("pieces"), record, (stream - 1) * _RECORD.size)
+        os.pwrite(self._descriptor(_TIMELINE), record, (stream - 1) * _RECORD.size)
 
     def _write_all(self) -> None:
         """The order's file, anew: a reader of it, after a crash, finds the old one or this one."""
@@ -483,13 +485,13 @@ class Log:
             _RECORD.pack(kind, order.length_of(number), order.times[number])
             for number, kind in enumerate(order.kinds)
         )
-        draft = self._folder / "pieces.new"
+        draft = self._folder / f"{_TIMELINE}.new"
         self._folder.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(cuts + records)
-        old = self._descriptors.pop("pieces", None)
+        old = self._descriptors.pop(_TIMELINE, None)
         if old is not None:
             os.close(old)
-        draft.replace(self._folder / "pieces")
+        draft.replace(self._folder / _TIMELINE)
         self._is_noted = True
 
     def _load(self) -> None:
@@ -500,7 +502,7 @@ class Log:
         """
         order = self._order
         found = {stream: _size_and_time(self._folder / name) for stream, name in _NAMES.items()}
-        cuts, records = _records(self._folder / "pieces")
+        cuts, records = _records(self._folder / _TIMELINE)
         for kind, length, at_ms in records:
             stream = _stream_of(kind)
             known = (
