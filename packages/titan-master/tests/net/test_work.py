@@ -16,10 +16,11 @@ from raw_link import RawLink
 from running_master import RunningMaster
 
 from titan_master.data import perm_files
-from titan_master.net import staging
+from titan_master.net import listener, staging
 from titan_master.net.submission import RawRun, decode_spec
 from titan_proto.datagrams import seal
 from titan_proto.errors import Conflict, ErrorCode, InvalidSpec, Malformed, NotFound
+from titan_proto.handshake import LOG_GAPS
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     STDERR,
@@ -560,6 +561,26 @@ def test_only_who_agreed_on_them_and_may_write_logs_sends_copies(master, link, w
         while not (taken := link.call(GetTraffic(), timeout_s=10).log_datagrams):
             pass
         assert taken == 1
+
+
+def test_where_the_port_is_taken_for_datagrams_nobody_is_asked_for_any(tmp_path, monkeypatch):
+    """All else goes on as always."""
+
+    def taken(_bound):
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(listener, "_bind_datagrams", taken)
+    with (
+        RunningMaster(tmp_path) as running,
+        running.link() as link,
+        RawLink(running.address, role=Role.WORKER) as worker,
+    ):
+        assert worker.connection.features == (LOG_GAPS,)
+        worker.join()
+        receipt, ref = one_running(link, worker)
+        worker.send(LogChunk(ref, STDOUT, 0, 1, b"one\n"))
+        worker.next_of(LogAck)
+        assert text(link, run=receipt.run_id, job="A") == b"one\n"
 
 
 def test_a_gap_is_told_and_not_waited_for(link, worker):
