@@ -464,7 +464,7 @@ def l2(root: Path, repeats: int) -> list[Figure]:
     floors: dict[bool, list[float]] = {False: [], True: []}
     titans: dict[bool, list[float]] = {False: [], True: []}
     with Cluster(root / "titan") as cluster:
-        cluster.start_master()
+        cluster.start_master("--log-cap", "16MiB")  # so that the flood is cut all the time
         cluster.start_worker(8080)
         client = cluster.client()
 

@@ -250,6 +250,7 @@ async def _serve(
             submissions=threads.enter_context(
                 ThreadPoolExecutor(1, thread_name_prefix="submissions")
             ),
+            holes=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="holes")),
             files=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="files")),
             watch=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="watch")),
         )
@@ -320,6 +321,8 @@ class Pools(Struct, frozen=True):
     """One: large submissions, one after the other, so that their memory does not add up."""
     files: ThreadPoolExecutor
     """One: what is put into perm_files, so that nobody puts a name while another does."""
+    holes: ThreadPoolExecutor
+    """One: cuts what is too much out of logs, which waits for what the disk has not written yet."""
     watch: ThreadPoolExecutor
     """One: looks at the disk, which must not wait behind what is written to it."""
 
@@ -349,7 +352,7 @@ class Master:
         space = Space(look)
         blobs = BlobStore(config.data / "artifacts", space)
         perm_files = PermFiles(config.perm_files, blobs)
-        self.logs = LogFiles(config.data / "logs", config.log_bytes, space)
+        self.logs = LogFiles(config.data / "logs", config.log_bytes, space, pools.holes)
         patience = LogPatience(
             slow_reader_s=config.slow_reader_ms / 1000,
             missing_bytes_s=config.log_patience_ms / 1000,

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from disks import endless
+from disks import Inline, endless
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from outlets import FakeOutlet
@@ -32,7 +32,7 @@ REF = AttemptRef("0123456789abcdef", "JOB", 2)
 
 class Desk:
     def __init__(self, root, disk, *, slow_s=30.0, missing_s=30.0, followers=50):
-        self.files = LogFiles(root, 64 << 20, endless())
+        self.files = LogFiles(root, 64 << 20, endless(), Inline())
         self.streams = Streams(asyncio.get_running_loop().create_task)
         patience = LogPatience(
             slow_reader_s=slow_s, missing_bytes_s=missing_s, followers_max=followers

@@ -7,7 +7,7 @@ import itertools
 import os
 
 import pytest
-from disks import endless, look
+from disks import Inline, endless, look
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ CEILING = 1 << 20
 
 @pytest.fixture
 def files(tmp_path):
-    made = LogFiles(tmp_path, CEILING, endless())
+    made = LogFiles(tmp_path, CEILING, endless(), Inline())
     yield made
     made.close()
 
@@ -254,14 +254,14 @@ def test_a_log_is_complete_when_it_has_ended_and_all_bytes_are_there(files):
 def test_the_order_of_arrival_is_kept(tmp_path_factory, pieces, reopened, step):
     """Read in any steps, before and after a restart, both outputs come as they arrived."""
     root = tmp_path_factory.mktemp("log")
-    files = LogFiles(root, CEILING, endless())
+    files = LogFiles(root, CEILING, endless(), Inline())
     sizes = {STDOUT: 0, STDERR: 0}
     for stream, data in pieces:
         files.get(REF).append(stream, sizes[stream], data)
         sizes[stream] += len(data)
     if reopened:
         files.close()
-        files = LogFiles(root, CEILING, endless())
+        files = LogFiles(root, CEILING, endless(), Inline())
     log = files.get(REF)
     whole = b"".join(data for _, data in pieces)
     read = b""
@@ -276,7 +276,7 @@ def test_the_order_of_arrival_is_kept(tmp_path_factory, pieces, reopened, step):
 @pytest.mark.parametrize("cut", range(0, 140, 11))
 def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
     """A process that ended between a write and its note loses no byte, at worst an order."""
-    files = LogFiles(tmp_path, CEILING, endless())
+    files = LogFiles(tmp_path, CEILING, endless(), Inline())
     log = files.get(REF)
     for number in range(3):
         log.append(STDOUT, 3 * number, b"out")
@@ -284,7 +284,7 @@ def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
     files.close()
     index = tmp_path / REF.run_id / "JOB.1" / "timeline"
     index.write_bytes(index.read_bytes()[:cut])
-    again = LogFiles(tmp_path, CEILING, endless())
+    again = LogFiles(tmp_path, CEILING, endless(), Inline())
     log = again.get(REF)
     assert sorted(content(log)) == sorted(b"outerr" * 3)
     assert content(log, STDOUT) == b"outoutout"
@@ -295,14 +295,14 @@ def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
 
 def test_an_order_file_that_knows_of_bytes_that_are_gone_is_mended(tmp_path):
     """A machine may forget the end of a file and remember the note about it."""
-    files = LogFiles(tmp_path, CEILING, endless())
+    files = LogFiles(tmp_path, CEILING, endless(), Inline())
     log = files.get(REF)
     for stream, data in ((STDOUT, b"aaaa"), (STDERR, b"bbbb"), (STDOUT, b"cccc")):
         log.append(stream, log.length(stream), data)
     files.close()
     out = tmp_path / REF.run_id / "JOB.1" / "stdout.log"
     out.write_bytes(out.read_bytes()[:6])
-    again = LogFiles(tmp_path, CEILING, endless())
+    again = LogFiles(tmp_path, CEILING, endless(), Inline())
     log = again.get(REF)
     assert content(log) == b"aaaabbbbcc"
     assert log.append(STDOUT, 6, b"cc") == 8

@@ -15,6 +15,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from titan_proto.errors import LinkLost
@@ -126,6 +127,8 @@ class Shipping:
         self._now_ms = now_ms
         self._on_shipped = on_shipped
         self._ceiling_bytes = ceiling_bytes
+        # A thread of its own: a cut waits for the disk, and the loop's threads may be busy for long.
+        self._cutter = ThreadPoolExecutor(1, thread_name_prefix="log-cuts")
         self._attempts: dict[AttemptRef, _Attempt] = {}
         # (when, tie-breaker, attempt): looks at running attempts' files. Ended ones fall out.
         self._looks: list[tuple[float, int, AttemptRef]] = []
@@ -255,7 +258,7 @@ class Shipping:
         if not is_grown:
             return False
         for output, cut in attempt.outputs.too_much().items():
-            done = self._loop.run_in_executor(None, carry_out, cut)
+            done = self._loop.run_in_executor(self._cutter, carry_out, cut)
             done.add_done_callback(functools.partial(_cut, output, cut))
         return True
 
@@ -329,6 +332,7 @@ class Shipping:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
+        self._cutter.shutdown(wait=False, cancel_futures=True)
 
     def _offer(self, attempt: _Attempt) -> None:
         for shipment in attempt.shipments:

@@ -15,6 +15,7 @@ import os
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from struct import Struct as Layout
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -64,8 +65,10 @@ class Piece(NamedTuple):
 class LogFiles:
     """Every log of this master, the ones in use held open."""
 
-    def __init__(self, root: Path, ceiling_bytes: int, space: Space) -> None:
+    def __init__(self, root: Path, ceiling_bytes: int, space: Space, cutter: Executor) -> None:
+        """`cutter` makes holes in files: the disk may take its time."""
         self._root = root
+        self._cutter = cutter
         self.space = space
         self._ceiling = ceiling_bytes
         self._logs: OrderedDict[AttemptRef, Log] = OrderedDict()
@@ -80,7 +83,7 @@ class LogFiles:
             raise ValueError(f"not an attempt's name: {ref!r}")
         self._put_away()
         folder = self._root / ref.run_id / f"{ref.job_id}.{ref.number}"
-        log = self._logs[ref] = Log(folder, self._ceiling, self.space)
+        log = self._logs[ref] = Log(folder, self._ceiling, self.space, self._cutter)
         return log
 
     def open_log(self, ref: AttemptRef) -> Log | None:
@@ -179,8 +182,9 @@ class _Order:
 class Log:
     """The two outputs of one attempt."""
 
-    def __init__(self, folder: Path, ceiling_bytes: int, space: Space) -> None:
+    def __init__(self, folder: Path, ceiling_bytes: int, space: Space, cutter: Executor) -> None:
         self._folder = folder
+        self._cutter = cutter
         self._space = space
         self._ceiling = ceiling_bytes
         # Of each output a quarter of the ceiling is its beginning, which stays.
@@ -268,7 +272,7 @@ class Log:
         """Cut the oldest of what is not a beginning out of the output that has more of it."""
         ends = {stream: max(self._head, self._cuts[stream][1]) for stream in _NAMES}
         stream = max(_NAMES, key=lambda one: self.length(one) - ends[one])
-        before, begin = self._cuts[stream], ends[stream]
+        begin = ends[stream]
         if begin + self._step > self.length(stream):
             return False
         order = self._order
@@ -279,15 +283,18 @@ class Log:
         # Noted first: after a crash bytes may be there that nobody is shown, but no zeros that are.
         self._cuts[stream] = (self._head, end)
         self._write_cut(stream)
-        if not punch(self._descriptor(_NAMES[stream]), begin, end):
-            self._cuts[stream] = before
-            self._write_cut(stream)
-            self._is_frugal = True
-            return False
+        # A descriptor of its own: this log may be put away before its turn comes.
+        descriptor = os.dup(self._descriptor(_NAMES[stream]))
+        self._cutter.submit(_cut, descriptor, begin, end).add_done_callback(self._was_cut)
         self._stored[stream] -= self._came(stream, begin, end)
         if len(order) > self._compact_at:
             self._compact()
         return True
+
+    def _was_cut(self, done: Future[bool]) -> None:
+        """Called in the cutter's thread."""
+        if not done.cancelled() and not done.result():
+            self._is_frugal = True
 
     def _came(self, stream: int, begin: int, end: int) -> int:
         """How many bytes of that range had come."""
@@ -558,6 +565,13 @@ class Log:
                 descriptor = os.open(path, flags, 0o600)
             self._descriptors[name] = descriptor
         return descriptor
+
+
+def _cut(descriptor: int, begin: int, end: int) -> bool:
+    try:
+        return punch(descriptor, begin, end)
+    finally:
+        os.close(descriptor)
 
 
 def _stream_of(kind: int) -> int:
