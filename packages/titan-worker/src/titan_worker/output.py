@@ -13,10 +13,10 @@ import logging
 import os
 import stat
 from collections import deque
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from titan_proto.io.holes import HOLE_BYTES, data_from, hole_from, punch, rounded
+from titan_proto.limits import LOG_OFFSET
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ _STEPS: Final = 64
 _MARKS: Final = 64
 """So many looks are remembered that saw an output grow."""
 _TOGETHER_MS: Final = 100
+_DIGITS: Final = 20
 _MOVED: Final = ".cut"
 """Beside a log that was cut short: by how much what stands behind the cut has moved."""
 
@@ -116,7 +117,8 @@ class Output:
         before = self.size
         found = _plain_file(self.path)
         self._file = (found.st_dev, found.st_ino) if found else (0, 0)
-        self.size = found.st_size + self._moved if found else 0
+        # A job may make its log as long as it likes, without writing it.
+        self.size = min(found.st_size + self._moved, LOG_OFFSET) if found else 0
         if self.size <= before:
             return False
         if len(self._marks) >= _MARKS:
@@ -173,7 +175,7 @@ class Output:
             return
         try:
             size = os.fstat(fd).st_size + self._moved
-            Path(self.path + _MOVED).write_text(str(size - self._head), encoding="ascii")
+            _note_moved(self.path, size - self._head)
             os.ftruncate(fd, self._head)
             self._hole_end = self.size = size
             self._moved = size - self._head
@@ -218,9 +220,12 @@ class Outputs:
         """What must be cut out now, of each output in one piece: the oldest behind its beginning."""
         cuts: dict[Output, Cut] = {}
         step = max(HOLE_BYTES, rounded(self.ceiling_bytes // _STEPS))
-        while self.stdout.kept + self.stderr.kept > self.ceiling_bytes:
-            longer = max(self.stdout, self.stderr, key=lambda output: output.tail)
-            cut = longer.plan_cut(step)
+        # At most three times: the longer one is cut down to the other, then both by the same.
+        while (excess := self.stdout.kept + self.stderr.kept - self.ceiling_bytes) > 0:
+            shorter, longer = sorted((self.stdout, self.stderr), key=lambda output: output.tail)
+            more = longer.tail - shorter.tail
+            wanted = excess if more >= excess else more + (excess - more + 1) // 2
+            cut = longer.plan_cut(rounded(wanted + step - 1) or step)
             if cut is None:
                 break
             begun = cuts.get(longer)
@@ -253,9 +258,24 @@ def _open_to_cut(cut: Cut) -> int | None:
     return None
 
 
+def _note_moved(path: str, by: int) -> None:
+    """Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _SAFELY
+    fd = os.open(path + _MOVED, flags, 0o600)
+    try:
+        os.write(fd, b"%d" % by)
+    finally:
+        os.close(fd)
+
+
 def _moved_by(path: str) -> int:
     try:
-        return max(0, int(Path(path + _MOVED).read_text(encoding="ascii")))
+        # As the log itself, it lies in its job's reach.
+        fd = os.open(path + _MOVED, _FLAGS)
+        try:
+            return min(max(0, int(os.read(fd, _DIGITS))), LOG_OFFSET)
+        finally:
+            os.close(fd)
     except (OSError, ValueError):  # it was never cut short
         return 0
 

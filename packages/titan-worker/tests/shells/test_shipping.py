@@ -1,6 +1,8 @@
 """Logs reach the master whole, in order, within windows, whatever breaks."""
 
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 
@@ -437,6 +439,38 @@ def test_nothing_is_cut_out_of_what_is_not_the_log_or_not_only_that(tmp_path, ha
     assert carry_out(cut)
 
     assert mine.read_bytes() == before
+
+
+@pytest.mark.parametrize("lengths", [(7 << 40, 0), (7 << 40, 6 << 40), (1 << 20, 7 << 40)])
+def test_a_job_that_makes_its_log_longer_than_any_disk_costs_no_time(tmp_path, lengths):
+    """Without writing it: what is too much is known at once, and both outputs keep an end."""
+    outputs = Outputs(str(tmp_path / "out"), str(tmp_path / "err"), 256 * MIB)
+    for output, length in zip((outputs.stdout, outputs.stderr), lengths, strict=True):
+        open(output.path, "wb").close()  # noqa: PTH123
+        os.truncate(output.path, length)
+        output.look(1)
+    tries = []
+    plan = Output.plan_cut
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Output, "plan_cut", lambda *given: tries.append(1) or plan(*given))
+        cuts = outputs.too_much()
+    assert len(tries) <= 3
+    assert 0 < len(cuts) <= 2
+    kept = [outputs.stdout.kept, outputs.stderr.kept]
+    assert 240 * MIB < sum(kept) <= 256 * MIB
+    assert all(left >= min(length, 100 * MIB) for left, length in zip(kept, lengths, strict=True))
+
+
+def test_what_a_job_puts_beside_its_log_holds_nobody_up(tmp_path):
+    """Where a worker notes how it has cut a log: no plain file, or nonsense."""
+    path = tmp_path / "log"
+    path.write_bytes(b"x" * 100)
+    for put in (os.mkfifo, os.mkdir, lambda name: Path(name).symlink_to("/dev/zero")):
+        put(f"{path}.cut")
+        output = Output(str(path), MIB, known=True)
+        output.look(1)
+        assert output.size == 100
+        (tmp_path / "log.cut").rename(tmp_path / f"was {put}".replace("/", " "))
 
 
 async def test_a_log_that_cannot_be_read_keeps_nobody_busy(bench, link, monkeypatch):

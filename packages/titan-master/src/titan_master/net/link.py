@@ -43,6 +43,7 @@ from titan_proto.ids import AttemptRef, is_instance_id, is_run_id
 from titan_proto.io.aio import AioLink
 from titan_proto.limits import (
     BULK_CHUNK_BYTES,
+    LOG_OFFSET,
     OUTBOX_BULK_BYTES,
     REPORTS_PER_FRAME,
     SKILL_CHARS,
@@ -85,8 +86,6 @@ _ID_CHARS: Final = 128
 _PORT_MAX: Final = 65_535
 _NUMBER_MAX: Final = 2**63 - 1
 """What a column of the database holds; a larger number in an event could never be committed."""
-_OFFSET_MAX: Final = 2**56
-"""Where in a log anything may stand: far beyond what anybody has, and no number that overflows."""
 _TIME_MAX_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 _SKILLS_MAX: Final = 4 * SKILLS_PER_JOB
@@ -360,7 +359,7 @@ class MasterLink:
     # -- logs -------------------------------------------------------------------------------------
 
     def _log_chunk(self, chunk: LogChunk | LogGap, _received: Received) -> None:
-        if chunk.stream not in {STDOUT, STDERR} or not 0 <= chunk.offset <= _OFFSET_MAX:
+        if chunk.stream not in {STDOUT, STDERR} or not 0 <= chunk.offset <= LOG_OFFSET:
             self._break_off(f"a log has no stream {chunk.stream} with offset {chunk.offset}")
             return
         if not 0 <= chunk.seen_at_ms <= _TIME_MAX_MS:
