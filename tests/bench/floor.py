@@ -8,7 +8,9 @@ takes beyond it is the price of all that Titan does.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -61,6 +63,33 @@ def start_latencies(root: Path, tries: int) -> list[float]:
         found.append(float((folder / "stdout.log").read_text()) - begin)
     return found
 
+
+def log_copy(root: Path, command: list[str]) -> float:
+    """Seconds for what a process prints: to its file, from there through a socket, to another file."""
+    root.mkdir()
+    near, far = socket.socketpair()
+    begin = time.perf_counter()
+    with near, far, (root / "copy.log").open("wb") as copy:
+        process = _spawn(root / "job", command)
+
+        def send() -> None:
+            with (root / "job" / "stdout.log").open("rb") as log:
+                is_over = False
+                while not is_over:
+                    is_over = process.poll() is not None  # before reading: the rest comes then
+                    while block := log.read(_BLOCK_BYTES):
+                        near.sendall(block)
+            near.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        while block := far.recv(_BLOCK_BYTES):
+            copy.write(block)
+        sender.join()
+    return time.perf_counter() - begin
+
+
+_BLOCK_BYTES = 256 * 1024
 
 STAMP = ["date", "+%s.%N"]
 """A process whose first act is to print the time; all it costs, the floor pays too."""

@@ -1,4 +1,4 @@
-"""W1 to W8, and V1 and V2 of services: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
+"""W1 to W8, L1 and L2 of logs, V1 and V2 of services: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
 
 from __future__ import annotations
 
@@ -408,6 +408,107 @@ def w8(root: Path, repeats: int) -> list[Figure]:
     ]
 
 
+LOG_BYTES = 100_000_000
+_PRINTS = f"""
+import os
+block = b"".join(b"%07d line of a rather long log\\n" % n for n in range(2560))
+left = {LOG_BYTES}
+while left:
+    left -= os.write(1, block[:left])
+"""
+PRINT = [sys.executable, "-c", _PRINTS]
+
+
+def l1(root: Path, repeats: int) -> list[Figure]:
+    """A job that prints 100 MB: from its submission to the last byte at a follower's file."""
+    floors, titans = [], []
+    for turn in range(repeats):
+        folder = root / str(turn)
+        folder.mkdir(parents=True)
+        floors.append(floor.log_copy(folder / "floor", PRINT))
+        with Cluster(folder / "titan") as cluster:
+            cluster.start_master()
+            cluster.start_worker(8080)
+            client = cluster.client()
+            _run(client, "warm-up", [true_job("a")])
+            begin = time.perf_counter()
+            run = client.submit("l1", [TitanJob(id="print", command=PRINT)])
+            with (folder / "followed.log").open("wb") as out:
+                for piece in client.read_log(run.id, "print", follow=True):
+                    out.write(piece.data)
+                size = out.tell()
+            titans.append(time.perf_counter() - begin)
+            client.close()
+            if size != LOG_BYTES:
+                raise AssertionError(f"{size} bytes of {LOG_BYTES} came")
+    rates = [
+        LOG_BYTES / 1e6 / took for took in (statistics.median(floors), statistics.median(titans))
+    ]
+    return [
+        Figure(
+            "L1",
+            "100 MB printed: submission → the last byte at a follower (150 MB/s is 0.67 s)",
+            f"{rates[0]:.0f} MB/s",
+            f"{rates[1]:.0f} MB/s",
+            statistics.median(titans),
+            0.67,
+            "s",
+        )
+    ]
+
+
+def l2(root: Path, repeats: int) -> list[Figure]:
+    """Another job's start while one job floods its log, beside the same on a quiet worker."""
+    root.mkdir(parents=True)
+    flood = [sys.executable, "-c", "import os\nb = b'y' * 65536\nwhile True: os.write(1, b)"]
+    floors: dict[bool, list[float]] = {False: [], True: []}
+    titans: dict[bool, list[float]] = {False: [], True: []}
+    with Cluster(root / "titan") as cluster:
+        cluster.start_master("--log-cap", "16MiB")  # so that the flood is cut all the time
+        cluster.start_worker(8080)
+        client = cluster.client()
+
+        def start_jobs(name: str, into: list[float]) -> None:
+            for number in range(20):
+                begin = time.time()
+                run = client.submit(f"{name}-{number}", [TitanJob(id="stamp", command=floor.STAMP)])
+                run.wait(timeout=60)
+                into.append(float(client.fetch_logs("stamp", run=run)) - begin)
+
+        for turn in range(repeats):
+            floors[False] += floor.start_latencies(root / f"quiet{turn}", 20)
+            start_jobs(f"quiet-{turn}", titans[False])
+            with (root / f"flood{turn}.log").open("wb") as log:
+                noise = subprocess.Popen(flood, stdout=log)
+                try:
+                    floors[True] += floor.start_latencies(root / f"noisy{turn}", 20)
+                finally:
+                    noise.kill()
+                    noise.wait()
+            (root / f"flood{turn}.log").unlink()
+            run = client.submit(f"flood-{turn}", [TitanJob(id="flood", command=flood)])
+            next(iter(client.read_log(run.id, "flood", follow=True)))
+            start_jobs(f"noisy-{turn}", titans[True])
+            run.cancel()
+            run.wait(timeout=60)
+        client.close()
+    delay = {
+        name: (statistics.median(found[True]) - statistics.median(found[False])) * 1000
+        for name, found in (("floor", floors), ("titan", titans))
+    }
+    return [
+        Figure(
+            "L2",
+            "a job floods its log: how much later another one starts",
+            f"{delay['floor']:.1f} ms",
+            f"{delay['titan']:.1f} ms",
+            delay["titan"],
+            20,
+            "ms",
+        )
+    ]
+
+
 def v1(root: Path, repeats: int) -> list[Figure]:
     """50 services without slots in one run → all of them up."""
     took = []
@@ -488,4 +589,16 @@ def _next_process(said_by: IO[bytes]) -> tuple[int, float]:
 
 SERVICES = 50
 
-ALL = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w6": w6, "w7": w7, "w8": w8, "v1": v1, "v2": v2}
+ALL = {
+    "w1": w1,
+    "w2": w2,
+    "w3": w3,
+    "w4": w4,
+    "w6": w6,
+    "w7": w7,
+    "w8": w8,
+    "l1": l1,
+    "l2": l2,
+    "v1": v1,
+    "v2": v2,
+}

@@ -64,8 +64,13 @@ class _Pair:
 class Proxy:
     """Listens on a port of its own and forwards to `target`, for better or worse."""
 
-    def __init__(self, target: tuple[str, int], seed: int = 0) -> None:
+    def __init__(
+        self, target: tuple[str, int], seed: int = 0, *, takes_datagrams: bool = False
+    ) -> None:
+        """`takes_datagrams`: on its port number it forwards those too, and nothing comes back."""
         self._target = target
+        self._takes_datagrams = takes_datagrams
+        self._relays: list[asyncio.DatagramTransport] = []
         self._dice = random.Random(seed)
         self._weather = CALM
         self._dead: set[Way] = set()
@@ -87,6 +92,8 @@ class Proxy:
         self._thread.start()
         self._server = self._do(asyncio.start_server(self._accept, "127.0.0.1", 0))
         self.port = self._server.sockets[0].getsockname()[1]
+        if self._takes_datagrams:
+            self._do(self._relay_datagrams())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,6 +142,12 @@ class Proxy:
         self._dead = ways
         for pair in self._pairs:
             pair.dead |= ways
+
+    async def _relay_datagrams(self) -> None:
+        make = self._loop.create_datagram_endpoint
+        far, _ = await make(asyncio.DatagramProtocol, remote_addr=self._target)
+        near, _ = await make(lambda: _Relay(far), local_addr=("127.0.0.1", self.port))
+        self._relays = [near, far]
 
     def _set_cut(self, way: Way, count: int) -> None:
         self._cut_after = {way: count}
@@ -194,8 +207,20 @@ class Proxy:
     async def _close(self) -> None:
         assert self._server is not None
         self._server.close()
+        for relay in self._relays:
+            relay.close()
         for pair in self._pairs:
             pair.cut()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _Relay(asyncio.DatagramProtocol):
+    """Takes datagrams and sends them on."""
+
+    def __init__(self, far: asyncio.DatagramTransport) -> None:
+        self._far = far
+
+    def datagram_received(self, data: bytes, _addr: object) -> None:
+        self._far.sendto(data)

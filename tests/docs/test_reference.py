@@ -139,7 +139,7 @@ def test_json_fields_are_those_that_are_printed() -> None:
         ),
         "Service": render.service_json(service),
         "Worker": render.worker_json(worker),
-        "Stats": render.stats_json(stats),
+        "Stats": render.stats_json(stats, None),
     }.items():
         assert set(first_column(section(text, f"### {heading}"))) == set(fields), heading
 

@@ -64,8 +64,12 @@ class Fault(Enum):
 
 MESSAGES_LEFT_OUT = {
     "LogChunk": "bulk: the data plane's, passes no core",
+    "LogGap": "bulk: the data plane's, passes no core",
     "LogAck": "bulk's other half, passes no core",
     "LogData": "bulk: the data plane's, passes no core",
+    "LogPiece": "bulk: the data plane's, passes no core",
+    "GetTraffic": "what the shells count, passes no core",
+    "Traffic": "its answer",
     "OfferArtifact": "the data plane's, passes no core",
     "ArtifactWanted": "the data plane's, passes no core",
     "ArtifactChunk": "bulk: the data plane's, passes no core",

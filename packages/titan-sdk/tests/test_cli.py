@@ -22,6 +22,7 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     GetStats,
+    GetTraffic,
     JobChange,
     JobList,
     JobView,
@@ -37,6 +38,7 @@ from titan_proto.messages import (
     Stats,
     StopService,
     SubmitRun,
+    Traffic,
     WaitRun,
     WatchRun,
     WorkerView,
@@ -451,6 +453,9 @@ def test_follow_prints_the_logs_on_stdout_and_the_alias_on_stderr(run, master, a
         "job": "A",
         "attempt": 1,
         "stream": "stdout",
+        "offset": 0,
+        "at": None,
+        "dropped": 0,
         "text": "one",
     }
 
@@ -982,6 +987,9 @@ def test_stats_as_json(run, master):
     master.answers[GetStats] = stats(worker(8080))
     body = json.loads(run("stats", "-o", "json")[1])
     assert body["workers"][0]["port"] == 8080
+    assert body["logDatagrams"] is None  # this master does not know what is asked
+    master.answers[GetTraffic] = Traffic(links=2, log_datagrams=7)
+    assert json.loads(run("stats", "-o", "json")[1])["logDatagrams"] == 7
     assert run("stats")[1].startswith("--- TITAN SYSTEM MONITOR ---\n")
 
 

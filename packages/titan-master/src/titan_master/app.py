@@ -57,11 +57,11 @@ from titan_master.store.base import (
 from titan_master.store.salvage import LossRefused, accept_loss
 from titan_master.store.sqlite import SqliteStore, connect
 from titan_proto.errors import ErrorCode, LinkError, TitanError
-from titan_proto.handshake import BadToken, Token, format_token, parse_token
+from titan_proto.handshake import FEATURES, BadToken, Token, format_token, parse_token
 from titan_proto.ids import AttemptRef
 from titan_proto.io.address import Address, read_token_file, token_link
 from titan_proto.io.entropy import new_id, new_key
-from titan_proto.limits import FRAME_PAYLOAD_BYTES, INLINE_SPEC_BYTES, LOG_BYTES_PER_ATTEMPT
+from titan_proto.limits import FRAME_PAYLOAD_BYTES, INLINE_SPEC_BYTES
 from titan_proto.messages import ReadLog, Welcome
 
 _log = logging.getLogger("titan.master")
@@ -250,6 +250,7 @@ async def _serve(
             submissions=threads.enter_context(
                 ThreadPoolExecutor(1, thread_name_prefix="submissions")
             ),
+            holes=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="holes")),
             files=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="files")),
             watch=threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="watch")),
         )
@@ -320,6 +321,8 @@ class Pools(Struct, frozen=True):
     """One: large submissions, one after the other, so that their memory does not add up."""
     files: ThreadPoolExecutor
     """One: what is put into perm_files, so that nobody puts a name while another does."""
+    holes: ThreadPoolExecutor
+    """One: cuts what is too much out of logs, which waits for what the disk has not written yet."""
     watch: ThreadPoolExecutor
     """One: looks at the disk, which must not wait behind what is written to it."""
 
@@ -349,7 +352,7 @@ class Master:
         space = Space(look)
         blobs = BlobStore(config.data / "artifacts", space)
         perm_files = PermFiles(config.perm_files, blobs)
-        self.logs = LogFiles(config.data / "logs", LOG_BYTES_PER_ATTEMPT, space)
+        self.logs = LogFiles(config.data / "logs", config.log_bytes, space, pools.holes)
         patience = LogPatience(
             slow_reader_s=config.slow_reader_ms / 1000,
             missing_bytes_s=config.log_patience_ms / 1000,
@@ -407,6 +410,7 @@ class Master:
             logs=self.logs,
             rights=rights,
             streams=streams,
+            traffic=self._links.traffic,
         )
         self._listener = Listener(
             links=self._links,
@@ -472,10 +476,11 @@ class Master:
             software=SOFTWARE,
             term=self._term,
             link_id=link_id,
+            features=FEATURES,
             limits={
                 "frame_payload_bytes": FRAME_PAYLOAD_BYTES,
                 "inline_spec_bytes": INLINE_SPEC_BYTES,
-                "log_bytes_per_attempt": LOG_BYTES_PER_ATTEMPT,
+                "log_bytes_per_attempt": self._config.log_bytes,
             },
         )
 

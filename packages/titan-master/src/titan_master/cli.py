@@ -26,6 +26,7 @@ from titan_master.config import (
     parse_disk_reserve,
     parse_keep_journal,
     parse_listen,
+    parse_log_cap,
     parse_lost_after,
 )
 
@@ -96,6 +97,14 @@ _OUTPUT: Final = click.option(
     help="Held free in the data folder, for the ends of what runs when the disk is full.",
 )
 @click.option(
+    "--log-cap",
+    default="256MiB",
+    envvar="TITAN_LOG_CAP",
+    metavar="SIZE",
+    show_default=True,
+    help="Of what an attempt prints so much is kept, from its beginning and its end.",
+)
+@click.option(
     "--keep-journal",
     metavar="DURATION",
     default="24h",
@@ -121,6 +130,7 @@ def start(
     name: str,
     lost_after: str,
     disk_reserve: str,
+    log_cap: str,
     keep_journal: str,
     accept_loss: int | None,
     no_token_link: bool,
@@ -138,6 +148,7 @@ def start(
             token_link=not no_token_link,
             lost_after_ms=parse_lost_after(lost_after),
             disk_reserve_bytes=parse_disk_reserve(disk_reserve),
+            log_bytes=parse_log_cap(log_cap),
             journal_keep_ms=parse_keep_journal(keep_journal),
             accept_loss=accept_loss,
         )

@@ -14,7 +14,13 @@ from msgspec import Struct
 from titan_proto import durations
 from titan_proto.errors import TitanError
 from titan_proto.io.address import Address, BadAddress, parse_address
-from titan_proto.limits import DEFAULT_PORT, HANDSHAKE_TIMEOUT_MS, WORKER_LOST_AFTER_MS
+from titan_proto.limits import (
+    DEFAULT_PORT,
+    HANDSHAKE_TIMEOUT_MS,
+    LOG_BYTES_PER_ATTEMPT,
+    LOG_BYTES_PER_ATTEMPT_MIN,
+    WORKER_LOST_AFTER_MS,
+)
 
 DEFAULT_LISTEN: Final = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_DATA: Final = ".titan"
@@ -26,6 +32,7 @@ DISK_RESERVE_BYTES: Final = 64 * 1024 * 1024
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)\Z")
 _SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DISK_RESERVE_BYTES: Final = (64 * 1024, 1024**4)
+_LOG_CAP_MAX_BYTES: Final = 1024**4
 _LOST_AFTER_MS: Final = (100, 24 * 3_600_000)
 _KEEP_MAX_MS: Final = 8_760 * 3_600_000
 
@@ -48,6 +55,8 @@ class MasterConfig(Struct, frozen=True, kw_only=True):
     lost_after_ms: int = WORKER_LOST_AFTER_MS
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
     """Held as a file, for the ends of what has begun when the disk is full."""
+    log_bytes: int = LOG_BYTES_PER_ATTEMPT
+    """Kept of what an attempt prints, here and at its worker."""
     links_max: int = 2_000
     strangers_max: int = 256
     handshake_timeout_ms: int = HANDSHAKE_TIMEOUT_MS
@@ -83,14 +92,28 @@ def parse_lost_after(text: str) -> int:
 
 def parse_disk_reserve(text: str) -> int:
     """Bytes in ``64MiB``, ``512KiB`` or ``1GiB``, within what makes sense."""
-    match = _SIZE.match(text.strip())
-    if match is None:
-        raise BadConfig(f"{text!r} is no size: write a number and KiB, MiB or GiB, such as 64MiB")
     least, most = _DISK_RESERVE_BYTES
-    value = int(match.group(1)) * _SIZES[match.group(2)]
+    value = _parse_size(text)
     if not least <= value <= most:
         raise BadConfig(f"disk-reserve is {text}: it must be between 64KiB and 1024GiB")
     return value
+
+
+def parse_log_cap(text: str) -> int:
+    """Bytes to keep of what an attempt prints, within what makes sense."""
+    value = _parse_size(text)
+    if not LOG_BYTES_PER_ATTEMPT_MIN <= value <= _LOG_CAP_MAX_BYTES:
+        raise BadConfig(
+            f"log-cap is {text}: it must be between 1MiB (LOG_BYTES_PER_ATTEMPT_MIN) and 1024GiB"
+        )
+    return value
+
+
+def _parse_size(text: str) -> int:
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise BadConfig(f"{text!r} is no size: write a number and KiB, MiB or GiB, such as 64MiB")
+    return int(match.group(1)) * _SIZES[match.group(2)]
 
 
 def parse_keep_journal(text: str) -> int:

@@ -292,3 +292,16 @@ def test_the_commands_from_backup_to_replay(data, tmp_path):
 def test_every_command_shows_an_example(command):
     """In its help."""
     assert f"Example: titan-master {command} " in titan_master(command, "--help").stdout
+
+
+def test_a_copy_of_a_log_with_a_hole_takes_no_more_room_than_it(tmp_path):
+    """And is the same, byte for byte, with a hole at its end as well."""
+    log, backup = tmp_path / "stdout.log", tmp_path / "copy" / "stdout.log"
+    with log.open("wb") as file:
+        file.write(b"begin\n")
+        file.seek(64 << 20)
+        file.write(b"end\n")
+        file.truncate(72 << 20)
+    copies._Copier().file(log, backup)
+    assert backup.read_bytes() == log.read_bytes()
+    assert backup.stat().st_blocks * 512 < 8 << 20

@@ -6,21 +6,33 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from disks import endless
+from disks import Inline, endless
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from outlets import FakeOutlet
 
 from titan_master.data.feed import LogFeed, LogPatience, Streams
 from titan_master.data.logs import LogFiles
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import STDERR, STDOUT, Done, Error, LogData, LogStream, ReadLog
+from titan_proto.messages import (
+    STDERR,
+    STDOUT,
+    Done,
+    Error,
+    LogChunk,
+    LogData,
+    LogPiece,
+    LogStream,
+    ReadLog,
+)
 
 REF = AttemptRef("0123456789abcdef", "JOB", 2)
 
 
 class Desk:
     def __init__(self, root, disk, *, slow_s=30.0, missing_s=30.0, followers=50):
-        self.files = LogFiles(root, 64 << 20, endless())
+        self.files = LogFiles(root, 64 << 20, endless(), Inline())
         self.streams = Streams(asyncio.get_running_loop().create_task)
         patience = LogPatience(
             slow_reader_s=slow_s, missing_bytes_s=missing_s, followers_max=followers
@@ -183,3 +195,124 @@ async def test_a_reader_that_goes_away_is_forgotten(desk, has_begun):
     await asyncio.wait(tasks, timeout=5)
     assert all(task.done() for task in tasks)
     assert log.followers == set()
+
+
+# -- what comes ahead of the stored copy ----------------------------------------------------------
+
+
+def copy(desk, stream, offset, data):
+    for follower in desk.files.get(REF).followers:
+        follower.offer(LogChunk(REF, stream, offset, 9, data))
+
+
+def whole(messages, stream=STDOUT):
+    """What a reader has put together, which fails where a byte is missing or comes twice."""
+    found = b""
+    for message in messages:
+        if isinstance(message, LogPiece) and message.stream == stream:
+            assert message.offset == len(found)
+            found += message.data
+    return found
+
+
+async def test_a_copy_is_sent_on_at_once_and_its_stored_piece_not_again(desk):
+    """Its position is that of what is stored: a reader that comes back with it misses nothing."""
+    desk.write(STDOUT, b"one\n")
+    outlet = desk.read(follow=True, places=True)
+    await outlet.until(lambda: outlet.sent)
+    copy(desk, STDOUT, 4, b"two\n")
+    assert [message.data for message, _, _ in outlet.sent] == [b"one\n", b"two\n"]
+    assert outlet.sent[-1][0] == LogPiece(2, STDOUT, 4, b"two\n", 4, 9, 0)
+    desk.write(STDOUT, b"two\nthree\n")
+    desk.files.finish(REF, 14, 0)
+    messages = await outlet.ended()
+    assert whole(messages) == b"one\ntwo\nthree\n"
+    assert messages[-2].position == 14
+
+
+@pytest.mark.parametrize(
+    ("offset", "data"),
+    [(5, b"wo\n"), (0, b"one\n"), (2, b"e\n")],
+    ids=["behind a gap", "known", "known in part"],
+)
+async def test_a_copy_that_is_not_just_the_next_is_dropped(desk, offset, data):
+    desk.write(STDOUT, b"one\n")
+    outlet = desk.read(follow=True, places=True)
+    await outlet.until(lambda: outlet.sent)
+    copy(desk, STDOUT, offset, data)
+    assert len(outlet.sent) == 1
+
+
+async def test_a_copy_does_not_overtake_what_is_stored_and_not_sent_yet(desk):
+    """The reader's task has not had its turn since that was stored."""
+    outlet = desk.read(follow=True, places=True)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    desk.write(STDOUT, b"one\n")
+    copy(desk, STDOUT, 4, b"two\n")
+    assert outlet.sent == []
+    desk.write(STDOUT, b"two\n")
+    desk.files.finish(REF, 8, 0)
+    assert whole(await outlet.ended()) == b"one\ntwo\n"
+
+
+async def test_who_asks_for_no_places_does_not_follow_or_wants_the_other_output_gets_no_copies(
+    desk,
+):
+    """The first could not tell a piece that comes twice."""
+    asked = ({"follow": True}, {"follow": True, "places": True, "stream": LogStream.STDERR})
+    outlets = [desk.read(**wanted) for wanted in asked]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    copy(desk, STDOUT, 0, b"one\n")
+    assert [outlet.sent for outlet in outlets] == [[], []]
+
+
+async def test_a_reader_without_room_gets_no_copies(desk):
+    outlet = desk.read(follow=True, places=True, room=2)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    copy(desk, STDOUT, 0, b"one\n")
+    assert outlet.sent == []
+    outlet.change(room=100)
+    desk.write(STDOUT, b"one\n")
+    desk.files.finish(REF, 4, 0)
+    assert whole(await outlet.ended()) == b"one\n"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["copy", "store", "turn"]), st.integers(0, 40), st.integers(1, 15)
+        ),
+        max_size=40,
+    )
+)
+def test_however_copies_and_stored_pieces_mix_every_byte_comes_once_and_in_order(
+    tmp_path_factory, steps
+):
+    """Copies lost, late, twice and out of turn."""
+
+    async def run():
+        with ThreadPoolExecutor(1) as disk:
+            desk = Desk(tmp_path_factory.mktemp("log"), disk)
+            text = bytes(range(33, 33 + 60))
+            outlet = desk.read(follow=True, places=True)
+            for act, offset, length in steps:
+                if act == "copy":
+                    copy(desk, STDOUT, offset, text[offset : offset + length])
+                elif act == "store":
+                    log = desk.files.get(REF)
+                    stored = log.length(STDOUT)
+                    log.append(STDOUT, stored, text[stored : stored + length])
+                else:
+                    for _ in range(length):
+                        await asyncio.sleep(0)
+            log = desk.files.get(REF)
+            log.append(STDOUT, log.length(STDOUT), text[log.length(STDOUT) :])
+            desk.files.finish(REF, len(text), 0)
+            assert whole(await outlet.ended()) == text
+            desk.files.close()
+
+    asyncio.run(run())

@@ -7,7 +7,7 @@ import itertools
 import os
 
 import pytest
-from disks import endless, look
+from disks import Inline, endless, look
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,13 +22,13 @@ CEILING = 1 << 20
 
 @pytest.fixture
 def files(tmp_path):
-    made = LogFiles(tmp_path, CEILING, endless())
+    made = LogFiles(tmp_path, CEILING, endless(), Inline())
     yield made
     made.close()
 
 
 def content(log: Log, stream: int = BOTH, position: int = 0) -> bytes:
-    return b"".join(data for _, data in log.pieces(stream, position, 1 << 40))
+    return b"".join(piece.data for piece in log.pieces(stream, position, 1 << 40))
 
 
 def test_pieces_are_appended_where_they_belong(files, tmp_path):
@@ -61,21 +61,173 @@ def test_a_gap_is_not_stored_and_the_answer_says_where_to_go_on(files):
     assert content(log) == b"abc"
 
 
-def test_above_the_ceiling_bytes_are_dropped_and_count_as_settled(tmp_path):
-    """The sender goes on; what is stored stops at the ceiling, over a restart too."""
-    files = LogFiles(tmp_path, 10, endless())
-    log = files.get(REF)
-    assert log.append(STDOUT, 0, b"12345678") == 8
-    assert log.append(STDERR, 0, b"abcd") == 4
-    assert content(log) == b"12345678ab"
-    assert log.append(STDOUT, 8, b"9") == 9
-    log.finish(9, 4)
-    assert log.is_complete
+def block(number: int, size: int = BULK_CHUNK_BYTES) -> bytes:
+    """Bytes that are like no others'."""
+    return (b"%015d\n" % number) * (size // 16)
+
+
+def flood(log: Log, stream: int, blocks: range) -> None:
+    for number in blocks:
+        log.append(stream, number * BULK_CHUNK_BYTES, block(number), 1_000 + number)
+
+
+def on_disk(path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def test_above_the_ceiling_the_beginning_and_the_end_are_kept(files, tmp_path):
+    """What lies between takes no room, is told by its size, and moves no offset; over a restart too."""
+    flood(files.get(REF), STDOUT, range(100))
+    out = tmp_path / REF.run_id / "JOB.1" / "stdout.log"
+    assert out.stat().st_size == 100 * BULK_CHUNK_BYTES
+    assert on_disk(out) <= CEILING
     files.close()
-    again = LogFiles(tmp_path, 10, endless())
-    assert again.get(REF).append(STDOUT, 9, b"more") == 13
-    assert content(again.get(REF)) == b"12345678ab"
-    again.close()
+    for _ in range(2):
+        found = files.get(REF).pieces(STDOUT, 0, 1 << 40)
+        dropped = [piece for piece in found if piece.dropped]
+        assert len(dropped) == 1
+        assert dropped[0].offset == CEILING // 4
+        assert dropped[0].dropped == 100 * BULK_CHUNK_BYTES - CEILING
+        for piece in found:
+            if piece.data:
+                assert piece.data == block(piece.offset // BULK_CHUNK_BYTES, len(piece.data))
+        files.close()
+    log = files.get(REF)
+    log.finish(100 * BULK_CHUNK_BYTES, 0)
+    assert log.is_complete
+
+
+@pytest.mark.parametrize("place", [CEILING // 4, CEILING // 4 + 5, CEILING])
+def test_a_reader_whose_place_was_dropped_goes_on_behind_it(files, place):
+    """It is told how much it has missed."""
+    log = files.get(REF)
+    flood(log, STDOUT, range(100))
+    first, second = log.pieces(STDOUT, place, 1)
+    assert first.dropped == 100 * BULK_CHUNK_BYTES - CEILING * 3 // 4 - place
+    assert second.offset == place + first.dropped
+    assert second.data == b"0"
+
+
+def test_two_outputs_share_the_ceiling(files, tmp_path):
+    """One that is short is not cut for the sake of the other."""
+    log = files.get(REF)
+    log.append(STDERR, 0, b"short\n" * 1000)
+    flood(log, STDOUT, range(60))
+    assert content(log, STDERR) == b"short\n" * 1000
+    folder = tmp_path / REF.run_id / "JOB.1"
+    assert on_disk(folder / "stdout.log") + on_disk(folder / "stderr.log") <= CEILING + 8192
+    assert log.pieces(BOTH, 0, 1 << 40)[0].stream == STDERR
+
+
+def test_a_log_that_grows_for_ever_keeps_little_about_what_is_gone(files, tmp_path, monkeypatch):
+    """Neither in memory nor in its files, though both outputs take turns."""
+    monkeypatch.setattr("titan_master.data.logs._COMPACT_FROM", 64)
+    log = files.get(REF)
+    log._compact_at = 64
+    for number in range(400):
+        for stream in (STDOUT, STDERR):
+            log.append(stream, number * 16_384, block(number, 16_384), 1_000 * number)
+    kept = CEILING // 16_384
+    assert len(log._order) < 4 * kept
+    assert (tmp_path / REF.run_id / "JOB.1" / "timeline").stat().st_size < 4 * kept * 17
+    position = total = 0
+    while found := log.pieces(BOTH, position, 10_000):
+        for piece in found:
+            position += len(piece.data) + piece.dropped
+            total += len(piece.data)
+            if piece.data:
+                begin = piece.offset % 16_384
+                assert (
+                    piece.data == block(piece.offset // 16_384, 16_384)[begin:][: len(piece.data)]
+                )
+    assert position == 400 * 2 * 16_384
+    assert CEILING // 2 < total <= CEILING
+
+
+def test_where_nothing_can_be_cut_out_what_comes_above_the_ceiling_is_dropped(
+    files, tmp_path, monkeypatch
+):
+    """And told: the sender goes on, the log is complete at its end."""
+    monkeypatch.setattr("titan_master.data.logs.punch", lambda *_: False)
+    log = files.get(REF)
+    flood(log, STDOUT, range(40))
+    out = tmp_path / REF.run_id / "JOB.1" / "stdout.log"
+    assert out.stat().st_size <= CEILING + BULK_CHUNK_BYTES
+    last = log.pieces(STDOUT, 0, 1 << 40)[-1]
+    assert last.offset + last.dropped == 40 * BULK_CHUNK_BYTES
+    log.finish(40 * BULK_CHUNK_BYTES, 0)
+    assert log.is_complete
+
+
+def test_what_the_worker_dropped_is_not_waited_for(files):
+    """It is told where it was, over a restart too; what is only late is waited for."""
+    log = files.get(REF)
+    log.append(STDOUT, 0, b"begin\n")
+    assert log.append(STDOUT, 100, b"end\n") == 6
+    assert log.skip(STDOUT, 1_000_000, 1) == 1_000_000
+    assert log.skip(STDOUT, 5, 1) == 1_000_000
+    assert log.append(STDOUT, 1_000_000, b"end\n") == 1_000_004
+    for _ in range(2):
+        found = [(p.offset, p.data, p.dropped) for p in log.pieces(BOTH, 0, 100)]
+        assert found == [(0, b"begin\n", 0), (6, b"", 999_994), (1_000_000, b"end\n", 0)]
+        files.close()
+        log = files.get(REF)
+    assert log.append(STDOUT, 1_000_004, b"more") == 1_000_008
+
+
+def test_a_gap_that_begins_a_log_is_known_after_a_restart(files):
+    log = files.get(REF)
+    log.skip(STDERR, 70_000, 1)
+    log.append(STDERR, 70_000, b"end\n")
+    files.close()
+    found = files.get(REF).pieces(STDERR, 0, 100)
+    assert [(p.offset, p.data, p.dropped) for p in found] == [
+        (0, b"", 70_000),
+        (70_000, b"end\n", 0),
+    ]
+
+
+def test_the_tail_does_not_look_behind_what_was_dropped(files):
+    log = files.get(REF)
+    log.append(STDOUT, 0, b"1\n2\n")
+    log.skip(STDOUT, 9, 1)
+    log.append(STDOUT, 9, b"3\n4\n")
+    assert content(log, STDOUT, log.tail(STDOUT, 1)) == b"4\n"
+    assert log.tail(STDOUT, 3) == log.tail(BOTH, 3) == 9
+
+
+def test_since_begins_with_what_came_then(files):
+    """Exactly in a young log, over a restart too; by one output or by both."""
+    log = files.get(REF)
+    log.append(STDOUT, 0, b"a\n", 10_000)
+    log.append(STDERR, 0, b"b\n", 20_000)
+    log.append(STDOUT, 2, b"c\n", 30_000)
+    log.append(STDOUT, 4, b"d\n", 30_050)
+    for _ in range(2):
+        log = files.get(REF)
+        found = {at: content(log, BOTH, log.since(BOTH, at)) for at in (1, 10_000, 10_101, 30_050)}
+        assert found == {
+            1: b"a\nb\nc\nd\n",
+            10_000: b"a\nb\nc\nd\n",
+            10_101: b"b\nc\nd\n",
+            30_050: b"c\nd\n",
+        }
+        assert content(log, STDERR, log.since(STDERR, 20_500)) == b""
+        assert content(log, STDOUT, log.since(STDOUT, 15_000)) == b"c\nd\n"
+        assert log.since(BOTH, 99_000) == log.length(BOTH)
+        files.close()
+
+
+def test_the_times_of_an_old_log_are_few(files):
+    """A year of a line each second keeps no more than a hundred thousand of them."""
+    order = files.get(REF)._order
+    at_ms = 1
+    order.add(STDOUT, 1, at_ms)
+    year_ms = 365 * 24 * 3600 * 1000
+    while at_ms < year_ms:
+        at_ms += max(1000, order.together_ms(len(order) - 1))
+        order.add(STDOUT, 1, at_ms)
+    assert len(order) < 100_000
 
 
 def test_a_log_is_complete_when_it_has_ended_and_all_bytes_are_there(files):
@@ -102,18 +254,18 @@ def test_a_log_is_complete_when_it_has_ended_and_all_bytes_are_there(files):
 def test_the_order_of_arrival_is_kept(tmp_path_factory, pieces, reopened, step):
     """Read in any steps, before and after a restart, both outputs come as they arrived."""
     root = tmp_path_factory.mktemp("log")
-    files = LogFiles(root, CEILING, endless())
+    files = LogFiles(root, CEILING, endless(), Inline())
     sizes = {STDOUT: 0, STDERR: 0}
     for stream, data in pieces:
         files.get(REF).append(stream, sizes[stream], data)
         sizes[stream] += len(data)
     if reopened:
         files.close()
-        files = LogFiles(root, CEILING, endless())
+        files = LogFiles(root, CEILING, endless(), Inline())
     log = files.get(REF)
     whole = b"".join(data for _, data in pieces)
     read = b""
-    while got := b"".join(data for _, data in log.pieces(BOTH, len(read), step)):
+    while got := b"".join(piece.data for piece in log.pieces(BOTH, len(read), step)):
         read += got
     assert read == whole
     for stream in (STDOUT, STDERR):
@@ -121,18 +273,18 @@ def test_the_order_of_arrival_is_kept(tmp_path_factory, pieces, reopened, step):
     files.close()
 
 
-@pytest.mark.parametrize("cut", range(0, 16, 3))
+@pytest.mark.parametrize("cut", range(0, 140, 11))
 def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
     """A process that ended between a write and its note loses no byte, at worst an order."""
-    files = LogFiles(tmp_path, CEILING, endless())
+    files = LogFiles(tmp_path, CEILING, endless(), Inline())
     log = files.get(REF)
     for number in range(3):
         log.append(STDOUT, 3 * number, b"out")
         log.append(STDERR, 3 * number, b"err")
     files.close()
-    index = tmp_path / REF.run_id / "JOB.1" / "index"
+    index = tmp_path / REF.run_id / "JOB.1" / "timeline"
     index.write_bytes(index.read_bytes()[:cut])
-    again = LogFiles(tmp_path, CEILING, endless())
+    again = LogFiles(tmp_path, CEILING, endless(), Inline())
     log = again.get(REF)
     assert sorted(content(log)) == sorted(b"outerr" * 3)
     assert content(log, STDOUT) == b"outoutout"
@@ -143,14 +295,14 @@ def test_an_order_file_that_lags_behind_is_mended(tmp_path, cut):
 
 def test_an_order_file_that_knows_of_bytes_that_are_gone_is_mended(tmp_path):
     """A machine may forget the end of a file and remember the note about it."""
-    files = LogFiles(tmp_path, CEILING, endless())
+    files = LogFiles(tmp_path, CEILING, endless(), Inline())
     log = files.get(REF)
     for stream, data in ((STDOUT, b"aaaa"), (STDERR, b"bbbb"), (STDOUT, b"cccc")):
         log.append(stream, log.length(stream), data)
     files.close()
     out = tmp_path / REF.run_id / "JOB.1" / "stdout.log"
     out.write_bytes(out.read_bytes()[:6])
-    again = LogFiles(tmp_path, CEILING, endless())
+    again = LogFiles(tmp_path, CEILING, endless(), Inline())
     log = again.get(REF)
     assert content(log) == b"aaaabbbbcc"
     assert log.append(STDOUT, 6, b"cc") == 8
@@ -236,7 +388,7 @@ def test_a_piece_that_the_disk_took_half_of_is_not_there_twice(files, monkeypatc
 
 
 def test_an_order_that_cannot_be_noted_leaves_the_bytes_out_too(files, monkeypatch):
-    """The index of a second output does not fit: nothing of the piece counts as stored."""
+    """The order of a second output does not fit: nothing of the piece counts as stored."""
     log = files.get(REF)
     log.append(STDOUT, 0, b"out\n")
     real = os.pwrite

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future
+
 from titan_master.data.reserve import Look, Space
 
 
@@ -13,6 +15,15 @@ def look(room_bytes: int, *, free_bytes: int = 0, wanted_bytes: int = 0) -> Look
         room_bytes=room_bytes,
         wanted_bytes=wanted_bytes,
     )
+
+
+class Inline(Executor):
+    """Does at once what it is given."""
+
+    def submit(self, call, /, *args, **kwargs):
+        done = Future()
+        done.set_result(call(*args, **kwargs))
+        return done
 
 
 def endless() -> Space:

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import socket
 
+from msgspec.structs import replace
 from running_master import SOFTWARE, TOKEN
 
 from titan_proto.connection import Closed, Connection, Opened, Received
 from titan_proto.frame import pack
 from titan_proto.handshake import parse_token
 from titan_proto.io.asking import make_hello
-from titan_proto.messages import AnyMessage, Join, Role
+from titan_proto.messages import AnyMessage, Join, Role, Welcome
 
 
 class RawLink:
     """One connection; everything waits at most 10 s."""
 
-    def __init__(self, address, *, role: Role | None = None, token: str = TOKEN) -> None:
+    def __init__(
+        self,
+        address,
+        *,
+        role: Role | None = None,
+        token: str = TOKEN,
+        features: tuple[str, ...] | None = None,
+    ) -> None:
         self.socket = socket.create_connection(tuple(address), timeout=10)
         self.arrived: list[Received] = []
+        self.welcome: Welcome | None = None
         self.closed: Closed | None = None
         self.said = self.heard = b""
         if role is not None:
             parsed = parse_token(token)
             hello = make_hello(parsed, role=role, software=SOFTWARE)
+            if features is not None:
+                hello = replace(hello, features=features)
             self.connection = Connection.dialler(hello=hello, key=parsed.key)
             self.flush()
             while not self.connection.is_open and self.closed is None:
@@ -91,4 +102,5 @@ class RawLink:
                 self.closed = event
             else:
                 assert isinstance(event, Opened)
+                self.welcome = event.welcome
         self.flush()

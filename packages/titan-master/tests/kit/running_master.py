@@ -67,7 +67,7 @@ class RunningMaster:
         self._stop = asyncio.Event()
         store = SqliteStore(self.config.data / "titan.sqlite", connect=connect)
         with ExitStack() as stack:
-            pools = Pools(*(stack.enter_context(ThreadPoolExecutor(1)) for _ in range(6)))
+            pools = Pools(*(stack.enter_context(ThreadPoolExecutor(1)) for _ in range(7)))
             self.pools = pools
             reserve = Reserve(self.config.data, self.config.disk_reserve_bytes)
             look = reserve.begin()

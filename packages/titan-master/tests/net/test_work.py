@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import socket
 import threading
 import zipfile
 
@@ -15,9 +16,11 @@ from raw_link import RawLink
 from running_master import RunningMaster
 
 from titan_master.data import perm_files
-from titan_master.net import staging
+from titan_master.net import listener, staging
 from titan_master.net.submission import RawRun, decode_spec
+from titan_proto.datagrams import seal
 from titan_proto.errors import Conflict, ErrorCode, InvalidSpec, Malformed, NotFound
+from titan_proto.handshake import LOG_GAPS
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     STDERR,
@@ -31,12 +34,15 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     GetStats,
+    GetTraffic,
     Joined,
     ListFiles,
     ListJobs,
     ListRuns,
     LogAck,
     LogChunk,
+    LogGap,
+    LogPiece,
     LogStream,
     NameFile,
     ReadLog,
@@ -500,6 +506,98 @@ def test_a_log_of_somebody_elses_attempt_closes_the_link(master, link, worker):
             thief.send(LogChunk(wrong, STDOUT, 0, 1, b"lies"))
             assert thief.until_closed().code is ErrorCode.PROTOCOL
     assert text(link, run=receipt.run_id, job="A") == b""
+
+
+def test_a_copy_by_datagram_reaches_a_follower_before_the_piece_itself(master, link, worker):
+    """Which then is stored and not told again; the stats count it."""
+    receipt, ref = one_running(link, worker)
+    worker.send(LogChunk(ref, STDOUT, 0, 1, b"one\n"))
+    with master.link() as reader, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        wire.connect(tuple(master.address))
+        wanted = ReadLog(run=receipt.run_id, job="A", follow=True, places=True)
+        stream = reader.stream(wanted, timeout_s=10)
+        assert next(stream).data == b"one\n"
+        key, number = worker.connection.datagram_key, worker.welcome.link_id
+        two = LogChunk(ref, STDOUT, 4, 2, b"two\n")
+        odd = (
+            b"",
+            b"TUL1",
+            b"x" * 2000,
+            seal(bytes(32), number, two),
+            seal(key, number + 1, two),
+            seal(key, number, LogChunk(ref, STDOUT, 4, 2, b"2" * 1201)),
+            seal(key, number, LogChunk(ref, 3, 4, 2, b"3")),
+            seal(key, number, LogChunk(ref, STDOUT, -1, 2, b"4")),
+            seal(key, number, LogChunk(AttemptRef(ref.run_id, "A", 2), STDOUT, 4, 2, b"5")),
+            seal(key, number, LogChunk(AttemptRef("../" * 4, "..", 1), STDOUT, 4, 2, b"6")),
+        )
+        for datagram in (*odd, seal(key, number, two)):
+            wire.send(datagram)
+        assert next(stream) == LogPiece(1, STDOUT, 4, b"two\n", 4, 2, 0)
+        assert link.call(GetTraffic(), timeout_s=10).log_datagrams == 1
+        worker.send(two)
+        worker.send(LogChunk(ref, STDOUT, 8, 3, b"three\n"))
+        assert next(stream) == LogPiece(1, STDOUT, 14, b"three\n", 8, 1, 0)
+        report(worker, ended(ref, stdout_bytes=14))
+        assert [*stream] == []
+    assert text(link, run=receipt.run_id, job="A") == b"one\ntwo\nthree\n"
+
+
+def test_only_who_agreed_on_them_and_may_write_logs_sends_copies(master, link, worker):
+    """A client knows its link's key as well, and a peer of before knows of none."""
+    _, ref = one_running(link, worker)
+    with (
+        RawLink(master.address, role=Role.CLIENT) as client,
+        RawLink(master.address, role=Role.WORKER, features=()) as old,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire,
+    ):
+        wire.connect(tuple(master.address))
+        old.join("w2", port=8081)
+        old.next_of(Joined)
+        for peer in (client, old, worker):
+            chunk = LogChunk(ref, STDOUT, 0, 1, b"x")
+            wire.send(seal(peer.connection.datagram_key, peer.welcome.link_id, chunk))
+        # What the master has read on a link it had read of a datagram that left before.
+        while not (taken := link.call(GetTraffic(), timeout_s=10).log_datagrams):
+            pass
+        assert taken == 1
+
+
+def test_where_the_port_is_taken_for_datagrams_nobody_is_asked_for_any(tmp_path, monkeypatch):
+    """All else goes on as always."""
+
+    def taken(_bound):
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(listener, "_bind_datagrams", taken)
+    with (
+        RunningMaster(tmp_path) as running,
+        running.link() as link,
+        RawLink(running.address, role=Role.WORKER) as worker,
+    ):
+        assert worker.connection.features == (LOG_GAPS,)
+        worker.join()
+        receipt, ref = one_running(link, worker)
+        worker.send(LogChunk(ref, STDOUT, 0, 1, b"one\n"))
+        worker.next_of(LogAck)
+        assert text(link, run=receipt.run_id, job="A") == b"one\n"
+
+
+def test_a_gap_is_told_and_not_waited_for(link, worker):
+    """To who asks for places in numbers, to anybody else in a line."""
+    receipt, ref = one_running(link, worker)
+    worker.send(LogChunk(ref, STDOUT, 0, 1, b"begin\n"))
+    worker.send(LogGap(ref, STDOUT, 1000, 1))
+    worker.send(LogChunk(ref, STDOUT, 1000, 1, b"end\n"))
+    while worker.next_of(LogAck).offset < 1004:
+        pass
+    assert text(link, run=receipt.run_id, job="A") == b"begin\n\n[titan] 994 bytes dropped\nend\n"
+    pieces = link.stream(ReadLog(run=receipt.run_id, job="A", places=True), timeout_s=10)
+    assert [(p.offset, p.data, p.dropped) for p in pieces] == [
+        (0, b"begin\n", 0),
+        (6, b"", 994),
+        (1000, b"end\n", 0),
+    ]
 
 
 @pytest.mark.parametrize("chunk", [(3, 0, b"x"), (STDOUT, -1, b"x"), (STDOUT, 0, b"x" * 70_000)])

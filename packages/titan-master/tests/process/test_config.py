@@ -13,6 +13,7 @@ from titan_master.config import (
     parse_disk_reserve,
     parse_duration,
     parse_listen,
+    parse_log_cap,
     parse_lost_after,
 )
 from titan_proto.io.address import Address
@@ -107,3 +108,10 @@ def test_the_clock_never_goes_back():
     deadline = time.monotonic() + 10
     while clock.now_ms() == floor:
         assert time.monotonic() < deadline, "time stands still"
+
+
+def test_the_cap_of_logs_has_a_unit_and_bounds():
+    assert parse_log_cap("256MiB") == 256 << 20
+    for text in ("1", "1023KiB", "1025GiB"):
+        with pytest.raises(BadConfig, match=r"log-cap|no size"):
+            parse_log_cap(text)

@@ -86,6 +86,7 @@ class Connection:
         self._buffer = bytearray()
         self._version = VERSION_1
         self._features: tuple[str, ...] = ()
+        self._datagram_key = b""
         self._payload_max = PREAUTH_PAYLOAD_BYTES
         self._closed: Closed | None = None
 
@@ -135,6 +136,11 @@ class Connection:
     def features(self) -> tuple[str, ...]:
         """The features agreed on."""
         return self._features
+
+    @property
+    def datagram_key(self) -> bytes:
+        """What datagrams that belong to this link are sealed under; empty until it is open."""
+        return self._datagram_key
 
     @property
     def pending_bytes(self) -> int:
@@ -203,6 +209,7 @@ class Connection:
         elif isinstance(answer, Opened):
             if opening.announces:
                 self._put_handshake(OpCode.WELCOME, encode(answer.welcome))
+            self._datagram_key = opening.datagram_key
             self._open(answer.welcome)
             events.append(answer)
         else:
@@ -393,6 +400,7 @@ class DiallerOpening:
         self._hello = hello
         self._key = key
         self.hello_body: Final = encode(hello)
+        self.datagram_key = b""
         self.expected = frozenset({OpCode.CHALLENGE, OpCode.REFUSED})
 
     def step(self, frame: Frame) -> Answer:
@@ -412,6 +420,9 @@ class DiallerOpening:
                 "the peer could not prove that it is the master of this token",
             )
         self.expected = frozenset({OpCode.WELCOME, OpCode.REFUSED})
+        self.datagram_key = handshake.datagram_key(
+            self._key, self._hello.client_nonce, challenge.server_nonce
+        )
         proof = handshake.dialler_proof(self._key, self.hello_body, body)
         return OpCode.PROOF, encode(Proof(proof=proof))
 
@@ -435,6 +446,7 @@ class ListenerOpening:
         self._welcome = welcome
         self._hello: Hello | None = None
         self._proof = b""
+        self.datagram_key = b""
         self.expected = frozenset({OpCode.HELLO})
 
     def step(self, frame: Frame) -> Answer:
@@ -460,6 +472,7 @@ class ListenerOpening:
         )
         self._hello = hello
         self._proof = handshake.dialler_proof(key, body, challenge)
+        self.datagram_key = handshake.datagram_key(key, hello.client_nonce, self._server_nonce)
         self.expected = frozenset({OpCode.PROOF})
         return OpCode.CHALLENGE, challenge
 

@@ -21,11 +21,17 @@ from titan_proto.limits import NONCE_BYTES
 from titan_proto.messages.link import Challenge, Hello, Refused, Role, Welcome
 
 SUPPORTED_VERSIONS: Final = (VERSION_1,)
-FEATURES: Final[tuple[str, ...]] = ()
+LOG_GAPS: Final = "log-gaps"
+"""The master takes a LogGap from a worker."""
+LOG_UDP: Final = "log-udp"
+"""The worker sends copies of fresh pieces of logs by datagram; on links in plain text only, for a
+datagram is sealed but not encrypted."""
+FEATURES: Final[tuple[str, ...]] = (LOG_GAPS, LOG_UDP)
 """What this release offers beyond its version. A new behaviour adds its name here."""
 
 _MASTER_LABEL: Final = b"titan master"
 _DIALLER_LABEL: Final = b"titan dialler"
+_DATAGRAM_LABEL: Final = b"titan udp"
 _TOKEN = re.compile(r"titan_([a-z]+)_([A-Za-z0-9-]{1,64})_([0-9a-f]{64})\Z")
 
 
@@ -73,6 +79,11 @@ def master_proof(key: bytes, hello_body: bytes, server_nonce: bytes) -> bytes:
 def dialler_proof(key: bytes, hello_body: bytes, challenge_body: bytes) -> bytes:
     """What only a dialler that knows the token can answer to that challenge."""
     return _mac(key, _DIALLER_LABEL, hello_body, challenge_body)
+
+
+def datagram_key(key: bytes, client_nonce: bytes, server_nonce: bytes) -> bytes:
+    """What datagrams of one link are sealed under: both its ends can make it, and nobody else."""
+    return _mac(key, _DATAGRAM_LABEL, client_nonce, server_nonce)
 
 
 def is_proof(claimed: bytes, expected: bytes) -> bool:

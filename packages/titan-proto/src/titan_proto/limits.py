@@ -109,6 +109,13 @@ OUTPUTS_FROM_AFAR: Final = 1_000
 OUTPUTS_PER_RUN_BYTES: Final = 64 * 1024 * 1024
 """Outputs of all jobs of a live run together, those taken over from the run it repeats included."""
 LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024
+"""Kept of both outputs of an attempt together, at its worker and at the master, unless that was told
+otherwise: their beginnings and their ends."""
+LOG_BYTES_PER_ATTEMPT_MIN: Final = 1024 * 1024
+LOG_OFFSET: Final = 8 * 1024**4
+"""What is printed behind that is not shipped: it is near the longest file that common disks can hold."""
+DATAGRAM_LOG_BYTES: Final = 1_200
+"""Of a log in one datagram: with what is round it, it fits any network whole."""
 FILE_NAME_BYTES: Final = 200
 """Of a name in ``perm_files/``, with a slash or a per cent sign counted as three."""
 FILE_VERSIONS: Final = 10

@@ -43,6 +43,8 @@ class OpCode(IntEnum):
     LOG_ACK = 0x21
     READ_LOG = 0x22
     LOG_DATA = 0x23
+    LOG_GAP = 0x24
+    LOG_PIECE = 0x25
     # artifacts 0x28-0x2F
     OFFER_ARTIFACT = 0x28
     ARTIFACT_WANTED = 0x29
@@ -87,6 +89,8 @@ class OpCode(IntEnum):
     LIST_DEAD = 0x5A
     SHUT_DOWN_WORKER = 0x5B
     SHUTDOWN_ORDERED = 0x5C
+    GET_TRAFFIC = 0x5E
+    TRAFFIC = 0x5F
     # files by name 0x68-0x6F
     LIST_FILES = 0x68
     FILE_LIST = 0x69
@@ -94,7 +98,15 @@ class OpCode(IntEnum):
     FILE_VIEW = 0x6B
 
 
-BULK: Final = frozenset({OpCode.LOG_CHUNK, OpCode.LOG_DATA, OpCode.ARTIFACT_CHUNK})
+BULK: Final = frozenset(
+    {
+        OpCode.LOG_CHUNK,
+        OpCode.LOG_GAP,
+        OpCode.LOG_DATA,
+        OpCode.LOG_PIECE,
+        OpCode.ARTIFACT_CHUNK,
+    }
+)
 """Messages of the bulk lane: control frames overtake them in the outbox."""
 
 HANDSHAKE: Final = frozenset(

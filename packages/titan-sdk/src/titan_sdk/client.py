@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import msgspec
 
-from titan_proto.errors import Conflict, InvalidSpec, LimitExceeded, NotFound, Problem, Timeout
+from titan_proto.errors import (
+    Conflict,
+    InvalidSpec,
+    LimitExceeded,
+    NotFound,
+    Problem,
+    Timeout,
+    Unsupported,
+)
 from titan_proto.io.entropy import new_key
 from titan_proto.limits import (
     DRAIN_TIMEOUT_MS,
@@ -39,6 +47,7 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     GetStats,
+    GetTraffic,
     JobChange,
     JobMilestone,
     JobView,
@@ -48,7 +57,7 @@ from titan_proto.messages import (
     ListJobs,
     ListRuns,
     ListServices,
-    LogData,
+    LogPiece,
     LogStream,
     NameFile,
     ReadLog,
@@ -63,6 +72,7 @@ from titan_proto.messages import (
     StopJob,
     StopService,
     SubmitRun,
+    Traffic,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -74,6 +84,16 @@ from titan_sdk.approvals import gate_id, obstacle, with_gates
 from titan_sdk.jobs import TitanJob, TitanService
 from titan_sdk.keys import BadValue, duration_ms, named
 from titan_sdk.links import Links
+from titan_sdk.loglines import (
+    LogLine,
+    Seen,
+    Since,
+    Wanted,
+    as_log_line,
+    bytes_of,
+    log_stream,
+    make_wanted,
+)
 from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
 from titan_sdk.staging import (
@@ -377,20 +397,73 @@ class TitanClient:
             return ""
         return b"".join(self.log_bytes(view, which)).decode("utf-8", "replace")
 
+    def log_lines(
+        self,
+        job: JobLike,
+        *,
+        run: RunLike | None = None,
+        follow: bool = False,
+        stream: str = "both",
+        attempt: int = 0,
+        lines: int = 0,
+        since: Since = None,
+        grep: str | None = None,
+    ) -> Iterator[LogLine]:
+        """What a job has printed so far, line by line, each with its output, its place and its time.
+
+        Args:
+            job: an id in the run that this client submitted last, or `run/job`.
+            run: another run.
+            follow: go on as more is printed, to the end of the attempt.
+            stream: "stdout", "stderr" or "both".
+            attempt: of this attempt; 0: of the newest.
+            lines: only the last so many; 0: all.
+            since: only what was printed then or later: a datetime, a timedelta or seconds ago, or
+                text such as "10m" or "2026-07-01T14:05:00Z".
+            grep: only lines in which this regular expression is found.
+
+        Raises:
+            NotFound: there is no such job, or it has no such attempt.
+            InvalidSpec: one of the arguments says nothing that can be meant.
+        """
+        from titan_sdk.following import follow_job, job_lines
+
+        wanted = make_wanted(stream, attempt=attempt, lines=lines, since=since, grep=grep)
+        selector, job_id = self._which(job, run)
+        if follow:
+            return map(as_log_line, follow_job(self, selector, job_id, wanted))
+        view = self.ask(GetJob(run=selector, job=job_id))
+        return map(as_log_line, job_lines(self, view, wanted) if view.attempt else ())
+
     def log_bytes(self, view: JobView, stream: LogStream = LogStream.BOTH) -> Iterator[bytes]:
-        """The log of a job's newest attempt, to its last byte if the job has ended."""
+        """The log of a job's newest attempt, to its last byte if the job has ended.
+
+        Where bytes were dropped for the sake of the limit, a line says how many.
+        """
+        return bytes_of(self.log_pieces(view, Wanted(stream=stream)))
+
+    def log_pieces(self, view: JobView, wanted: Wanted) -> Iterator[LogPiece]:
+        """The same in pieces, with their places and times; `wanted.grep` is the caller's to apply."""
         ended = view.state in JOB_TERMINAL and view.kind is not JobKind.SERVICE
-        expected = _log_size(view, stream) if ended else 0
+        is_newest = wanted.attempt in {0, view.attempt}
+        is_whole = not wanted.tail_lines and not wanted.since_ms
+        expected = _log_size(view, wanted.stream) if ended and is_newest and is_whole else 0
         position = got = 0
         give_up_at = time.monotonic() + _LOG_COMPLETE_S
         pause = _PAUSE_FIRST_S
         while True:
             for piece in self.read_log(
-                view.run_id, view.job_id, attempt=view.attempt, stream=stream, position=position
+                view.run_id,
+                view.job_id,
+                attempt=wanted.attempt or view.attempt,
+                stream=wanted.stream,
+                position=position,
+                tail_lines=wanted.tail_lines,
+                since_ms=wanted.since_ms,
             ):
                 position = piece.position
-                got += len(piece.data)
-                yield piece.data
+                got += len(piece.data) + piece.dropped
+                yield piece
             # The end of a job is known before the last of its log has come to the master.
             if got >= expected or time.monotonic() > give_up_at:
                 return
@@ -407,8 +480,12 @@ class TitanClient:
         follow: bool = False,
         position: int = 0,
         tail_lines: int = 0,
-    ) -> Iterator[LogData]:
-        """Pieces of a log as they come; with `follow`, until its attempt has ended."""
+        since_ms: int = 0,
+    ) -> Iterator[LogPiece]:
+        """Pieces of a log as they come; with `follow`, until its attempt has ended.
+
+        Every byte comes once, and those of one output in their order, whatever becomes of the link.
+        """
 
         def request() -> ReadLog:
             return ReadLog(
@@ -419,18 +496,32 @@ class TitanClient:
                 follow=follow,
                 position=position,
                 tail_lines=tail_lines,
+                since_ms=since_ms,
+                places=True,
             )
 
+        seen = Seen()
         for piece in self._links.stream(request):
             # From here on, should the link break.
-            attempt, position, tail_lines = piece.number, piece.position, 0
-            yield piece
+            attempt, position = piece.number, piece.position
+            if position:
+                tail_lines = since_ms = 0
+            fresh = seen.fresh(piece)
+            if fresh is not None:
+                yield fresh
 
     # -- services and the cluster -------------------------------------------------------------
 
     def stats(self) -> Stats:
         """The cluster at a glance."""
         return self.ask(GetStats())
+
+    def traffic(self) -> Traffic | None:
+        """What comes and goes at the master beside its decisions; None if it is too old to tell."""
+        try:
+            return self.ask(GetTraffic())
+        except Unsupported:
+            return None
 
     def services(
         self, *, ended: bool = False, limit: int = 100, run: str = ""
@@ -797,14 +888,6 @@ def job_id_for(path: str) -> str:
         char if char.isascii() and (char.isalnum() or char in "_-") else "-" for char in stem
     )
     return safe.lstrip("-")[:64] or "job"
-
-
-def log_stream(name: str) -> LogStream:
-    """The stream of that name."""
-    for stream in (LogStream.BOTH, LogStream.STDOUT, LogStream.STDERR):
-        if stream.value == name:
-            return stream
-    raise ValueError(f'stream is "both", "stdout" or "stderr", not {name!r}')
 
 
 def skills_of(jobs: Sequence[JobSpec]) -> dict[str, tuple[str, ...]]:

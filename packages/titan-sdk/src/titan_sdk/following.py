@@ -11,13 +11,16 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from titan_proto.errors import TitanError
-from titan_proto.messages import LogData, LogStream
+from titan_proto.messages import JobView
 from titan_proto.specs import JobKind
 from titan_proto.states import JOB_TERMINAL, JobState
+from titan_sdk.loglines import Line, Wanted, chosen, text_of, whole_lines
 
 if TYPE_CHECKING:
     from titan_sdk.client import TitanClient
@@ -27,15 +30,6 @@ FOLLOWED_MAX: Final = 8
 _WAITING_PIECES: Final = 256
 _LAST_WORDS_S: Final = 0.3
 """How long, once a run is over, more is taken of the logs of services that go on."""
-
-
-class Line(NamedTuple):
-    """A line of one job's log, its end included if it had one."""
-
-    job: str
-    data: bytes
-    attempt: int
-    stream: int
 
 
 class _Started(NamedTuple):
@@ -59,69 +53,66 @@ class _RunOver(NamedTuple):
 _Item = Line | _Ended | _Started | _RunOver
 
 
-def logs_so_far(client: TitanClient, run: str, job: str | None) -> str:
+ALL: Final = Wanted()
+"""Of a log, everything."""
+
+
+def logs_so_far(client: TitanClient, run: str, job: str | None, wanted: Wanted = ALL) -> str:
     """The text of one job's log, or of all of them in the order of the submission."""
-    if job is not None:
-        return client.fetch_logs(job, run=run, wait=False)
-    views = client.jobs(run)
-    if len(views) == 1:
-        return b"".join(_bytes(client, run, views[0].job_id)).decode("utf-8", "replace")
-    parts: list[str] = []
+    many = job is None and client.view(run).jobs > 1
+    if many:
+        return "".join(
+            f"{line.job} | {text_of(line.data)}\n"
+            for line in lines_so_far(client, run, None, wanted)
+        )
+    lines = lines_so_far(client, run, job, wanted)
+    return b"".join(line.data for line in lines).decode("utf-8", "replace")
+
+
+def lines_so_far(
+    client: TitanClient, run: str, job: str | None, wanted: Wanted = ALL
+) -> Iterator[Line]:
+    """The lines of one job's log, or of all of them in the order of the submission."""
+    views = client.jobs(run) if job is None else [client.job(job, run=run)]
     for view in views:
         if view.attempt:
-            text = b"".join(client.log_bytes(view)).decode("utf-8", "replace")
-            parts += [f"{view.job_id} | {line}\n" for line in text.splitlines()]
-    return "".join(parts)
+            yield from job_lines(client, view, wanted)
 
 
-def _bytes(client: TitanClient, run: str, job: str) -> Iterator[bytes]:
-    view = client.job(job, run=run)
-    if view.attempt:
-        yield from client.log_bytes(view)
+def job_lines(client: TitanClient, view: JobView, wanted: Wanted = ALL) -> Iterator[Line]:
+    """The lines of a job that has run, as they are by now."""
+    pieces = client.log_pieces(view, wanted)
+    return chosen(whole_lines(view.job_id, pieces), wanted, live=False)
 
 
-def follow_lines(client: TitanClient, run: str, job: str | None) -> Iterator[str]:
-    """Lines without their ends, as they come, to the end of the job or the run."""
-    if job is not None:
-        for line in follow_job(client, run, job):
-            yield text_of(line.data)
-        return
-    many = client.view(run).jobs > 1
-    for one in follow_run(client, run):
-        yield f"{one.job} | {text_of(one.data)}" if many else text_of(one.data)
-
-
-def follow_job(
-    client: TitanClient,
-    run: str,
-    job: str,
-    *,
-    attempt: int = 0,
-    stream: LogStream = LogStream.BOTH,
+def follow_lines(
+    client: TitanClient, run: str, job: str | None, wanted: Wanted = ALL
 ) -> Iterator[Line]:
+    """Lines as they come, to the end of the job or the run."""
+    if job is not None:
+        return follow_job(client, run, job, wanted)
+    return follow_run(client, run, wanted)
+
+
+def follow_job(client: TitanClient, run: str, job: str, wanted: Wanted = ALL) -> Iterator[Line]:
     """One job's lines as they come, to the end of its attempt."""
-    return whole_lines(job, client.read_log(run, job, attempt=attempt, stream=stream, follow=True))
-
-
-def whole_lines(job: str, pieces: Iterable[LogData]) -> Iterator[Line]:
-    """Lines out of pieces cut anywhere. A line of one stream is not torn by one of the other."""
-    rest: dict[int, bytes] = {}
-    attempt = 0
-    for piece in pieces:
-        attempt = piece.number
-        *whole, rest[piece.stream] = (rest.get(piece.stream, b"") + piece.data).split(b"\n")
-        for line in whole:
-            yield Line(job, line + b"\n", attempt, piece.stream)
-    for stream, line in rest.items():
-        if line:
-            yield Line(job, line, attempt, stream)
+    pieces = client.read_log(
+        run,
+        job,
+        attempt=wanted.attempt,
+        stream=wanted.stream,
+        follow=True,
+        tail_lines=wanted.lines,
+        since_ms=wanted.since_ms,
+    )
+    return chosen(whole_lines(job, pieces), wanted, live=True)
 
 
 def follow_run(
     client: TitanClient,
     run: str,
+    wanted: Wanted = ALL,
     *,
-    stream: LogStream = LogStream.BOTH,
     stay: bool = False,
     on_gate: Callable[[str, str], None] | None = None,
 ) -> Iterator[Line]:
@@ -134,7 +125,7 @@ def follow_run(
     services = {view.job_id for view in client.jobs(run) if view.kind is JobKind.SERVICE}
     items: queue.Queue[_Item] = queue.Queue(_WAITING_PIECES)
     stopped = threading.Event()
-    crew = _Crew(client, run, stream, items, stopped, on_gate)
+    crew = _Crew(client, run, wanted, items, stopped, on_gate)
     crew.start(crew.watch)
     waiting: deque[_Started] = deque()
     followed: set[_Started] = set()
@@ -185,14 +176,14 @@ class _Crew:
         self,
         client: TitanClient,
         run: str,
-        stream: LogStream,
+        wanted: Wanted,
         items: queue.Queue[_Item],
         stopped: threading.Event,
         on_gate: Callable[[str, str], None] | None,
     ) -> None:
         self._client = client
         self._run = run
-        self._stream = stream
+        self._wanted = wanted
         self._items = items
         self._stopped = stopped
         self._on_gate = on_gate
@@ -226,9 +217,8 @@ class _Crew:
 
     def _follow(self, started: _Started) -> None:
         try:
-            lines = follow_job(
-                self._client, self._run, started.job, attempt=started.attempt, stream=self._stream
-            )
+            wanted = replace(self._wanted, attempt=started.attempt)
+            lines = follow_job(self._client, self._run, started.job, wanted)
             for line in lines:
                 if not self._put(line):
                     return
@@ -250,8 +240,3 @@ class _Crew:
 def _raise(error: TitanError | None) -> None:
     if error is not None:
         raise error
-
-
-def text_of(line: bytes) -> str:
-    """A line without its end."""
-    return line.decode("utf-8", "replace").rstrip("\r\n")

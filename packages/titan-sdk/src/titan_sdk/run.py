@@ -16,6 +16,7 @@ from titan_sdk.reasons import how_ended
 if TYPE_CHECKING:
     from titan_proto.messages import JobChange, JobView
     from titan_sdk.client import TitanClient
+    from titan_sdk.loglines import LogLine, Since
 
 _FAILED_SHOWN = 3
 
@@ -79,23 +80,92 @@ class Run:
         return self._client.watch(self.id)
 
     @overload
-    def logs(self, job: str | None = None, *, follow: Literal[False] = False) -> str: ...
+    def logs(
+        self,
+        job: str | None = None,
+        *,
+        follow: Literal[False] = False,
+        stream: str = "both",
+        attempt: int = 0,
+        lines: int = 0,
+        since: Since = None,
+        grep: str | None = None,
+    ) -> str: ...
     @overload
-    def logs(self, job: str | None = None, *, follow: Literal[True]) -> Iterator[str]: ...
+    def logs(
+        self,
+        job: str | None = None,
+        *,
+        follow: Literal[True],
+        stream: str = "both",
+        attempt: int = 0,
+        lines: int = 0,
+        since: Since = None,
+        grep: str | None = None,
+    ) -> Iterator[str]: ...
     @overload
-    def logs(self, job: str | None = None, *, follow: bool) -> str | Iterator[str]: ...
+    def logs(
+        self,
+        job: str | None = None,
+        *,
+        follow: bool,
+        stream: str = "both",
+        attempt: int = 0,
+        lines: int = 0,
+        since: Since = None,
+        grep: str | None = None,
+    ) -> str | Iterator[str]: ...
 
-    def logs(self, job: str | None = None, *, follow: bool = False) -> str | Iterator[str]:
+    def logs(
+        self,
+        job: str | None = None,
+        *,
+        follow: bool = False,
+        stream: str = "both",
+        attempt: int = 0,
+        lines: int = 0,
+        since: Since = None,
+        grep: str | None = None,
+    ) -> str | Iterator[str]:
         """What a job (or each one, in order) has printed so far.
 
         With `follow` its lines as they come, to the end. Where the run has several jobs and none
-        is named, each line begins with its job's id.
+        is named, each line begins with its job's id. Which lines: see `TitanClient.log_lines`.
         """
         from titan_sdk.following import follow_lines, logs_so_far
+        from titan_sdk.loglines import make_wanted, text_of
 
-        if follow:
-            return follow_lines(self._client, self.id, job)
-        return logs_so_far(self._client, self.id, job)
+        wanted = make_wanted(stream, attempt=attempt, lines=lines, since=since, grep=grep)
+        if not follow:
+            return logs_so_far(self._client, self.id, job, wanted)
+        many = job is None and self._client.view(self.id).jobs > 1
+        found = follow_lines(self._client, self.id, job, wanted)
+        return (
+            f"{line.job} | {text_of(line.data)}" if many else text_of(line.data) for line in found
+        )
+
+    def log_lines(
+        self,
+        job: str | None = None,
+        *,
+        follow: bool = False,
+        stream: str = "both",
+        attempt: int = 0,
+        lines: int = 0,
+        since: Since = None,
+        grep: str | None = None,
+    ) -> Iterator[LogLine]:
+        """The lines of a job, or of all, each with its job, its output, its place and its time.
+
+        With `follow` as they come, to the end of the job or the run. Which lines: see
+        `TitanClient.log_lines`; of several jobs what is asked for is asked of each.
+        """
+        from titan_sdk.following import follow_lines, lines_so_far
+        from titan_sdk.loglines import as_log_line, make_wanted
+
+        wanted = make_wanted(stream, attempt=attempt, lines=lines, since=since, grep=grep)
+        read = follow_lines if follow else lines_so_far
+        return map(as_log_line, read(self._client, self.id, job, wanted))
 
     def _why(self) -> str:
         """The first failures, in words."""

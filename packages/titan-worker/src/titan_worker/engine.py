@@ -191,6 +191,9 @@ class Engine:
     def link_opened(self, opened: Opened) -> None:
         """A master is there."""
         cluster_id = opened.welcome.cluster_id
+        kept_bytes = opened.welcome.limits.get("log_bytes_per_attempt")
+        if kept_bytes is not None:
+            self._own.shipping.keep(kept_bytes)
         known = self._core.state.cluster_id
         if known and known != cluster_id:
             # Another cluster has no use for these logs, and would not take them.

@@ -17,11 +17,12 @@ from typing import Final, Protocol
 
 from titan_proto.connection import Closed, Opened, Received
 from titan_proto.errors import ConnectFailed, ErrorCode, LinkLost, NoToken, Refused
-from titan_proto.handshake import BadToken
+from titan_proto.handshake import LOG_GAPS, LOG_UDP, BadToken
 from titan_proto.io.address import Address
 from titan_proto.io.aio import AioLink, dial
 from titan_proto.limits import WORKER_LOST_AFTER_MS
-from titan_proto.messages import AnyMessage, ArtifactChunk, FetchArtifact, Role
+from titan_proto.messages import AnyMessage, ArtifactChunk, FetchArtifact, LogChunk, Role
+from titan_worker.copies import Copies
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class MasterLink:
         self._software = software
         self._user = user
         self._link: AioLink | None = None
+        self._copies: Copies | None = None
         self._up: asyncio.Event = asyncio.Event()
         self._gone = asyncio.Event()
         self._last_term = 0
@@ -116,6 +118,21 @@ class MasterLink:
         """Send on the present link; without one nothing happens."""
         if self._link is not None:
             self._link.send(message)
+
+    @property
+    def takes_gaps(self) -> bool:
+        """Whether the master knows what a LogGap is."""
+        return self._link is not None and LOG_GAPS in self._link.connection.features
+
+    @property
+    def takes_copies(self) -> bool:
+        """Whether `copy` is of any use."""
+        return self._copies is not None
+
+    def copy(self, chunk: LogChunk) -> None:
+        """Send a piece of log ahead, by datagram; perhaps it arrives."""
+        if self._copies is not None:
+            self._copies.send(chunk)
 
     async def bulk_room(self, size: int) -> None:
         """Wait until so much bulk may be sent. Raises LinkLost."""
@@ -216,6 +233,7 @@ class MasterLink:
         self._last_term = opened.welcome.term
         self._gone.clear()
         self._is_hung_up = False
+        self._copies = _copies_of(link, opened.welcome.link_id)
         _LOG.info("link_up master=%s cluster=%s", self._address, opened.welcome.cluster_id)
         try:
             if not link.connection.is_closed:
@@ -225,6 +243,9 @@ class MasterLink:
                 await self._gone.wait()
         finally:
             self._link = None
+            if self._copies is not None:
+                self._copies.close()
+                self._copies = None
             self._up.clear()
             closed = link.connection.closed
             code = closed.code if closed else ErrorCode.UNAVAILABLE
@@ -268,3 +289,15 @@ class MasterLink:
             return False
         writer.close()
         return True
+
+
+def _copies_of(link: AioLink, link_id: int) -> Copies | None:
+    """What sends copies beside this link, if both sides want them and this machine can."""
+    peer = link.peer_address
+    if peer is None or LOG_UDP not in link.connection.features:
+        return None
+    try:
+        return Copies(peer, link.connection.datagram_key, link_id)
+    except OSError as error:
+        _LOG.info("no_log_copies why=%s", error.strerror)
+        return None

@@ -2,28 +2,40 @@
 
 Each output of an attempt is shipped from where the master says it stands. After a new link (and
 for what an earlier process left) one piece goes first and its acknowledgement tells where to go on,
-so that nothing large is sent twice. An attempt that wrote nothing costs nothing here. Called by the
-engine; sends on the bulk lane, which never delays reports.
+so that nothing large is sent twice. What an attempt wrote faster than it could be sent, and what was cut
+out for the sake of the ceiling meanwhile, is skipped, and the master told. An attempt that wrote nothing
+costs nothing here. Called by the engine; sends on the bulk lane, which never delays reports.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import heapq
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from titan_proto.errors import LinkLost
 from titan_proto.ids import AttemptRef
-from titan_proto.limits import BULK_CHUNK_BYTES
-from titan_proto.messages import STDERR, STDOUT, LogAck, LogChunk
-from titan_worker.output import POLL_MIN_S, Output, Pace
+from titan_proto.limits import (
+    BULK_CHUNK_BYTES,
+    DATAGRAM_LOG_BYTES,
+    LOG_BYTES_PER_ATTEMPT_MIN,
+)
+from titan_proto.messages import STDERR, STDOUT, LogAck, LogChunk, LogGap
+from titan_worker.output import POLL_MIN_S, Cut, Output, Outputs, Pace, carry_out
 
 _LOG: Final = logging.getLogger(__name__)
 WINDOW_BYTES: Final = 1024 * 1024
 """Sent and not acknowledged, per output."""
+_COPIED_BYTES: Final = 16 * DATAGRAM_LOG_BYTES
+"""What grew by more at one look is a flood: nobody reads along, and copies would slow it down."""
+_LOOK_S: Final = 50e-6
+"""What looking at one attempt's files may cost, several times over: with a thousand running ones at
+once each is looked at less often."""
 _TURN_PIECES: Final = 8
 """So many pieces leave before the loop gets its turn."""
 
@@ -31,7 +43,18 @@ _TURN_PIECES: Final = 8
 class LogLink(Protocol):
     """What is needed of a link."""
 
-    def send(self, message: LogChunk) -> None:
+    @property
+    def takes_gaps(self) -> bool:
+        """Whether the master can be told that something never comes."""
+
+    @property
+    def takes_copies(self) -> bool:
+        """Whether pieces may be sent ahead."""
+
+    def copy(self, chunk: LogChunk) -> None:
+        """Send a piece ahead, which may be lost."""
+
+    def send(self, message: LogChunk | LogGap) -> None:
         """Queue a piece."""
 
     async def bulk_room(self, size: int) -> None:
@@ -68,12 +91,13 @@ class _Shipment:
 class _Attempt:
     """Both outputs of one attempt."""
 
-    __slots__ = ("ended", "look", "pace", "shipments")
+    __slots__ = ("ended", "look", "outputs", "pace", "shipments")
 
-    def __init__(self, ref: AttemptRef, stdout: Output, stderr: Output, *, known: bool) -> None:
+    def __init__(self, ref: AttemptRef, outputs: Outputs, *, known: bool) -> None:
+        self.outputs = outputs
         self.shipments = (
-            _Shipment(ref, STDOUT, stdout, is_probing=known),
-            _Shipment(ref, STDERR, stderr, is_probing=known),
+            _Shipment(ref, STDOUT, outputs.stdout, is_probing=known),
+            _Shipment(ref, STDERR, outputs.stderr, is_probing=known),
         )
         self.pace = Pace()
         self.ended = False
@@ -103,6 +127,8 @@ class Shipping:
         self._now_ms = now_ms
         self._on_shipped = on_shipped
         self._ceiling_bytes = ceiling_bytes
+        # A thread of its own: a cut waits for the disk, and the loop's threads may be busy for long.
+        self._cutter = ThreadPoolExecutor(1, thread_name_prefix="log-cuts")
         self._attempts: dict[AttemptRef, _Attempt] = {}
         # (when, tie-breaker, attempt): looks at running attempts' files. Ended ones fall out.
         self._looks: list[tuple[float, int, AttemptRef]] = []
@@ -130,8 +156,6 @@ class Shipping:
             self._add(ref, stdout, stderr, known=True)
         else:
             attempt.ended = False
-            for shipment in attempt.shipments:
-                shipment.output.go_on()
         self._look_at(self._loop.time() + POLL_MIN_S, ref)
 
     def end(self, ref: AttemptRef) -> tuple[int, int]:
@@ -140,7 +164,8 @@ class Shipping:
         if attempt is None:  # nobody wants its log any more
             return 0, 0
         attempt.ended = True
-        stdout, stderr = (shipment.output.end() for shipment in attempt.shipments)
+        self._look_at_files(attempt)
+        stdout, stderr = (shipment.output.size for shipment in attempt.shipments)
         if stdout or stderr:
             self._offer(attempt)
         self._settle(ref, attempt)
@@ -154,6 +179,12 @@ class Shipping:
     def owes(self, ref: AttemptRef) -> bool:
         """Whether something the attempt wrote may be missing at the master."""
         return ref in self._attempts
+
+    def keep(self, ceiling_bytes: int) -> None:
+        """The master says how much of an attempt's outputs is kept."""
+        self._ceiling_bytes = max(LOG_BYTES_PER_ATTEMPT_MIN, ceiling_bytes)
+        for attempt in self._attempts.values():
+            attempt.outputs.ceiling_bytes = self._ceiling_bytes
 
     def drop_all(self) -> None:
         """Ship nothing of what is known by now."""
@@ -170,8 +201,8 @@ class Shipping:
             self._done.set()
 
     def _add(self, ref: AttemptRef, stdout: str, stderr: str, *, known: bool) -> None:
-        out, err = (Output(path, self._ceiling_bytes) for path in (stdout, stderr))
-        self._attempts[ref] = _Attempt(ref, out, err, known=known)
+        outputs = Outputs(stdout, stderr, self._ceiling_bytes, known=known)
+        self._attempts[ref] = _Attempt(ref, outputs, known=known)
         self._done.clear()
 
     def _settle(self, ref: AttemptRef, attempt: _Attempt) -> None:
@@ -207,12 +238,40 @@ class Shipping:
             attempt = self._attempts.get(ref)
             if attempt is None or attempt.ended or attempt.look != number:
                 continue
-            grown = [shipment.output.look() for shipment in attempt.shipments]
-            if any(grown):
+            grown = self._look_at_files(attempt)
+            if grown:
                 self._offer(attempt)
-            self._look_at(now_s + attempt.pace.seen(grown=any(grown)), ref)
+            pause_s = max(attempt.pace.seen(grown=grown), len(self._attempts) * _LOOK_S)
+            self._look_at(now_s + pause_s, ref)
         if self._looks and self._timer is None:
             self._set_timer(self._looks[0][0])
+
+    def _look_at_files(self, attempt: _Attempt) -> bool:
+        """Whether there is more; what there is too much of is cut out."""
+        at_ms = self._now_ms()
+        is_grown = False
+        for shipment in attempt.shipments:
+            before = shipment.output.size
+            if shipment.output.look(at_ms):
+                is_grown = True
+                self._copy(shipment, before, at_ms)
+        if not is_grown:
+            return False
+        for output, cut in attempt.outputs.too_much().items():
+            done = self._loop.run_in_executor(self._cutter, carry_out, cut)
+            done.add_done_callback(functools.partial(_cut, output, cut))
+        return True
+
+    def _copy(self, shipment: _Shipment, offset: int, at_ms: int) -> None:
+        """Send ahead what is new, if all before it has left: else a follower could not use it."""
+        link, output = self._link, shipment.output
+        length = output.size - offset
+        is_next = shipment.sent >= offset and not shipment.is_probing
+        if link is None or not link.takes_copies or not is_next or length > _COPIED_BYTES:
+            return
+        data = output.read(offset, length)
+        if data:
+            link.copy(LogChunk(shipment.ref, shipment.number, offset, at_ms, data))
 
     # -- sending --------------------------------------------------------------------------------
     def link_up(self, link: LogLink) -> None:
@@ -273,6 +332,7 @@ class Shipping:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
+        self._cutter.shutdown(wait=False, cancel_futures=True)
 
     def _offer(self, attempt: _Attempt) -> None:
         for shipment in attempt.shipments:
@@ -299,14 +359,41 @@ class Shipping:
                 await asyncio.sleep(0)
 
     def _send_piece(self, link: LogLink, shipment: _Shipment) -> None:
-        length = min(shipment.allowed, BULK_CHUNK_BYTES)
-        if length <= 0:
+        if shipment.allowed <= 0:
             return
-        data = shipment.output.read(shipment.sent, length)
+        output, offset, now_ms = shipment.output, shipment.sent, self._now_ms()
+        behind = output.behind_hole(offset)
+        if behind > offset:
+            self._send_gap(link, shipment, behind)
+            return
+        seen_at_ms, end = output.seen_at(offset, now_ms)
+        length = min(shipment.allowed, BULK_CHUNK_BYTES, end - offset)
+        data = output.read(offset, length)
+        if output.behind_hole(offset) > offset:
+            return  # cut out meanwhile: what was read may be zeros
         if not data:
-            shipment.output.look()  # somebody has cut the file: less is there than was seen
+            output.look(now_ms)  # somebody has cut the file: less is there than was seen
+            if output.readable > offset:
+                output.give_up(offset)
             return
         if shipment.is_probing:
             self._asking[shipment] = None
-        link.send(LogChunk(shipment.ref, shipment.number, shipment.sent, self._now_ms(), data))
+        link.send(LogChunk(shipment.ref, shipment.number, offset, seen_at_ms, data))
         shipment.sent += len(data)
+
+    def _send_gap(self, link: LogLink, shipment: _Shipment, behind: int) -> None:
+        if not link.takes_gaps:
+            # A master of before this was possible waits for every byte: it gets what is whole.
+            shipment.output.give_up(shipment.sent)
+            return
+        seen_at_ms, _ = shipment.output.seen_at(behind, self._now_ms())
+        if shipment.is_probing:
+            self._asking[shipment] = None
+        link.send(LogGap(shipment.ref, shipment.number, behind, seen_at_ms))
+        shipment.sent = behind
+
+
+def _cut(output: Output, cut: Cut, done: asyncio.Future[bool]) -> None:
+    """The hole is made, or there can be none."""
+    if not done.cancelled() and not done.result():
+        output.cut_short(cut)

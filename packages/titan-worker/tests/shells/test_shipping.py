@@ -1,13 +1,16 @@
 """Logs reach the master whole, in order, within windows, whatever breaks."""
 
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 
 from titan_proto.errors import LinkLost
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import STDERR, STDOUT, LogAck
-from titan_worker.output import POLL_MAX_S, POLL_MIN_S, Output, Pace
+from titan_proto.messages import STDERR, STDOUT, LogAck, LogChunk, LogGap
+from titan_worker import shipping
+from titan_worker.output import POLL_MAX_S, POLL_MIN_S, Output, Outputs, Pace, carry_out
 from titan_worker.shipping import WINDOW_BYTES, Shipping
 
 CEILING = 10_000_000
@@ -20,8 +23,12 @@ def ref(name="a"):
 class FakeLink:
     """Takes pieces; the test decides when the master acknowledges them."""
 
+    takes_gaps = True
+    takes_copies = True
+
     def __init__(self):
         self.sent = []
+        self.copied = []
         self.room = asyncio.Event()
         self.room.set()
         self.is_lost = False
@@ -30,6 +37,9 @@ class FakeLink:
     def send(self, chunk):
         self.sent.append(chunk)
         self.news.set()
+
+    def copy(self, chunk):
+        self.copied.append(chunk)
 
     async def bulk_room(self, size):
         await self.room.wait()
@@ -48,9 +58,10 @@ class Bench:
     def __init__(self, folder, ceiling=CEILING):
         self.folder = folder
         self.shipped = []
+        self.now_ms = 77
         self.shipping = Shipping(
             loop=asyncio.get_running_loop(),
-            now_ms=lambda: 77,
+            now_ms=lambda: self.now_ms,
             on_shipped=self.shipped.append,
             ceiling_bytes=ceiling,
         )
@@ -266,50 +277,276 @@ async def test_a_file_that_is_cut_or_removed_stops_nothing(bench, link):
     assert [chunk.data for chunk in link.sent] == [b"stays"]
 
 
-async def test_of_an_output_above_the_ceiling_the_end_says_that_it_is_cut(tmp_path):
-    bench = Bench(tmp_path, ceiling=1_000)
-    link = FakeLink()
+MIB = 1 << 20
+
+
+def pattern(begin, end):
+    """What the test's processes write: every byte says where it stands."""
+    first = begin - begin % 8
+    text = b"".join(b"%07d\n" % (n % 10_000_000) for n in range(first // 8, end // 8 + 1))
+    return text[begin - first : end - first]
+
+
+async def until(is_true):
+    """Wait for what files and threads tell nobody."""
+    async with asyncio.timeout(10):
+        while not is_true():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def on_disk(path):
+    return path.stat().st_blocks * 512
+
+
+class Taker:
+    """A master behind a FakeLink: it takes what is sent, and acknowledges it."""
+
+    def __init__(self, bench, link):
+        self.bench, self.link = bench, link
+        self.parts, self.stands, self.done = [], 0, 0
+
+    async def take(self, end):
+        while self.stands < end:
+            await self.link.pieces(self.done + 1)
+            self.one(self.link.sent[self.done])
+            self.done += 1
+            await passes(3)
+        for offset, data in self.parts:
+            assert data is None or data == pattern(offset, offset + len(data))
+
+    def one(self, sent):
+        if isinstance(sent, LogGap):
+            self.parts.append((self.stands, None))
+            self.stands = max(self.stands, sent.offset)
+        else:
+            assert sent.offset <= self.stands
+            self.parts.append((sent.offset, sent.data))
+            self.stands = max(self.stands, sent.offset + len(sent.data))
+        self.bench.ack(self.stands)
+
+
+@pytest.fixture
+async def make_bench(tmp_path):
+    made = []
+
+    def make(folder=tmp_path, ceiling=MIB):
+        folder.mkdir(exist_ok=True)
+        made.append(Bench(folder, ceiling=ceiling))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.task.cancel()
+        bench.shipping.close()
+
+
+async def test_of_a_flood_the_beginning_and_the_end_are_kept_and_shipped(make_bench, link):
+    """The file takes no more room than the ceiling while its process writes on; offsets stay true."""
+    bench = make_bench()
+    bench.shipping.watch(ref(), *bench.paths())
+    path = bench.folder / "a.out"
+    size = 10 * MIB
+    for begin in range(0, size, MIB):
+        bench.write(pattern(begin, begin + MIB))
+        await until(lambda: on_disk(path) <= MIB)
+    assert bench.shipping.end(ref()) == (size, 0)
     bench.shipping.link_up(link)
+    taker = Taker(bench, link)
+    await taker.take(size)
 
-    assert bench.run(b"y" * 5_000) == (1_000, 0)
-    await link.pieces(2)
+    assert path.stat().st_size == size
+    assert [offset for offset, data in taker.parts if data is None] == [MIB // 4]
+    assert sum(len(data or b"") for _, data in taker.parts) > MIB * 7 // 8
+    assert bench.shipped == [ref()]
 
-    text = b"".join(chunk.data for chunk in link.sent)
-    assert len(text) == 1_000
-    assert text.startswith(b"yyyy")
-    assert text.endswith(b"\n[titan] cut here: this output is above 1000 bytes\n")
-    bench.task.cancel()
+
+@pytest.mark.parametrize("ceiling", [MIB, 2 * MIB, MIB // 2])
+async def test_what_was_cut_out_is_known_to_the_next_process_whatever_its_ceiling(
+    make_bench, link, ceiling
+):
+    """From the file alone."""
+    bench = make_bench()
+    bench.shipping.watch(ref(), *bench.paths())
+    bench.write(pattern(0, 4 * MIB))
+    await until(lambda: on_disk(bench.folder / "a.out") <= MIB)
     bench.shipping.close()
+    again = make_bench(ceiling=ceiling)
+    assert again.shipping.resume(ref(), *again.paths())
+    again.shipping.link_up(link)
+    taker = Taker(again, link)
+    await taker.take(4 * MIB)
+
+    assert None in [data for _, data in taker.parts]
 
 
-def test_what_is_read_is_the_same_in_whatever_pieces_it_is_read(tmp_path):
-    """At every offset, before and after the ceiling was met."""
+async def test_a_master_of_before_gets_what_is_whole_and_is_left_in_peace(make_bench, link):
+    """It knows nothing of gaps, and would ask for what is gone for ever."""
+    bench = make_bench()
+    link.takes_gaps = False
+    bench.shipping.watch(ref(), *bench.paths())
+    bench.write(pattern(0, 4 * MIB))
+    assert bench.shipping.end(ref()) == (4 * MIB, 0)
+    bench.shipping.link_up(link)
+    taker = Taker(bench, link)
+    await taker.take(MIB // 4)
+    await passes()
+
+    assert all(isinstance(sent, LogChunk) for sent in link.sent)
+    assert bench.shipped == [ref()]
+
+
+async def test_where_a_file_can_have_no_hole_it_is_cut_short(make_bench, link, monkeypatch):
+    """Its process appends behind its beginning; offsets stay what they were, over a new life too."""
+    monkeypatch.setattr(shipping, "carry_out", lambda _cut: False)
+    bench = make_bench()
+    path = bench.folder / "a.out"
+    bench.shipping.watch(ref(), *bench.paths())
+    for begin in (0, 2 * MIB):
+        bench.write(pattern(begin, begin + 2 * MIB))
+        await until(lambda: path.stat().st_size == MIB // 4)
+    bench.shipping.close()
+    bench.write(pattern(4 * MIB, 4 * MIB + 100_000))
+    again = make_bench()
+    assert again.shipping.resume(ref(), *again.paths())
+    again.shipping.link_up(link)
+    taker = Taker(again, link)
+    await taker.take(4 * MIB + 100_000)
+
+    assert [offset for offset, data in taker.parts if data is None] == [MIB // 4]
+
+
+@pytest.mark.parametrize("harm", ["replaced", "linked", "symlinked"])
+def test_nothing_is_cut_out_of_what_is_not_the_log_or_not_only_that(tmp_path, harm):
+    """Its job may have put something of its own there."""
+    path, mine = tmp_path / "log", tmp_path / "mine"
+    path.write_bytes(b"x" * MIB)
+    outputs = Outputs(str(path), str(tmp_path / "none"), MIB // 2)
+    outputs.stdout.look(1)
+    (cut,) = outputs.too_much().values()
+    mine.write_bytes(b"y" * MIB)
+    if harm == "linked":
+        mine.unlink()
+        mine.hardlink_to(path)
+    else:
+        path.unlink()
+        if harm == "replaced":
+            mine.rename(path)
+            mine = path
+        else:
+            path.symlink_to(mine)
+    before = mine.read_bytes()
+
+    assert carry_out(cut)
+
+    assert mine.read_bytes() == before
+
+
+@pytest.mark.parametrize("lengths", [(7 << 40, 0), (7 << 40, 6 << 40), (1 << 20, 7 << 40)])
+def test_a_job_that_makes_its_log_longer_than_any_disk_costs_no_time(tmp_path, lengths):
+    """Without writing it: what is too much is known at once, and both outputs keep an end."""
+    outputs = Outputs(str(tmp_path / "out"), str(tmp_path / "err"), 256 * MIB)
+    for output, length in zip((outputs.stdout, outputs.stderr), lengths, strict=True):
+        open(output.path, "wb").close()  # noqa: PTH123
+        os.truncate(output.path, length)
+        output.look(1)
+    tries = []
+    plan = Output.plan_cut
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Output, "plan_cut", lambda *given: tries.append(1) or plan(*given))
+        cuts = outputs.too_much()
+    assert len(tries) <= 3
+    assert 0 < len(cuts) <= 2
+    kept = [outputs.stdout.kept, outputs.stderr.kept]
+    assert 240 * MIB < sum(kept) <= 256 * MIB
+    assert all(left >= min(length, 100 * MIB) for left, length in zip(kept, lengths, strict=True))
+
+
+def test_what_a_job_puts_beside_its_log_holds_nobody_up(tmp_path):
+    """Where a worker notes how it has cut a log: no plain file, or nonsense."""
     path = tmp_path / "log"
-    output = Output(str(path), 200)
-    path.write_bytes(bytes(range(140)))
-    output.look()
-    early = output.read(0, output.readable)
-    path.write_bytes(bytes(range(250)))
-    output.end()
-    whole = b""
-    while len(whole) < output.readable:
-        whole += output.read(len(whole), 7)
-
-    assert len(whole) == 200
-    assert whole.startswith(early)
-    for offset in range(201):
-        piece = output.read(offset, 50)
-        assert whole[offset : offset + len(piece)] == piece
-        assert piece or offset == 200
+    path.write_bytes(b"x" * 100)
+    for put in (os.mkfifo, os.mkdir, lambda name: Path(name).symlink_to("/dev/zero")):
+        put(f"{path}.cut")
+        output = Output(str(path), MIB, known=True)
+        output.look(1)
+        assert output.size == 100
+        (tmp_path / "log.cut").rename(tmp_path / f"was {put}".replace("/", " "))
 
 
-def test_an_output_that_ends_exactly_at_the_ceiling_is_not_cut(tmp_path):
-    path = tmp_path / "log"
-    path.write_bytes(b"z" * 200)
-    output = Output(str(path), 200)
+async def test_a_log_that_cannot_be_read_keeps_nobody_busy(bench, link, monkeypatch):
+    """Its job may have forbidden it: it is not asked for again and again."""
+    monkeypatch.setattr(Output, "read", lambda *_: b"")
+    bench.shipping.link_up(link)
+    bench.run(b"secret")
+    await passes()
 
-    assert output.end() == 200
-    assert output.read(0, 500) == b"z" * 200
+    assert link.sent == []
+    assert not bench.shipping._queue
+
+
+async def test_what_is_new_is_sent_ahead_too_if_all_before_it_has_left(bench, link):
+    """While bulk waits on the link it would leave a gap; a flood is not copied at all."""
+    bench.shipping.link_up(link)
+    bench.shipping.watch(ref(), *bench.paths())
+    output = bench.shipping._attempts[ref()].outputs.stdout
+    bench.write(b"one\n")
+    await link.pieces(1)
+    bench.write(b"two\n")
+    await link.pieces(2)
+    assert link.copied == link.sent
+
+    link.room.clear()
+    bench.write(b"three\n")
+    await until(lambda: len(link.copied) == 3)
+    bench.write(b"four\n")
+    await until(lambda: output.size == 19)
+    assert [chunk.data for chunk in link.copied] == [b"one\n", b"two\n", b"three\n"]
+    assert len(link.sent) == 2
+    link.room.set()
+    await link.pieces(3)
+    bench.write(b"x" * 100_000)
+    await link.pieces(5)
+    bench.shipping.end(ref())
+    assert len(link.copied) == 3
+
+
+async def test_on_a_link_that_asks_first_nothing_is_sent_ahead(bench, link):
+    """Where its master stands is not known yet; and not on one that takes none."""
+    bench.shipping.link_up(link)
+    bench.shipping.watch(ref(), *bench.paths())
+    bench.write(b"one\n")
+    await link.pieces(1)
+    bench.shipping.link_down(is_rejected=False)
+    fresh = FakeLink()
+    bench.shipping.link_up(fresh)
+    bench.write(b"two\n")
+    output = bench.shipping._attempts[ref()].outputs.stdout
+    await until(lambda: output.size == 8)
+    assert fresh.copied == []
+    bench.ack(4)
+    fresh.takes_copies = False
+    bench.write(b"three\n")
+    await until(lambda: output.size == 14)
+    assert fresh.copied == []
+
+
+async def test_each_piece_says_when_it_was_seen_however_late_it_leaves(bench, link):
+    """While there was no link, too."""
+    bench.shipping.watch(ref(), *bench.paths())
+    for n in range(3):
+        bench.now_ms = 1_000 * (n + 1)
+        bench.write(b"line %d\n" % n)
+        output = bench.shipping._attempts[ref()].outputs.stdout
+        await until(lambda n=n, output=output: output.size == 7 * (n + 1))
+    bench.now_ms = 9_000
+    bench.shipping.link_up(link)
+    await link.pieces(3)
+
+    assert [(chunk.seen_at_ms, chunk.data) for chunk in link.sent] == [
+        (1_000, b"line 0\n"),
+        (2_000, b"line 1\n"),
+        (3_000, b"line 2\n"),
+    ]
 
 
 def test_looking_gets_slower_while_nothing_comes():

@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from titan_master.data.logs import Log, LogFiles, Piece
+from titan_master.data.logs import BOTH, Log, LogFiles, Piece
 from titan_proto.errors import ErrorCode, LinkError
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import BULK_CHUNK_BYTES
-from titan_proto.messages import AnyMessage, Done, Error, LogData, ReadLog
+from titan_proto.messages import AnyMessage, Done, Error, LogChunk, LogData, LogPiece, ReadLog
 
 READ_BYTES: Final = 1024 * 1024
 """How much is read in one go off the loop."""
@@ -100,6 +100,17 @@ async def _quiet(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await work()
 
 
+class Follower(Protocol):
+    """Who reads a log that may still grow."""
+
+    news: asyncio.Event
+    """Set when there is more of it, or it has ended."""
+
+    def offer(self, chunk: LogChunk) -> None:
+        """A copy of a piece has come that is not stored, and may be of use."""
+        ...
+
+
 class LogPatience(Struct, frozen=True, kw_only=True):
     """How long a log's readers and writers are waited for."""
 
@@ -142,11 +153,10 @@ class LogFeed:
             limit = f"at most {self._patience.followers_max} readers of one log at once"
             outlet.send(Error(code=ErrorCode.LIMIT_EXCEEDED, message=limit), correlation, end=True)
             return
-        news = asyncio.Event()
-        log.followers.add(news)  # here, not in the task: it keeps the log from being put away
-        reader = _Reader(self, outlet, correlation, log, ref.number, request, news)
+        reader = _Reader(self, outlet, correlation, log, ref.number, request)
+        log.followers.add(reader)  # here, not in the task: it keeps the log from being put away
         task = self._streams.start(outlet, correlation, reader.run)
-        task.add_done_callback(lambda _: log.followers.discard(news))
+        task.add_done_callback(lambda _: log.followers.discard(reader))
 
     async def read(self, log: Log, stream: int, position: int) -> Sequence[Piece]:
         """The next pieces; inline where it is little, for then it has just been written."""
@@ -196,7 +206,6 @@ class _Reader:
         log: Log,
         number: int,
         request: ReadLog,
-        news: asyncio.Event,
     ) -> None:
         self._feed = feed
         self._outlet = outlet
@@ -206,36 +215,90 @@ class _Reader:
         self._stream = log.which(request.stream)
         self._follow = request.follow
         self._tail_lines = request.tail_lines
+        self._since_ms = request.since_ms
+        self._places = request.places
         self._position = max(0, request.position)
-        self._news = news
+        self._is_waiting = False
+        """All that is stored has been sent."""
+        self._ahead: dict[int, int] = {}
+        """Up to where copies have been sent, of each output."""
+        self.news = asyncio.Event()
 
     async def run(self) -> None:
         """Send what is there, then what comes, until there is no more."""
         try:
-            if self._tail_lines > 0 and not self._position:
-                self._position = await self._feed.tail(self._log, self._stream, self._tail_lines)
+            if not self._position:
+                self._position = await self._first_position()
             while await self._send_pieces() and await self._more():
                 pass
         except OSError as error:
             self._outlet.send(_unreadable(error), self._correlation, end=True)
 
+    async def _first_position(self) -> int:
+        """What is asked for by time and what by lines: the later of the two."""
+        log, stream = self._log, self._stream
+        found = log.since(stream, self._since_ms) if self._since_ms > 0 else 0
+        if self._tail_lines > 0:
+            found = max(found, await self._feed.tail(log, stream, self._tail_lines))
+        return found
+
     async def _send_pieces(self) -> bool:
         log = self._log
         while self._position < log.length(self._stream):
-            for stream, data in await self._feed.read(log, self._stream, self._position):
-                if not await self._feed.room(self._outlet, len(data)):
+            for piece in await self._feed.read(log, self._stream, self._position):
+                if not await self._feed.room(self._outlet, len(piece.data)):
                     self._drop()
                     return False
-                self._position += len(data)
-                piece = LogData(self._number, stream, self._position, data)
-                self._outlet.send(piece, self._correlation)
+                self._position += len(piece.data) + piece.dropped
+                self._send(piece)
         return True
+
+    def offer(self, chunk: LogChunk) -> None:
+        """Send a copy on if it is just what comes next; then its stored piece is not sent again.
+
+        The position stays that of what is stored. A reader that comes back with it gets this once
+        more, and knows it by its place: who asks for no places gets no copies.
+        """
+        stream = chunk.stream
+        is_wanted = self._follow and self._places and self._stream in {BOTH, stream}
+        if not is_wanted or not self._is_waiting or self.news.is_set():
+            return
+        known = max(self._ahead.get(stream, 0), self._log.length(stream))
+        end = chunk.offset + len(chunk.data)
+        if not chunk.offset <= known < end or not self._outlet.has_bulk_room(len(chunk.data)):
+            return
+        self._ahead[stream] = end
+        data = chunk.data[known - chunk.offset :]
+        message = LogPiece(self._number, stream, self._position, data, known, chunk.seen_at_ms, 0)
+        self._outlet.send(message, self._correlation)
+
+    def _send(self, piece: Piece) -> None:
+        again = self._ahead.get(piece.stream, 0) - piece.offset
+        if again >= len(piece.data) + piece.dropped:
+            return
+        if again > 0:
+            dropped = piece.dropped and piece.dropped - again
+            piece = piece._replace(
+                data=piece.data[again:], offset=piece.offset + again, dropped=dropped
+            )
+        number, stream, position = self._number, piece.stream, self._position
+        if self._places:
+            at = (piece.offset, piece.seen_at_ms, piece.dropped)
+            message: LogData = LogPiece(number, stream, position, piece.data, *at)
+        else:
+            words = f"\n[titan] {piece.dropped} bytes dropped\n".encode()
+            message = LogData(number, stream, position, words if piece.dropped else piece.data)
+        self._outlet.send(message, self._correlation)
 
     async def _more(self) -> bool:
         log = self._log
         is_all = log.is_complete or not (self._follow or log.is_ended)
-        if not is_all and await self._feed.wait(log, self._news):
-            return True
+        if not is_all:
+            self._is_waiting = True
+            is_more = await self._feed.wait(log, self.news)
+            self._is_waiting = False
+            if is_more:
+                return True
         self._outlet.send(Done(), self._correlation, end=True)
         return False
 

@@ -61,6 +61,8 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.LOG_ACK: _NOBODY,
     OpCode.READ_LOG: _READERS,
     OpCode.LOG_DATA: _NOBODY,
+    OpCode.LOG_GAP: _WORKERS,
+    OpCode.LOG_PIECE: _NOBODY,
     # artifacts
     OpCode.OFFER_ARTIFACT: _ACTORS,
     OpCode.ARTIFACT_WANTED: _NOBODY,
@@ -105,6 +107,8 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.LIST_DEAD: _READERS,
     OpCode.SHUT_DOWN_WORKER: _ADMINS,
     OpCode.SHUTDOWN_ORDERED: _NOBODY,
+    OpCode.GET_TRAFFIC: _READERS,
+    OpCode.TRAFFIC: _NOBODY,
     # files by name: a viewer sees what there is; its content is for those who may run it
     OpCode.LIST_FILES: _READERS,
     OpCode.FILE_LIST: _NOBODY,

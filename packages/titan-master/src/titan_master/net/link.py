@@ -38,10 +38,12 @@ from titan_master.net.submission import Submissions
 from titan_proto import outputs
 from titan_proto.connection import Received
 from titan_proto.errors import ErrorCode, FrameTooLarge
+from titan_proto.handshake import LOG_UDP
 from titan_proto.ids import AttemptRef, is_instance_id, is_run_id
 from titan_proto.io.aio import AioLink
 from titan_proto.limits import (
     BULK_CHUNK_BYTES,
+    LOG_OFFSET,
     OUTBOX_BULK_BYTES,
     REPORTS_PER_FRAME,
     SKILL_CHARS,
@@ -59,19 +61,23 @@ from titan_proto.messages import (
     Error,
     FetchArtifact,
     FindFiles,
+    GetTraffic,
     HeartbeatAck,
     Join,
     Leave,
     ListFiles,
     LogAck,
     LogChunk,
+    LogGap,
     NameFile,
     OfferArtifact,
     Pong,
     Request,
     SubmitRun,
+    Traffic,
     WorkerStatus,
 )
+from titan_proto.opcodes import OpCode
 
 _log = logging.getLogger("titan.link")
 
@@ -80,6 +86,8 @@ _ID_CHARS: Final = 128
 _PORT_MAX: Final = 65_535
 _NUMBER_MAX: Final = 2**63 - 1
 """What a column of the database holds; a larger number in an event could never be committed."""
+_TIME_MAX_MS: Final = 253_402_300_799_999
+"""The end of the year 9999."""
 _SKILLS_MAX: Final = 4 * SKILLS_PER_JOB
 _ROOM_LEFT_BYTES: Final = OUTBOX_BULK_BYTES - 1024 * 1024
 """Of the bulk lane a master fills but a MiB: more does not leave sooner, and a thousand readers that
@@ -147,6 +155,7 @@ class Desks(Struct, frozen=True, kw_only=True):
     logs: LogFiles
     rights: LogRights
     streams: Streams
+    traffic: Callable[[], Traffic]
 
 
 class MasterLink:
@@ -162,7 +171,10 @@ class MasterLink:
         """Name of the worker that has asked to join on it."""
         self._acks: dict[tuple[AttemptRef, int], int] = {}
         self._is_short_of_room = False
-        self._held: list[LogChunk] = []
+        features = wire.connection.features
+        self.copies_key = wire.connection.datagram_key if LOG_UDP in features else b""
+        """What copies of its logs are sealed under that come by datagram; empty: none do."""
+        self._held: list[LogChunk | LogGap] = []
         """Pieces of logs that wait for an answer from history."""
 
     # -- out: what the engine and the data plane call ---------------------------------------------
@@ -297,6 +309,9 @@ class MasterLink:
     def _name_file(self, message: NameFile, received: Received) -> None:
         self._desks.names.name_file(self, received.correlation, message)
 
+    def _get_traffic(self, _message: GetTraffic, received: Received) -> None:
+        self.send(self._desks.traffic(), received.correlation, end=True)
+
     # -- workers ----------------------------------------------------------------------------------
 
     def _join(self, message: Join, _received: Received) -> None:
@@ -336,16 +351,24 @@ class MasterLink:
     def _leave(self, _message: Leave, _received: Received) -> None:
         self._put(WorkerLeft(link_id=self._link_id))
 
+    def may_log(self, ref: AttemptRef) -> bool:
+        """Whether its worker may write that log, as far as is known without looking into history."""
+        is_worker = is_allowed(self.identity.role, OpCode.LOG_CHUNK)
+        return is_worker and self._desks.rights.may_write(self._link_id, self._worker_id, ref)
+
     # -- logs -------------------------------------------------------------------------------------
 
-    def _log_chunk(self, chunk: LogChunk, _received: Received) -> None:
-        if chunk.stream not in {STDOUT, STDERR} or chunk.offset < 0:
+    def _log_chunk(self, chunk: LogChunk | LogGap, _received: Received) -> None:
+        if chunk.stream not in {STDOUT, STDERR} or not 0 <= chunk.offset <= LOG_OFFSET:
             self._break_off(f"a log has no stream {chunk.stream} with offset {chunk.offset}")
+            return
+        if not 0 <= chunk.seen_at_ms <= _TIME_MAX_MS:
+            self._break_off(f"a piece of log seen at {chunk.seen_at_ms}")
             return
         if not _is_ref(chunk.ref):
             self._break_off("a log of what cannot be an attempt")
             return
-        if len(chunk.data) > BULK_CHUNK_BYTES:
+        if isinstance(chunk, LogChunk) and len(chunk.data) > BULK_CHUNK_BYTES:
             self._break_off(f"a piece of log has at most {BULK_CHUNK_BYTES} bytes")
             return
         rights = self._desks.rights
@@ -358,9 +381,13 @@ class MasterLink:
             self._hold(chunk)
             self._look_up(chunk.ref)
 
-    def _store(self, chunk: LogChunk) -> None:
+    def _store(self, chunk: LogChunk | LogGap) -> None:
         try:
-            settled = self._desks.logs.get(chunk.ref).append(chunk.stream, chunk.offset, chunk.data)
+            log = self._desks.logs.get(chunk.ref)
+            if isinstance(chunk, LogGap):
+                settled = log.skip(chunk.stream, chunk.offset, chunk.seen_at_ms)
+            else:
+                settled = log.append(chunk.stream, chunk.offset, chunk.data, chunk.seen_at_ms)
         except OSError as error:
             if is_full(error):
                 self._wait_for_room(chunk.ref)
@@ -394,7 +421,7 @@ class MasterLink:
         for (ref, stream), offset in acks.items():
             self.send(LogAck(ref, stream, offset))
 
-    def _hold(self, chunk: LogChunk) -> None:
+    def _hold(self, chunk: LogChunk | LogGap) -> None:
         self._held.append(chunk)
         if len(self._held) >= _CHUNKS_HELD:
             self._wire.pause_reading(self)
@@ -427,11 +454,13 @@ class MasterLink:
         FindFiles: _find_files,
         ListFiles: _list_files,
         NameFile: _name_file,
+        GetTraffic: _get_traffic,
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,
         Leave: _leave,
         LogChunk: _log_chunk,
+        LogGap: _log_chunk,
         Pong: _ignore,
         Error: _ignore,
     }

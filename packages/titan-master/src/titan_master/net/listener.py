@@ -15,15 +15,18 @@ from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from titan_master.core.inputs import Origin
 from titan_master.net.access import Gatekeeper
+from titan_master.net.datagrams import LogCopies
 from titan_master.net.link import Desks, MasterLink
 from titan_proto.connection import Closed, Connection, Opened, Received
 from titan_proto.errors import ErrorCode
+from titan_proto.handshake import LOG_UDP
 from titan_proto.io.aio import AioLink
 from titan_proto.io.entropy import nonce
-from titan_proto.messages import AnyMessage, Hello, Refused, Welcome
+from titan_proto.messages import AnyMessage, Hello, Refused, Traffic, Welcome
 
 _log = logging.getLogger("titan.listener")
 
@@ -45,6 +48,7 @@ class LinkTable:
 
     def __init__(self) -> None:
         self._links: dict[int, MasterLink] = {}
+        self._log_datagrams = 0
 
     def __len__(self) -> int:
         return len(self._links)
@@ -66,6 +70,14 @@ class LinkTable:
         link = self._links.get(origin.link_id)
         if link is not None:
             link.send(message, origin.correlation, end=end)
+
+    def datagram_taken(self) -> None:
+        """A piece of a log came beside its link."""
+        self._log_datagrams += 1
+
+    def traffic(self) -> Traffic:
+        """What the core knows nothing of: it must not be told of every datagram."""
+        return Traffic(links=len(self._links), log_datagrams=self._log_datagrams)
 
     def tell(self, link_id: int, message: AnyMessage) -> None:
         """Send something outside any exchange."""
@@ -125,6 +137,20 @@ def bind(host: str, port: int) -> Door:
     return taken
 
 
+def _bind_datagrams(bound: socket.socket) -> socket.socket:
+    """The same address and port number, for datagrams. Raises OSError."""
+    ear = socket.socket(bound.family, socket.SOCK_DGRAM)
+    try:
+        ear.setblocking(False)
+        if bound.family == socket.AF_INET6:
+            ear.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        ear.bind(bound.getsockname())
+    except OSError:
+        ear.close()
+        raise
+    return ear
+
+
 class Listener:
     """A listening socket and the connections that came by it."""
 
@@ -143,6 +169,7 @@ class Listener:
         self._welcome = welcome
         self._config = config
         self._servers: list[asyncio.Server] = []
+        self._ears: list[asyncio.DatagramTransport] = []
         self._next_link_id = 1
         self._wires: set[AioLink] = set()
         self._strangers: dict[int, AioLink] = {}
@@ -152,13 +179,34 @@ class Listener:
     async def start(self, door: Door) -> int:
         """Listen on what `bind` has taken, which is closed with this; the port. Raises OSError."""
         loop = asyncio.get_running_loop()
+        await self._listen_for_datagrams(door)
         for bound in door:
             server = await loop.create_server(self._accept, sock=bound, backlog=1024)
             self._servers.append(server)
         return int(door[0].getsockname()[1])
 
+    async def _listen_for_datagrams(self, door: Door) -> None:
+        """On every address of the door; where one is taken, there are none on any."""
+        loop = asyncio.get_running_loop()
+        try:
+            for bound in door:
+                ear = _bind_datagrams(bound)
+                made = await loop.create_datagram_endpoint(self._log_copies, sock=ear)
+                self._ears.append(made[0])
+        except OSError as error:
+            _log.warning("no log datagrams error=%s", error.strerror)
+            self._close_ears()
+
+    def _log_copies(self) -> LogCopies:
+        return LogCopies(self._links.get, self._desks.logs, self._links.datagram_taken)
+
+    def _close_ears(self) -> None:
+        while self._ears:
+            self._ears.pop().close()
+
     async def close(self, code: ErrorCode, reason: str) -> None:
         """Accept nobody any more, say goodbye to everybody, and wait until they are gone."""
+        self._close_ears()
         for server in self._servers:
             server.close()
         if not self._wires:
@@ -190,7 +238,7 @@ class Listener:
         connection = Connection.listener(
             server_nonce=nonce(),
             authenticate=self._authenticate,
-            welcome=lambda _hello: self._welcome(entry.link_id),
+            welcome=lambda _hello: self._make_welcome(entry.link_id),
         )
         wire = AioLink(
             connection,
@@ -201,6 +249,13 @@ class Listener:
         )
         self._wires.add(wire)
         return wire
+
+    def _make_welcome(self, link_id: int) -> Welcome:
+        welcome = self._welcome(link_id)
+        if self._ears:
+            return welcome
+        features = tuple(name for name in welcome.features if name != LOG_UDP)
+        return replace(welcome, features=features)
 
     def _authenticate(self, hello: Hello) -> bytes | Refused:
         if len(self._links) >= self._config.links_max:

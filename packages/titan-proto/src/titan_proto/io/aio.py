@@ -76,6 +76,12 @@ class AioLink(asyncio.Protocol):
         name = self._transport.get_extra_info("peername") if self._transport else None
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "?")
 
+    @property
+    def peer_address(self) -> tuple[Any, ...] | None:
+        """The peer's network address, for sockets; None if it has none or is gone."""
+        name = self._transport.get_extra_info("peername") if self._transport else None
+        return name if isinstance(name, tuple) else None
+
     def send(self, message: AnyMessage, correlation: int = 0, *, end: bool = False) -> None:
         """Queue a message, as `Connection.send`; it leaves at the end of this pass of the loop."""
         self.connection.send(message, correlation, end=end)

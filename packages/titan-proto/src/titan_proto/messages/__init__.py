@@ -16,10 +16,12 @@ from titan_proto.messages.artifacts import (
 from titan_proto.messages.base import HotMessage, Message, Request
 from titan_proto.messages.cluster import (
     GetStats,
+    GetTraffic,
     ListDead,
     ShutdownOrdered,
     ShutDownWorker,
     Stats,
+    Traffic,
     WorkerView,
 )
 from titan_proto.messages.files import (
@@ -45,7 +47,17 @@ from titan_proto.messages.link import (
     Role,
     Welcome,
 )
-from titan_proto.messages.logs import STDERR, STDOUT, LogAck, LogChunk, LogData, LogStream, ReadLog
+from titan_proto.messages.logs import (
+    STDERR,
+    STDOUT,
+    LogAck,
+    LogChunk,
+    LogData,
+    LogGap,
+    LogPiece,
+    LogStream,
+    ReadLog,
+)
 from titan_proto.messages.runs import (
     CancelRun,
     GetJob,
@@ -124,6 +136,8 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         LogAck,
         ReadLog,
         LogData,
+        LogGap,
+        LogPiece,
         # artifacts
         OfferArtifact,
         ArtifactWanted,
@@ -164,6 +178,8 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         GateView,
         # cluster
         GetStats,
+        GetTraffic,
+        Traffic,
         Stats,
         ListDead,
         ShutDownWorker,
@@ -176,7 +192,7 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
     )
 }
 
-HOT: Final = frozenset({Ping, Pong, LogChunk, LogAck, LogData, ArtifactChunk})
+HOT: Final = frozenset({Ping, Pong, LogChunk, LogAck, LogData, LogGap, LogPiece, ArtifactChunk})
 """The messages encoded as arrays; the list is closed."""
 
 __all__ = [
@@ -209,6 +225,7 @@ __all__ = [
     "GetJob",
     "GetRun",
     "GetStats",
+    "GetTraffic",
     "Goodbye",
     "HeartbeatAck",
     "HeldAttempt",
@@ -230,6 +247,8 @@ __all__ = [
     "LogAck",
     "LogChunk",
     "LogData",
+    "LogGap",
+    "LogPiece",
     "LogStream",
     "Message",
     "NameFile",
@@ -260,6 +279,7 @@ __all__ = [
     "StopJob",
     "StopService",
     "SubmitRun",
+    "Traffic",
     "WaitJob",
     "WaitRun",
     "WatchRun",

@@ -65,6 +65,22 @@ class GetStats(Request[Stats], frozen=True, kw_only=True):
     OPCODE: ClassVar[OpCode] = OpCode.GET_STATS
 
 
+class Traffic(Message, frozen=True, kw_only=True):
+    """What comes and goes beside the core, since this master started."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.TRAFFIC
+    links: int
+    """Open now."""
+    log_datagrams: int
+    """Pieces of logs that came ahead of their links."""
+
+
+class GetTraffic(Request[Traffic], frozen=True, kw_only=True):
+    """Ask for it."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.GET_TRAFFIC
+
+
 class ListDead(Request[JobList], frozen=True, kw_only=True):
     """Jobs that failed for good: their tries are spent, or they lost too many workers. Newest first."""
 

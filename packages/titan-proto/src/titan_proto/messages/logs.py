@@ -36,6 +36,19 @@ class LogChunk(HotMessage, frozen=True):
     data: bytes
 
 
+class LogGap(HotMessage, frozen=True):
+    """Worker → master: what of one stream is not sent up to `offset` was dropped, and never comes.
+
+    Sent only where the feature ``log-gaps`` was agreed on.
+    """
+
+    OPCODE: ClassVar[OpCode] = OpCode.LOG_GAP
+    ref: AttemptRef
+    stream: int
+    offset: int
+    seen_at_ms: int
+
+
 class LogAck(HotMessage, frozen=True):
     """Master → worker: everything before `offset` is stored; ship from there."""
 
@@ -57,6 +70,18 @@ class LogData(HotMessage, frozen=True):
     data: bytes
 
 
+class LogPiece(LogData, frozen=True):
+    """The same, in answer to a ReadLog with `places`: with where it stands, and when it came."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.LOG_PIECE
+    offset: int
+    """Where in its output the piece begins."""
+    seen_at_ms: int
+    """When the worker saw it; 0: not known."""
+    dropped: int
+    """Instead of data: so many bytes of this output were dropped here."""
+
+
 class ReadLog(Request[LogData], frozen=True, kw_only=True):
     """A stream of LogData, ended by Done. With `follow`, Done comes once the attempt has ended."""
 
@@ -70,3 +95,7 @@ class ReadLog(Request[LogData], frozen=True, kw_only=True):
     position: int = 0
     tail_lines: int = 0
     """Start so that about the last so many lines come; 0: from `position`."""
+    since_ms: int = 0
+    """Start with what the worker saw then or later, as far as that is known; 0: from `position`."""
+    places: bool = False
+    """Answer with LogPiece. Else what was dropped is told by a line among the data."""

@@ -134,8 +134,9 @@ def stats(settings: Settings, *, output: str) -> None:
     """  # noqa: D301 - click reads the backspace
     with settings.client() as client:
         view = client.stats()
+        traffic = client.traffic() if output == "json" else None
     if output == "json":
-        emit("Stats", render.stats_json(view))
+        emit("Stats", render.stats_json(view, traffic))
     else:
         write(render.stats_screen(view, symbols=is_unicode()))
 

@@ -22,6 +22,7 @@ from titan_proto.messages import (
     RunView,
     ServiceView,
     Stats,
+    Traffic,
     WorkerView,
 )
 from titan_proto.specs import JobKind
@@ -534,7 +535,7 @@ def worker_json(worker: WorkerView) -> dict[str, Any]:
     }
 
 
-def stats_json(stats: Stats) -> dict[str, Any]:
+def stats_json(stats: Stats, traffic: Traffic | None) -> dict[str, Any]:
     """The cluster as an object."""
     return {
         "cluster": {"id": stats.cluster_id, "name": stats.cluster_name, "term": stats.term},
@@ -548,5 +549,6 @@ def stats_json(stats: Stats) -> dict[str, Any]:
         "backoff": stats.backoff,
         "running": stats.running,
         "services": stats.services,
+        "logDatagrams": None if traffic is None else traffic.log_datagrams,
         "workers": [worker_json(worker) for worker in stats.workers],
     }
