@@ -79,6 +79,12 @@ REPLICAS: Final = 1_000
 """Instances of a service."""
 SLOTLESS_PER_WORKER: Final = 1_000
 """Services that take no slot; beside what fills its slots, a worker has at most so many attempts."""
+CPU_MILLI_MIN: Final = 10
+"""A hundredth of a core: the least that a kernel can be asked to hold a job to."""
+CPU_MILLI: Final = 4_096_000
+MEMORY_BYTES_MIN: Final = 4 * 1024 * 1024
+MEMORY_BYTES: Final = 64 * 1024**4
+PIDS: Final = 4_194_304
 GATE_MESSAGE_CHARS: Final = 4_000
 DECISION_CHARS: Final = 4_000
 """What is said beside an approval or a rejection."""

@@ -36,7 +36,7 @@ from titan_worker.core.inputs import StopRequested
 from titan_worker.core.state import WorkerState
 from titan_worker.endings import Endings
 from titan_worker.engine import Engine, Parts
-from titan_worker.host import orphans
+from titan_worker.host import cgroups, orphans
 from titan_worker.host.identity import ProcessIdentity, boot_id
 from titan_worker.host.posix import PosixHost
 from titan_worker.host.usage import UsageSampler
@@ -147,13 +147,19 @@ class Worker:
             _LOG.error("ledger_damaged moved_to=%s worker=new", self._ledger.moved_aside)
         is_new_boot = self._ledger.boot_id not in {"", self._boot_id}
         state = self._ledger.load()
+        groups = cgroups.find(self._settings.cgroups, self._settings.private)
+        _LOG.info("limits by=%s", groups.describe())
         orphans.sweep(self._home, self._recorded(state))
         self._ledger.note_boot(self._boot_id)
         async with asyncio.TaskGroup() as group:
             tasks = Tasks(group)
             engine = self._make_engine(loop, state)
             host = PosixHost(
-                loop=loop, home=self._home, on_started=engine.started, on_exit=engine.exited
+                loop=loop,
+                home=self._home,
+                cgroups=groups,
+                on_started=engine.started,
+                on_exit=engine.exited,
             )
             self._engine = engine
             parts = self._make_parts(loop, tasks, engine, host)

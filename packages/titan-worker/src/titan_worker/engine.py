@@ -273,6 +273,7 @@ class Engine:
                 stdout_bytes=stdout_bytes,
                 stderr_bytes=stderr_bytes,
                 lease_ended=how.lease_ended,
+                oom_killed=how.oom_killed,
                 outputs=left.outputs,
                 output_problem=left.problem,
                 last_words=self._last_words(ref),

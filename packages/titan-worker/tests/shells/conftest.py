@@ -284,6 +284,7 @@ class Nest:
             data=folder,
             cache_bytes=CACHE_BYTES,
             drain_ms=0,
+            cgroups="asked",
         )
         self.worker = None
         self.life = None
