@@ -26,6 +26,7 @@ from titan_proto.messages import (
     AttemptOrder,
     AttemptReport,
     AttemptReports,
+    AttemptUsage,
     Cancel,
     CancelRun,
     Challenge,
@@ -45,6 +46,7 @@ from titan_proto.messages import (
     GetRun,
     GetStats,
     GetTraffic,
+    GetUsage,
     Goodbye,
     HeartbeatAck,
     HeldAttempt,
@@ -82,6 +84,7 @@ from titan_proto.messages import (
     RunList,
     RunReceipt,
     RunView,
+    SampleUsage,
     ScaleService,
     ServiceList,
     ServiceView,
@@ -95,11 +98,16 @@ from titan_proto.messages import (
     StopService,
     SubmitRun,
     Traffic,
+    Usage,
+    UsagePoint,
+    UsageView,
     WaitJob,
     WaitRun,
     WatchRun,
     Welcome,
     WorkerStatus,
+    WorkerUsage,
+    WorkerUsageView,
     WorkerView,
 )
 from titan_proto.opcodes import HANDSHAKE
@@ -263,6 +271,17 @@ GATE_VIEW = GateView(
 )
 
 # Every field differs from its default in one of them, so that none can be left out unseen.
+USAGE = Usage(
+    cpu_permille=437,
+    load_milli=1_280,
+    memory_used_bytes=3_000_000_000,
+    memory_total_bytes=8_000_000_000,
+    disk_used_bytes=40_000_000_000,
+    disk_total_bytes=100_000_000_000,
+    received_bytes_per_s=120_000,
+    sent_bytes_per_s=7_000,
+    attempts=(AttemptUsage(ref=REF, cpu_milli=1_750, memory_bytes=220_000_000, processes=3),),
+)
 MESSAGES = (
     Hello(
         versions=(1, 2),
@@ -603,6 +622,18 @@ MESSAGES = (
         slots=4,
         skills=("GENERAL",),
         takes_shutdown=True,
+    ),
+    WorkerUsage(usage=USAGE, limits="cgroups v2 (asked): cpu, memory, pids"),
+    SampleUsage(every_ms=2_000, for_ms=10_000),
+    GetUsage(history_of="w-1"),
+    UsageView(
+        at_ms=AT_MS,
+        workers=(
+            WorkerUsageView(
+                worker_id="w-1", name="box:8080", at_ms=AT_MS, usage=USAGE, limits="rlimits"
+            ),
+        ),
+        history=(UsagePoint(at_ms=AT_MS, usage=USAGE),),
     ),
     ShutDown(term=14, drain_ms=5_000),
     ShutDownWorker(worker="box:8080", drain_ms=600_000),

@@ -147,5 +147,12 @@ DRAIN_TIMEOUT_MS_DEFAULT: Final = 30_000
 DRAIN_TIMEOUT_MS: Final = 24 * 3600 * 1000
 CRASH_LIMIT: Final = 3
 """Attempts of one job that may be lost with their workers before it is quarantined."""
+USAGE_ATTEMPTS: Final = 1_000
+"""So many attempts a worker tells the use of at once, the largest first."""
+USAGE_HISTORY_MS: Final = 15 * 60_000
+USAGE_HISTORY_BYTES: Final = 64 * 1024 * 1024
+"""What the master remembers of it in memory, of all workers together."""
+USAGE_REPLY_BYTES: Final = 4 * 1024 * 1024
+"""What it tells of it at once."""
 DEFAULT_PORT: Final = 9090
 DEFAULT_WORKER_PORT: Final = 8080
