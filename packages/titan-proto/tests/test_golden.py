@@ -123,6 +123,7 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    Resources,
     RetryCause,
     RetryPolicy,
     RunSpec,
@@ -197,6 +198,13 @@ REVIEW = JobSpec(
     launch=Launch(),
     dependencies=("PUBLISH",),
     gate=GateSection(message="Rows look right?", timeout_ms=60_000, on_timeout=GateExpiry.FAIL),
+)
+HELD = JobSpec(
+    id="HELD",
+    launch=Launch(
+        script="held.py",
+        resources=Resources(cpu_milli=500, memory_bytes=536_870_912, pids=100),
+    ),
 )
 TYPED = JobSpec(id="TYPED", launch=Launch(script="typed.py", python="3.12"))
 RUN_VIEW = RunView(
@@ -623,18 +631,6 @@ MESSAGES = (
         skills=("GENERAL",),
         takes_shutdown=True,
     ),
-    WorkerUsage(usage=USAGE, limits="cgroups v2 (asked): cpu, memory, pids"),
-    SampleUsage(every_ms=2_000, for_ms=10_000),
-    GetUsage(history_of="w-1"),
-    UsageView(
-        at_ms=AT_MS,
-        workers=(
-            WorkerUsageView(
-                worker_id="w-1", name="box:8080", at_ms=AT_MS, usage=USAGE, limits="rlimits"
-            ),
-        ),
-        history=(UsagePoint(at_ms=AT_MS, usage=USAGE),),
-    ),
     ShutDown(term=14, drain_ms=5_000),
     ShutDownWorker(worker="box:8080", drain_ms=600_000),
     ShutdownOrdered(
@@ -673,6 +669,33 @@ MESSAGES = (
                 run_name="Shop",
             ),
         ),
+    ),
+    SubmitRun(key="key-9", spec=RunSpec(name="Held", jobs=(HELD,))),
+    StartAttempts(
+        term=16, orders=(AttemptOrder(ref=REF, fence=70_009, spec=HELD, run_name="Held"),)
+    ),
+    AttemptReports(
+        reports=(
+            AttemptReport(
+                ref=REF,
+                state=AttemptState.ENDED,
+                reason=ExitReason.OOM_KILLED,
+                signal=9,
+                message="its limit is 64 MiB (resources.memory)",
+            ),
+        )
+    ),
+    WorkerUsage(usage=USAGE, limits="cgroups v2 (asked): cpu, memory, pids"),
+    SampleUsage(every_ms=2_000, for_ms=10_000),
+    GetUsage(history_of="w-1"),
+    UsageView(
+        at_ms=AT_MS,
+        workers=(
+            WorkerUsageView(
+                worker_id="w-1", name="box:8080", at_ms=AT_MS, usage=USAGE, limits="rlimits"
+            ),
+        ),
+        history=(UsagePoint(at_ms=AT_MS, usage=USAGE),),
     ),
 )
 
