@@ -7,6 +7,7 @@ import select
 from pathlib import Path
 
 from tests.harness.cluster import Cluster
+from tests.harness.waiting import wait_until
 from titan_sdk import Run, TitanJob
 
 # Says who it is and whom it has started beside itself, and stays; so does what it has started.
@@ -62,6 +63,15 @@ def test_starting_killing_sweeping_and_ending_one_ends_nothing_of_the_other(
             assert live(second), "the first one's sweep ended what the second one ran"
 
             # Tried again there, while the second one leaves in good order.
+            wait_until(
+                lambda: all(
+                    (job.attempt, str(job.state)) == (2, "RUNNING")
+                    for job in run.jobs()
+                    if job.job_id.startswith("A")
+                ),
+                within_s=30.0,
+                what="what the first one lost runs again",
+            )
             again = held(run, "Aplain") + held(run, "Aheld")
             assert second_worker.stop() == 0
             assert ends(second)
