@@ -12,7 +12,7 @@ import pytest
 
 from titan_worker.clock import read_steady_s
 from titan_worker.host import cgroups, forking
-from titan_worker.host.base import GuardTimes, Limits, SpawnError
+from titan_worker.host.base import Exit, GuardTimes, Limits, SpawnError
 from titan_worker.host.cgroups import CPU, MEMORY, PIDS, Cgroups, Hierarchy
 from titan_worker.host.identity import read_stat
 
@@ -265,10 +265,12 @@ async def test_a_program_that_cannot_be_executed_is_told_as_ever(bare):
     (bare.folder / "odd").write_text("no program")
     (bare.folder / "odd").chmod(0o755)
 
-    with pytest.raises(SpawnError, match="is missing"):
-        spawn(bare, "a", "/no/such/program", limits=Limits(pids=9))
-    with pytest.raises(SpawnError, match="no program of this machine"):
-        spawn(bare, "a", str(bare.folder / "odd"), limits=Limits(pids=9))
+    spawn(bare, "a", "/no/such/program", limits=Limits(pids=9))
+    spawn(bare, "b", str(bare.folder / "odd"), limits=Limits(pids=9))
+
+    assert "is missing" in (await bare.exit_of("a")).problem
+    assert "no program of this machine" in (await bare.exit_of("b")).problem
+    assert bare.started == {}
 
     bare.host.close()
     no_child_left()
@@ -284,6 +286,71 @@ async def test_one_that_was_killed_is_started_anew(bare):
     spawn(bare, "b", *sh("exit 4"), limits=Limits(pids=9))
 
     assert (await bare.exit_of("b")).exit_code == 4
+
+
+async def test_what_waits_for_one_that_was_killed_is_told_and_leaves_nothing(bare):
+    for number in range(20):
+        spawn(bare, f"n{number}", *sh("exec sleep 1000"), limits=Limits(pids=9))
+    os.kill(bare.host._forker._pid, signal.SIGKILL)
+
+    await bare.until(lambda: any(how.problem for how in bare.exits.values()))
+    for name in ("next", "last"):
+        spawn(bare, name, *sh("exit 4"), limits=Limits(pids=9))
+        assert (await bare.exit_of(name)).exit_code == 4
+
+    assert "could not be put under its limits" in bare.exits["n19"].problem
+    assert len(bare.exits) + len(bare.started) >= 22
+
+
+async def test_one_that_stands_still_is_ended_and_nobody_waits_for_it(bare, monkeypatch):
+    monkeypatch.setattr(forking, "_ANSWER_S", 0.2)
+    spawn(bare, "first", *sh("exit 0"), limits=Limits(pids=9))
+    await bare.exit_of("first")
+    os.kill(bare.host._forker._pid, signal.SIGSTOP)
+
+    spawn(bare, "held", *sh("exit 0"), limits=Limits(pids=9))
+    bare.shell("beside", "exit 3")
+
+    assert await bare.exit_of("beside") == Exit(3, 0)
+    assert "limits" in (await bare.exit_of("held")).problem
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_one_that_is_stopped_before_its_start_is_known_is_stopped(bare, force):
+    for number in range(10):
+        spawn(bare, f"n{number}", *sh("exec sleep 1000"), limits=Limits(pids=9))
+        bare.host.terminate(bare.ref(f"n{number}"), force=force)
+    assert bare.host.running == 10
+
+    await bare.until(lambda: len(bare.exits) == 10)
+
+    wanted = signal.SIGKILL if force else signal.SIGTERM
+    assert {how.signal for how in bare.exits.values()} == {wanted}
+    assert bare.host.running == 0
+
+
+async def test_looks_at_every_process_leave_what_is_being_started_alone(bare):
+    """It is a child that nobody knows yet, and has no marks: as what a job has let go of."""
+    bare.shell("ends", "exit 0")
+    await bare.exit_of("ends")
+    for number in range(60):
+        spawn(bare, f"n{number}", *sh("sleep 0.01; exit 5"), limits=Limits(pids=900))
+        bare.host._look_within(0)
+        await asyncio.sleep(0)
+
+    await bare.until(lambda: len(bare.exits) == 61)
+
+    assert {how for name, how in bare.exits.items() if name != "ends"} == {Exit(5, 0)}
+
+
+async def test_closing_ends_what_was_asked_for_and_is_not_known_yet(bare):
+    for number in range(10):
+        spawn(bare, f"n{number}", *sh("exec sleep 1000"), limits=Limits(pids=9))
+
+    bare.host.close()
+
+    no_child_left()
+    bare.host._stdin, bare.host._home = os.open(os.devnull, os.O_RDONLY), os.open(".", os.O_RDONLY)
 
 
 async def test_a_long_environment_gets_through(bare):

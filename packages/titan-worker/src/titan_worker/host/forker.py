@@ -12,7 +12,8 @@ where nobody did so a moment ago. A group of version 2 a process can be born in:
 
     in:   a length, then a marshalled (program, argv, env, folder, born_in, joins, rlimits); with it
           two descriptors, stdout and stderr
-    out:  P PID               it runs
+    out:  one line for each, in their order:
+          P PID               it runs
           F PID ERRNO STAGE   it could not be held (STAGE 0) or executed (1); PID is to be waited for
 """
 
@@ -38,6 +39,8 @@ _ANSWER_BYTES: Final = 256
 _SIGNALS_IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT)
 """A terminal's or an operator's signal is for the worker, which then lets go of us."""
 _SIGNALS_DEFAULT: Final = (signal.SIGPIPE, signal.SIGXFSZ, *_SIGNALS_IGNORED)
+# Between fork and exec every page that is touched is copied: as little as can be is done there.
+_NOTHING: Final = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 # Python must keep its lock in it: there is no other thread, in the child least of all.
@@ -110,7 +113,7 @@ def _start(request: Any, fds: list[int]) -> bytes:
     # Until it has become the program, or has said why it could not: either closes the other end.
     said = os.read(reading, _ANSWER_BYTES)
     os.close(reading)
-    return b"F %d %s" % (pid, said) if said else b"P %d" % pid
+    return b"F %d %s\n" % (pid, said) if said else b"P %d\n" % pid
 
 
 def _fork_through() -> int:
@@ -159,7 +162,7 @@ def _become(request: Any, fds: list[int], writing: int) -> NoReturn:
             resource.setrlimit(which, (value, value))
         stage = 1
         os.chdir(folder)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(_NOTHING, 0)
         os.dup2(fds[0], 1)
         os.dup2(fds[1], 2)
         os.execve(program, argv, env)  # noqa: S606 - a shell is not what was asked for

@@ -1,17 +1,21 @@
 """Our end of the channel to ``forker.py``, which starts what has to be held before it does anything.
 
-Started with the first such process, and again should it have died. Whoever asks waits for the
-answer, some 2 ms: between two forks and an exec there is nothing that could take long. Called by
-the process host.
+Started with the first such process, and again should it have died. Nobody waits for its answers:
+they come in the order of the requests, some milliseconds later. Called by the process host.
 """
 
 from __future__ import annotations
 
+import asyncio
 import marshal
+import math
 import os
 import signal
 import socket
+import struct
 import sys
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,8 +23,9 @@ from titan_worker.host.base import LaunchPlan
 
 _FORKER: Final = str(Path(__file__).with_name("forker.py"))
 _ITS_FD: Final = 3
-_ANSWER_S: Final = 5.0
-_ANSWER_BYTES: Final = 256
+_ANSWER_S: Final = 10.0
+"""One that takes longer stands still, and is ended; so is one that does not even take a request."""
+_ANSWERS_BYTES: Final = 64 * 1024
 _LENGTH_BYTES: Final = 8
 
 
@@ -39,56 +44,96 @@ class HoldFailed(OSError):
     """The process could not be put under its hold; it was not started."""
 
 
+OnAnswer = Callable[[int | OSError], None]
+"""The pid of a new process, which is our child; or why there is none: HoldFailed, or as exec says."""
+
+
+class _Request(NamedTuple):
+    on_answer: OnAnswer
+    patience: asyncio.TimerHandle
+
+
 class Forker:
     """The forker of one process host."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._channel: socket.socket | None = None
         self._pid = 0
+        self._waiting: deque[_Request] = deque()
+        self._half = b""
 
-    def start(self, plan: LaunchPlan, hold: Hold, outputs: tuple[int, int]) -> int:
-        """The pid of a new process, which is our child. Raises HoldFailed, or OSError as exec does."""
-        request = marshal.dumps((plan.program, plan.argv, dict(plan.env), plan.folder, *hold))
+    def start(
+        self, plan: LaunchPlan, hold: Hold, outputs: tuple[int, int], on_answer: OnAnswer
+    ) -> None:
+        """Have a process started. Raises HoldFailed if that cannot even be asked for."""
+        body = marshal.dumps((plan.program, plan.argv, dict(plan.env), plan.folder, *hold))
+        self.hear()  # perhaps that it has ended
         try:
-            kind, *numbers = self._ask(request, outputs).split()
+            if self._channel is None:
+                self._begin()
+            assert self._channel is not None
+            head = len(body).to_bytes(_LENGTH_BYTES, "big")
+            socket.send_fds(self._channel, [head], outputs)
+            self._channel.sendall(body)
         except OSError as error:
-            self.close()
-            raise HoldFailed(error.errno, f"its starter gave no answer ({error})") from error
-        pid = int(numbers[0])
-        if kind == b"P":
-            return pid
-        os.waitpid(pid, 0)
-        number, stage = int(numbers[1]), int(numbers[2])
-        raise (OSError if stage else HoldFailed)(number, os.strerror(number))
+            self._give_up()
+            raise HoldFailed(error.errno, f"its starter does not listen ({error})") from error
+        patience = self._loop.call_later(_ANSWER_S, self._give_up)
+        self._waiting.append(_Request(on_answer, patience))
+
+    def hear(self) -> None:
+        """Take in what it has answered by now."""
+        while self._channel is not None and self._read(socket.MSG_DONTWAIT):
+            pass
 
     def close(self) -> None:
-        """End it; what it has started goes on."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-            if not self._is_gone():
-                # It ends by itself now, unless it stands still.
-                os.kill(self._pid, signal.SIGKILL)
-                os.waitpid(self._pid, 0)
-            self._pid = 0
+        """Hear what it was asked for already, then end it; what it has started goes on."""
+        while self._waiting and self._channel is not None and self._read(0):
+            pass
+        self._give_up()
 
-    def _ask(self, request: bytes, outputs: tuple[int, int]) -> bytes:
-        if self._channel is not None and self._is_gone():
-            self.close()
-        if self._channel is None:
-            self._begin()
+    def _read(self, flags: int) -> bool:
+        """Take in some of its answers; False if there are none now, or will be no more."""
         assert self._channel is not None
-        socket.send_fds(self._channel, [len(request).to_bytes(_LENGTH_BYTES, "big")], outputs)
-        self._channel.sendall(request)
-        answer = self._channel.recv(_ANSWER_BYTES)
-        if not answer:
-            raise ConnectionResetError("it has ended")
-        return answer
+        try:
+            said = self._channel.recv(_ANSWERS_BYTES, flags)
+        except BlockingIOError:
+            return False
+        except OSError:
+            said = b""
+        if not said:
+            self._give_up()
+            return False
+        *lines, self._half = (self._half + said).split(b"\n")
+        for line in lines:
+            request = self._waiting.popleft()
+            request.patience.cancel()
+            request.on_answer(_understood(line))
+        return True
+
+    def _give_up(self) -> None:
+        """End it. Who still waits for an answer gets none: there may be a process, which has its marks."""
+        if self._channel is None:
+            return
+        self._loop.remove_reader(self._channel.fileno())
+        self._channel.close()
+        self._channel = None
+        os.kill(self._pid, signal.SIGKILL)  # not waited for yet: the number is its own
+        os.waitpid(self._pid, 0)
+        self._half = b""
+        waiting, self._waiting = self._waiting, deque()
+        for request in waiting:
+            request.patience.cancel()
+            request.on_answer(HoldFailed(0, "its starter has ended"))
 
     def _begin(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with its:
-            ours.settimeout(_ANSWER_S)
+            # Not Python's own timeout, which waits even where a call says that it must not.
+            patience = struct.pack("ll", math.ceil(_ANSWER_S), 0)
+            for which in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                ours.setsockopt(socket.SOL_SOCKET, which, patience)
             try:
                 # In our own session: it is no job's.
                 self._pid = os.posix_spawn(
@@ -102,9 +147,14 @@ class Forker:
                 ours.close()
                 raise
         self._channel = ours
+        self._loop.add_reader(ours.fileno(), self.hear)
 
-    def _is_gone(self) -> bool:
-        """Whether it has ended; once it has been waited for, its number may be anybody's."""
-        if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
-            self._pid = 0
-        return self._pid == 0
+
+def _understood(line: bytes) -> int | OSError:
+    kind, *words = line.split()
+    numbers = [int(word) for word in words]
+    if kind == b"P":
+        return numbers[0]
+    pid, number, stage = numbers
+    os.waitpid(pid, 0)
+    return (OSError if stage else HoldFailed)(number, os.strerror(number))

@@ -30,6 +30,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import resource
 import select
@@ -42,6 +43,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from titan_proto.ids import AttemptRef
+from titan_worker.clock import read_steady_s
 from titan_worker.host.base import (
     LOG_FLAGS,
     LOG_MODE,
@@ -89,6 +91,7 @@ _GONE_WITHIN_S: Final = 5.0
 _PIDS_SPARE: Final = 256
 """The system counts processes by user: so many others of this one may come while a job runs."""
 _NO_HOLD: Final = Hold()
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _CLEAN_UPS: Final = 100
 _CLEAN_UP_S: Final = 0.01
 
@@ -127,6 +130,19 @@ class _Child:
         """What has had its SIGTERM outside the group."""
 
 
+class _Coming:
+    """An attempt whose first process was asked for, and not told of yet."""
+
+    __slots__ = ("asked_ticks", "cgroup", "plan", "stopped_by")
+
+    def __init__(self, plan: LaunchPlan, cgroup: Cgroup | None) -> None:
+        self.plan = plan
+        self.cgroup = cgroup
+        self.asked_ticks = int(read_steady_s() * _TICKS_PER_S) - 1
+        """No process of it began before."""
+        self.stopped_by = 0
+
+
 class _Leaving(NamedTuple):
     """A first process is gone, and the attempt's end not told yet: something may be left of it."""
 
@@ -151,7 +167,8 @@ class PosixHost:
     ) -> None:
         self._loop = loop
         self._cgroups = cgroups
-        self._forker = Forker()
+        self._forker = Forker(loop)
+        self._coming: dict[AttemptRef, _Coming] = {}
         # Their attempts are over, and something in them was still dying.
         self._old_cgroups: list[Cgroup] = []
         self._on_started = on_started
@@ -183,7 +200,7 @@ class PosixHost:
     @property
     def running(self) -> int:
         """First processes not yet waited for."""
-        return len(self._children)
+        return len(self._children) + len(self._coming)
 
     # -- starting -------------------------------------------------------------------------------
     def spawn(self, ref: AttemptRef, plan: LaunchPlan, guard: GuardTimes | None) -> None:
@@ -197,7 +214,8 @@ class PosixHost:
             if guard is not None:
                 keeper, pid = self._start_guarded(plan, guard, hold)
             elif hold != _NO_HOLD:
-                pid = self._start_held(plan, hold)
+                self._start_held(ref, plan, hold, cgroup)
+                return
             else:
                 pid = self._start(plan, plan.program, plan.argv)
             pidfd = self._watch(pid, keeper)
@@ -205,12 +223,23 @@ class PosixHost:
             if cgroup is not None:
                 self._let_go(cgroup)
             raise
+        self._began(ref, pid, pidfd, keeper, cgroup)
+
+    def _began(
+        self,
+        ref: AttemptRef,
+        pid: int,
+        pidfd: int,
+        keeper: Guard | None,
+        cgroup: Cgroup | None,
+    ) -> _Child:
         child = self._children[ref] = _Child(ref, pid, pidfd, keeper, cgroup)
         self._loop.add_reader(pidfd, self._first_process_ended, child)
         if keeper is None:
             child.telling = self._loop.call_later(_TELL_AFTER_S, self._tell_start, child)
         else:
             self._loop.add_reader(keeper.fileno(), self._hear, child, keeper)
+        return child
 
     def _watch(self, pid: int, keeper: Guard | None) -> int:
         try:  # it has not been waited for, so the number is surely its own
@@ -272,20 +301,39 @@ class PosixHost:
             for fd in opened:
                 os.close(fd)
 
-    def _start_held(self, plan: LaunchPlan, hold: Hold) -> int:
-        """The pid of a process that was put under `hold` before it became its program."""
+    def _start_held(
+        self, ref: AttemptRef, plan: LaunchPlan, hold: Hold, cgroup: Cgroup | None
+    ) -> None:
+        """Have a process put under `hold` before it becomes its program: its start is told later."""
         opened: list[int] = []
         try:
             opened.append(os.open(plan.stdout, LOG_FLAGS, LOG_MODE))
             opened.append(os.open(plan.stderr, LOG_FLAGS, LOG_MODE))
-            return self._forker.start(plan, hold, (opened[0], opened[1]))
-        except HoldFailed as error:
-            raise SpawnError(f"it could not be put under its limits: {error.strerror}") from error
+            self._coming[ref] = _Coming(plan, cgroup)
+            answered = partial(self._held_started, ref)
+            self._forker.start(plan, hold, (opened[0], opened[1]), answered)
         except (OSError, ValueError) as error:
-            raise SpawnError(_explain(plan, error)) from error
+            self._coming.pop(ref, None)
+            raise SpawnError(_explain_held(plan, error)) from error
         finally:
             for fd in opened:
                 os.close(fd)
+
+    def _held_started(self, ref: AttemptRef, answer: int | OSError) -> None:
+        coming = self._coming.pop(ref)
+        try:
+            if isinstance(answer, OSError):
+                raise SpawnError(_explain_held(coming.plan, answer)) from answer
+            pidfd = self._watch(answer, None)
+        except SpawnError as error:
+            if coming.cgroup is not None:
+                self._let_go(coming.cgroup)
+            if not self._is_closed:
+                self._on_exit(ref, Exit(1, 0, problem=str(error)))
+            return
+        self._began(ref, answer, pidfd, None, coming.cgroup)
+        if coming.stopped_by:
+            self.terminate(ref, force=coming.stopped_by == signal.SIGKILL)
 
     # -- limits ---------------------------------------------------------------------------------
     def _make_cgroup(self, ref: AttemptRef, plan: LaunchPlan) -> Cgroup | None:
@@ -362,6 +410,9 @@ class PosixHost:
         """SIGTERM to all of the attempt, with `force` SIGKILL; nothing if it is not running."""
         child = self._children.get(ref)
         if child is None:
+            coming = self._coming.get(ref)
+            if coming is not None:
+                coming.stopped_by = signal.SIGKILL if force else signal.SIGTERM
             return
         child.stopped_by = signal.SIGKILL if force else signal.SIGTERM
         if child.guard is not None:
@@ -385,7 +436,7 @@ class PosixHost:
 
     def kill_all(self) -> None:
         """SIGKILL to all of every attempt, now. Their ends are still told."""
-        for ref in list(self._children):
+        for ref in [*self._children, *self._coming]:
             self.terminate(ref, force=True)
 
     def close(self) -> None:
@@ -394,6 +445,7 @@ class PosixHost:
         if self._look_timer is not None:
             self._look_timer.cancel()
         self._observer.shutdown(wait=False, cancel_futures=True)
+        self._forker.close()
         self.kill_all()
         for child in self._children.values():
             if child.telling is not None:
@@ -419,7 +471,6 @@ class PosixHost:
             if not strays and not dead and not self._old_cgroups:
                 break
             time.sleep(_CLEAN_UP_S)
-        self._forker.close()
         self._cgroups.close()
         if not self._was_subreaper:
             be_subreaper(wanted=False)
@@ -498,9 +549,19 @@ class PosixHost:
         for child in self._children.values():
             if child.stopped_by and child.guard is None:
                 self._signal_descendants(census, child)
+        # What it has started by now is known from here on; one at most may be on its way.
+        self._forker.hear()
         running = {ref: child.start_ticks for ref, child in self._children.items()}
         known = {child.pid for child in self._children.values()}
-        strays, dead = self._strays.find(census, known=known, running=running)
+        until_ticks = min(
+            (coming.asked_ticks for coming in self._coming.values()), default=math.inf
+        )
+        strays, dead = self._strays.find(
+            census,
+            known=known,
+            running=running | dict.fromkeys(self._coming, 0),
+            until_ticks=until_ticks,
+        )
         self._kill_strays(census, strays)
         self._remove_old_cgroups()
         for leaving in list(self._leaving.values()):
@@ -618,6 +679,12 @@ def _await_end(child: _Child) -> None:
         _signal_group(child.pid, signal.SIGKILL)
     os.close(child.pidfd)
     os.waitpid(child.pid, 0)
+
+
+def _explain_held(plan: LaunchPlan, error: OSError | ValueError) -> str:
+    if isinstance(error, HoldFailed):
+        return f"it could not be put under its limits: {error.strerror}"
+    return _explain(plan, error)
 
 
 def _explain(plan: LaunchPlan, error: OSError | ValueError) -> str:
