@@ -13,6 +13,7 @@ import pytest
 from titan_worker.clock import read_steady_s
 from titan_worker.host import cgroups, forking
 from titan_worker.host.base import Exit, GuardTimes, Limits, SpawnError
+from titan_worker.host.census import signal_exactly, take_census
 from titan_worker.host.cgroups import CPU, MEMORY, PIDS, Cgroups, Hierarchy
 from titan_worker.host.identity import read_stat
 
@@ -300,6 +301,13 @@ async def test_what_waits_for_one_that_was_killed_is_told_and_leaves_nothing(bar
 
     assert "could not be put under its limits" in bare.exits["n19"].problem
     assert len(bare.exits) + len(bare.started) >= 22
+    bare.host.close()
+    # One may have been on its way just then: it ends by itself, or with the next look.
+    for stat in take_census().children(os.getpid()):
+        signal_exactly(stat, signal.SIGKILL)
+        await_end(stat.pid)
+        os.waitpid(stat.pid, 0)  # noqa: ASYNC222 - it has ended
+    bare.host._stdin, bare.host._home = os.open(os.devnull, os.O_RDONLY), os.open(".", os.O_RDONLY)
 
 
 async def test_one_that_stands_still_is_ended_and_nobody_waits_for_it(bare, monkeypatch):

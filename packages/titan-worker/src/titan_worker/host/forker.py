@@ -36,6 +36,7 @@ _CLONE_PARENT: Final = 0x8000
 _CLONE_INTO_CGROUP: Final = 0x2_0000_0000
 _LENGTH_BYTES: Final = 8
 _ANSWER_BYTES: Final = 256
+_READY: Final = b"!"
 _SIGNALS_IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT)
 """A terminal's or an operator's signal is for the worker, which then lets go of us."""
 _SIGNALS_DEFAULT: Final = (signal.SIGPIPE, signal.SIGXFSZ, *_SIGNALS_IGNORED)
@@ -111,8 +112,11 @@ def _start(request: Any, fds: list[int]) -> bytes:
         _become((program, argv, env, folder, joins, rlimits), fds, writing)
     os.close(writing)
     # Until it has become the program, or has said why it could not: either closes the other end.
-    said = os.read(reading, _ANSWER_BYTES)
+    said = b""
+    while piece := os.read(reading, _ANSWER_BYTES):
+        said += piece
     os.close(reading)
+    said = said.removeprefix(_READY)
     return b"F %d %s\n" % (pid, said) if said else b"P %d\n" % pid
 
 
@@ -165,6 +169,8 @@ def _become(request: Any, fds: list[int], writing: int) -> NoReturn:
         os.dup2(_NOTHING, 0)
         os.dup2(fds[0], 1)
         os.dup2(fds[1], 2)
+        # Should we have ended there is nobody who tells of it: then SIGPIPE ends it here.
+        os.write(writing, _READY)
         os.execve(program, argv, env)  # noqa: S606 - a shell is not what was asked for
     except OSError as error:
         os.write(writing, b"%d %d" % (error.errno or 1, stage))
