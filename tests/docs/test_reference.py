@@ -26,7 +26,19 @@ from tests.sim.coverage import Fault
 from titan_master.config import MasterConfig
 from titan_master.core.turn import CoreConfig
 from titan_proto import limits, validation
-from titan_proto.messages import GateView, JobView, RunView, ServiceView, Stats, WorkerView
+from titan_proto.ids import AttemptRef
+from titan_proto.messages import (
+    AttemptUsage,
+    GateView,
+    JobView,
+    RunView,
+    ServiceView,
+    Stats,
+    Usage,
+    UsageView,
+    WorkerUsageView,
+    WorkerView,
+)
 from titan_proto.specs import JobKind
 from titan_proto.states import JobState, RunState, ServiceState, WorkerState
 from titan_sdk import cli, keys, pipeline
@@ -130,7 +142,20 @@ def test_json_fields_are_those_that_are_printed() -> None:
         running=0,
         services=0,
     )
+    seen = WorkerUsageView(
+        worker_id=worker.worker_id,
+        name="box:8080",
+        at_ms=1,
+        usage=Usage(attempts=(AttemptUsage(ref=AttemptRef("r", "j", 1)),)),
+    )
+    usage = UsageView(at_ms=1, workers=(seen,))
     text = page("reference/cli.md")
+    shown = re.findall(r"^\| `usage` \|", section(text, "### Worker"), re.MULTILINE)
+    assert len(shown) == 1
+    told = section(text, "### Usage")
+    assert set(first_column(told)) == set(render.usage_json(seen))
+    for field in render.usage_json(seen)["attempts"][0]:
+        assert f"`{field}`" in told
     for heading, fields in {
         "Run": render.run_json(run),
         "Job": render.job_json(job),
@@ -138,8 +163,8 @@ def test_json_fields_are_those_that_are_printed() -> None:
             GateView(run_id="r", run_alias="a-1", job_id="g", state=JobState.WAITING)
         ),
         "Service": render.service_json(service),
-        "Worker": render.worker_json(worker),
-        "Stats": render.stats_json(stats, None),
+        "Worker": render.busy_worker_json(worker, usage),
+        "Stats": render.stats_json(stats, None, usage),
     }.items():
         assert set(first_column(section(text, f"### {heading}"))) == set(fields), heading
 

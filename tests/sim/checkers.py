@@ -47,6 +47,7 @@ _MOVED = (ExitReason.CRASH_LOOP, ExitReason.START_FAILED, ExitReason.PREPARE_FAI
 _CAUSES = {
     ExitReason.EXITED: RetryCause.EXIT,
     ExitReason.SIGNALLED: RetryCause.SIGNAL,
+    ExitReason.OOM_KILLED: RetryCause.SIGNAL,
     ExitReason.START_FAILED: RetryCause.START,
     ExitReason.PREPARE_FAILED: RetryCause.START,
     ExitReason.TIMED_OUT: RetryCause.TIMEOUT,
@@ -477,7 +478,7 @@ class Auditor:
         if event.reason is ExitReason.LOST and worker is not None:
             blamed = ref in self._left and ref in worker.drained
             self.check(not blamed, f"{ref} was stopped by a leave and counts as lost")
-        if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED}:
+        if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED, ExitReason.OOM_KILLED}:
             self.check(
                 self._outcomes.get(ref) == (event.exit_code, event.signal),
                 f"{ref} ended otherwise than its process: {event} {self._outcomes.get(ref)}",

@@ -15,7 +15,7 @@ from tests.sim.coverage import Coverage
 from tests.sim.disk import Ledger, decode, encode
 from tests.sim.driver import Driver
 from tests.sim.network import End, Network
-from tests.sim.processes import KILLS_ITS_WORKER, Guard, Outcome, Processes
+from tests.sim.processes import KILLS_ITS_WORKER, SIGKILL, Guard, Outcome, Processes
 from tests.sim.wire import Wire
 from tests.sim.workload import FIRST_PORT, SLOTS_MAX
 from tests.sim.world import Clock, Life, Violation, World
@@ -461,6 +461,8 @@ class WorkerProcess:
             self.life.after(self.world.between(0, 250), lambda: self.put(spawned))
 
     def _exited(self, ref: AttemptRef, outcome: Outcome) -> None:
+        # Of those that nobody's SIGKILL has ended the kernel may have ended some for their memory.
+        is_shot = outcome.signal == SIGKILL and not outcome.lease_ended
         item = Exited(
             ref=ref,
             exit_code=outcome.exit_code,
@@ -468,6 +470,7 @@ class WorkerProcess:
             stdout_bytes=self.world.between(0, 5_000),
             stderr_bytes=self.world.between(0, 50),
             lease_ended=outcome.lease_ended,
+            oom_killed=is_shot and self.world.chance(30),
             outputs=outcome.outputs,
             output_problem=outcome.output_problem,
         )

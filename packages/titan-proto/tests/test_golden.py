@@ -26,6 +26,7 @@ from titan_proto.messages import (
     AttemptOrder,
     AttemptReport,
     AttemptReports,
+    AttemptUsage,
     Cancel,
     CancelRun,
     Challenge,
@@ -45,6 +46,7 @@ from titan_proto.messages import (
     GetRun,
     GetStats,
     GetTraffic,
+    GetUsage,
     Goodbye,
     HeartbeatAck,
     HeldAttempt,
@@ -82,6 +84,7 @@ from titan_proto.messages import (
     RunList,
     RunReceipt,
     RunView,
+    SampleUsage,
     ScaleService,
     ServiceList,
     ServiceView,
@@ -95,11 +98,16 @@ from titan_proto.messages import (
     StopService,
     SubmitRun,
     Traffic,
+    Usage,
+    UsagePoint,
+    UsageView,
     WaitJob,
     WaitRun,
     WatchRun,
     Welcome,
     WorkerStatus,
+    WorkerUsage,
+    WorkerUsageView,
     WorkerView,
 )
 from titan_proto.opcodes import HANDSHAKE
@@ -115,6 +123,7 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    Resources,
     RetryCause,
     RetryPolicy,
     RunSpec,
@@ -190,6 +199,13 @@ REVIEW = JobSpec(
     dependencies=("PUBLISH",),
     gate=GateSection(message="Rows look right?", timeout_ms=60_000, on_timeout=GateExpiry.FAIL),
 )
+HELD = JobSpec(
+    id="HELD",
+    launch=Launch(
+        script="held.py",
+        resources=Resources(cpu_milli=500, memory_bytes=536_870_912, pids=100),
+    ),
+)
 TYPED = JobSpec(id="TYPED", launch=Launch(script="typed.py", python="3.12"))
 RUN_VIEW = RunView(
     run_id=RUN,
@@ -263,6 +279,17 @@ GATE_VIEW = GateView(
 )
 
 # Every field differs from its default in one of them, so that none can be left out unseen.
+USAGE = Usage(
+    cpu_permille=437,
+    load_milli=1_280,
+    memory_used_bytes=3_000_000_000,
+    memory_total_bytes=8_000_000_000,
+    disk_used_bytes=40_000_000_000,
+    disk_total_bytes=100_000_000_000,
+    received_bytes_per_s=120_000,
+    sent_bytes_per_s=7_000,
+    attempts=(AttemptUsage(ref=REF, cpu_milli=1_750, memory_bytes=220_000_000, processes=3),),
+)
 MESSAGES = (
     Hello(
         versions=(1, 2),
@@ -642,6 +669,33 @@ MESSAGES = (
                 run_name="Shop",
             ),
         ),
+    ),
+    SubmitRun(key="key-9", spec=RunSpec(name="Held", jobs=(HELD,))),
+    StartAttempts(
+        term=16, orders=(AttemptOrder(ref=REF, fence=70_009, spec=HELD, run_name="Held"),)
+    ),
+    AttemptReports(
+        reports=(
+            AttemptReport(
+                ref=REF,
+                state=AttemptState.ENDED,
+                reason=ExitReason.OOM_KILLED,
+                signal=9,
+                message="its limit is 64 MiB (resources.memory)",
+            ),
+        )
+    ),
+    WorkerUsage(usage=USAGE, limits="cgroups v2 (asked): cpu, memory, pids"),
+    SampleUsage(every_ms=2_000, for_ms=10_000),
+    GetUsage(history_of="w-1"),
+    UsageView(
+        at_ms=AT_MS,
+        workers=(
+            WorkerUsageView(
+                worker_id="w-1", name="box:8080", at_ms=AT_MS, usage=USAGE, limits="rlimits"
+            ),
+        ),
+        history=(UsagePoint(at_ms=AT_MS, usage=USAGE),),
     ),
 )
 

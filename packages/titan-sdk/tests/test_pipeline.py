@@ -515,6 +515,7 @@ def test_a_titan_job_means_what_the_yaml_means():
         "restart": {"policy": "on-failure", "max": 9, "within": "1h", "delay": "2s", "backoff": 3},
         "stop_grace": "2s",
         "exclusive": True,
+        "resources": {"cpu": 0.5, "memory": "512MiB", "pids": 100},
     }
     task = {
         "script": "a.py",
@@ -641,6 +642,16 @@ def test_retries_in_short_and_in_full():
         ("retries", {"limit": 1, "maxdelay": 1}, 'did you mean "max_delay"?'),
         ("retries", {"limit": 1, "backoff": 0.5}, "a factor from 1 to 10"),
         ("retries", {"limit": 1, "not_exit_codes": [0]}, "a number from 1 to 255"),
+        ("resources", {}, "any of cpu, memory, pids"),
+        ("resources", "2G", "resources: {cpu: 0.5, memory: 512MiB}"),
+        ("resources", {"mem": "2G"}, 'did you mean "memory"?'),
+        ("resources", {"cpu": 0}, "from 0.01 to 4096 (CPU_MILLI)"),
+        ("resources", {"cpu": float("nan")}, "from 0.01 to 4096 (CPU_MILLI)"),
+        ("resources", {"cpu": True}, "from 0.01 to 4096 (CPU_MILLI)"),
+        ("resources", {"memory": "1MiB"}, "from 4MiB to 64TiB (MEMORY_BYTES)"),
+        ("resources", {"memory": "2 elephants"}, "from 4MiB to 64TiB (MEMORY_BYTES)"),
+        ("resources", {"memory": "9" * 15 + "T"}, "from 4MiB to 64TiB (MEMORY_BYTES)"),
+        ("resources", {"pids": 0}, "a number from 1 to 4194304 (PIDS)"),
         ("timeout", -5, "at least 0 seconds"),
         ("timeout", "400d", "at most 366 days"),
         ("job_timeout", 0, "more than 0"),
@@ -650,6 +661,34 @@ def test_a_wrong_policy_is_refused_with_what_is_allowed(key, value, said):
     with pytest.raises(InvalidSpec) as caught:
         TitanJob(id="A", run="a", **{key: value})
     assert said in caught.value.problems[0].hint
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "value"),
+    [
+        ({"cpu": 0.5}, "cpu_milli", 500),
+        ({"cpu": "1.5"}, "cpu_milli", 1_500),
+        ({"cpu": 2}, "cpu_milli", 2_000),
+        ({"memory": "512MiB"}, "memory_bytes", 512 * 1024**2),
+        ({"memory": "512Mi"}, "memory_bytes", 512 * 1024**2),
+        ({"memory": "1.5G"}, "memory_bytes", 1_500_000_000),
+        ({"memory": "5000KB"}, "memory_bytes", 5_000_000),
+        ({"memory": 2**30}, "memory_bytes", 2**30),
+        ({"pids": 7}, "pids", 7),
+    ],
+)
+def test_limits_are_written_as_people_write_them(given, field, value):
+    spec = TitanJob(id="A", run="a", resources=given).spec
+    assert getattr(spec.launch.resources, field) == value
+
+
+def test_limits_of_all_jobs_are_no_gates_business():
+    pipeline = read(
+        "name: p\ndefaults: {resources: {pids: 5}}\njobs:\n"
+        "  - {id: A, run: a}\n  - {id: B, type: APPROVAL, message: Go?}\n"
+    )
+    assert pipeline.findings == []
+    assert pipeline.jobs[0].launch.resources.pids == 5
 
 
 def test_what_is_done_at_most_once_is_exclusive_and_not_tried_again():

@@ -153,7 +153,7 @@ class World:
         return SpawnFailed(ref=cls.ref(name), message=message)
 
     @classmethod
-    def exited(cls, name, code=0, signal=0, *, lease_ended=False, last_words=""):
+    def exited(cls, name, code=0, signal=0, *, lease_ended=False, oom_killed=False, last_words=""):
         return Exited(
             ref=cls.ref(name),
             exit_code=code,
@@ -161,6 +161,7 @@ class World:
             stdout_bytes=3,
             stderr_bytes=4,
             lease_ended=lease_ended,
+            oom_killed=oom_killed,
             last_words=last_words,
         )
 

@@ -37,6 +37,7 @@ from titan_master.data.logs import LogFiles
 from titan_master.data.names import Names
 from titan_master.data.perm_files import PermFiles
 from titan_master.data.reserve import DiskWatch, Look, Reserve, Space
+from titan_master.data.usage import UsageDesk, UsageLimits
 from titan_master.engine import Engine, EngineConfig
 from titan_master.history import Answers
 from titan_master.leadership.base import NotLeading
@@ -61,7 +62,13 @@ from titan_proto.handshake import FEATURES, BadToken, Token, format_token, parse
 from titan_proto.ids import AttemptRef
 from titan_proto.io.address import Address, read_token_file, token_link
 from titan_proto.io.entropy import new_id, new_key
-from titan_proto.limits import FRAME_PAYLOAD_BYTES, INLINE_SPEC_BYTES
+from titan_proto.limits import (
+    FRAME_PAYLOAD_BYTES,
+    INLINE_SPEC_BYTES,
+    USAGE_HISTORY_BYTES,
+    USAGE_HISTORY_MS,
+    USAGE_REPLY_BYTES,
+)
 from titan_proto.messages import ReadLog, Welcome
 
 _log = logging.getLogger("titan.master")
@@ -411,6 +418,14 @@ class Master:
             rights=rights,
             streams=streams,
             traffic=self._links.traffic,
+            usage=UsageDesk(
+                self._clock.now_ms,
+                UsageLimits(
+                    history_ms=USAGE_HISTORY_MS,
+                    history_bytes=USAGE_HISTORY_BYTES,
+                    reply_bytes=USAGE_REPLY_BYTES,
+                ),
+            ),
         )
         self._listener = Listener(
             links=self._links,

@@ -77,6 +77,7 @@ def test_lost_attempts_do_not_count_as_retries_and_are_tried_at_once():
     [
         (RetryCause.EXIT, ExitReason.EXITED, {"code": 1}),
         (RetryCause.SIGNAL, ExitReason.SIGNALLED, {"signal": 11}),
+        (RetryCause.SIGNAL, ExitReason.OOM_KILLED, {"signal": 9}),
         (RetryCause.TIMEOUT, ExitReason.TIMED_OUT, {"signal": 15}),
         (RetryCause.START, ExitReason.START_FAILED, {}),
         (RetryCause.START, ExitReason.PREPARE_FAILED, {}),

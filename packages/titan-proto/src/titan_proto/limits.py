@@ -79,6 +79,12 @@ REPLICAS: Final = 1_000
 """Instances of a service."""
 SLOTLESS_PER_WORKER: Final = 1_000
 """Services that take no slot; beside what fills its slots, a worker has at most so many attempts."""
+CPU_MILLI_MIN: Final = 10
+"""A hundredth of a core: the least that a kernel can be asked to hold a job to."""
+CPU_MILLI: Final = 4_096_000
+MEMORY_BYTES_MIN: Final = 4 * 1024 * 1024
+MEMORY_BYTES: Final = 64 * 1024**4
+PIDS: Final = 4_194_304
 GATE_MESSAGE_CHARS: Final = 4_000
 DECISION_CHARS: Final = 4_000
 """What is said beside an approval or a rejection."""
@@ -141,5 +147,12 @@ DRAIN_TIMEOUT_MS_DEFAULT: Final = 30_000
 DRAIN_TIMEOUT_MS: Final = 24 * 3600 * 1000
 CRASH_LIMIT: Final = 3
 """Attempts of one job that may be lost with their workers before it is quarantined."""
+USAGE_ATTEMPTS: Final = 1_000
+"""So many attempts a worker tells the use of at once, the largest first."""
+USAGE_HISTORY_MS: Final = 15 * 60_000
+USAGE_HISTORY_BYTES: Final = 64 * 1024 * 1024
+"""What the master remembers of it in memory, of all workers together."""
+USAGE_REPLY_BYTES: Final = 4 * 1024 * 1024
+"""What it tells of it at once."""
 DEFAULT_PORT: Final = 9090
 DEFAULT_WORKER_PORT: Final = 8080

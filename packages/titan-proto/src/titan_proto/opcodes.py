@@ -96,6 +96,12 @@ class OpCode(IntEnum):
     FILE_LIST = 0x69
     NAME_FILE = 0x6A
     FILE_VIEW = 0x6B
+    # how busy workers are 0x70-0x77
+    GET_USAGE = 0x70
+    USAGE_VIEW = 0x71
+    # ancillary: how busy workers are 0x80-0x87
+    WORKER_USAGE = 0x80
+    SAMPLE_USAGE = 0x81
 
 
 BULK: Final = frozenset(

@@ -73,6 +73,16 @@ class Needs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How much of a worker's room it takes; 0 for what hardly does anything."""
 
 
+class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an attempt may use at most, with all that it starts; 0 is no limit of its own."""
+
+    cpu_milli: int = 0
+    """Thousandths of a core."""
+    memory_bytes: int = 0
+    pids: int = 0
+    """Processes and threads."""
+
+
 class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The process to start. Exactly one of `script`, `shell`, `command` is used, by `kind`."""
 
@@ -87,6 +97,7 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     python: str = ""
     """What runs a ``.py`` script: a version (``3.12``: ``python3.12`` on the worker's PATH), or an
     absolute path there; empty is the worker's own."""
+    resources: Resources | None = None
 
 
 class RestartWhen(OpenEnum):

@@ -97,6 +97,8 @@ class ExitReason(OpenEnum):
     """The process ended by itself; see the exit code."""
     SIGNALLED = "SIGNALLED"
     """The process was ended by a signal that Titan did not send."""
+    OOM_KILLED = "OOM_KILLED"
+    """It used more memory than its `resources` allow, and the kernel ended it."""
     CANCELLED = "CANCELLED"
     STOPPED = "STOPPED"
     """A service was stopped by a person."""

@@ -23,6 +23,8 @@ from titan_proto.limits import (
     ARTIFACT_BYTES,
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
+    CPU_MILLI,
+    CPU_MILLI_MIN,
     DELAY_MS,
     DEPENDENCIES_PER_JOB,
     ENV_BYTES,
@@ -34,8 +36,11 @@ from titan_proto.limits import (
     HEALTH_RETRIES,
     JOB_SPEC_BYTES,
     JOBS_PER_RUN,
+    MEMORY_BYTES,
+    MEMORY_BYTES_MIN,
     NAME_CHARS,
     OUTPUTS_FROM_AFAR,
+    PIDS,
     PRIORITY_MAX,
     REPLICAS,
     RESTARTS,
@@ -59,6 +64,7 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    Resources,
     RestartPolicy,
     RestartWhen,
     RetryCause,
@@ -514,6 +520,8 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         yield from _artifact_problems(f"{where}.artifact", launch.artifact)
     if launch.python:
         yield from _python_problems(f"{where}.python", launch)
+    if launch.resources is not None:
+        yield from _resource_problems(f"{where}.resources", launch.resources)
     if launch.shell or launch.command or launch.args or launch.env:
         yield from _text_problems(where, launch)
 
@@ -553,6 +561,17 @@ def _python_problems(where: str, launch: Launch) -> Iterator[Problem]:
             hint="take python away, or name a script that ends in .py",
             code=BAD_PYTHON,
         )
+
+
+def _resource_problems(where: str, resources: Resources) -> Iterator[Problem]:
+    for name, least, most, limit in (
+        ("cpu_milli", CPU_MILLI_MIN, CPU_MILLI, "CPU_MILLI"),
+        ("memory_bytes", MEMORY_BYTES_MIN, MEMORY_BYTES, "MEMORY_BYTES"),
+        ("pids", 1, PIDS, "PIDS"),
+    ):
+        value: int = getattr(resources, name)
+        if value and not least <= value <= most:
+            yield _out_of_range(f"{where}.{name}", f"resources.{name}", value, most, limit, least)
 
 
 def _text_problems(where: str, launch: Launch) -> Iterator[Problem]:

@@ -48,6 +48,7 @@ from titan_proto.messages import (
     GetRun,
     GetStats,
     GetTraffic,
+    GetUsage,
     JobChange,
     JobMilestone,
     JobView,
@@ -73,6 +74,7 @@ from titan_proto.messages import (
     StopService,
     SubmitRun,
     Traffic,
+    UsageView,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -522,6 +524,17 @@ class TitanClient:
             return self.ask(GetTraffic())
         except Unsupported:
             return None
+
+    def usage(self, worker: WorkerView | None = None) -> UsageView:
+        """How busy the workers are, and what their attempts use; of `worker`, how busy it has been.
+
+        Whoever asks every few seconds is told what is two seconds old at most. A master of before
+        that knows nothing of it says so by an empty answer.
+        """
+        try:
+            return self.ask(GetUsage(history_of=worker.worker_id if worker is not None else ""))
+        except Unsupported:
+            return UsageView(at_ms=0)
 
     def services(
         self, *, ended: bool = False, limit: int = 100, run: str = ""

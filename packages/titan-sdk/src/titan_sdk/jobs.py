@@ -56,6 +56,8 @@ class TitanJob:
             limit, delay, backoff, max_delay, jitter, causes, not_exit_codes.
         timeout: how long one attempt may run; of a gate: how long it waits for a decision.
         job_timeout: how long all attempts together may take, from the first one's placement.
+        resources: what it may use at most, with all that it starts: a mapping of cpu (cores), memory
+            (512MiB, 2G) and pids.
         exclusive: two attempts must never run at once, even where a machine cannot be reached.
         delivery: "at-least-once" (the default), or "at-most-once": never tried again where it may
             have been done.
@@ -100,6 +102,7 @@ class TitanJob:
         retries: int | Mapping[str, object] | None = None,
         timeout: Duration | None = None,
         job_timeout: Duration | None = None,
+        resources: Mapping[str, object] | None = None,
         exclusive: bool | None = None,
         delivery: str | None = None,
         approval: str | Mapping[str, object] | None = None,
@@ -143,6 +146,7 @@ class TitanJob:
                 "retries": retries,
                 "timeout": timeout,
                 "job_timeout": job_timeout,
+                "resources": resources,
                 "exclusive": exclusive,
                 "delivery": delivery,
                 "approval": hitl_message if approval is None else approval,

@@ -8,6 +8,7 @@ a key means the same in both.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import shlex
@@ -20,10 +21,15 @@ from titan_proto.ids import JOB_ID_RULE, is_job_id
 from titan_proto.limits import (
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
+    CPU_MILLI,
+    CPU_MILLI_MIN,
     GATE_TIMEOUT_MS_DEFAULT,
     HEALTH_INTERVAL_MS_MIN,
     HEALTH_MS,
     HEALTH_RETRIES,
+    MEMORY_BYTES,
+    MEMORY_BYTES_MIN,
+    PIDS,
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
     REPLICAS,
@@ -45,6 +51,7 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    Resources,
     RestartPolicy,
     RestartWhen,
     RetryCause,
@@ -59,6 +66,8 @@ PORT_AUTO: Final = "auto"
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d{1,3})?)s)?(?:(\d+)ms)?\Z")
 _ENV_NAME = re.compile(r"[^=\0]+\Z")
 _TEXT_NUMBER = (int, float)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)(?:([KMGT])(i?)B?|B)?\Z")
+_POWERS: Final = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class BadValue(Exception):
@@ -452,6 +461,59 @@ def slots(value: object) -> int:
     return _whole(value, "a number of slots", 0, WORKER_SLOTS, "WORKER_SLOTS")
 
 
+def _cpu_milli(value: object) -> int:
+    """Cores: 0.5 is half of one."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,7}(\.\d{1,3})?", value, re.ASCII):
+        value = float(value)
+    if isinstance(value, _TEXT_NUMBER) and not isinstance(value, bool):
+        milli = round(value * 1000) if 0 <= value <= CPU_MILLI else 0
+        if CPU_MILLI_MIN <= milli <= CPU_MILLI:
+            return milli
+    raise BadValue(
+        f"{_shown(value)} is no share of processors",
+        f"cores, from {CPU_MILLI_MIN / 1000:g} to {CPU_MILLI // 1000} (CPU_MILLI)",
+    )
+
+
+def _memory_bytes(value: object) -> int:
+    """`512MiB`, `2G`, or a number of bytes. K, M, G and T are powers of 1024 with an i, else of 1000."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and (match := _SIZE.match(value.strip())) and value.isascii():
+        number, unit, binary = match.groups()
+        size = round(float(number) * math.pow(1024 if binary else 1000, _POWERS.get(unit, 0)))
+        if MEMORY_BYTES_MIN <= size <= MEMORY_BYTES:
+            return size
+    raise BadValue(
+        f"{_shown(value)} is no amount of memory",
+        f"512MiB, 2G or bytes; from {MEMORY_BYTES_MIN // 1024**2}MiB to "
+        f"{MEMORY_BYTES // 1024**4}TiB (MEMORY_BYTES)",
+    )
+
+
+def _pids(value: object) -> int:
+    return _whole(value, "how many processes it may have", 1, PIDS, "PIDS")
+
+
+_RESOURCE_KEYS: Final[_Keys] = {
+    "cpu": ("cpu_milli", _cpu_milli),
+    "memory": ("memory_bytes", _memory_bytes),
+    "pids": ("pids", _pids),
+}
+
+
+def resources(value: object) -> Resources:
+    """What the job may use at most: cpu, memory, pids."""
+    if not isinstance(value, Mapping):
+        raise BadValue(
+            f"expected limits, not {_shown(value)}", "resources: {cpu: 0.5, memory: 512MiB}"
+        )
+    read = _fields("resources", value, _RESOURCE_KEYS)
+    if not read:
+        raise BadValue("resources has no limit", f"any of {', '.join(_RESOURCE_KEYS)}")
+    return Resources(**read)
+
+
 AT_LEAST_ONCE: Final = "at-least-once"
 AT_MOST_ONCE: Final = "at-most-once"
 
@@ -586,6 +648,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "retries": retries,
     "timeout": timeout_ms,
     "job_timeout": timeout_ms,
+    "resources": resources,
     "exclusive": flag,
     "delivery": delivery,
     "approval": approval,
@@ -606,7 +669,7 @@ ALIASES: Final[dict[str, str]] = {
 LATER: Final = frozenset(
     {
         "approvers", "artifacts", "matrix", "on_end", "outputs",
-        "reschedule", "resources", "secrets", "share", "trigger", "when",
+        "reschedule", "secrets", "share", "trigger", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -756,14 +819,16 @@ def _needs(read: Mapping[str, Any]) -> Needs:
 def _launch(read: Mapping[str, Any]) -> Launch:
     env: dict[str, str] = read.get("env", {})
     args: tuple[str, ...] = read.get("args", ())
+    limits: Resources | None = read.get("resources")
     if "run" in read:
-        return Launch(kind=LaunchKind.SHELL, shell=read["run"], env=env)
+        return Launch(kind=LaunchKind.SHELL, shell=read["run"], env=env, resources=limits)
     if "command" in read:
-        return Launch(kind=LaunchKind.COMMAND, command=(*read["command"], *args), env=env)
+        vector = (*read["command"], *args)
+        return Launch(kind=LaunchKind.COMMAND, command=vector, env=env, resources=limits)
     name: str = read.get("script", "")
     # What `defaults` say is for those scripts that it can mean something to.
     interpreter = read.get("python", "") if takes_python(name) else ""
-    return Launch(script=name, args=args, env=env, python=interpreter)
+    return Launch(script=name, args=args, env=env, python=interpreter, resources=limits)
 
 
 def _service(read: Mapping[str, Any]) -> ServiceSection | None:

@@ -51,6 +51,7 @@ from titan_sdk.keys import (
     port,
     priority,
     replicas,
+    resources,
     restart,
     retries,
     slots,
@@ -73,7 +74,7 @@ ROOT_LATER: Final = frozenset(
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
     "env", "python", "requirement", "skills", "slots", "priority", "delay", "affinity", "stop_grace",
-    "retries", "timeout", "job_timeout",
+    "retries", "timeout", "job_timeout", "resources",
 )  # fmt: skip
 """What `defaults:` may say for all jobs: what is not a single job's own business."""
 WORKSPACE_KEYS: Final = ("root", "include", "exclude")
@@ -83,7 +84,7 @@ _START: Final = Place(1, 1)
 _TYPED: Final = frozenset(
     {
         approval, boolean, duration_ms, expiry, flag, healthcheck, kind, port, priority, replicas,
-        restart, retries, slots, timeout_ms, wait_ms,
+        resources, restart, retries, slots, timeout_ms, wait_ms,
     }
 )  # fmt: skip
 """Readers to which 1 and "1" are not the same; to all others a number is the text it is."""
@@ -99,6 +100,7 @@ _FIELDS: Final = {
     "launch.env": "env",
     "launch.python": "python",
     "launch.script": "script",
+    "launch.resources": "resources",
     "needs": "skills",
     "needs.skills": "skills",
     "kind": "type",

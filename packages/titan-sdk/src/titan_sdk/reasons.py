@@ -72,6 +72,7 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
     words = {
         ExitReason.EXITED: exited,
         ExitReason.SIGNALLED: f"killed by signal {view.signal}{_signal_name(view.signal)}",
+        ExitReason.OOM_KILLED: "it used more memory than it may",
         ExitReason.CANCELLED: "cancelled",
         ExitReason.STOPPED: "stopped",
         ExitReason.PREPARE_FAILED: "its workspace could not be made",

@@ -36,14 +36,15 @@ from titan_worker.core.inputs import StopRequested
 from titan_worker.core.state import WorkerState
 from titan_worker.endings import Endings
 from titan_worker.engine import Engine, Parts
-from titan_worker.host import orphans
+from titan_worker.host import cgroups, orphans
 from titan_worker.host.identity import ProcessIdentity, boot_id
 from titan_worker.host.posix import PosixHost
-from titan_worker.host.usage import UsageSampler
+from titan_worker.host.usage import HostLooker, UsageSampler
 from titan_worker.launching import Launcher, Ports
 from titan_worker.ledger import Ledger
 from titan_worker.link import LinkRefused, MasterLink
 from titan_worker.probes import Probes
+from titan_worker.sampling import Sampling
 from titan_worker.shipping import Shipping
 from titan_worker.tasks import Tasks
 from titan_worker.workspace import Workspaces, may_have_folder
@@ -147,16 +148,22 @@ class Worker:
             _LOG.error("ledger_damaged moved_to=%s worker=new", self._ledger.moved_aside)
         is_new_boot = self._ledger.boot_id not in {"", self._boot_id}
         state = self._ledger.load()
+        groups = cgroups.find(self._settings.cgroups, self._settings.private)
+        _LOG.info("limits by=%s", groups.describe())
         orphans.sweep(self._home, self._recorded(state))
         self._ledger.note_boot(self._boot_id)
         async with asyncio.TaskGroup() as group:
             tasks = Tasks(group)
             engine = self._make_engine(loop, state)
             host = PosixHost(
-                loop=loop, home=self._home, on_started=engine.started, on_exit=engine.exited
+                loop=loop,
+                home=self._home,
+                cgroups=groups,
+                on_started=engine.started,
+                on_exit=engine.exited,
             )
             self._engine = engine
-            parts = self._make_parts(loop, tasks, engine, host)
+            parts = self._make_parts(loop, tasks, engine, host, state, groups)
             if is_new_boot or self._ledger.moved_aside is not None:
                 parts.link.id_changed()
             engine.bind(parts)
@@ -170,6 +177,7 @@ class Worker:
             engine.begin(self._boot_id)
             for coroutine in (
                 parts.shipping.run(),
+                parts.sampling.run(),
                 self._dial(parts.link),
                 self._sweep(parts, host),
                 self._depart(engine),
@@ -184,6 +192,7 @@ class Worker:
                 engine.close()
                 host.close()
                 parts.shipping.close()
+                parts.sampling.close()
                 parts.endings.close()
                 orphans.sweep(self._home, [])  # what left its group and was not hunted yet
         return self._exit_code()
@@ -219,6 +228,8 @@ class Worker:
         tasks: Tasks,
         engine: Engine,
         host: PosixHost,
+        state: WorkerState,
+        groups: cgroups.Cgroups,
     ) -> Parts:
         settings = self._settings
 
@@ -258,6 +269,12 @@ class Worker:
             ),
             endings=endings,
             usage=UsageSampler(),
+            sampling=Sampling(
+                loop=loop,
+                looker=HostLooker(str(settings.data)),
+                roots=lambda: _processes(state),
+                limits=groups.describe(),
+            ),
             tasks=tasks,
             home=self._home,
         )
@@ -266,11 +283,7 @@ class Worker:
         """Processes that earlier incarnations noted, if they can still be meant by it."""
         if self._ledger.boot_id != self._boot_id:
             return []
-        return [
-            ProcessIdentity(held.pid, held.start_ticks)
-            for held in state.held.values()
-            if held.pid and held.report is None
-        ]
+        return list(_processes(state).values())
 
     def _take_over_logs(self, state: WorkerState, parts: Parts) -> None:
         """Ship on what earlier incarnations did not get through."""
@@ -359,6 +372,15 @@ class Worker:
             return OK
         _say(f"titan-worker: {self._refused}")
         return TAKEN if self._refused.code in _TAKEN_BY_ANOTHER else REFUSED
+
+
+def _processes(state: WorkerState) -> dict[AttemptRef, ProcessIdentity]:
+    """The first processes of what has not ended."""
+    return {
+        ref: ProcessIdentity(held.pid, held.start_ticks)
+        for ref, held in state.held.items()
+        if held.pid and held.report is None
+    }
 
 
 def _tell_what_was_left(state: WorkerState) -> None:

@@ -17,7 +17,7 @@ from titan_proto.limits import (
     WORKER_SLOTS_DEFAULT,
 )
 from titan_worker.__about__ import __version__
-from titan_worker.config import ConfigError, make_settings
+from titan_worker.config import CGROUPS, ConfigError, make_settings
 
 USAGE: Final = 64
 INTERRUPTED: Final = 130
@@ -53,6 +53,13 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
     help="Once told to stop, let running tasks go on for so long, such as 10m; 0s: stop them at once "
     f"(default {DRAIN_TIMEOUT_MS_DEFAULT // 1000}s).",
 )
+@click.option(
+    "--cgroups",
+    type=click.Choice(CGROUPS),
+    default=CGROUPS[0],
+    help="Which jobs run in a control group of their own, where this machine lets them: services and "
+    f"those with `resources`, all, or none (default {CGROUPS[0]}).",
+)
 @click.version_option(__version__, prog_name="titan-worker")
 def command(
     port: int | None,
@@ -64,6 +71,7 @@ def command(
     skills: tuple[str, ...],
     data: Path,
     drain_timeout: str | None,
+    cgroups: str,
 ) -> int:
     """Run jobs of a Titan master on this machine.
 
@@ -85,6 +93,7 @@ def command(
             skills=skills,
             data=data,
             drain_timeout=drain_timeout,
+            cgroups=cgroups,
             environ=os.environ,
             cwd=Path.cwd(),
         )

@@ -25,6 +25,8 @@ from titan_proto.validation import BAD_SKILL, problems
 
 CACHE_BYTES: Final = 2 * 1024 * 1024 * 1024
 SKILLS_DEFAULT: Final = ("GENERAL",)
+CGROUPS: Final = ("asked", "all", "off")
+"""Services and those that ask for resources, every one, none."""
 _PORT_MAX: Final = 65_535
 
 
@@ -44,6 +46,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     cache_bytes: int
     drain_ms: int
     """How long running tasks may go on once it is told to leave."""
+    cgroups: str
+    """Which attempts get a control group, one of ``CGROUPS``."""
 
     @property
     def private(self) -> Path:
@@ -67,6 +71,7 @@ def make_settings(
     skills: tuple[str, ...],
     data: Path,
     drain_timeout: str | None,
+    cgroups: str,
     environ: Mapping[str, str],
     cwd: Path,
 ) -> Settings:
@@ -93,6 +98,7 @@ def make_settings(
         data=(cwd / data).resolve(),
         cache_bytes=CACHE_BYTES,
         drain_ms=_drain_ms(drain_timeout),
+        cgroups=cgroups,
     )
 
 

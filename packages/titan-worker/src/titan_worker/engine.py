@@ -25,6 +25,7 @@ from titan_proto.messages import (
     Leave,
     LogAck,
     ReportAcks,
+    SampleUsage,
     ShutDown,
     StartAttempts,
     StopAttempts,
@@ -71,6 +72,7 @@ from titan_worker.launching import Launcher, Ports
 from titan_worker.link import MasterLink
 from titan_worker.output import last_words
 from titan_worker.probes import Place, Probes
+from titan_worker.sampling import Sampling
 from titan_worker.shipping import Shipping
 from titan_worker.tasks import Tasks
 from titan_worker.workspace import Workspaces
@@ -103,6 +105,7 @@ class Parts(NamedTuple):
     shipping: Shipping
     endings: Endings
     usage: UsageSampler
+    sampling: Sampling
     tasks: Tasks
     home: str
 
@@ -204,6 +207,7 @@ class Engine:
     def link_closed(self, code: ErrorCode) -> None:
         """It is gone."""
         self._own.shipping.link_down(is_rejected=code in _REJECTED)
+        self._own.sampling.link_down()
         self.post(LinkDown())
 
     def received(self, message: AnyMessage) -> None:
@@ -212,6 +216,8 @@ class Engine:
             self._own.shipping.acked(message)
         elif isinstance(message, StartAttempts | ReportAcks | StopAttempts | HeartbeatAck):
             self.post(FromMaster(message=message))
+        elif isinstance(message, SampleUsage):
+            self._own.sampling.asked(message)
         elif isinstance(message, ShutDown):
             _LOG.warning("shutdown_ordered by=the master drain_ms=%s", message.drain_ms)
             self.post(FromMaster(message=message))
@@ -220,6 +226,7 @@ class Engine:
             # Logs only now: the master has compared what it knows with what is held here.
             self._own.shipping.link_up(self._own.link)
             self._own.link.joined(message.lost_after_ms / 1000)
+            self._own.sampling.link_up(self._own.link)
             self._on_joined()
         else:
             _LOG.warning("message_ignored what=%r", message)
@@ -273,6 +280,7 @@ class Engine:
                 stdout_bytes=stdout_bytes,
                 stderr_bytes=stderr_bytes,
                 lease_ended=how.lease_ended,
+                oom_killed=how.oom_killed,
                 outputs=left.outputs,
                 output_problem=left.problem,
                 last_words=self._last_words(ref),

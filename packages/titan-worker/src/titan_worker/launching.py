@@ -17,9 +17,9 @@ from typing import Final
 
 from titan_proto.ids import AttemptRef
 from titan_proto.messages.worker import AttemptOrder
-from titan_proto.specs import Launch, LaunchKind
+from titan_proto.specs import JobKind, Launch, LaunchKind, Resources
 from titan_worker.archives import path_problem
-from titan_worker.host.base import LaunchPlan, SpawnError
+from titan_worker.host.base import LaunchPlan, Limits, SpawnError
 from titan_worker.host.listeners import who_listens
 from titan_worker.host.orphans import MARK, MARKS
 from titan_worker.workspace import Folders
@@ -63,7 +63,16 @@ class Launcher:
         program = argv[0] if "/" in argv[0] else self._find(argv[0], path)
         if program is None:
             raise SpawnError(f"command {argv[0]!r} was not found on this worker (PATH is {path})")
-        return LaunchPlan(program, argv, env, folders.work, folders.stdout, folders.stderr)
+        return LaunchPlan(
+            program,
+            argv,
+            env,
+            folders.work,
+            folders.stdout,
+            folders.stderr,
+            _limits(launch.resources),
+            is_service=order.spec.kind is JobKind.SERVICE,
+        )
 
     def environment(self, order: AttemptOrder, folders: Folders, port: int) -> dict[str, str]:
         """The variables of the order's process, and of whatever checks it."""
@@ -154,6 +163,10 @@ class Launcher:
             if program is not None and path == self._base["PATH"]:
                 self._programs[name, path] = program
         return program
+
+
+def _limits(asked: Resources | None) -> Limits:
+    return Limits(asked.cpu_milli, asked.memory_bytes, asked.pids) if asked else Limits()
 
 
 def _listed(work: str) -> str:

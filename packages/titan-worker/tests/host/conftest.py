@@ -9,9 +9,11 @@ import pytest
 
 from titan_proto.ids import AttemptRef
 from titan_worker.host.base import LaunchPlan
+from titan_worker.host.cgroups import Cgroups
 from titan_worker.host.posix import PosixHost
 
 RUN = "r" * 16
+NO_CGROUPS = Cgroups((), "off")
 HOME = f"/data/of/{os.getpid()}/lab"
 
 
@@ -20,7 +22,7 @@ class Lab:
 
     home = HOME
 
-    def __init__(self, folder):
+    def __init__(self, folder, cgroups=NO_CGROUPS):
         self.folder = folder
         self.started = {}
         self.exits = {}
@@ -28,6 +30,7 @@ class Lab:
         self.host = PosixHost(
             loop=asyncio.get_running_loop(),
             home=HOME,
+            cgroups=cgroups,
             on_started=self._on_started,
             on_exit=self._on_exit,
         )

@@ -298,10 +298,11 @@ import asyncio, sys
 from titan_proto.ids import AttemptRef
 from titan_worker.clock import read_steady_s
 from titan_worker.host.base import GuardTimes, LaunchPlan
+from titan_worker.host.cgroups import Cgroups
 from titan_worker.host.posix import PosixHost
 
 async def main(folder, lease_s, line):
-    host = PosixHost(loop=asyncio.get_running_loop(), home=folder,
+    host = PosixHost(loop=asyncio.get_running_loop(), home=folder, cgroups=Cgroups((), "off"),
                      on_started=lambda *_: print("started", flush=True), on_exit=lambda *_: None)
     end_s = read_steady_s() + float(lease_s)
     plan = LaunchPlan("/bin/sh", ("/bin/sh", "-c", line), {"PATH": "/bin:/usr/bin"}, folder,

@@ -86,6 +86,59 @@ def test_a_recycled_pid_is_not_touched(start):
     assert is_running(identity(child))
 
 
+RECYCLING = """
+import os, subprocess, sys, time
+from titan_worker.host import orphans
+from titan_worker.host.census import open_exactly, signal_exactly
+from titan_worker.host.identity import ProcessIdentity, read_stat
+
+same_tick = 0
+for turn in range(30):
+    job = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    recorded, seen = ProcessIdentity(job.pid, read_stat(job.pid).start_ticks), read_stat(job.pid)
+    if turn % 3:
+        time.sleep(0.02)  # another tick: of both kinds there shall be some
+    job.kill()
+    job.wait()
+    open("/proc/sys/kernel/ns_last_pid", "w").write(str(recorded.pid - 1))
+    innocent = subprocess.Popen(["sleep", "1000"])
+    assert innocent.pid == recorded.pid, "its number was not given out again"
+    is_same = read_stat(innocent.pid).start_ticks == recorded.start_ticks
+    same_tick += is_same
+    assert orphans.sweep("/of/nobody", [recorded]) == 0, (turn, is_same)
+    if not is_same:
+        assert open_exactly(recorded) is None
+        signal_exactly(seen, 9)
+    time.sleep(0.002)
+    assert innocent.poll() is None, (turn, is_same)
+    innocent.kill()
+    innocent.wait()
+print("same tick:", same_tick)
+"""
+
+
+def test_a_number_that_was_really_given_out_again_is_never_signalled(tmp_path):
+    """Also where the later owner began in the same tick of the clock that start times count in.
+
+    In a process namespace of its own, where nobody else takes numbers; only root may make one.
+    """
+    apart = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("NO PROCESS NAMESPACES FOR US HERE: nothing is given out again")
+
+    done = subprocess.run(
+        [*apart, sys.executable, "-c", RECYCLING],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("same tick:")
+
+
 def test_a_pid_that_nobody_has_any_more_is_no_trouble(start):
     child = start(*SLEEPER, home="")
     past = identity(child)

@@ -15,6 +15,7 @@ from titan_proto.ids import AttemptRef
 from titan_worker.host import census, orphans, posix, strays
 from titan_worker.host.base import Exit
 from titan_worker.host.census import be_subreaper, is_subreaper, take_census
+from titan_worker.host.cgroups import Cgroups
 from titan_worker.host.identity import read_stat
 
 # Forks twice, leaves the session, ignores SIGTERM, and holds whatever was open.
@@ -349,6 +350,7 @@ async def test_without_a_subreaper_it_says_so_and_works(lab, monkeypatch, caplog
     other = posix.PosixHost(
         loop=asyncio.get_running_loop(),
         home=lab.home,
+        cgroups=Cgroups((), "off"),
         on_started=lab._on_started,
         on_exit=lab._on_exit,
     )

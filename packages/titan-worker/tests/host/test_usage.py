@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from titan_proto.ids import AttemptRef
 from titan_worker.clock import Clock, read_steady_s, system_clock
-from titan_worker.host.identity import boot_id, list_pids, read_stat
-from titan_worker.host.usage import UsageSampler
+from titan_worker.host.identity import ProcessIdentity, boot_id, list_pids, read_stat
+from titan_worker.host.usage import HostLooker, UsageSampler
 
 
 def test_this_machine_can_be_sampled():
@@ -15,6 +16,28 @@ def test_this_machine_can_be_sampled():
 
     assert 0 <= usage.cpu_permille <= 1000
     assert 0 < usage.memory_used_bytes < usage.memory_total_bytes
+
+
+def test_a_look_shows_this_machine_and_a_folder_that_is_gone_is_no_trouble(tmp_path):
+    looker = HostLooker(str(tmp_path / "gone"))
+
+    usage = looker.look({})
+
+    assert 0 <= usage.cpu_permille <= 1000
+    assert 0 < usage.memory_used_bytes < usage.memory_total_bytes
+    assert (usage.disk_used_bytes, usage.disk_total_bytes) == (0, 0)
+    assert usage.received_bytes_per_s >= 0
+    assert usage.attempts == ()
+
+
+def test_a_number_that_was_given_out_again_is_not_taken_for_the_attempt(tmp_path):
+    ref = AttemptRef("r" * 16, "a", 1)
+    me = ProcessIdentity(os.getpid(), read_stat(os.getpid()).start_ticks)
+    looker = HostLooker(str(tmp_path))
+
+    (mine,) = looker.look({ref: me}).attempts
+    assert mine.memory_bytes > 1_000_000
+    assert looker.look({ref: me._replace(start_ticks=me.start_ticks - 1)}).attempts == ()
 
 
 def test_a_process_is_described_and_a_missing_one_is_none():

@@ -39,6 +39,7 @@ from titan_proto.messages import (
     StopAttempts,
     Welcome,
     WorkerStatus,
+    WorkerUsage,
 )
 from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, JobSpec, Launch, LaunchKind
 from titan_proto.states import AttemptState, ExitReason
@@ -214,7 +215,7 @@ class Peer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
-            assert isinstance(message, WorkerStatus | Leave), message
+            assert isinstance(message, WorkerStatus | WorkerUsage | Leave), message
         self._news.set()
 
     def _reports(self, link, message):
@@ -284,6 +285,7 @@ class Nest:
             data=folder,
             cache_bytes=CACHE_BYTES,
             drain_ms=0,
+            cgroups="asked",
         )
         self.worker = None
         self.life = None

@@ -29,6 +29,7 @@ def settings(cwd=Path("/nowhere"), environ=None, **fields):
         "skills": (),
         "data": Path(),
         "drain_timeout": None,
+        "cgroups": "asked",
     }
     return make_settings(**(given | fields), environ=environ or {}, cwd=cwd)
 

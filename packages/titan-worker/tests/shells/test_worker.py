@@ -9,12 +9,13 @@ import sys
 import time
 import zipfile
 
+import pytest
 from msgspec.structs import replace
 
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import AttemptReports, Leave, Refused, ReportAcks, ShutDown, WorkerStatus
-from titan_proto.specs import JobKind, Launch, LaunchKind, RestartPolicy, ServiceSection
+from titan_proto.specs import JobKind, Launch, LaunchKind, Resources, RestartPolicy, ServiceSection
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.endings import HOUR_MS, Endings
 from titan_worker.host.identity import read_stat
@@ -137,6 +138,62 @@ async def test_what_a_job_finds_in_its_environment(nest, peer, monkeypatch):
     assert "AWS_SECRET_ACCESS_KEY" not in found
     assert "TITAN_TOKEN" not in found
     assert "PORT" not in found
+
+
+@pytest.mark.parametrize(
+    ("limits", "spec"),
+    [(None, {}), (Resources(pids=50), {}), (None, {"exclusive": True})],
+    ids=["plain", "with limits", "exclusive"],
+)
+async def test_nothing_of_the_workers_own_environment_reaches_a_job_but_what_is_listed(
+    nest, peer, monkeypatch, limits, spec
+):
+    """However it is started: what the worker was given for itself is nobody else's."""
+    for name in (
+        "TITAN_TOKEN_FILE",
+        "DATABASE_URL",
+        "GITHUB_TOKEN",
+        "LD_PRELOAD_OF_US",
+        "PYTHONPATH",
+    ):
+        monkeypatch.setenv(name, "of the worker")
+    await nest.start()
+
+    launch = Launch(kind=LaunchKind.COMMAND, command=("env", "-0"), resources=limits)
+    peer.order("env", launch=launch, **spec)
+    assert (await peer.end_of("env")).exit_code == 0
+    text = (await peer.log_of("env", b"TITAN_SHARED")).decode()
+
+    names = {entry.partition("=")[0] for entry in text.split("\0") if entry}
+    listed = {
+        "PATH",
+        "HOME",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "PYTHONUNBUFFERED",
+    }
+    told = {
+        f"TITAN_{name}"
+        for name in [
+            "WORKER",
+            "WORKER_HOME",
+            "RUN_ID",
+            "JOB_ID",
+            "ATTEMPT",
+            "FENCE",
+            "IDEMPOTENCY_KEY",
+            "RUN_NAME",
+            "SHARED",
+            "OUTPUT",
+        ]
+    }
+    assert {name for name in names if not name.startswith("LC_")} <= listed | told
+    assert "of the worker" not in text
+    assert told <= names
 
 
 async def test_a_project_is_unpacked_once_and_every_job_gets_its_own_copy(nest, peer):

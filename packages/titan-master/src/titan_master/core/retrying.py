@@ -16,6 +16,7 @@ from titan_proto.states import ExitReason
 _CAUSES: Final[dict[ExitReason, RetryCause]] = {
     ExitReason.EXITED: RetryCause.EXIT,
     ExitReason.SIGNALLED: RetryCause.SIGNAL,
+    ExitReason.OOM_KILLED: RetryCause.SIGNAL,
     ExitReason.TIMED_OUT: RetryCause.TIMEOUT,
     ExitReason.START_FAILED: RetryCause.START,
     ExitReason.PREPARE_FAILED: RetryCause.START,

@@ -109,6 +109,10 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.SHUTDOWN_ORDERED: _NOBODY,
     OpCode.GET_TRAFFIC: _READERS,
     OpCode.TRAFFIC: _NOBODY,
+    OpCode.GET_USAGE: _READERS,
+    OpCode.USAGE_VIEW: _NOBODY,
+    OpCode.WORKER_USAGE: _WORKERS,
+    OpCode.SAMPLE_USAGE: _NOBODY,
     # files by name: a viewer sees what there is; its content is for those who may run it
     OpCode.LIST_FILES: _READERS,
     OpCode.FILE_LIST: _NOBODY,

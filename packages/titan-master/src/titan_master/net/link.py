@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final, Protocol, get_args
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from titan_master.core.inputs import (
     Ask,
@@ -33,6 +34,7 @@ from titan_master.data.feed import Streams
 from titan_master.data.logs import LogFiles
 from titan_master.data.names import Names
 from titan_master.data.reserve import is_full
+from titan_master.data.usage import UsageDesk
 from titan_master.net.access import Identity, is_allowed
 from titan_master.net.submission import Submissions
 from titan_proto import outputs
@@ -48,6 +50,7 @@ from titan_proto.limits import (
     REPORTS_PER_FRAME,
     SKILL_CHARS,
     SKILLS_PER_JOB,
+    USAGE_ATTEMPTS,
     WORKER_SLOTS,
 )
 from titan_proto.messages import (
@@ -62,6 +65,7 @@ from titan_proto.messages import (
     FetchArtifact,
     FindFiles,
     GetTraffic,
+    GetUsage,
     HeartbeatAck,
     Join,
     Leave,
@@ -76,6 +80,7 @@ from titan_proto.messages import (
     SubmitRun,
     Traffic,
     WorkerStatus,
+    WorkerUsage,
 )
 from titan_proto.opcodes import OpCode
 
@@ -156,6 +161,7 @@ class Desks(Struct, frozen=True, kw_only=True):
     rights: LogRights
     streams: Streams
     traffic: Callable[[], Traffic]
+    usage: UsageDesk
 
 
 class MasterLink:
@@ -234,6 +240,7 @@ class MasterLink:
         self._held.clear()
         self._desks.streams.drop_link(self._link_id)
         self._desks.artifacts.drop_link(self._link_id)
+        self._desks.usage.gone(self)
         self._desks.inbox.put(LinkClosed(link_id=self._link_id))
 
     @classmethod
@@ -312,6 +319,9 @@ class MasterLink:
     def _get_traffic(self, _message: GetTraffic, received: Received) -> None:
         self.send(self._desks.traffic(), received.correlation, end=True)
 
+    def _get_usage(self, message: GetUsage, received: Received) -> None:
+        self._desks.usage.answer(self, received.correlation, message)
+
     # -- workers ----------------------------------------------------------------------------------
 
     def _join(self, message: Join, _received: Received) -> None:
@@ -347,6 +357,13 @@ class MasterLink:
             self.close(ErrorCode.MALFORMED, complaint)
             return
         self._put(ReportsArrived(link_id=self._link_id, reports=message.reports))
+
+    def _usage(self, message: WorkerUsage, _received: Received) -> None:
+        complaint = usage_complaint(message)
+        if complaint or not self._worker_id:
+            self._break_off(complaint or "who has not joined is not busy")
+            return
+        self._desks.usage.heard(self, self._worker_id, self.worker, message)
 
     def _leave(self, _message: Leave, _received: Received) -> None:
         self._put(WorkerLeft(link_id=self._link_id))
@@ -455,10 +472,12 @@ class MasterLink:
         ListFiles: _list_files,
         NameFile: _name_file,
         GetTraffic: _get_traffic,
+        GetUsage: _get_usage,
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,
         Leave: _leave,
+        WorkerUsage: _usage,
         LogChunk: _log_chunk,
         LogGap: _log_chunk,
         Pong: _ignore,
@@ -509,6 +528,23 @@ def reports_complaint(reports: tuple[AttemptReport, ...]) -> str:
             return f"a report on {report.ref} with port {report.port}, which does not exist"
         if report.outputs and (problem := outputs.complaint(report.outputs)):
             return f"a report on {report.ref} with outputs that cannot be: {problem}"
+    return ""
+
+
+def usage_complaint(message: WorkerUsage) -> str:
+    """What is wrong with what a worker says of itself; empty if nothing is."""
+    usage = message.usage
+    if len(message.limits) > _ID_CHARS or not message.limits.isprintable():
+        return f"a worker's limits have at most {_ID_CHARS} printable characters"
+    if len(usage.attempts) > USAGE_ATTEMPTS:
+        return f"the use of more than USAGE_ATTEMPTS ({USAGE_ATTEMPTS}) attempts at once"
+    numbers = [value for value in astuple(usage) if isinstance(value, int)]
+    for attempt in usage.attempts:
+        if not _is_ref(attempt.ref):
+            return "the use of what cannot be an attempt"
+        numbers += (attempt.cpu_milli, attempt.memory_bytes, attempt.processes)
+    if min(numbers) < 0 or max(numbers) > _NUMBER_MAX:
+        return "a use that cannot be"
     return ""
 
 

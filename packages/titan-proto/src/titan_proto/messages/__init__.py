@@ -86,6 +86,16 @@ from titan_proto.messages.services import (
     StopJob,
     StopService,
 )
+from titan_proto.messages.usage import (
+    AttemptUsage,
+    GetUsage,
+    SampleUsage,
+    Usage,
+    UsagePoint,
+    UsageView,
+    WorkerUsage,
+    WorkerUsageView,
+)
 from titan_proto.messages.worker import (
     AttemptOrder,
     AttemptReport,
@@ -184,11 +194,16 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ListDead,
         ShutDownWorker,
         ShutdownOrdered,
+        GetUsage,
+        UsageView,
         # files by name
         ListFiles,
         FileList,
         NameFile,
         FileView,
+        # how busy workers are
+        WorkerUsage,
+        SampleUsage,
     )
 }
 
@@ -207,6 +222,7 @@ __all__ = [
     "AttemptOrder",
     "AttemptReport",
     "AttemptReports",
+    "AttemptUsage",
     "Cancel",
     "CancelRun",
     "Challenge",
@@ -226,6 +242,7 @@ __all__ = [
     "GetRun",
     "GetStats",
     "GetTraffic",
+    "GetUsage",
     "Goodbye",
     "HeartbeatAck",
     "HeldAttempt",
@@ -267,6 +284,7 @@ __all__ = [
     "RunList",
     "RunReceipt",
     "RunView",
+    "SampleUsage",
     "ScaleService",
     "ServiceList",
     "ServiceView",
@@ -280,10 +298,15 @@ __all__ = [
     "StopService",
     "SubmitRun",
     "Traffic",
+    "Usage",
+    "UsagePoint",
+    "UsageView",
     "WaitJob",
     "WaitRun",
     "WatchRun",
     "Welcome",
     "WorkerStatus",
+    "WorkerUsage",
+    "WorkerUsageView",
     "WorkerView",
 ]

@@ -29,7 +29,14 @@ from titan_sdk.keys import named, nearest
 from titan_sdk.reasons import never_started
 
 if TYPE_CHECKING:
-    from titan_proto.messages import GateView, JobView, RunView, ServiceView, Stats
+    from titan_proto.messages import (
+        GateView,
+        JobView,
+        RunView,
+        ServiceView,
+        WorkerUsageView,
+        WorkerView,
+    )
     from titan_sdk.client import TitanClient
 
 _ENDED_SHOWN = 50
@@ -135,8 +142,9 @@ def stats(settings: Settings, *, output: str) -> None:
     with settings.client() as client:
         view = client.stats()
         traffic = client.traffic() if output == "json" else None
-    if output == "json":
-        emit("Stats", render.stats_json(view, traffic))
+        usage = client.usage() if output == "json" else None
+    if usage is not None:
+        emit("Stats", render.stats_json(view, traffic, usage))
     else:
         write(render.stats_screen(view, symbols=is_unicode()))
 
@@ -252,7 +260,12 @@ def _describe(client: TitanClient, name: str, look: render.Look) -> tuple[str, d
             return _service(service, look)
     for worker in stats.workers:
         if name in {str(worker.port), f"{worker.host}:{worker.port}", worker.worker_id}:
-            return "Worker", render.worker_json(worker), _worker(stats, name, look)
+            usage = client.usage(worker)
+            return (
+                "Worker",
+                render.busy_worker_json(worker, usage),
+                _worker(worker, render.usage_of(usage, worker), look),
+            )
     known = [run.alias for run in client.runs(ended=True, limit=_ENDED_SHOWN)]
     raise NotFound(
         f"no run, job, service or worker is called {named(name)}{did_you_mean(name, known)}"
@@ -367,12 +380,7 @@ def _service(service: ServiceView, look: render.Look) -> tuple[str, dict[str, An
     return "Service", render.service_json(service), text
 
 
-def _worker(stats: Stats, name: str, look: render.Look) -> str:
-    worker = next(
-        one
-        for one in stats.workers
-        if name in {str(one.port), f"{one.host}:{one.port}", one.worker_id}
-    )
+def _worker(worker: WorkerView, seen: WorkerUsageView | None, look: render.Look) -> str:
     down = render.worker_state(worker).removeprefix(str(worker.state))
     known = worker.memory_total_bytes > 0  # its first report comes with its first heartbeat
     return render.fields(
@@ -384,6 +392,7 @@ def _worker(stats: Stats, name: str, look: render.Look) -> str:
             ("Skills", ", ".join(worker.skills)),
             ("CPU", f"{worker.cpu_permille / 10:.1f} %" if known else ""),
             ("Memory", render.memory(worker) if known else ""),
+            *render.usage_fields(seen),
             ("Heard of", f"{render.duration(worker.seen_ms_ago / 1000)} ago"),
             ("Services", ", ".join(worker.services)),
             ("Software", worker.software),

@@ -23,6 +23,9 @@ from titan_proto.messages import (
     ServiceView,
     Stats,
     Traffic,
+    UsagePoint,
+    UsageView,
+    WorkerUsageView,
     WorkerView,
 )
 from titan_proto.specs import JobKind
@@ -63,6 +66,8 @@ _CAME: Final = {
 }
 _GAP: Final = "  "
 _QUESTION_CHARS: Final = 60
+_ATTEMPTS_SHOWN: Final = 8
+"""So many of a worker's attempts are shown with their use, the largest first; JSON has all."""
 """So much of a gate's question stands in a line; `titan show` has all of it."""
 
 
@@ -535,8 +540,80 @@ def worker_json(worker: WorkerView) -> dict[str, Any]:
     }
 
 
-def stats_json(stats: Stats, traffic: Traffic | None) -> dict[str, Any]:
-    """The cluster as an object."""
+def usage_json(seen: WorkerUsageView | UsagePoint) -> dict[str, Any]:
+    """What a worker's host was seen to be doing, and what its attempts used."""
+    usage = seen.usage
+    return {
+        "at": rfc3339(seen.at_ms),
+        "cpuShare": usage.cpu_permille / 1000,
+        "load": usage.load_milli / 1000,
+        "memoryUsedBytes": usage.memory_used_bytes,
+        "memoryTotalBytes": usage.memory_total_bytes,
+        "diskUsedBytes": usage.disk_used_bytes,
+        "diskTotalBytes": usage.disk_total_bytes,
+        "receivedBytesPerSecond": usage.received_bytes_per_s,
+        "sentBytesPerSecond": usage.sent_bytes_per_s,
+        "attempts": [
+            {
+                "run": attempt.ref.run_id,
+                "job": attempt.ref.job_id,
+                "attempt": attempt.ref.number,
+                "cpuCores": attempt.cpu_milli / 1000,
+                "memoryBytes": attempt.memory_bytes,
+                "processes": attempt.processes,
+            }
+            for attempt in usage.attempts
+        ],
+    }
+
+
+def usage_of(view: UsageView, worker: WorkerView) -> WorkerUsageView | None:
+    """What is known of this worker's use, if anything is."""
+    return next((one for one in view.workers if one.worker_id == worker.worker_id), None)
+
+
+def _with_usage(worker: WorkerView, view: UsageView) -> dict[str, Any]:
+    seen = usage_of(view, worker)
+    return {
+        **worker_json(worker),
+        "limits": seen.limits if seen is not None else None,
+        "usage": usage_json(seen) if seen is not None else None,
+    }
+
+
+def busy_worker_json(worker: WorkerView, view: UsageView) -> dict[str, Any]:
+    """A worker as an object, with how busy it is and has been."""
+    history = [usage_json(point) for point in view.history]
+    return {**_with_usage(worker, view), "history": history}
+
+
+def usage_fields(seen: WorkerUsageView | None) -> list[tuple[str, str]]:
+    """How busy a worker's host is, for people, beside what its heartbeats tell."""
+    if seen is None:
+        return []
+    usage = seen.usage
+    used, total = (size / 1024**3 for size in (usage.disk_used_bytes, usage.disk_total_bytes))
+    received, sent = (
+        per_s / 1024**2 for per_s in (usage.received_bytes_per_s, usage.sent_bytes_per_s)
+    )
+    lines = [
+        f"{attempt.ref.job_id}.{attempt.ref.number}: {attempt.cpu_milli / 1000:.2f} cores, "
+        f"{attempt.memory_bytes / 1024**2:.1f} MiB, {attempt.processes} "
+        + ("process" if attempt.processes == 1 else "processes")
+        for attempt in usage.attempts[:_ATTEMPTS_SHOWN]
+    ]
+    more = len(usage.attempts) - len(lines)
+    return [
+        ("Load", f"{usage.load_milli / 1000:.2f}"),
+        ("Disk", f"{used:.1f} of {total:.1f} GiB"),
+        ("Network", f"{received:.2f} MiB/s in, {sent:.2f} MiB/s out"),
+        ("Limits", seen.limits),
+        ("Attempts", "; ".join(lines) + (f"; and {more} more" if more else "")),
+    ]
+
+
+def stats_json(stats: Stats, traffic: Traffic | None, usage: UsageView) -> dict[str, Any]:
+    """The cluster as an object, with how busy its workers are."""
     return {
         "cluster": {"id": stats.cluster_id, "name": stats.cluster_name, "term": stats.term},
         "at": rfc3339(stats.at_ms),
@@ -550,5 +627,5 @@ def stats_json(stats: Stats, traffic: Traffic | None) -> dict[str, Any]:
         "running": stats.running,
         "services": stats.services,
         "logDatagrams": None if traffic is None else traffic.log_datagrams,
-        "workers": [worker_json(worker) for worker in stats.workers],
+        "workers": [_with_usage(worker, usage) for worker in stats.workers],
     }

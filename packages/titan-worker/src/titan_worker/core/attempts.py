@@ -332,8 +332,10 @@ class Attempts:
         if progress is None or progress.phase not in _WITH_PROCESS:
             return
         held = self._held[item.ref]
-        own = ExitReason.SIGNALLED if item.signal else ExitReason.EXITED
+        own = _own_end(item)
         message = _why_stopped(held, lease_ended=item.lease_ended)
+        if own is ExitReason.OOM_KILLED and held.stop_reason is None:
+            message = _out_of_memory(held)
         if item.lease_ended:
             # Its worker cannot be heard, but it was leaving anyway: that is not held against it.
             own = ExitReason.WORKER_LEFT if held.spared_at_ms else ExitReason.LOST
@@ -642,6 +644,20 @@ class Attempts:
         self._draft.ask(Forget(ref=ref))
 
 
+def _own_end(item: Exited) -> ExitReason:
+    """How a process ended that nobody had told to."""
+    if item.oom_killed and (item.signal or item.exit_code):
+        return ExitReason.OOM_KILLED
+    return ExitReason.SIGNALLED if item.signal else ExitReason.EXITED
+
+
+def _out_of_memory(held: Held) -> str:
+    asked = held.order.spec.launch.resources
+    if asked is None or not asked.memory_bytes:
+        return ""
+    return f"its limit is {asked.memory_bytes / 1024**2:.5g} MiB (resources.memory)"
+
+
 def _why_stopped(held: Held, *, lease_ended: bool) -> str:
     """What a person reads of an end that the process did not choose; empty where it did."""
     if held.stop_reason is ExitReason.WORKER_LEFT:
@@ -684,6 +700,8 @@ def _crash_loop(held: Held, progress: Progress, item: Exited) -> str:
     service = held.order.spec.service
     assert service is not None
     how = f"signal {item.signal}" if item.signal else f"exit code {item.exit_code}"
+    if item.oom_killed:
+        how += f", out of memory: {_out_of_memory(held)}"
     if progress.failing:
         how = f"its health check failed: {progress.failing}"
     text = (

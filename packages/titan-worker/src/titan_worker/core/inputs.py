@@ -87,6 +87,8 @@ class Exited(Struct, frozen=True, kw_only=True):
     """What it left for others ..."""
     output_problem: str = ""
     """... or why that cannot be read, for people."""
+    oom_killed: bool = False
+    """The kernel has ended something of it, because it used more memory than its job may."""
     last_words: str = ""
     """Of a service: the end of what it wrote, for people who ask why it ended."""
 

@@ -19,6 +19,14 @@ LOG_MODE: Final = 0o644
 """How a process's outputs are opened, whoever makes the files."""
 
 
+class Limits(NamedTuple):
+    """What a process may use at most, with all that it starts; 0 is no limit."""
+
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+
+
 class LaunchPlan(NamedTuple):
     """One process, down to its bytes: nothing is left to look up when it is started."""
 
@@ -31,6 +39,8 @@ class LaunchPlan(NamedTuple):
     stdout: str
     stderr: str
     """Files that the process itself appends to."""
+    limits: Limits = Limits()
+    is_service: bool = False
 
 
 class GuardTimes(NamedTuple):
@@ -53,6 +63,8 @@ class Exit(NamedTuple):
     """Its guard stopped it, because nobody had said that it may go on."""
     problem: str = ""
     """For people: it never became the program it was to be, and its start was not told."""
+    oom_killed: bool = False
+    """The kernel has ended something of it, because all of it used more memory than it may."""
 
 
 OnStarted = Callable[[AttemptRef, ProcessIdentity], None]

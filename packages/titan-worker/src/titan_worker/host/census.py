@@ -23,7 +23,11 @@ class Census:
     def __init__(self, stats: Iterable[ProcessStat]) -> None:
         self._children: dict[int, list[ProcessStat]] = {}
         self._groups: set[int] = set()
+        self._sessions: dict[int, list[ProcessStat]] = {}
+        self._by_pid: dict[int, ProcessStat] = {}
         for stat in stats:
+            self._by_pid[stat.pid] = stat
+            self._sessions.setdefault(stat.session, []).append(stat)
             self._children.setdefault(stat.parent, []).append(stat)
             if stat.is_alive:
                 self._groups.add(stat.group)
@@ -45,6 +49,17 @@ class Census:
                     if stat.is_alive:
                         found.append(stat)
         return found
+
+    def tree(self, identity: ProcessIdentity) -> list[ProcessStat]:
+        """Exactly this process, its living descendants, and who else is in its session."""
+        first = self._by_pid.get(identity.pid)
+        if first is None or first.start_ticks != identity.start_ticks or not first.is_alive:
+            return []
+        session = (one for one in self._sessions[first.session] if one.is_alive)
+        found = {one.pid: one for one in (first, *self.below(first.pid))}
+        if first.session == first.pid:
+            found.update((one.pid, one) for one in session)
+        return list(found.values())
 
     def executes(self, group: int) -> bool:
         """Whether a member of the group is alive."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from titan_worker.host.base import Exit, GuardTimes, LaunchPlan
+from titan_worker.host.forking import Hold
 
 _STUB: Final = str(Path(__file__).with_name("stub.py"))
 _ITS_FD: Final = 3
@@ -36,7 +37,7 @@ class Guard:
         """The descriptor that it is to be given, and under which number."""
         return self._its.fileno(), _ITS_FD
 
-    def argv(self, plan: LaunchPlan, times: GuardTimes) -> tuple[str, ...]:
+    def argv(self, plan: LaunchPlan, times: GuardTimes, hold: Hold) -> tuple[str, ...]:
         """How it is started, to start what is planned."""
         return (
             sys.executable,
@@ -46,6 +47,8 @@ class Guard:
             str(_ITS_FD),
             repr(times.term_at_s),
             repr(times.kill_at_s),
+            "\n".join((f"{hold.born_in}/cgroup.procs",) * bool(hold.born_in) + hold.joins),
+            " ".join(f"{which} {value}" for which, value in hold.rlimits),
             plan.program,
             *plan.argv,
         )

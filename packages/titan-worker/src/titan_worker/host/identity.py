@@ -31,6 +31,9 @@ class ProcessStat(NamedTuple):
     group: int
     session: int
     start_ticks: int
+    cpu_ticks: int
+    """Its own, and that of its children that have been waited for."""
+    resident_pages: int
 
     @property
     def is_alive(self) -> bool:
@@ -64,6 +67,8 @@ def read_stat(pid: int) -> ProcessStat | None:
         group=int(fields[2]),
         session=int(fields[3]),
         start_ticks=int(fields[19]),
+        cpu_ticks=int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14]),
+        resident_pages=int(fields[21]),
     )
 
 

@@ -101,7 +101,10 @@ def _recorded(recorded: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
     found = []
     for identity in recorded:
         stat = read_stat(identity.pid)
-        if stat is not None and stat.is_alive and stat.start_ticks == identity.start_ticks:
+        # A tick is 10 ms, and in that time a number can be given out again: what we started has a
+        # session of its own, and whoever comes to its number so soon has none yet.
+        is_meant = stat is not None and stat.start_ticks == identity.start_ticks
+        if stat is not None and is_meant and stat.is_alive and stat.session == stat.pid:
             found.append(identity)
     return found
 

@@ -17,6 +17,11 @@ An attempt's group is signalled by its number. What has left the group is found 
 descendants of the first process, or, once its parents are gone, among our own children: this
 process is a subreaper. An exclusive attempt is started by ``stub.py``, its guard, which does both
 for it.
+
+A service, and an attempt that asks for limits, has a control group of its own where there are any:
+whatever is in it when its first process ends is ended with it, at once. Such a process is started
+by ``forker.py``, or its guard, which puts it in there before it does anything. What no group can
+hold it to is left to rlimits, as far as these can.
 """
 
 from __future__ import annotations
@@ -25,7 +30,9 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
+import resource
 import select
 import signal
 import sys
@@ -36,12 +43,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from titan_proto.ids import AttemptRef
+from titan_worker.clock import read_steady_s
 from titan_worker.host.base import (
     LOG_FLAGS,
     LOG_MODE,
     Exit,
     GuardTimes,
     LaunchPlan,
+    Limits,
     OnExit,
     OnStarted,
     SpawnError,
@@ -53,6 +62,8 @@ from titan_worker.host.census import (
     signal_exactly,
     take_census,
 )
+from titan_worker.host.cgroups import MEMORY, PIDS, Cgroup, Cgroups
+from titan_worker.host.forking import Forker, Hold, HoldFailed
 from titan_worker.host.guard import Guard
 from titan_worker.host.identity import ProcessIdentity, ProcessStat, read_stat
 from titan_worker.host.strays import Stray, Strays
@@ -77,6 +88,10 @@ _LOOK_AFTER_END_S: Final = 1.0
 _LOOK_NOW_AND_THEN_S: Final = 5.0
 """While something runs: dead strays are to be waited for."""
 _GONE_WITHIN_S: Final = 5.0
+_PIDS_SPARE: Final = 256
+"""The system counts processes by user: so many others of this one may come while a job runs."""
+_NO_HOLD: Final = Hold()
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _CLEAN_UPS: Final = 100
 _CLEAN_UP_S: Final = 0.01
 
@@ -85,6 +100,7 @@ class _Child:
     """A first process that has not been waited for: while that holds its pid is its own."""
 
     __slots__ = (
+        "cgroup",
         "guard",
         "pid",
         "pidfd",
@@ -95,8 +111,11 @@ class _Child:
         "warned",
     )
 
-    def __init__(self, ref: AttemptRef, pid: int, pidfd: int, guard: Guard | None) -> None:
+    def __init__(
+        self, ref: AttemptRef, pid: int, pidfd: int, guard: Guard | None, cgroup: Cgroup | None
+    ) -> None:
         self.ref = ref
+        self.cgroup = cgroup
         self.pid = pid
         """Of an exclusive attempt: its guard's."""
         self.pidfd = pidfd
@@ -109,6 +128,19 @@ class _Child:
         """Until its start has been told."""
         self.warned: set[ProcessIdentity] = set()
         """What has had its SIGTERM outside the group."""
+
+
+class _Coming:
+    """An attempt whose first process was asked for, and not told of yet."""
+
+    __slots__ = ("asked_ticks", "cgroup", "plan", "stopped_by")
+
+    def __init__(self, plan: LaunchPlan, cgroup: Cgroup | None) -> None:
+        self.plan = plan
+        self.cgroup = cgroup
+        self.asked_ticks = int(read_steady_s() * _TICKS_PER_S) - 1
+        """No process of it began before."""
+        self.stopped_by = 0
 
 
 class _Leaving(NamedTuple):
@@ -129,10 +161,16 @@ class PosixHost:
         *,
         loop: asyncio.AbstractEventLoop,
         home: str,
+        cgroups: Cgroups,
         on_started: OnStarted,
         on_exit: OnExit,
     ) -> None:
         self._loop = loop
+        self._cgroups = cgroups
+        self._forker = Forker(loop)
+        self._coming: dict[AttemptRef, _Coming] = {}
+        # Their attempts are over, and something in them was still dying.
+        self._old_cgroups: list[Cgroup] = []
         self._on_started = on_started
         self._on_exit = on_exit
         self._children: dict[AttemptRef, _Child] = {}
@@ -150,27 +188,62 @@ class PosixHost:
         self._stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._was_subreaper = is_subreaper()
-        if not be_subreaper(wanted=True):
+        # What the forker starts becomes our child by that.
+        self._can_hold = be_subreaper(wanted=True)
+        if not self._can_hold:
             _LOG.warning(
                 "no_subreaper why=this system has none: what leaves its job is found by its "
-                "environment alone"
+                "environment alone, and no job is held to limits"
             )
         _keep_descriptors()
 
     @property
     def running(self) -> int:
         """First processes not yet waited for."""
-        return len(self._children)
+        return len(self._children) + len(self._coming)
 
     # -- starting -------------------------------------------------------------------------------
     def spawn(self, ref: AttemptRef, plan: LaunchPlan, guard: GuardTimes | None) -> None:
         """Start the attempt's first process in a session of its own. Raises SpawnError."""
-        if guard is None:
-            keeper, pid = None, self._start(plan, plan.program, plan.argv)
+        cgroup = self._make_cgroup(ref, plan)
+        hold = Hold(rlimits=self._rlimits(plan.limits))
+        if cgroup is not None:
+            hold = hold._replace(born_in=cgroup.born_in, joins=cgroup.joins)
+        keeper: Guard | None = None
+        try:
+            if guard is not None:
+                keeper, pid = self._start_guarded(plan, guard, hold)
+            elif hold != _NO_HOLD:
+                self._start_held(ref, plan, hold, cgroup)
+                return
+            else:
+                pid = self._start(plan, plan.program, plan.argv)
+            pidfd = self._watch(pid, keeper)
+        except SpawnError:
+            if cgroup is not None:
+                self._let_go(cgroup)
+            raise
+        self._began(ref, pid, pidfd, keeper, cgroup)
+
+    def _began(
+        self,
+        ref: AttemptRef,
+        pid: int,
+        pidfd: int,
+        keeper: Guard | None,
+        cgroup: Cgroup | None,
+    ) -> _Child:
+        child = self._children[ref] = _Child(ref, pid, pidfd, keeper, cgroup)
+        self._loop.add_reader(pidfd, self._first_process_ended, child)
+        if keeper is None:
+            child.telling = self._loop.call_later(_TELL_AFTER_S, self._tell_start, child)
         else:
-            keeper, pid = self._start_guarded(plan, guard)
+            self._loop.add_reader(keeper.fileno(), self._hear, child, keeper)
+        return child
+
+    def _watch(self, pid: int, keeper: Guard | None) -> int:
         try:  # it has not been waited for, so the number is surely its own
-            pidfd = os.pidfd_open(pid)
+            return os.pidfd_open(pid)
         except OSError as error:  # no descriptor is left: nobody could ever hear of its end
             if keeper is None:
                 _signal_group(pid, signal.SIGKILL)
@@ -178,20 +251,14 @@ class PosixHost:
                 keeper.close()  # it ends its job, and then itself
             os.waitpid(pid, 0)
             raise SpawnError(f"cannot watch process {pid}: {error.strerror}") from error
-        child = self._children[ref] = _Child(ref, pid, pidfd, keeper)
-        self._loop.add_reader(pidfd, self._first_process_ended, child)
-        if keeper is None:
-            child.telling = self._loop.call_later(_TELL_AFTER_S, self._tell_start, child)
-        else:
-            self._loop.add_reader(keeper.fileno(), self._hear, child, keeper)
 
-    def _start_guarded(self, plan: LaunchPlan, times: GuardTimes) -> tuple[Guard, int]:
+    def _start_guarded(self, plan: LaunchPlan, times: GuardTimes, hold: Hold) -> tuple[Guard, int]:
         try:
             guard = Guard()
         except OSError as error:
             raise SpawnError(_explain(plan, error)) from error
         try:
-            pid = self._start(plan, sys.executable, guard.argv(plan, times), guard.handed)
+            pid = self._start(plan, sys.executable, guard.argv(plan, times, hold), guard.handed)
         except SpawnError:
             guard.close()
             raise
@@ -234,6 +301,88 @@ class PosixHost:
             for fd in opened:
                 os.close(fd)
 
+    def _start_held(
+        self, ref: AttemptRef, plan: LaunchPlan, hold: Hold, cgroup: Cgroup | None
+    ) -> None:
+        """Have a process put under `hold` before it becomes its program: its start is told later."""
+        opened: list[int] = []
+        try:
+            opened.append(os.open(plan.stdout, LOG_FLAGS, LOG_MODE))
+            opened.append(os.open(plan.stderr, LOG_FLAGS, LOG_MODE))
+            self._coming[ref] = _Coming(plan, cgroup)
+            answered = partial(self._held_started, ref)
+            self._forker.start(plan, hold, (opened[0], opened[1]), answered)
+        except (OSError, ValueError) as error:
+            self._coming.pop(ref, None)
+            raise SpawnError(_explain_held(plan, error)) from error
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+    def _held_started(self, ref: AttemptRef, answer: int | OSError) -> None:
+        coming = self._coming.pop(ref)
+        try:
+            if isinstance(answer, OSError):
+                raise SpawnError(_explain_held(coming.plan, answer)) from answer
+            pidfd = self._watch(answer, None)
+        except SpawnError as error:
+            if coming.cgroup is not None:
+                self._let_go(coming.cgroup)
+            if not self._is_closed:
+                self._on_exit(ref, Exit(1, 0, problem=str(error)))
+            return
+        self._began(ref, answer, pidfd, None, coming.cgroup)
+        if coming.stopped_by:
+            self.terminate(ref, force=coming.stopped_by == signal.SIGKILL)
+
+    # -- limits ---------------------------------------------------------------------------------
+    def _make_cgroup(self, ref: AttemptRef, plan: LaunchPlan) -> Cgroup | None:
+        """The group that this process shall run in, if any. Raises SpawnError."""
+        if not self._can_hold:
+            return None
+        try:
+            return self._cgroups.make(ref, plan.limits, is_service=plan.is_service)
+        except OSError as error:
+            if any(plan.limits):
+                raise SpawnError(
+                    f"it could not be given limits: {error.strerror} ({error.filename})"
+                ) from error
+            _LOG.warning("no_cgroup attempt=%s why=%s", ref, error)
+            return None
+
+    def _rlimits(self, limits: Limits) -> tuple[tuple[int, int], ...]:
+        """What no group can hold a process to, as far as the system can by itself.
+
+        Memory for each process, not for all of them together; processes by user, with room for
+        others. Nothing for processor time: a limit of that kind would end the job.
+        """
+        held = self._cgroups.limits
+        found = []
+        if not self._can_hold:
+            return ()
+        if limits.memory_bytes and MEMORY not in held:
+            found.append((resource.RLIMIT_DATA, limits.memory_bytes))
+        if limits.pids and PIDS not in held:
+            most = _tasks_of_user() + limits.pids + _PIDS_SPARE
+            found.append((resource.RLIMIT_NPROC, most))
+        return tuple(
+            (which, value if hard == resource.RLIM_INFINITY else min(value, hard))
+            for which, value in found
+            for hard in (resource.getrlimit(which)[1],)
+        )
+
+    def _let_go(self, cgroup: Cgroup) -> None:
+        """Its attempt is over: it goes as soon as nothing in it is left."""
+        if not cgroup.remove():
+            self._old_cgroups.append(cgroup)
+            self._look_within(_LOOK_MIN_S)
+
+    def _remove_old_cgroups(self) -> None:
+        for cgroup in list(self._old_cgroups):
+            cgroup.kill()
+            if cgroup.remove():
+                self._old_cgroups.remove(cgroup)
+
     def _tell_start(self, child: _Child) -> None:
         child.telling = None
         stat = read_stat(child.pid)
@@ -261,16 +410,23 @@ class PosixHost:
         """SIGTERM to all of the attempt, with `force` SIGKILL; nothing if it is not running."""
         child = self._children.get(ref)
         if child is None:
+            coming = self._coming.get(ref)
+            if coming is not None:
+                coming.stopped_by = signal.SIGKILL if force else signal.SIGTERM
             return
         child.stopped_by = signal.SIGKILL if force else signal.SIGTERM
         if child.guard is not None:
             _signal_group(child.pid, signal.SIGCONT)
             if force:
+                if child.cgroup is not None:
+                    child.cgroup.kill()
                 child.guard.kill()
             else:
                 child.guard.terminate()
             return
         if force:
+            if child.cgroup is not None:
+                child.cgroup.kill()
             _signal_group(child.pid, signal.SIGKILL)
         else:
             _signal_group(child.pid, signal.SIGTERM)
@@ -280,7 +436,7 @@ class PosixHost:
 
     def kill_all(self) -> None:
         """SIGKILL to all of every attempt, now. Their ends are still told."""
-        for ref in list(self._children):
+        for ref in [*self._children, *self._coming]:
             self.terminate(ref, force=True)
 
     def close(self) -> None:
@@ -289,6 +445,7 @@ class PosixHost:
         if self._look_timer is not None:
             self._look_timer.cancel()
         self._observer.shutdown(wait=False, cancel_futures=True)
+        self._forker.close()
         self.kill_all()
         for child in self._children.values():
             if child.telling is not None:
@@ -298,14 +455,23 @@ class PosixHost:
             if child.guard is not None:
                 self._loop.remove_reader(child.guard.fileno())
                 child.guard.close()
+            if child.cgroup is not None:
+                self._old_cgroups.append(child.cgroup)
+        self._old_cgroups += [
+            leaving.child.cgroup
+            for leaving in self._leaving.values()
+            if leaving.child.cgroup is not None
+        ]
         self._children.clear()
         for _ in range(_CLEAN_UPS):
             census = take_census()
             strays, dead = self._strays.find(census, known=(), running={})
             self._kill_strays(census, strays)
-            if not strays and not dead:
+            self._remove_old_cgroups()
+            if not strays and not dead and not self._old_cgroups:
                 break
             time.sleep(_CLEAN_UP_S)
+        self._cgroups.close()
         if not self._was_subreaper:
             be_subreaper(wanted=False)
         os.close(self._stdin)
@@ -330,12 +496,19 @@ class PosixHost:
             self._loop.remove_reader(child.guard.fileno())
             child.guard.close()
         was_cut_short = child.guard is not None and not child.guard.has_finished
-        if child.stopped_by or was_cut_short or _group_exists(child.pid):
+        is_left = _group_exists(child.pid)
+        if child.cgroup is not None:
+            child.cgroup.kill()
+            how = how._replace(oom_killed=child.cgroup.oom_kills() > 0)
+            is_left = is_left or not child.cgroup.is_empty
+        if child.stopped_by or was_cut_short or is_left:
             deadline_s = self._loop.time() + _GONE_WITHIN_S
             self._leaving[child.ref] = _Leaving(child, how, self._looks, deadline_s)
             self._look_within(0.0)
         else:
             self._look_within(_LOOK_AFTER_END_S)
+            if child.cgroup is not None:
+                self._let_go(child.cgroup)
             self._on_exit(child.ref, how)
 
     # -- looking at every process ---------------------------------------------------------------
@@ -376,16 +549,27 @@ class PosixHost:
         for child in self._children.values():
             if child.stopped_by and child.guard is None:
                 self._signal_descendants(census, child)
+        # What it has started by now is known from here on; one at most may be on its way.
+        self._forker.hear()
         running = {ref: child.start_ticks for ref, child in self._children.items()}
         known = {child.pid for child in self._children.values()}
-        strays, dead = self._strays.find(census, known=known, running=running)
+        until_ticks = min(
+            (coming.asked_ticks for coming in self._coming.values()), default=math.inf
+        )
+        strays, dead = self._strays.find(
+            census,
+            known=known,
+            running=running | dict.fromkeys(self._coming, 0),
+            until_ticks=until_ticks,
+        )
         self._kill_strays(census, strays)
+        self._remove_old_cgroups()
         for leaving in list(self._leaving.values()):
             self._see_off(leaving, look, census, strays, dead)
         self._plan_next_look(is_going=any(stray.is_doomed for stray in strays) or dead > 0)
 
     def _plan_next_look(self, *, is_going: bool) -> None:
-        if is_going or self._leaving:
+        if is_going or self._leaving or self._old_cgroups:
             self._look_within(self._pause_s)
             self._pause_s = min(self._pause_s * 2, _LOOK_MAX_S)
             return
@@ -424,7 +608,7 @@ class PosixHost:
         self, leaving: _Leaving, look: int, census: Census, strays: list[Stray], dead: int
     ) -> None:
         """Tell an attempt's end once nothing of it executes any more."""
-        ref, group = leaving.child.ref, leaving.child.pid
+        ref, group, cgroup = leaving.child.ref, leaving.child.pid, leaving.child.cgroup
         is_group_alive = census.executes(group) and _group_exists(group)
         if is_group_alive:
             # A member may have forked while the first signal went round.
@@ -433,13 +617,28 @@ class PosixHost:
             is_group_alive
             or dead > 0  # it may have let go of more while we looked
             or any(stray.is_doomed and stray.ref in {None, ref} for stray in strays)
+            or (cgroup is not None and not cgroup.is_empty)
         )
         if look <= leaving.look or is_left:
             if self._loop.time() < leaving.deadline_s:
                 return
             _LOG.warning("leftovers_remain attempt=%s group=%d", ref, group)
         del self._leaving[ref]
+        if cgroup is not None:
+            self._let_go(cgroup)
         self._on_exit(ref, leaving.how)
+
+
+def _tasks_of_user() -> int:
+    """Processes and threads of this user, as RLIMIT_NPROC counts them, more or less."""
+    own, count = os.geteuid(), 0
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if entry.stat().st_uid == own:
+                    # A folder's links: itself, its name above, and one for each thread below.
+                    count += Path(entry.path, "task").stat().st_nlink - 2
+    return count
 
 
 def _keep_descriptors() -> None:
@@ -480,6 +679,12 @@ def _await_end(child: _Child) -> None:
         _signal_group(child.pid, signal.SIGKILL)
     os.close(child.pidfd)
     os.waitpid(child.pid, 0)
+
+
+def _explain_held(plan: LaunchPlan, error: OSError | ValueError) -> str:
+    if isinstance(error, HoldFailed):
+        return f"it could not be put under its limits: {error.strerror}"
+    return _explain(plan, error)
 
 
 def _explain(plan: LaunchPlan, error: OSError | ValueError) -> str:

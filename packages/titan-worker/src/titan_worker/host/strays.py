@@ -7,6 +7,7 @@ Called by the process host.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -43,21 +44,30 @@ class Strays:
         self._since_ticks = self._since_ticks or start_ticks
 
     def find(
-        self, census: Census, *, known: Collection[int], running: Mapping[AttemptRef, int]
+        self,
+        census: Census,
+        *,
+        known: Collection[int],
+        running: Mapping[AttemptRef, int],
+        until_ticks: float = math.inf,
     ) -> tuple[list[Stray], int]:
-        """The living ones, and how many dead ones were waited for.
+        """The living ones, and how many more there were: dead ones that were waited for, and too young ones.
 
         `known`: the children that this process started for its attempts. `running`: attempts that
-        have not ended, and when they began.
+        have not ended, and when they began. Who began at `until_ticks` or later may be the first
+        process of an attempt that is being started, and is left alone.
         """
         living: list[Stray] = []
         owners: dict[ProcessIdentity, AttemptRef] = {}
-        dead = 0
+        unsettled = 0
         for stat in census.children(os.getpid()):
             if stat.pid in known or not self._is_stray(stat):
                 continue
+            if stat.start_ticks >= until_ticks:
+                unsettled += 1
+                continue
             if not stat.is_alive:
-                dead += _wait_for(stat.pid)
+                unsettled += _wait_for(stat.pid)
                 continue
             identity = ProcessIdentity(stat.pid, stat.start_ticks)
             ref = self._owners.get(identity) or attempt_of(stat.pid, self._home)
@@ -65,7 +75,7 @@ class Strays:
                 owners[identity] = ref
             living.append(Stray(stat, ref, _is_doomed(stat, ref, running)))
         self._owners = owners
-        return living, dead
+        return living, unsettled
 
     def _is_stray(self, stat: ProcessStat) -> bool:
         # A job has a session of its own and none of its descendants can come into ours: what is in

@@ -5,7 +5,10 @@ it must act while the worker stands still. It decides nothing: the two times com
 core, over a socket, again and again. Single-threaded on purpose: what the kernel does at a parent's
 death it does at the death of the *thread* that forked.
 
-    stub.py FD TERM_AT KILL_AT PROGRAM ARGV0 [ARG ...]
+    stub.py FD TERM_AT KILL_AT JOINS RLIMITS PROGRAM ARGV0 [ARG ...]
+
+    JOINS     files that the job's first process writes 0 into before it begins, one a line
+    RLIMITS   WHICH VALUE ..., set for it likewise
 
     in:   R TERM_AT KILL_AT   the lease is renewed; too late once the job was told to stop for it
           T                   SIGTERM to everything
@@ -52,7 +55,7 @@ def read_steady_s() -> float:
 class Job:
     """The first process, and everything that descends from it."""
 
-    def __init__(self, program: str, argv: list[str]) -> None:
+    def __init__(self, program: str, argv: list[str], joins: str, rlimits: str) -> None:
         self.exit_code = 0
         self.signal = 0
         # What our descendants let go of becomes our child, and so is found at the end.
@@ -61,7 +64,7 @@ class Job:
         guard = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(program, argv, guard, writing)
+            _become(program, argv, guard, writing, joins, rlimits)
         os.close(writing)
         # Closed by a successful exec; else it holds the reason.
         self.errno = int(os.read(reading, 16) or b"0")
@@ -114,7 +117,7 @@ def main() -> None:
         # Our worker decided in time, and stood still before it started us: it is not its job any more.
         _say(channel, "E 0 0 1")
         return
-    job = Job(sys.argv[4], sys.argv[5:])
+    job = Job(sys.argv[6], sys.argv[7:], sys.argv[4], sys.argv[5])
     if job.errno:
         job.end()
         _say(channel, f"F {job.errno}")
@@ -153,8 +156,10 @@ def _guard(channel: socket.socket, job: Job, term_at_s: float, kill_at_s: float)
                 term_at_s, kill_at_s = float(words[1]), float(words[2])
 
 
-def _become(program: str, argv: list[str], guard: int, writing: int) -> NoReturn:
-    """The child: a session of its own, the signals of a shell, then the program."""
+def _become(
+    program: str, argv: list[str], guard: int, writing: int, joins: str, rlimits: str
+) -> NoReturn:
+    """The child: a session of its own, the signals of a shell, its limits, then the program."""
     try:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:  # it died before the kernel knew what to do then
@@ -162,6 +167,16 @@ def _become(program: str, argv: list[str], guard: int, writing: int) -> NoReturn
         os.setsid()
         for number in _SIGNALS_DEFAULT:
             signal.signal(number, signal.SIG_DFL)
+        for path in joins.splitlines():
+            fd = os.open(path, os.O_WRONLY)
+            os.write(fd, b"0")
+            os.close(fd)
+        if rlimits:
+            import resource
+
+            numbers = [int(word) for word in rlimits.split()]
+            for which, value in zip(numbers[::2], numbers[1::2], strict=True):
+                resource.setrlimit(which, (value, value))
         os.execv(program, argv)  # noqa: S606 - a shell is not what was asked for
     except OSError as error:
         os.write(writing, b"%d" % (error.errno or 1))
