@@ -158,10 +158,12 @@ async def _run(place: Place, check: HealthCheck, timeout_s: float) -> str:
     env = dict(place.env)
     if place.port:
         env["PORT"] = str(place.port)
+    said = _Said()
     try:
         # In the worker's session, so that it is not taken for something that a job has let go of; in a
         # group of its own, so that all of it can be ended.
-        process = await asyncio.create_subprocess_exec(
+        transport, _ = await asyncio.get_running_loop().subprocess_exec(
+            lambda: said,
             *check.command,
             cwd=place.folder,
             env=env,
@@ -174,24 +176,37 @@ async def _run(place: Place, check: HealthCheck, timeout_s: float) -> str:
         return f"the check {check.command[0]!r} cannot be started: {error}"
     try:
         async with asyncio.timeout(timeout_s):
-            said = await _read_end(process)
-            code = await process.wait()
+            await said.ended.wait()
     except TimeoutError:
         return f"the check {check.command[0]!r} did not end within {timeout_s:g} s"
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(process.wait())
+            os.killpg(transport.get_pid(), signal.SIGKILL)
+        await said.gone.wait()
+        transport.close()  # whatever else may hold its output is not waited for
+    code = transport.get_returncode()
     if not code:
         return ""
-    words = said.decode("utf-8", "replace").strip()
+    words = said.text.decode("utf-8", "replace").strip()
     return f"the check {check.command[0]!r} ended with {code}" + (f": {words}" if words else "")
 
 
-async def _read_end(process: asyncio.subprocess.Process) -> bytes:
-    """The end of what the command writes, until it closes its output."""
-    assert process.stdout is not None
-    said = b""
-    while piece := await process.stdout.read(_STATUS_BYTES):
-        said = (said + piece)[-_SAID_BYTES:]
-    return said
+class _Said(asyncio.SubprocessProtocol):
+    """What a command writes, and its end: when it has gone, and so has all that holds its output."""
+
+    def __init__(self) -> None:
+        self.text = b""
+        self.gone = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    def process_exited(self) -> None:
+        """It has been waited for."""
+        self.gone.set()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:  # noqa: ARG002 - asyncio's signature
+        """The end of it is enough."""
+        self.text = (self.text + data)[-_SAID_BYTES:]
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - likewise
+        """After its end and its last output."""
+        self.ended.set()
