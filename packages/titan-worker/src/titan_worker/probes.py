@@ -182,8 +182,10 @@ async def _run(place: Place, check: HealthCheck, timeout_s: float) -> str:
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(transport.get_pid(), signal.SIGKILL)
-        await said.gone.wait()
-        transport.close()  # whatever else may hold its output is not waited for
+        try:
+            await said.until_gone()
+        finally:
+            transport.close()  # whatever else may hold its output is not waited for
     code = transport.get_returncode()
     if not code:
         return ""
@@ -198,6 +200,17 @@ class _Said(asyncio.SubprocessProtocol):
         self.text = b""
         self.gone = asyncio.Event()
         self.ended = asyncio.Event()
+
+    async def until_gone(self) -> None:
+        """Wait for what was killed, also for who is told to stop meanwhile, and again: it is soon."""
+        stopped: asyncio.CancelledError | None = None
+        while not self.gone.is_set():
+            try:
+                await self.gone.wait()
+            except asyncio.CancelledError as error:
+                stopped = error
+        if stopped is not None:
+            raise stopped
 
     def process_exited(self) -> None:
         """It has been waited for."""
