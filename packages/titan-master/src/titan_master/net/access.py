@@ -64,9 +64,9 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.LOG_GAP: _WORKERS,
     OpCode.LOG_PIECE: _NOBODY,
     # artifacts
-    OpCode.OFFER_ARTIFACT: _ACTORS,
+    OpCode.OFFER_ARTIFACT: _ACTORS | _WORKERS,
     OpCode.ARTIFACT_WANTED: _NOBODY,
-    OpCode.ARTIFACT_CHUNK: _ACTORS,
+    OpCode.ARTIFACT_CHUNK: _ACTORS | _WORKERS,
     OpCode.ARTIFACT_STORED: _NOBODY,
     OpCode.FETCH_ARTIFACT: _ACTORS | _WORKERS,
     OpCode.FIND_FILES: _ACTORS,
