@@ -29,6 +29,7 @@ from titan_proto.io.entropy import new_id
 from titan_proto.limits import LOG_BYTES_PER_ATTEMPT
 from titan_worker.__about__ import __version__
 from titan_worker.artifacts import Artifacts, Cache
+from titan_worker.carrying import Carrier
 from titan_worker.clock import system_clock
 from titan_worker.config import Settings
 from titan_worker.core.core import WorkerConfig, WorkerCore
@@ -47,7 +48,7 @@ from titan_worker.probes import Probes
 from titan_worker.sampling import Sampling
 from titan_worker.shipping import Shipping
 from titan_worker.tasks import Tasks
-from titan_worker.workspace import Workspaces, may_have_folder
+from titan_worker.workspace import Workspaces, may_have_folder, workspace_id
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -210,6 +211,7 @@ class Worker:
             software=_SOFTWARE,
             pid=os.getpid(),
             drain_ms=settings.drain_ms,
+            workspace=workspace_id(settings.workspace, new_id),
         )
         clock = system_clock()
         self._now_ms = clock.now_ms
@@ -245,17 +247,26 @@ class Worker:
             settings.private / "cache", bytes_max=settings.cache_bytes, boot_id=self._boot_id
         )
         cache.open()
+        artifacts = Artifacts(cache=cache, fetch=link.fetch, tasks=tasks)
+        carrier = Carrier(
+            shared=f"{settings.workspace}/shared",
+            artifacts=artifacts,
+            upload=link.upload,
+            tasks=tasks,
+        )
         return Parts(
             link=link,
             host=host,
             workspaces=Workspaces(
                 settings.workspace,
                 port=settings.port,
-                artifacts=Artifacts(cache=cache, fetch=link.fetch, tasks=tasks),
+                artifacts=artifacts,
+                carrier=carrier,
                 tasks=tasks,
                 on_ready=engine.workspace_ready,
                 on_failed=engine.workspace_failed,
             ),
+            carrier=carrier,
             launcher=Launcher(environ=os.environ, worker=self._name, home=self._home),
             ports=Ports(),
             probes=Probes(

@@ -142,6 +142,16 @@ class MasterLink:
 
     async def fetch(self, digest: str, offset: int) -> AsyncIterator[ArtifactChunk]:
         """The artifact's bytes from `offset` on, once there is a link. Raises LinkLost."""
+        link = await self._present()
+        async for chunk in link.stream(FetchArtifact(digest=digest, offset=offset)):
+            yield chunk
+
+    async def upload(self, digest: str, size: int, read: Callable[[int], bytes]) -> None:
+        """Store these bytes with the master, once there is a link; see `AioLink.upload`."""
+        await (await self._present()).upload(digest, size, read)
+
+    async def _present(self) -> AioLink:
+        """The link, once there is one. Raises LinkLost."""
         # No deadline: without a master there is nobody to give the attempt to instead.
         await self._up.wait()
         link = self._link
@@ -149,8 +159,7 @@ class MasterLink:
             # Its end is being told. Whoever asks again at once would never let that happen.
             await self._gone.wait()
             raise LinkLost("there is no link")
-        async for chunk in link.stream(FetchArtifact(digest=digest, offset=offset)):
-            yield chunk
+        return link
 
     def joined(self, lease_s: float) -> None:
         """The master has taken this worker in; it gives up silent ones after `lease_s`."""
