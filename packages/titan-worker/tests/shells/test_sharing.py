@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from titan_proto.messages.worker import Layer, Left
-from titan_proto.specs import JobKind, ServiceSection
+from titan_proto.specs import Artifacts, Intake, JobKind, Launch, LaunchKind, ServiceSection
 from titan_proto.states import ExitReason
 from titan_worker import leavings
 from titan_worker.leavings import FileLeft, FileList, decode
@@ -324,3 +324,99 @@ async def test_ten_jobs_that_start_at_once_wait_for_one_copy(nest, peer, make_or
     for name in ("one", *(other.ref.job_id for other in others)):
         assert (await peer.end_of(name)).exit_code == 0
     assert len(peer.fetches) == 2  # the list, and the one large file
+
+
+# -- artifacts ----------------------------------------------------------------------------------------
+def handing(line, *out, take=()):
+    artifacts = Artifacts(out=out, take=tuple(Intake(job=job, files=files) for job, files in take))
+    return Launch(kind=LaunchKind.SHELL, shell=line, artifacts=artifacts)
+
+
+def handed_out(peer, left):
+    return {file.path: file for file in decode(peer.blobs[left.digest]).artifacts}
+
+
+async def test_what_a_job_hands_out_comes_to_those_that_take_it_in(two, peer):
+    here, there = two
+    await here.start()
+    line = f"mkdir -p d/e && echo 1 > d/a.csv && echo 2 > d/e/b.csv && echo no > d/c && head -c {LARGE} /dev/zero > big"
+    peer.order("one", launch=handing(line, "d/**/*.csv", "big"))
+    end = await peer.end_of("one")
+    assert (end.exit_code, end.left.artifacts, end.left.shared) == (0, 3, 0)
+    assert sorted(handed_out(peer, end.left)) == ["big", "d/a.csv", "d/e/b.csv"]
+    await there.start()
+
+    take = (("one", "d"), ("one", "big"))
+    peer.order(
+        "two", launch=handing("find * -type f && wc -c < big", take=take), intake={"one": end.left}
+    )
+    assert (await peer.end_of("two")).exit_code == 0
+    said = await peer.log_of("two", b"200000")
+    assert sorted(said.split()) == [b"200000", b"big", b"d/a.csv", b"d/e/b.csv"]
+    fetched = len(peer.fetches)
+    peer.order("three", launch=handing("wc -c < big", take=take), intake={"one": end.left})
+    assert (await peer.end_of("three")).exit_code == 0
+    assert len(peer.fetches) == fetched
+
+
+async def test_a_file_that_was_to_be_handed_out_and_is_missing_fails_the_attempt(nest, peer):
+    await nest.start()
+    peer.order("one", launch=handing("touch a b", "a", "out/*.csv"))
+    end = await peer.end_of("one")
+    assert (end.reason, end.exit_code, end.left) == (ExitReason.BAD_FILES, 0, None)
+    assert "'out/*.csv'" in end.message
+    assert "which holds a, b" in end.message
+
+
+async def test_a_job_that_failed_is_not_blamed_for_what_it_did_not_make(nest, peer):
+    await nest.start()
+    peer.order("one", launch=handing("exit 3", "a"))
+    end = await peer.end_of("one")
+    assert (end.reason, end.exit_code) == (ExitReason.EXITED, 3)
+
+
+async def test_a_link_is_not_handed_out(nest, peer):
+    await nest.start()
+    peer.order("one", launch=handing("ln -s /etc/passwd a; ln -s /etc d", "a"))
+    assert (await peer.end_of("one")).reason is ExitReason.BAD_FILES
+    peer.order("two", launch=handing("ln -s /etc d", "d/passwd"))
+    assert (await peer.end_of("two")).reason is ExitReason.BAD_FILES
+
+
+async def test_a_pattern_that_fits_nothing_of_what_was_handed_out_fails_before_a_process(
+    nest, peer
+):
+    await nest.start()
+    peer.order("one", launch=handing("touch a", "a"))
+    left = (await peer.end_of("one")).left
+    peer.order("two", launch=handing("touch ran", take=(("one", "b"),)), intake={"one": left})
+    end = await peer.end_of("two")
+    assert end.reason is ExitReason.PREPARE_FAILED
+    assert "one handed out no file 'b'" in end.message
+    peer.order("three", launch=handing("true", take=(("one", "a"),)))  # of which nothing is known
+    assert (await peer.end_of("three")).reason is ExitReason.PREPARE_FAILED
+
+
+async def test_one_path_with_two_contents_is_not_taken_in(nest, peer):
+    await nest.start()
+    for name, line in (("one", "echo 1 > a"), ("two", "echo 2 > a"), ("same", "echo 1 > a")):
+        peer.order(name, launch=handing(line, "a"))
+    lefts = {name: (await peer.end_of(name)).left for name in ("one", "two", "same")}
+    take = (("one", "a"), ("two", "a"))
+    peer.order("three", launch=handing("true", take=take), intake=lefts)
+    end = await peer.end_of("three")
+    assert end.reason is ExitReason.PREPARE_FAILED
+    assert "'a' comes from one and, different, from two" in end.message
+    take = (("one", "a"), ("same", "a"))
+    peer.order("four", launch=handing("cat a", take=take), intake=lefts)
+    assert (await peer.end_of("four")).exit_code == 0
+
+
+async def test_what_a_job_makes_of_what_it_took_in_reaches_nobody(nest, peer):
+    await nest.start()
+    peer.order("one", launch=handing(f"head -c {LARGE} /dev/zero > a", "a"))
+    left = (await peer.end_of("one")).left
+    for name in ("two", "three"):
+        line = "test $(tr -d '\\0' < a | wc -c) = 0 && echo harm >> a"
+        peer.order(name, launch=handing(line, take=(("one", "a"),)), intake={"one": left})
+        assert (await peer.end_of(name)).exit_code == 0
