@@ -62,7 +62,7 @@ def test_each_role_may_what_the_one_below_may(opcode):
         (
             "worker",
             """JOIN WORKER_STATUS WORKER_USAGE ATTEMPT_REPORTS LEAVE LOG_CHUNK LOG_GAP
-            FETCH_ARTIFACT OFFER_ARTIFACT ARTIFACT_CHUNK""",
+            FETCH_ARTIFACT OFFER_ARTIFACT ARTIFACT_CHUNK GET_RUN""",
         ),
         ("job", ""),
     ],

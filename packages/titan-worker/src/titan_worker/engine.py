@@ -37,6 +37,7 @@ from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import HealthKind, JobKind
 from titan_proto.states import AttemptState
 from titan_worker import outputs
+from titan_worker.artifacts import Artifacts
 from titan_worker.carrying import STOPPED, Carrier, Published
 from titan_worker.core.core import WorkerCore
 from titan_worker.core.effects import (
@@ -105,6 +106,7 @@ class Parts(NamedTuple):
     host: base.ProcessHost
     workspaces: Workspaces
     carrier: Carrier
+    artifacts: Artifacts
     launcher: Launcher
     ports: Ports
     probes: Probes
@@ -178,6 +180,10 @@ class Engine:
     def is_leaving(self) -> bool:
         """Whether it has been told to leave, by whomever."""
         return self._core.is_leaving
+
+    def holds(self, run_id: str) -> bool:
+        """Whether an attempt of the run is here, or its end is still to be heard."""
+        return any(ref.run_id == run_id for ref in self._core.state.held)
 
     def bind(self, parts: Parts) -> None:
         """Say who carries out effects; before the first input."""

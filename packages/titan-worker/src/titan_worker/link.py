@@ -16,12 +16,28 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from titan_proto.connection import Closed, Opened, Received
-from titan_proto.errors import ConnectFailed, ErrorCode, LinkLost, NoToken, Refused
+from titan_proto.errors import (
+    ConnectFailed,
+    ErrorCode,
+    LinkLost,
+    NotFound,
+    NoToken,
+    Refused,
+    TitanError,
+)
 from titan_proto.handshake import LOG_GAPS, LOG_UDP, BadToken
 from titan_proto.io.address import Address
 from titan_proto.io.aio import AioLink, dial
 from titan_proto.limits import WORKER_LOST_AFTER_MS
-from titan_proto.messages import AnyMessage, ArtifactChunk, FetchArtifact, LogChunk, Role
+from titan_proto.messages import (
+    AnyMessage,
+    ArtifactChunk,
+    FetchArtifact,
+    GetRun,
+    LogChunk,
+    Role,
+)
+from titan_proto.states import RUN_TERMINAL
 from titan_worker.copies import Copies
 
 _LOG: Final = logging.getLogger(__name__)
@@ -149,6 +165,19 @@ class MasterLink:
     async def upload(self, digest: str, size: int, read: Callable[[int], bytes]) -> None:
         """Store these bytes with the master, once there is a link; see `AioLink.upload`."""
         await (await self._present()).upload(digest, size, read)
+
+    async def is_run_over(self, run_id: str, timeout_s: float) -> bool | None:
+        """Whether the master knows no such live run; None if it cannot be asked, or does not say."""
+        if self._link is None:
+            return None
+        try:
+            found = await self._link.call(GetRun(run=run_id), timeout_s)
+        except NotFound:
+            return True
+        except TitanError as error:
+            _LOG.info("run_not_told run=%s why=%s", run_id, error)
+            return None
+        return found.state in RUN_TERMINAL
 
     async def _present(self) -> AioLink:
         """The link, once there is one. Raises LinkLost."""

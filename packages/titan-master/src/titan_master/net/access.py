@@ -75,7 +75,7 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.SUBMIT_RUN: _ACTORS,
     OpCode.RUN_RECEIPT: _NOBODY,
     OpCode.CANCEL_RUN: _ACTORS,
-    OpCode.GET_RUN: _READERS,
+    OpCode.GET_RUN: _READERS | _WORKERS,
     OpCode.RUN_VIEW: _NOBODY,
     OpCode.LIST_RUNS: _READERS,
     OpCode.RUN_LIST: _NOBODY,
