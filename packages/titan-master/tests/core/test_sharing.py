@@ -241,3 +241,18 @@ def test_many_layers_of_a_deep_graph_are_found_again_after_a_restart(w):
     before = [one_job.layers for one_job in w.state.runs["r"].order]
     assert [one_job.layers for one_job in w.recovered().runs["r"].order] == before
     assert before[19] == (1 << 20) - 1
+
+
+def test_a_service_that_moves_after_its_run_finds_the_files_where_it_lands(w):
+    """Its run has left memory by then; what stood above it is kept with the service."""
+    serving = shared_by(job("s", "a", service=True), Share.RUN, take=(Intake(job="a", files="x"),))
+    w.submit(run("etl", job("a"), serving), run_id="r")
+    w.ended("r/a", left=left("a", artifacts=1))
+    w.running("r/s", port=1)
+    w.running("r/s", port=1, healthy=True)
+    assert not w.state.runs
+    first = w.worker_of("r/s")
+    again = orders(w.leave(first))["s"]
+    assert w.worker_of("r/s") != first
+    assert named(again) == [one(1, "a")]
+    assert again.intake == {"a": left("a", artifacts=1)}

@@ -762,7 +762,8 @@ def _twin_service(state: State, service: Service) -> Service:
     """Of a live run's service the attempt is its job's."""
     job = _job_of(state, service.run_id, service.job_id)
     attempt = None if job is None else job.attempt
-    return replace(service, attempt=attempt or replace(service.attempt))
+    attempt = attempt or replace(service.attempt)
+    return replace(service, attempt=attempt, intake=dict(service.intake))
 
 
 def derive(state: State) -> None:
