@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from titan_proto.errors import ErrorCode
+from titan_proto.ids import AttemptRef
 from titan_proto.io.address import find_token
 from titan_proto.io.entropy import new_id
 from titan_proto.limits import LOG_BYTES_PER_ATTEMPT
