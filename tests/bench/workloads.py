@@ -1,9 +1,11 @@
-"""W1 to W8, L1 and L2 of logs, V1 and V2 of services: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
+"""W1 to W8, L1 and L2 of logs, V1 and V2 of services, V3 of projects: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import shutil
 import signal
 import statistics
 import subprocess
@@ -16,8 +18,10 @@ from tests.bench import floor
 from tests.harness.cluster import Cluster
 from titan_proto.io.address import Address
 from titan_proto.io.blocking import BlockingLink
-from titan_proto.messages import GetStats, Role, WaitJob
+from titan_proto.messages import GetStats, Role, SubmitRun, WaitJob
+from titan_proto.specs import ArtifactRef, JobSpec, Launch, LaunchKind, RunSpec
 from titan_sdk import TitanClient, TitanJob
+from titan_sdk.packaging import pack_folder
 
 
 class Figure(NamedTuple):
@@ -587,7 +591,74 @@ def _next_process(said_by: IO[bytes]) -> tuple[int, float]:
     return int(pid), float(at_s)
 
 
+def v3(root: Path, repeats: int) -> list[Figure]:
+    """A project of 5 MB in 50 files, in a job's working folder: what that adds to submit → process start."""
+    project = root / "project"
+    project.mkdir(parents=True)
+    for number in range(FILES):
+        # Bytes that no packing makes fewer: as many as there are have to be brought.
+        (project / f"{number}.bin").write_bytes(os.urandom(PROJECT_BYTES // FILES))
+    copies, bare, cached, uncached = [], [], [], []
+    with Cluster(root / "titan") as cluster, contextlib.ExitStack() as stack:
+        cluster.start_master()
+        cluster.start_worker(8080)
+        client = stack.enter_context(contextlib.closing(cluster.client()))
+        link = stack.enter_context(
+            BlockingLink.connect(
+                Address("127.0.0.1", cluster.port),
+                cluster.token,
+                role=Role.CLIENT,
+                software="bench",
+                timeout_s=10,
+            )
+        )
+
+        def start_s(name: str, workspace: ArtifactRef | None) -> float:
+            launch = Launch(kind=LaunchKind.COMMAND, command=tuple(floor.STAMP))
+            spec = RunSpec(name=name, jobs=(JobSpec(id="s", launch=launch),), workspace=workspace)
+            begin = time.time()
+            receipt = link.call(SubmitRun(key=f"v3-{name}", spec=spec), timeout_s=30)
+            link.call(WaitJob(run=receipt.run_id, job="s"), timeout_s=60)
+            return float(client.fetch_logs("s", run=receipt.run_id)) - begin
+
+        for turn in range(repeats):
+            (project / "0.bin").write_bytes(os.urandom(PROJECT_BYTES // FILES))
+            with pack_folder(project) as package:
+                link.upload(package.digest, package.size, package.chunks, timeout_s=30)
+                uncached.append(start_s(f"uncached-{turn}", package.ref))
+                for number in range(20):
+                    begin = time.perf_counter()
+                    shutil.copytree(project, root / "copies" / f"{turn}-{number}")
+                    copies.append(time.perf_counter() - begin)
+                    bare.append(start_s(f"bare-{turn}-{number}", None))
+                    cached.append(start_s(f"cached-{turn}-{number}", package.ref))
+    base, without = statistics.median(copies), statistics.median(bare)
+    took, first = statistics.median(cached) - without, statistics.median(uncached) - without
+    return [
+        Figure(
+            "V3 cached",
+            "a project of 5 MB in 50 files that is in the cache: added to a start",
+            f"{base * 1000:.1f} ms to `copytree` it",
+            f"{took * 1000:.1f} ms",
+            took / base,
+            2.0,
+            "× floor",
+        ),
+        Figure(
+            "V3 uncached",
+            "… and that is not, on loopback",
+            "–",
+            f"{first * 1000:.0f} ms",
+            first * 1000,
+            150,
+            "ms",
+        ),
+    ]
+
+
 SERVICES = 50
+PROJECT_BYTES = 5_000_000
+FILES = 50
 
 ALL = {
     "w1": w1,
@@ -601,4 +672,5 @@ ALL = {
     "l2": l2,
     "v1": v1,
     "v2": v2,
+    "v3": v3,
 }

@@ -7,6 +7,7 @@ cores on purpose: what both got wrong, nobody would notice.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -31,8 +32,17 @@ from titan_proto.messages import (
     RunView,
     StartAttempts,
 )
-from titan_proto.messages.worker import AttemptOrder
-from titan_proto.specs import GateExpiry, GateSection, JobKind, JobSpec, Launch, RetryCause, RunSpec
+from titan_proto.messages.worker import AttemptOrder, Left
+from titan_proto.specs import (
+    GateExpiry,
+    GateSection,
+    JobKind,
+    JobSpec,
+    Launch,
+    RetryCause,
+    RunSpec,
+    Share,
+)
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
 
 _SPEC: msgspec.msgpack.Decoder[RunSpec] = msgspec.msgpack.Decoder(RunSpec)
@@ -52,6 +62,7 @@ _CAUSES = {
     ExitReason.PREPARE_FAILED: RetryCause.START,
     ExitReason.TIMED_OUT: RetryCause.TIMEOUT,
     ExitReason.BAD_OUTPUT: RetryCause.EXIT,
+    ExitReason.BAD_FILES: RetryCause.EXIT,
 }
 
 TIMEOUT_SLACK_MS = 6_000
@@ -83,6 +94,12 @@ def _used(spec: JobSpec) -> list[tuple[str, str]]:
     return [(match[1], match[2]) for text in texts for match in _USED.finditer(text)]
 
 
+def left_by(ref: AttemptRef) -> Left:
+    """The files that an attempt leaves, if it leaves any: no other attempt's list is like it."""
+    digest = hashlib.sha256(str(ref).encode()).hexdigest()
+    return Left(digest=digest, size_bytes=ref.number, shared=1)
+
+
 class JobBook:
     """What the journal has said of one job."""
 
@@ -107,6 +124,7 @@ class JobBook:
         """Of a service: where it has failed."""
         self.moves = 0
         self.replaces = ""
+        self.left: Left | None = None
 
     @property
     def is_gate(self) -> bool:
@@ -136,6 +154,8 @@ class RunBook:
                 job.opened_ms = event.at_ms
         self.state = RunState.ACTIVE
         self.cancelled = False
+        self.layers: list[Left] = []
+        """What its jobs have left in the shared folder, in the order of acceptance."""
         self.instances: dict[str, JobBook] = {}
         """Of services, those beside the first."""
         self.stopped: set[str] = set()
@@ -144,6 +164,22 @@ class RunBook:
     def find(self, job_id: str) -> JobBook:
         """A job, or an instance of a service."""
         return self.jobs.get(job_id) or self.instances[job_id]
+
+    def leave(self, job_id: str, left: Left) -> None:
+        """One of its jobs has succeeded, and left this."""
+        self.jobs[job_id].left = left
+        if left.shared:
+            self.layers.append(left)
+
+    def above(self, job_id: str) -> set[str]:
+        """Every job that comes before this one."""
+        above: set[str] = set()
+        todo = [job_id]
+        while todo:
+            parents = set(self.find(todo.pop()).spec.dependencies) - above
+            above |= parents
+            todo += parents
+        return above
 
 
 class WorkerBook:
@@ -183,6 +219,7 @@ class Auditor:
         self._lasted: dict[AttemptRef, int] = {}
         self._written: dict[AttemptRef, tuple[dict[str, str], str]] = {}
         """What processes left for others, or what was wrong with it."""
+        self._files: dict[AttemptRef, tuple[Left | None, str]] = {}
         self._asleep: dict[AttemptRef, int] = {}
         """Processes whose machine sleeps, and until when."""
         self._must_go: dict[AttemptRef, int] = {}
@@ -276,9 +313,22 @@ class Auditor:
                     left == before.jobs[job_id].outputs,
                     f"{event.run_id} takes over {left}, {job_id} left {before.jobs[job_id].outputs}",
                 )
+            self._check_taken_over(before, event)
+            for job_id, files in event.left:
+                book.leave(job_id, files)
         self.runs[event.run_id] = book
         self._keys[event.key] = event.run_id
         self._aliases[book.alias] = event.run_id
+
+    def _check_taken_over(self, before: RunBook, event: e.RunAccepted) -> None:
+        """Of the files, all that those jobs left, in the order of acceptance."""
+        left = {job_id: before.jobs[job_id].left for job_id in event.taken_over}
+        files = {job_id: one for job_id, one in left.items() if one is not None}
+        layers = [one for one in before.layers if one in files.values()]
+        self.check(
+            dict(event.left) == files and [one for _, one in event.left if one.shared] == layers,
+            f"{event.run_id} takes over {event.left}, left was {files}",
+        )
 
     def _on_run_cancel_requested(self, event: e.RunCancelRequested) -> None:
         self.runs[event.run_id].cancelled = True
@@ -488,8 +538,14 @@ class Auditor:
                 self._outcomes.get(ref) == (0, 0) and self._written[ref][1] == event.message,
                 f"{ref} is blamed for its outputs: {event}, it left {self._written.get(ref)}",
             )
+        if event.reason is ExitReason.BAD_FILES:
+            self.check(
+                self._outcomes.get(ref) == (0, 0) and self._files[ref][1] == event.message,
+                f"{ref} is blamed for its files: {event}, it left {self._files.get(ref)}",
+            )
         if self._succeeded(event) and job.spec.kind is JobKind.TASK:
             self.check(not self._written[ref][1], f"{ref} is taken for a success: {event}")
+            self.check(not self._files[ref][1], f"{ref} is taken for a success: {event}")
         if event.reason is ExitReason.CANCELLED:
             run = self.runs[ref.run_id]
             asked = run.cancelled or ref.job_id in run.stopped
@@ -525,6 +581,7 @@ class Auditor:
         else:
             self.check(not event.outputs, f"{ref} did not succeed and left {event.outputs}")
         job.outputs = event.outputs
+        self._check_left(ref, job, event)
         if event.reason is ExitReason.MISSING_OUTPUT:
             run = self.runs[ref.run_id]
             self.check(
@@ -748,6 +805,20 @@ class Auditor:
         self.check(not worker.holds, f"{event.worker_id} retires and holds {list(worker.holds)}")
         worker.state = "RETIRED"
 
+    def _check_left(self, ref: AttemptRef, job: JobBook, event: e.JobEnded) -> None:
+        """What is recorded of files is what that attempt left, and of a success only."""
+        if event.state is JobState.SUCCEEDED and job.spec.kind is JobKind.TASK:
+            left = self._files[ref][0]
+            self.check(event.left == left, f"{ref} left {left}, recorded is {event.left}")
+        elif event.left is not None:
+            is_up = event.state is JobState.SUCCEEDED and job.spec.kind is JobKind.SERVICE
+            self.check(
+                is_up and event.left == left_by(ref),
+                f"{ref} ended as {event.state}, recorded is {event.left}",
+            )
+        if event.left is not None:
+            self.runs[ref.run_id].leave(ref.job_id, event.left)
+
     def _job(self, ref: AttemptRef) -> JobBook:
         return self.runs[ref.run_id].find(ref.job_id)
 
@@ -771,6 +842,9 @@ class Auditor:
             self.check(same, f"{ref} is sent as another job: {order.spec}")
             if run is not None:
                 self._check_told(run, job.spec.launch, told)
+                wanted = any(ref.job_id in other.spec.dependencies for other in run.jobs.values())
+                kept = not wanted or job.spec.launch.share is Share.NODE
+                self.check(not (order.publishes and kept), f"{ref} is to publish for nobody")
 
     def acked(self, message: ReportAcks) -> None:
         """A worker was told that it may forget these."""
@@ -916,9 +990,28 @@ class Auditor:
             f"{wanted} was started as {told}",
         )
 
-    def left(self, ref: AttemptRef, outputs: dict[str, str], problem: str) -> None:
-        """A process is about to end, and has written this for others."""
-        self._written[ref] = (outputs, problem)
+    def left(
+        self, ref: AttemptRef, outputs: tuple[dict[str, str], str], files: tuple[Left | None, str]
+    ) -> None:
+        """A process is about to end, and has written this for others; or what is wrong with it."""
+        self._written[ref] = outputs
+        self._files[ref] = files
+
+    def named_files(self, order: AttemptOrder, named: dict[int, Left]) -> None:
+        """A worker is about to start this, and was told of these layers of its run."""
+        run = self.runs[order.ref.run_id]
+        for index, left in named.items():
+            self.check(
+                index <= len(run.layers) and run.layers[index - 1] == left,
+                f"{order.ref}: {left} is named as layer {index} of {run.layers}",
+            )
+        told = {left.digest for left in named.values()}
+        for job_id in run.above(order.ref.job_id):
+            left = run.jobs[job_id].left
+            self.check(
+                left is None or not left.shared or left.digest in told,
+                f"{order.ref} starts without what {job_id} left",
+            )
 
     def _check_restart(self, host: str, order: AttemptOrder) -> None:
         """Only a service has more than one process in an attempt: on one machine, in its budget."""

@@ -14,10 +14,10 @@ from functools import partial
 import msgspec
 from msgspec import Struct
 
-from tests.sim.checkers import Auditor
+from tests.sim.checkers import Auditor, left_by
 from tests.sim.world import Life, Timer, World
 from titan_proto.ids import AttemptRef
-from titan_proto.messages.worker import AttemptOrder
+from titan_proto.messages.worker import AttemptOrder, Left
 from titan_proto.specs import JobKind
 
 KILLS_ITS_WORKER = "kill -9 $PPID"
@@ -37,6 +37,10 @@ class Outcome(Struct, frozen=True):
     """What it left for others ..."""
     output_problem: str = ""
     """... or what is wrong with that."""
+    left: Left | None = None
+    """The files that it left for others ..."""
+    left_problem: str = ""
+    """... or what is wrong with them."""
 
 
 class Guard(Struct, frozen=True):
@@ -206,7 +210,11 @@ class Processes:
             process.end.cancel()
         for alarm in process.alarms:
             alarm.cancel()
-        self._auditor.left(ref, outcome.outputs, outcome.output_problem)
+        self._auditor.left(
+            ref,
+            (outcome.outputs, outcome.output_problem),
+            (outcome.left, outcome.left_problem),
+        )
         self._auditor.exited(ref, outcome.exit_code, outcome.signal, was_watched=process.is_watched)
         process.report(msgspec.structs.replace(outcome, lease_ended=process.lease_ended))
 
@@ -232,7 +240,10 @@ class Processes:
         if world.chance(3):
             return Outcome(0, 0, output_problem="line 1 is not of the form key=value")
         if world.chance(90):
-            return Outcome(0, 0, outputs=self._outputs(order))
+            if order.publishes and world.chance(3):
+                return Outcome(0, 0, left_problem="more than FILES_LEFT_PER_JOB files")
+            left = left_by(order.ref) if order.publishes and world.chance(60) else None
+            return Outcome(0, 0, outputs=self._outputs(order), left=left)
         if world.chance(70):
             return Outcome(world.between(1, 255), 0)
         return Outcome(0, world.random.choice((6, 9, 11, 15)))

@@ -24,6 +24,7 @@ from titan_master.core import (
     lifecycle,
     placement,
     services,
+    sharing,
     timers,
     workers,
 )
@@ -442,7 +443,42 @@ def tell_outputs_of_a_failure(patch):
     patch.setattr(lifecycle, "settle_job", generous)
 
 
+def name_only_what_parents_left(patch):
+    """An order names the files of the jobs just above, and of none above those."""
+
+    def near(run, job):
+        bits = [run.jobs[name].layer for name in job.spec.dependencies]
+        return sum(1 << (bit - 1) for bit in set(bits) if bit)
+
+    patch.setattr(sharing, "layers_above", near)
+
+
+def believe_that_a_new_link_knows(patch):
+    """What was named on one link is not named on the next."""
+    bind = Roster.bind
+
+    def trusting(self, worker_id, link_id, now_ms):
+        layers = self.of(worker_id).layers
+        bind(self, worker_id, link_id, now_ms)
+        self.of(worker_id).layers = layers
+
+    patch.setattr(Roster, "bind", trusting)
+
+
+def forget_files_of_what_is_not_run_again(patch):
+    """A repetition takes over that a job succeeded, and not the files that it left."""
+    accept = admission._accept
+
+    def forgetful(draft, item):
+        accept(draft, replace(item, left=()))
+
+    patch.setattr(admission, "_accept", forgetful)
+
+
 MUTANTS = [
+    name_only_what_parents_left,
+    believe_that_a_new_link_knows,
+    forget_files_of_what_is_not_run_again,
     hand_on_what_anybody_left,
     forget_outputs_of_what_is_not_run_again,
     tell_outputs_of_a_failure,

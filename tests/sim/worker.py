@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from tests.sim import wire
-from tests.sim.checkers import Auditor
+from tests.sim.checkers import Auditor, left_by
 from tests.sim.coverage import Coverage
 from tests.sim.disk import Ledger, decode, encode
 from tests.sim.driver import Driver
@@ -33,7 +33,7 @@ from titan_proto.messages import (
     StopAttempts,
     WorkerStatus,
 )
-from titan_proto.messages.worker import AttemptOrder
+from titan_proto.messages.worker import AttemptOrder, Left
 from titan_proto.specs import HealthCheck
 from titan_proto.states import ExitReason
 from titan_worker.core.apply import apply
@@ -230,6 +230,8 @@ class WorkerProcess:
         self.joined = False
         self._abandoned: dict[AttemptRef, None] = {}
         self._foreign: dict[AttemptRef, None] = {}
+        self._named: dict[str, dict[int, Left]] = {}
+        """By run: the layers that this process was told of, on whatever link."""
         ledger = machine.ledger
         state = ledger.open()
         self.shadow = ledger.fold()
@@ -244,6 +246,7 @@ class WorkerProcess:
                 skills=machine.skills,
                 software=wire.SOFTWARE,
                 pid=self.world.between(2, 30_000),
+                workspace=machine.name,
                 drain_ms=self.world.random.choice(DRAINS_MS),
             ),
         )
@@ -385,6 +388,9 @@ class WorkerProcess:
         message = received.message
         if isinstance(message, StartAttempts):
             self._auditor.ordered(self.machine.ledger.worker_id, message)
+            for order in message.orders:
+                named = self._named.setdefault(order.ref.run_id, {})
+                named.update((layer.index, layer.left) for layer in order.layers)
         elif isinstance(message, ReportAcks):
             self._auditor.acked(message)
         elif isinstance(message, ShutDown):
@@ -441,6 +447,7 @@ class WorkerProcess:
                 lambda: self.put(SpawnFailed(ref=ref, message="exec format error")),
             )
             return
+        self._auditor.named_files(order, self._named.get(ref.run_id, {}))
         guard = None if effect.lease_end is None else self._guard(effect.lease_end)
         if guard is not None and self.world.now_ms >= guard.term_at_ms:
             # Decided in time, and done too late: the guard looks before it starts anything.
@@ -473,6 +480,8 @@ class WorkerProcess:
             oom_killed=is_shot and self.world.chance(30),
             outputs=outcome.outputs,
             output_problem=outcome.output_problem,
+            left=outcome.left,
+            left_problem=outcome.left_problem,
         )
         self.life.do(lambda: self.put(item))
 
@@ -492,7 +501,8 @@ class WorkerProcess:
                 self.put(ProbeFailed(ref=ref, message="status 500"))
                 self.life.after(check.interval_ms, ask)
                 return
-            self.put(ProbeAnswered(ref=ref))
+            publishes = process.order.publishes and self.world.chance(60)
+            self.put(ProbeAnswered(ref=ref, left=left_by(ref) if publishes else None))
             if failures:
                 self.life.after(check.interval_ms, ask)
 

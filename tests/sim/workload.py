@@ -64,12 +64,14 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Share,
 )
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, RunState, ServiceState
 
 SKILLS = ("GENERAL", "GPU")
 NAMES = ("nightly", "Nightly!", "etl", "a")
 LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
+KEPT = replace(LAUNCH, share=Share.NODE)
 POISON = Launch(kind=LaunchKind.SHELL, shell=KILLS_ITS_WORKER)
 TIMEOUTS_MS = (1, 100, 1_000, 15_000)
 IMPATIENT_MS = 300
@@ -127,7 +129,7 @@ def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Jo
         return job
     used = [f"${{{{ jobs.{world.random.choice(tasks)}.outputs.attempt }}}}" for _ in range(3)]
     launch = replace(
-        LAUNCH,
+        job.launch,
         shell=f'true "{used[0]}"' if world.chance(50) else LAUNCH.shell,
         args=(f"--after={used[1]}",),
         env={"AFTER": used[2]} if world.chance(50) else {},
@@ -151,7 +153,7 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
     once = not service and world.chance(6)
     return JobSpec(
         id=f"j{place}",
-        launch=POISON if world.chance(0.7) else LAUNCH,
+        launch=POISON if world.chance(0.7) else KEPT if world.chance(15) else LAUNCH,
         kind=JobKind.SERVICE if service else JobKind.TASK,
         dependencies=_parents(world, place, jobs, shape),
         needs=Needs(

@@ -110,14 +110,17 @@ from titan_proto.messages import (
     WorkerUsageView,
     WorkerView,
 )
+from titan_proto.messages.worker import Layer, Left
 from titan_proto.opcodes import HANDSHAKE
 from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
+    Artifacts,
     GateExpiry,
     GateSection,
     HealthCheck,
     HealthKind,
+    Intake,
     JobKind,
     JobSpec,
     Launch,
@@ -128,6 +131,7 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Share,
 )
 from titan_proto.states import (
     AttemptState,
@@ -207,6 +211,17 @@ HELD = JobSpec(
     ),
 )
 TYPED = JobSpec(id="TYPED", launch=Launch(script="typed.py", python="3.12"))
+SHARING = JobSpec(
+    id="SHARING",
+    launch=Launch(
+        script="sharing.py",
+        share=Share.NODE,
+        artifacts=Artifacts(
+            out=("clean/**",), take=(Intake(job="EXTRACT", files="data/*.parquet"),)
+        ),
+    ),
+)
+LEFT = Left(digest=DIGEST, size_bytes=4_096, shared=2, artifacts=1)
 RUN_VIEW = RunView(
     run_id=RUN,
     alias="nightly-7",
@@ -696,6 +711,37 @@ MESSAGES = (
             ),
         ),
         history=(UsagePoint(at_ms=AT_MS, usage=USAGE),),
+    ),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=6,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        workspace="f0lder",
+    ),
+    SubmitRun(key="key-6", spec=RunSpec(name="Sharing", jobs=(SHARING,))),
+    StartAttempts(
+        term=16,
+        orders=(
+            AttemptOrder(
+                ref=REF,
+                fence=70_004,
+                spec=SHARING,
+                run_name="Sharing",
+                publishes=True,
+                layers=(Layer(index=3, left=LEFT),),
+                intake={"EXTRACT": LEFT},
+            ),
+        ),
+    ),
+    AttemptReports(
+        reports=(
+            AttemptReport(ref=REF, state=AttemptState.ENDED, reason=ExitReason.EXITED, left=LEFT),
+        ),
     ),
 )
 

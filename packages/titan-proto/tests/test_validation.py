@@ -19,8 +19,10 @@ from titan_proto.limits import (
 from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
+    Artifacts,
     GateExpiry,
     GateSection,
+    Intake,
     JobKind,
     JobSpec,
     Launch,
@@ -380,7 +382,7 @@ def test_every_code_means_one_thing():
         if name.isupper() and isinstance(value, str) and value.startswith("Y2")
     ]
 
-    assert len(set(codes)) == len(codes) == 22
+    assert len(set(codes)) == len(codes) == 23
 
 
 def test_a_problem_can_travel():
@@ -496,3 +498,49 @@ def test_outputs_from_afar_are_limited_so_that_they_are_checked_in_one_pass():
     assert problems(run(*chain, *users)) == ()
     more = using("more", f"${{{{ jobs.j{most}.outputs.rows }}}}", f"j{most + 2}")
     assert "OUTPUTS_FROM_AFAR (1000)" in only(run(*chain, *users, more)).message
+
+
+# -- files of other jobs ----------------------------------------------------------------------------
+
+
+def handing(name, *after, out=(), take=()):
+    artifacts = Artifacts(out=out, take=tuple(Intake(job=job, files=files) for job, files in take))
+    launch = Launch(kind=LaunchKind.SHELL, shell="true", artifacts=artifacts)
+    return JobSpec(id=name, launch=launch, dependencies=after)
+
+
+def test_files_of_any_job_above_may_be_taken_in():
+    spec = RunSpec(
+        name="r",
+        jobs=(
+            handing("a", out=("x/**", "y.[ch]")),
+            handing("b", "a"),
+            handing("c", "b", take=(("a", "x/1"), ("a", "y.c"))),
+        ),
+    )
+    assert validation.problems(spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "words"),
+    [
+        ((handing("a", out=("/etc/passwd",)),), "inside a working folder"),
+        ((handing("a", out=("x/../../y",)),), "inside a working folder"),
+        ((handing("a", out=("",)),), "inside a working folder"),
+        ((handing("a", out=("x",)), handing("b", "a", take=(("a", "../x"),))), "inside a working"),
+        ((handing("a", out=("x",)), handing("b", take=(("a", "x"),))), "does not depend on it"),
+        ((handing("a"), handing("b", "a", take=(("a", "x"),))), "hands out none"),
+        ((handing("a", take=(("b", "x"),)),), "not in this pipeline"),
+        ((handing("a", out=("x",), take=(("a", "x"),)),), "does not depend on it"),
+    ],
+)
+def test_files_that_nobody_hands_out_are_refused(jobs, words):
+    (problem,) = validation.problems(RunSpec(name="r", jobs=jobs))
+    assert problem.code == validation.BAD_FILES
+    assert words in problem.message
+
+
+def test_too_many_patterns_are_refused_with_their_limit():
+    spec = RunSpec(name="r", jobs=(handing("a", out=tuple(map(str, range(101)))),))
+    (problem,) = validation.problems(spec)
+    assert "ARTIFACT_PATTERNS (100)" in problem.message

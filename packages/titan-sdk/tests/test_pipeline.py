@@ -532,17 +532,51 @@ def test_a_titan_job_means_what_the_yaml_means():
         "dependencies": ["B"],
         "delay": 3,
     }
+    task |= {
+        "dependencies": ["B"],
+        "share": "node",
+        "artifacts": {"out": ["a/*.csv", "b"], "in": ["B:c/**"]},
+    }
     for given in (values, task, gate):
         body = "name: p\njobs:\n  - id: A\n" + "".join(
             f"    {key}: {json.dumps(value)}\n" for key, value in given.items()
         )
-        pipeline = read(body + "  - {id: B, run: b}\n")
+        pipeline = read(body + "  - {id: B, run: b, artifacts: {out: [c]}}\n")
         assert pipeline.findings == []
         assert pipeline.jobs[0] == TitanJob(id="A", **given).spec
     # What asks for an approval becomes a job of its own: see test_approvals; what is said in files
     # comes at submission: see test_envfiles.
     apart = {"id", "run", "command", "requirement", "approval", "max_wait_seconds", "env_file"}
     assert {*values, *task, *gate} | apart == set(READERS)
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ("share: all", ["5:12 Y107"]),
+        ("artifacts: [a]", ["5:16 Y107"]),
+        ("artifacts: {to: [a]}", ["5:21 Y107"]),
+        ("artifacts: {in: [a]}", ["5:22 Y107"]),
+        ("artifacts: {out: [../a]}", ["5:22 Y222"]),
+        ("artifacts: {in: ['C:a']}", ["5:16 Y222"]),
+        ("artifacts: {in: ['B:a']}", ["5:16 Y222"]),
+    ],
+)
+def test_files_that_cannot_be_shared_so_are_pointed_at(keys, found):
+    pipeline = read(f"name: p\njobs:\n  - id: A\n    run: a\n    {keys}\n  - {{id: B, run: b}}\n")
+    assert [
+        f"{one.place.line}:{one.place.column} {one.code}" for one in in_order(pipeline.findings)
+    ] == found
+
+
+def test_a_default_way_to_share_is_for_every_job_but_gates():
+    pipeline = read(
+        "name: p\ndefaults: {share: node}\njobs:\n  - {id: A, run: a, approval: ok?}\n"
+        "  - {id: B, run: b, share: run, dependencies: [A]}\n  - {id: G, type: GATE}\n"
+    )
+    assert pipeline.findings == []
+    shares = [str(job.launch.share) for job in pipeline.jobs]
+    assert shares == ["NODE", "RUN", "RUN"]
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,7 @@ class Answers:
             )
             return _reply(ask.origin, refusal)
         outputs = self._history.outputs(run_id) if taken_over else {}
+        left = self._history.left(run_id) if taken_over else ()
         kept = {job_id: outputs[job_id] for job_id in taken_over if job_id in outputs}
         if sum(map(size_of, kept.values())) > OUTPUTS_PER_RUN_BYTES:
             refusal = Error(
@@ -216,6 +217,7 @@ class Answers:
             rerun_alias=view.alias,
             taken_over=taken_over,
             outputs=kept,
+            left=tuple(one for one in left if one[0] in set(taken_over)),
         )
 
     def _any_ended(self) -> bool:

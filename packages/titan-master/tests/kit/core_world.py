@@ -305,6 +305,7 @@ class World:
         held: Iterable[tuple[str, str]] = (),
         leaving: bool = False,
         takes_shutdown: bool = True,
+        workspace: str | None = None,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
         before = self.joins.get(name)
@@ -333,6 +334,7 @@ class World:
             ),
             leaving=leaving,
             takes_shutdown=takes_shutdown,
+            workspace=before.workspace if workspace is None else workspace,
         )
         self._link += 1
         self.joins[name] = join

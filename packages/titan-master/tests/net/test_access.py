@@ -61,7 +61,8 @@ def test_each_role_may_what_the_one_below_may(opcode):
         ("admin", READS + ACTS + " SHUT_DOWN_WORKER"),
         (
             "worker",
-            "JOIN WORKER_STATUS WORKER_USAGE ATTEMPT_REPORTS LEAVE LOG_CHUNK LOG_GAP FETCH_ARTIFACT",
+            """JOIN WORKER_STATUS WORKER_USAGE ATTEMPT_REPORTS LEAVE LOG_CHUNK LOG_GAP
+            FETCH_ARTIFACT OFFER_ARTIFACT ARTIFACT_CHUNK GET_RUN""",
         ),
         ("job", ""),
     ],

@@ -114,6 +114,16 @@ OUTPUTS_FROM_AFAR: Final = 1_000
 """Jobs of a run whose outputs are used by others than their direct dependants."""
 OUTPUTS_PER_RUN_BYTES: Final = 64 * 1024 * 1024
 """Outputs of all jobs of a live run together, those taken over from the run it repeats included."""
+FILES_LEFT_PER_JOB: Final = 10_000
+"""Files that one attempt may leave for others: new or changed in the shared folder, or handed out."""
+FILES_LEFT_BYTES: Final = ARTIFACT_BYTES
+"""What they may weigh together."""
+FILE_LIST_BYTES: Final = 32 * 1024 * 1024
+"""The list of them, small files included."""
+LAYERS_PER_RUN: Final = 10_000
+"""Jobs of a run that leave files in its shared folder for others."""
+ARTIFACT_PATTERNS: Final = 100
+"""Paths and patterns of one job's `artifacts`, each of `out` and `in`."""
 LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024
 """Kept of both outputs of an attempt together, at its worker and at the master, unless that was told
 otherwise: their beginnings and their ends."""

@@ -65,6 +65,32 @@ class ArtifactRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For FILE: the path inside the workspace, relative, with forward slashes."""
 
 
+class Share(OpenEnum):
+    """Who is given what a job leaves in its run's shared folder."""
+
+    RUN = "RUN"
+    """Whatever depends on it, wherever that lands."""
+    NODE = "NODE"
+    """What runs on workers of the same folder: nothing is carried anywhere."""
+    UNKNOWN = "UNKNOWN"
+
+
+class Intake(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Files of a job before this one that this one's working folder begins with."""
+
+    job: str
+    files: str
+    """A path or a pattern, among those that the other job hands out."""
+
+
+class Artifacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Files that are carried from job to job, wherever they run."""
+
+    out: tuple[str, ...] = ()
+    """Paths and patterns inside the working folder: each names a file at least, or the attempt fails."""
+    take: tuple[Intake, ...] = ()
+
+
 class Needs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker must offer. Jobs of equal needs form one class in the queue."""
 
@@ -98,6 +124,8 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What runs a ``.py`` script: a version (``3.12``: ``python3.12`` on the worker's PATH), or an
     absolute path there; empty is the worker's own."""
     resources: Resources | None = None
+    share: Share = Share.RUN
+    artifacts: Artifacts | None = None
 
 
 class RestartWhen(OpenEnum):

@@ -122,6 +122,8 @@ class ExitReason(OpenEnum):
     """A service ended more often than its `restart` allows."""
     BAD_OUTPUT = "BAD_OUTPUT"
     """It exited well, and what it left in its output file cannot be read."""
+    BAD_FILES = "BAD_FILES"
+    """It exited well, and the files that it leaves for others cannot be taken, or are not there."""
     MISSING_OUTPUT = "MISSING_OUTPUT"
     """Its definition uses an output that was not written, or that makes it too large."""
     PARENT_FAILED = "PARENT_FAILED"

@@ -21,6 +21,7 @@ from titan_proto.ids import JOB_ID_RULE, is_digest, is_job_id
 from titan_proto.limits import (
     ARGS_BYTES,
     ARTIFACT_BYTES,
+    ARTIFACT_PATTERNS,
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
     CPU_MILLI,
@@ -55,6 +56,7 @@ from titan_proto.limits import (
 from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
+    Artifacts,
     GateExpiry,
     GateSection,
     HealthCheck,
@@ -71,6 +73,7 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Share,
 )
 
 PROBLEMS_MAX: Final = 200
@@ -97,6 +100,7 @@ BAD_RETRY: Final = "Y218"
 BAD_GATE: Final = "Y219"
 BAD_PYTHON: Final = "Y220"
 BAD_EXPRESSION: Final = "Y221"
+BAD_FILES: Final = "Y222"
 MORE: Final = "Y299"
 
 _SKILL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:+-]{{0,{SKILL_CHARS - 1}}}\Z")
@@ -524,6 +528,39 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         yield from _resource_problems(f"{where}.resources", launch.resources)
     if launch.shell or launch.command or launch.args or launch.env:
         yield from _text_problems(where, launch)
+    if launch.share is Share.UNKNOWN:
+        yield Problem(
+            where=f"{where}.share",
+            message="this way to share files is not known here",
+            hint="RUN or NODE",
+            code=UNKNOWN_KIND,
+        )
+    if launch.artifacts is not None:
+        yield from _pattern_problems(f"{where}.artifacts", launch.artifacts)
+
+
+def _pattern_problems(where: str, artifacts: Artifacts) -> Iterator[Problem]:
+    """Paths and patterns lead to no place outside a working folder, and are not too many."""
+    for name, wanted in (
+        ("out", artifacts.out),
+        ("take", tuple(take.files for take in artifacts.take)),
+    ):
+        if len(wanted) > ARTIFACT_PATTERNS:
+            yield Problem(
+                where=where,
+                message=f"{len(wanted)} paths and patterns are more than ARTIFACT_PATTERNS "
+                f"({ARTIFACT_PATTERNS})",
+                hint="name a folder, or DIR/**",
+                code=OUT_OF_RANGE,
+            )
+        for place, pattern in enumerate(wanted):
+            if not is_inside(pattern.rstrip("/")):
+                yield Problem(
+                    where=f"{where}.{name}[{place}]",
+                    message=f"{_quoted(pattern)} is no path or pattern inside a working folder",
+                    hint="relative, with forward slashes, without '..'",
+                    code=BAD_FILES,
+                )
 
 
 def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
@@ -711,6 +748,8 @@ def _expression_problems(
     distant: list[tuple[int, int, Problem]] = []
     """(job, whose output, what to say if that is not an ancestor): not direct parents."""
     for number, job in enumerate(jobs):
+        if job.launch.artifacts is not None and job.launch.artifacts.take:
+            yield from _intake_problems(jobs, number, index, parents, near, distant)
         if not outputs.is_used(job.launch):
             continue
         direct = set(parents[number])
@@ -752,6 +791,49 @@ def _expression_problems(
         yield from _distant_problems(parents, distant)
 
 
+def _intake_problems(
+    jobs: tuple[JobSpec, ...],
+    number: int,
+    index: dict[str, int],
+    parents: list[list[int]],
+    near: _NearNames,
+    distant: list[tuple[int, int, Problem]],
+) -> Iterator[Problem]:
+    """What a job takes in is handed out by a job that comes before it."""
+    job = jobs[number]
+    where = f"jobs[{number}].launch.artifacts"
+    direct = set(parents[number])
+    for take in job.launch.artifacts.take if job.launch.artifacts is not None else ():
+        source = index.get(take.job)
+        if source is None:
+            yield Problem(
+                where=where,
+                message=f"job {_named(job.id)} takes in files of {_quoted(take.job)}, which is not in "
+                "this pipeline",
+                hint=near.hint(take.job),
+                code=BAD_FILES,
+            )
+            continue
+        handing = jobs[source].launch.artifacts
+        if handing is None or not handing.out:
+            yield Problem(
+                where=where,
+                message=f"job {_named(job.id)} takes in files of {_named(take.job)}, which hands out "
+                "none",
+                hint=f"give {_named(take.job)} an `artifacts: {{out: [...]}}`",
+                code=BAD_FILES,
+            )
+        elif source not in direct:
+            refusal = Problem(
+                where=where,
+                message=f"job {_named(job.id)} takes in files of {_named(take.job)} and does not "
+                "depend on it",
+                hint=f"add {_named(take.job)} to its dependencies",
+                code=BAD_FILES,
+            )
+            distant.append((number, source, refusal))
+
+
 def _distant_problems(
     parents: list[list[int]], distant: list[tuple[int, int, Problem]]
 ) -> Iterator[Problem]:
@@ -762,7 +844,7 @@ def _distant_problems(
     if len(bit_of) > OUTPUTS_FROM_AFAR:
         yield Problem(
             where=distant[0][2].where,
-            message=f"outputs of {len(bit_of)} jobs are used by jobs that do not name them as "
+            message=f"outputs and files of {len(bit_of)} jobs are used by jobs that do not name them as "
             f"dependencies, more than OUTPUTS_FROM_AFAR ({OUTPUTS_FROM_AFAR})",
             hint="name them as dependencies where they are used",
             code=OUT_OF_RANGE,

@@ -66,6 +66,10 @@ class TitanJob:
         hitl_message: the same, as the original calls it.
         max_wait_seconds: beside it: how long that gate waits for a decision.
         message: of a gate: its question.
+        share: who is given what it leaves in $TITAN_SHARED: "run" (the default), whatever depends on it,
+            on whichever machine; "node", only what runs on the same one.
+        artifacts: files that are carried from job to job: a mapping of out (paths and patterns inside
+            its working folder) and in ("JOB:PATTERN", of what a job before it hands out).
         on_timeout: of a gate about which nobody decided in time: "reject", "approve" or "fail".
 
     Raises:
@@ -110,6 +114,8 @@ class TitanJob:
         max_wait_seconds: Duration | None = None,
         message: str | None = None,
         on_timeout: str | None = None,
+        share: str | None = None,
+        artifacts: Mapping[str, object] | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(
@@ -153,6 +159,8 @@ class TitanJob:
                 "max_wait_seconds": max_wait_seconds,
                 "message": message,
                 "on_timeout": on_timeout,
+                "share": share,
+                "artifacts": artifacts,
             }
         )
         self._spec = job_spec(read)

@@ -42,10 +42,12 @@ from titan_proto.limits import (
 )
 from titan_proto.outputs import tightened
 from titan_proto.specs import (
+    Artifacts,
     GateExpiry,
     GateSection,
     HealthCheck,
     HealthKind,
+    Intake,
     JobKind,
     JobSpec,
     Launch,
@@ -57,6 +59,7 @@ from titan_proto.specs import (
     RetryCause,
     RetryPolicy,
     ServiceSection,
+    Share,
 )
 from titan_proto.validation import PYTHON_RULE, is_python, takes_python
 from titan_sdk.scripts import names_a_folder
@@ -623,6 +626,55 @@ def _parent(value: object) -> str:
     return text(value)
 
 
+def share(value: object) -> Share:
+    """Who is given what the job leaves in the run's shared folder."""
+    name = text(value)
+    if name not in _SHARES:
+        raise BadValue(f"{_shown(name)} is no way to share", " or ".join(_SHARES))
+    return _SHARES[name]
+
+
+_SHARES: Final = {"run": Share.RUN, "node": Share.NODE}
+
+
+def artifacts(value: object) -> Artifacts:
+    """The files that the job hands out, and those that it takes in from others."""
+    if not isinstance(value, Mapping):
+        raise BadValue(f"expected a mapping, not {_shown(value)}", _ARTIFACTS_FORM)
+    out: tuple[str, ...] = ()
+    take: list[Intake] = []
+    for key, given in value.items():
+        try:
+            if key == "out":
+                out = texts(given)
+            elif key == "in":
+                take = _intakes(given)
+            else:
+                hint = nearest(named(key), ("out", "in"))
+                raise BadValue(f"{_shown(key)} is no key of it", hint or _ARTIFACTS_FORM)
+        except BadValue as error:
+            error.at = (key, *error.at)
+            raise
+    return Artifacts(out=out, take=tuple(take))
+
+
+_ARTIFACTS_FORM: Final = '{out: [PATTERN, ...], in: ["JOB:PATTERN", ...]}'
+
+
+def _intakes(value: object) -> list[Intake]:
+    taken: list[Intake] = []
+    for index, entry in enumerate(texts(value)):
+        job, colon, pattern = entry.partition(":")
+        if not colon or not job or not pattern:
+            error = BadValue(
+                f"{_shown(entry)} says not what it takes in from which job", "JOB:PATTERN"
+            )
+            error.at = (index,) if isinstance(value, (list, tuple)) else ()
+            raise error
+        taken.append(Intake(job=job, files=pattern))
+    return taken
+
+
 READERS: Final[dict[str, Callable[[object], Any]]] = {
     "id": job_id,
     "script": script,
@@ -655,6 +707,8 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "max_wait_seconds": wait_ms,
     "message": text,
     "on_timeout": expiry,
+    "share": share,
+    "artifacts": artifacts,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -668,8 +722,8 @@ ALIASES: Final[dict[str, str]] = {
 
 LATER: Final = frozenset(
     {
-        "approvers", "artifacts", "matrix", "on_end", "outputs",
-        "reschedule", "secrets", "share", "trigger", "when",
+        "approvers", "matrix", "on_end", "outputs",
+        "reschedule", "secrets", "trigger", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -817,6 +871,13 @@ def _needs(read: Mapping[str, Any]) -> Needs:
 
 
 def _launch(read: Mapping[str, Any]) -> Launch:
+    made = _program(read)
+    if "share" in read or "artifacts" in read:
+        made = replace(made, share=read.get("share", Share.RUN), artifacts=read.get("artifacts"))
+    return made
+
+
+def _program(read: Mapping[str, Any]) -> Launch:
     env: dict[str, str] = read.get("env", {})
     args: tuple[str, ...] = read.get("args", ())
     limits: Resources | None = read.get("resources")

@@ -74,7 +74,7 @@ ROOT_LATER: Final = frozenset(
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
     "env", "python", "requirement", "skills", "slots", "priority", "delay", "affinity", "stop_grace",
-    "retries", "timeout", "job_timeout", "resources",
+    "retries", "timeout", "job_timeout", "resources", "share",
 )  # fmt: skip
 """What `defaults:` may say for all jobs: what is not a single job's own business."""
 WORKSPACE_KEYS: Final = ("root", "include", "exclude")
@@ -101,6 +101,8 @@ _FIELDS: Final = {
     "launch.python": "python",
     "launch.script": "script",
     "launch.resources": "resources",
+    "launch.share": "share",
+    "launch.artifacts": "artifacts",
     "needs": "skills",
     "needs.skills": "skills",
     "kind": "type",

@@ -85,6 +85,7 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
         ExitReason.UNHEALTHY: "unhealthy",
         ExitReason.CRASH_LOOP: "ended again and again",
         ExitReason.BAD_OUTPUT: "what it left for other jobs cannot be read",
+        ExitReason.BAD_FILES: "the files that it was to leave for other jobs are missing, or cannot be taken",
         ExitReason.MISSING_OUTPUT: "not started: what it needs of a job before it is missing",
         ExitReason.TAKEN_OVER: "taken over",
         ExitReason.APPROVED: "approved",

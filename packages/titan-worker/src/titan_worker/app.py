@@ -18,7 +18,6 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -29,6 +28,7 @@ from titan_proto.io.entropy import new_id
 from titan_proto.limits import LOG_BYTES_PER_ATTEMPT
 from titan_worker.__about__ import __version__
 from titan_worker.artifacts import Artifacts, Cache
+from titan_worker.carrying import Carrier
 from titan_worker.clock import system_clock
 from titan_worker.config import Settings
 from titan_worker.core.core import WorkerConfig, WorkerCore
@@ -44,10 +44,11 @@ from titan_worker.launching import Launcher, Ports
 from titan_worker.ledger import Ledger
 from titan_worker.link import LinkRefused, MasterLink
 from titan_worker.probes import Probes
+from titan_worker.retention import Retention
 from titan_worker.sampling import Sampling
 from titan_worker.shipping import Shipping
 from titan_worker.tasks import Tasks
-from titan_worker.workspace import Workspaces, may_have_folder
+from titan_worker.workspace import Workspaces, may_have_folder, workspace_id
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ _TAKEN_BY_ANOTHER: Final = frozenset({ErrorCode.DUPLICATE_WORKER, ErrorCode.SUPE
 _SOFTWARE: Final = f"titan-worker/{__version__}"
 _PART_S: Final = 5.0
 _SIGNALS_MAX: Final = 3
-_SWEEP_EVERY_S: Final = 3600.0
-_SWEEP_PAUSE_S: Final = 1.0
+_ANSWER_S: Final = 10.0
 _PORTS_TRIED: Final = 100
 _DESCRIPTORS_PER_SLOT: Final = 3
 """One to watch its process, one to talk to its guard, one for what the next one waits for."""
@@ -179,7 +179,7 @@ class Worker:
                 parts.shipping.run(),
                 parts.sampling.run(),
                 self._dial(parts.link),
-                self._sweep(parts, host),
+                self._retention(parts, engine, host).run(),
                 self._depart(engine),
                 engine.hunt(),
             ):
@@ -210,6 +210,7 @@ class Worker:
             software=_SOFTWARE,
             pid=os.getpid(),
             drain_ms=settings.drain_ms,
+            workspace=workspace_id(settings.workspace, new_id),
         )
         clock = system_clock()
         self._now_ms = clock.now_ms
@@ -245,17 +246,27 @@ class Worker:
             settings.private / "cache", bytes_max=settings.cache_bytes, boot_id=self._boot_id
         )
         cache.open()
+        artifacts = Artifacts(cache=cache, fetch=link.fetch, tasks=tasks)
+        carrier = Carrier(
+            shared=f"{settings.workspace}/shared",
+            artifacts=artifacts,
+            upload=link.upload,
+            tasks=tasks,
+        )
         return Parts(
             link=link,
             host=host,
             workspaces=Workspaces(
                 settings.workspace,
                 port=settings.port,
-                artifacts=Artifacts(cache=cache, fetch=link.fetch, tasks=tasks),
+                artifacts=artifacts,
+                carrier=carrier,
                 tasks=tasks,
                 on_ready=engine.workspace_ready,
                 on_failed=engine.workspace_failed,
             ),
+            carrier=carrier,
+            artifacts=artifacts,
             launcher=Launcher(environ=os.environ, worker=self._name, home=self._home),
             ports=Ports(),
             probes=Probes(
@@ -277,6 +288,27 @@ class Worker:
             ),
             tasks=tasks,
             home=self._home,
+        )
+
+    def _retention(self, parts: Parts, engine: Engine, host: PosixHost) -> Retention:
+        settings = self._settings
+
+        async def is_over(run_id: str) -> bool | None:
+            return await parts.link.is_run_over(run_id, _ANSWER_S)
+
+        return Retention(
+            root=str(settings.workspace),
+            endings=parts.endings,
+            workspaces=parts.workspaces,
+            carrier=parts.carrier,
+            artifacts=parts.artifacts,
+            keep_ms=settings.keep_ms,
+            bytes_max=settings.workspace_bytes,
+            cache_keep_ms=settings.cache_keep_ms,
+            now_ms=self._now_ms,
+            is_busy=lambda: bool(host.running),
+            holds=engine.holds,
+            is_over=is_over,
         )
 
     def _recorded(self, state: WorkerState) -> list[ProcessIdentity]:
@@ -315,18 +347,6 @@ class Worker:
         await engine.departed.wait()
         await engine.part(_PART_S)
         self._ended.set()
-
-    async def _sweep(self, parts: Parts, host: PosixHost) -> None:
-        """At the start, and every hour, let old folders go: in portions, while nothing runs."""
-        while True:
-            wait_s = _SWEEP_EVERY_S
-            due = parts.endings.due(self._now_ms())
-            if due is not None:
-                wait_s = _SWEEP_PAUSE_S
-                if not host.running:
-                    await asyncio.to_thread(_remove_all, parts.workspaces, due.refs)
-                    parts.endings.removed(due, self._now_ms())
-            await asyncio.sleep(wait_s)
 
     def stop(self) -> None:
         """A signal: drain and leave. A second one: drain no longer. A third: end, whatever is left."""
@@ -387,11 +407,6 @@ def _tell_what_was_left(state: WorkerState) -> None:
     for ref, held in state.held.items():
         if held.report is None:
             _LOG.warning("attempt_lost attempt=%s why=an earlier process of this worker died", ref)
-
-
-def _remove_all(workspaces: Workspaces, refs: Iterable[AttemptRef]) -> None:
-    for ref in refs:
-        workspaces.remove(ref)
 
 
 def _take_lock(settings: Settings) -> IO[bytes]:

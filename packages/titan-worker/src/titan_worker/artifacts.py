@@ -18,6 +18,7 @@ import hashlib
 import logging
 import os
 import shutil
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
@@ -67,11 +68,12 @@ class Entry(NamedTuple):
 class _Kept:
     """What the cache knows of an entry."""
 
-    __slots__ = ("entry", "size_bytes", "users")
+    __slots__ = ("entry", "size_bytes", "used_s", "users")
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.size_bytes = entry.tree.size_bytes
+        self.used_s = time.monotonic()
         self.users = 0
 
 
@@ -107,6 +109,7 @@ class Cache:
         if kept is None:
             return None
         self._kept.move_to_end(name)
+        kept.used_s = time.monotonic()
         return kept.entry
 
     @contextlib.contextmanager
@@ -148,6 +151,14 @@ class Cache:
             folders.append(self._release(name))
             _LOG.info("cache_gave_up name=%s bytes=%d", name, kept.size_bytes)
         return folders
+
+    def unused(self, for_s: float) -> list[str]:
+        """Forget what nobody has used for so long in this process's life; the folders to be removed."""
+        limit_s = time.monotonic() - for_s
+        old = [
+            name for name, kept in self._kept.items() if kept.used_s <= limit_s and not kept.users
+        ]
+        return [self._release(name) for name in old]
 
     def discard(self, name: str, entry: Entry) -> str | None:
         """Forget an entry that is damaged; the folder to be removed, if nobody did this before."""
@@ -215,6 +226,11 @@ class Artifacts:
             except EntryDamaged:
                 await self.discard(ref, entry)
         raise ArtifactError(f"artifact {ref.digest[:12]}: somebody keeps changing the cache")
+
+    async def drop_unused(self, for_s: float) -> None:
+        """Let go of what nobody has used for so long."""
+        for old in self._cache.unused(for_s):
+            await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
 
     async def discard(self, ref: ArtifactRef, entry: Entry) -> None:
         """Let go of an entry that is not what was put there."""

@@ -60,6 +60,21 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
     help="Which jobs run in a control group of their own, where this machine lets them: services and "
     f"those with `resources`, all, or none (default {CGROUPS[0]}).",
 )
+@click.option(
+    "--keep",
+    metavar="DURATION",
+    help="Keep the folders of ended attempts, and shared folders of ended runs, for so long (default 24h).",
+)
+@click.option(
+    "--keep-bytes",
+    metavar="SIZE",
+    help="Remove those that ended first earlier, while all of titan_workspace/ is larger (default 10GiB).",
+)
+@click.option(
+    "--cache-bytes",
+    metavar="SIZE",
+    help="Unpacked artifacts that are kept (default 2GiB).",
+)
 @click.version_option(__version__, prog_name="titan-worker")
 def command(
     port: int | None,
@@ -72,6 +87,9 @@ def command(
     data: Path,
     drain_timeout: str | None,
     cgroups: str,
+    keep: str | None,
+    keep_bytes: str | None,
+    cache_bytes: str | None,
 ) -> int:
     """Run jobs of a Titan master on this machine.
 
@@ -94,6 +112,9 @@ def command(
             data=data,
             drain_timeout=drain_timeout,
             cgroups=cgroups,
+            keep=keep,
+            keep_bytes=keep_bytes,
+            cache_bytes=cache_bytes,
             environ=os.environ,
             cwd=Path.cwd(),
         )

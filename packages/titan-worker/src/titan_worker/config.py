@@ -5,6 +5,7 @@ Called by ``cli``; everything after it trusts these values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,15 @@ from titan_proto.specs import JobSpec, Launch, Needs, RunSpec
 from titan_proto.validation import BAD_SKILL, problems
 
 CACHE_BYTES: Final = 2 * 1024 * 1024 * 1024
+"""Unpacked artifacts that are kept."""
+CACHE_KEEP_MS: Final = 7 * 24 * 3600 * 1000
+"""How long one is kept that nothing uses."""
+KEEP_MS: Final = 24 * 3600 * 1000
+KEEP_MS_MAX: Final = 366 * 24 * 3600 * 1000
+WORKSPACE_BYTES_KEPT: Final = 10 * 1024 * 1024 * 1024
+_SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)\Z")
+_SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_SIZE_MAX: Final = 1024**5
 SKILLS_DEFAULT: Final = ("GENERAL",)
 CGROUPS: Final = ("asked", "all", "off")
 """Services and those that ask for resources, every one, none."""
@@ -48,6 +58,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     """How long running tasks may go on once it is told to leave."""
     cgroups: str
     """Which attempts get a control group, one of ``CGROUPS``."""
+    keep_ms: int = KEEP_MS
+    """How long folders stay after the end of their attempt, and shared ones after that of the run."""
+    workspace_bytes: int = WORKSPACE_BYTES_KEPT
+    """Above it those go earlier that ended first."""
+    cache_keep_ms: int = CACHE_KEEP_MS
 
     @property
     def private(self) -> Path:
@@ -72,6 +87,9 @@ def make_settings(
     data: Path,
     drain_timeout: str | None,
     cgroups: str,
+    keep: str | None,
+    keep_bytes: str | None,
+    cache_bytes: str | None,
     environ: Mapping[str, str],
     cwd: Path,
 ) -> Settings:
@@ -96,10 +114,36 @@ def make_settings(
         slots=count,
         skills=tuple(dict.fromkeys(skills)) or SKILLS_DEFAULT,
         data=(cwd / data).resolve(),
-        cache_bytes=CACHE_BYTES,
+        cache_bytes=_bytes("--cache-bytes", cache_bytes, CACHE_BYTES),
         drain_ms=_drain_ms(drain_timeout),
         cgroups=cgroups,
+        keep_ms=_keep_ms(keep),
+        workspace_bytes=_bytes("--keep-bytes", keep_bytes, WORKSPACE_BYTES_KEPT),
     )
+
+
+def _keep_ms(text: str | None) -> int:
+    if text is None:
+        return KEEP_MS
+    try:
+        value = parse_duration(text)
+    except BadDuration as error:
+        raise ConfigError(f"--keep: {error}") from error
+    if value > KEEP_MS_MAX:
+        raise ConfigError(f"--keep is {text}, expected 0s to {KEEP_MS_MAX // 3_600_000}h")
+    return value
+
+
+def _bytes(option: str, text: str | None, usual: int) -> int:
+    if text is None:
+        return usual
+    match = _SIZE.match(text)
+    if match is None:
+        raise ConfigError(f"{option} is {text!r}, expected a number and KiB, MiB, GiB or TiB")
+    size = int(match.group(1)) * _SIZES[match.group(2)]
+    if size > _SIZE_MAX:
+        raise ConfigError(f"{option} is {text}, expected at most 1024TiB")
+    return size
 
 
 def _drain_ms(text: str | None) -> int:

@@ -3,8 +3,7 @@
 Small text files in the worker's private folder, one per hour of endings, one line appended per
 fact: ``ended``, ``shipped``. They survive the process (they are not synced), and belong to one
 worker even where several share a workspace. In memory are only the attempts whose logs are owed.
-Folders are removed a day after the end, in small portions while nothing runs: after thousands of
-deletions creating files becomes slow for a while, so never beside starting jobs.
+Which folders go, and when, ``retention`` decides.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import IO, Final, NamedTuple
 from titan_proto.ids import AttemptRef
 from titan_worker.workspace import may_have_folder
 
-RETENTION_MS: Final = 24 * 3600 * 1000
 HOUR_MS: Final = 3600 * 1000
 SWEEP_MAX: Final = 500
 """So many folders go in one portion."""
@@ -81,12 +79,32 @@ class Endings:
         """Attempts whose logs are still to be shipped."""
         return list(self._owing)
 
-    def due(self, now_ms: int) -> Portion | None:
-        """The next portion of folders that may go; None while there is none."""
+    def due(self, now_ms: int, keep_ms: int | None, *, most: int = SWEEP_MAX) -> Portion | None:
+        """The next portion of folders that may go, those that ended first; None while there is none.
+
+        Args:
+            now_ms: the time.
+            keep_ms: how long they stay after the end; None: not at all, room is needed.
+            most: how many of them.
+        """
         hours = self._hours()
-        if not hours or (hours[0] + 1) * HOUR_MS > now_ms - RETENTION_MS:
+        if keep_ms is None:
+            return self._oldest(hours, now_ms, most)
+        if not hours or (hours[0] + 1) * HOUR_MS > now_ms - keep_ms:
             return None
-        hour = hours[0]
+        return self._portion(hours[0], most)
+
+    def _oldest(self, hours: list[int], now_ms: int, most: int) -> Portion | None:
+        for hour in hours:
+            portion = self._portion(hour, most)
+            if hour >= now_ms // HOUR_MS and not portion.end:
+                # Its page is still written on, and stays: what is on it by now has been seen.
+                portion = portion._replace(end=self._path(hour).stat().st_size)
+            if portion.refs or hour < now_ms // HOUR_MS:
+                return portion
+        return None
+
+    def _portion(self, hour: int, most: int) -> Portion:
         refs: list[AttemptRef] = []
         with self._path(hour).open(encoding="utf-8", errors="replace") as file:
             file.seek(self._swept.get(hour, 0))
@@ -95,7 +113,7 @@ class Endings:
                 kind, ref, _ = _read(line)
                 if kind == _ENDED and ref is not None:
                     refs.append(ref)
-                if len(refs) == SWEEP_MAX:
+                if len(refs) == most:
                     return Portion(hour, self._free(refs), file.tell())
         return Portion(hour, self._free(refs), 0)
 

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from titan_proto.connection import Opened
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import AttemptRef
@@ -31,8 +33,12 @@ from titan_proto.messages import (
     StopAttempts,
     WorkerStatus,
 )
-from titan_proto.specs import HealthKind
+from titan_proto.messages.worker import AttemptOrder
+from titan_proto.specs import HealthKind, JobKind
+from titan_proto.states import AttemptState
 from titan_worker import outputs
+from titan_worker.artifacts import Artifacts
+from titan_worker.carrying import STOPPED, Carrier, Published
 from titan_worker.core.core import WorkerCore
 from titan_worker.core.effects import (
     AbandonPrepare,
@@ -99,6 +105,8 @@ class Parts(NamedTuple):
     link: MasterLink
     host: base.ProcessHost
     workspaces: Workspaces
+    carrier: Carrier
+    artifacts: Artifacts
     launcher: Launcher
     ports: Ports
     probes: Probes
@@ -141,6 +149,10 @@ class Engine:
         self._begun: set[AttemptRef] = set()
         """Attempts that had a process, and are not over."""
         self._signalled: set[AttemptRef] = set()
+        self._storing: dict[AttemptRef, asyncio.Task[Published]] = {}
+        """Attempts whose files are on their way to the master."""
+        self._looked_at: set[AttemptRef] = set()
+        """Services whose files were looked for: once, when they first answered."""
         # Over, and not looked for yet outside their groups.
         self._leavers: set[AttemptRef] = set()
         self._has_left = asyncio.Event()
@@ -168,6 +180,10 @@ class Engine:
     def is_leaving(self) -> bool:
         """Whether it has been told to leave, by whomever."""
         return self._core.is_leaving
+
+    def holds(self, run_id: str) -> bool:
+        """Whether an attempt of the run is here, or its end is still to be heard."""
+        return any(ref.run_id == run_id for ref in self._core.state.held)
 
     def bind(self, parts: Parts) -> None:
         """Say who carries out effects; before the first input."""
@@ -214,7 +230,10 @@ class Engine:
         """The master said something."""
         if isinstance(message, LogAck):
             self._own.shipping.acked(message)
-        elif isinstance(message, StartAttempts | ReportAcks | StopAttempts | HeartbeatAck):
+        elif isinstance(message, StartAttempts):
+            self._own.carrier.told(message.orders)
+            self.post(FromMaster(message=message))
+        elif isinstance(message, ReportAcks | StopAttempts | HeartbeatAck):
             self.post(FromMaster(message=message))
         elif isinstance(message, SampleUsage):
             self._own.sampling.asked(message)
@@ -241,7 +260,23 @@ class Engine:
 
     def probe_answered(self, ref: AttemptRef) -> None:
         """A service is there."""
-        self.post(ProbeAnswered(ref=ref))
+        held, own = self._core.state.held.get(ref), self._own
+        if ref in self._storing:
+            return  # it is told when they are stored
+        if held is None or ref in self._looked_at or not own.carrier.may_have_left(held.order):
+            self.post(ProbeAnswered(ref=ref))
+            return
+        self._looked_at.add(ref)
+
+        def tell(published: Published) -> None:
+            if published.problem == STOPPED:
+                return  # that process has ended: the next one is asked anew
+            if published.problem:
+                # It is up, and not ended for that: what comes after it may miss something.
+                _LOG.warning("not_published service=%s why=%s", ref, published.problem)
+            self.post(ProbeAnswered(ref=ref, left=published.left))
+
+        self._store(held.order, tell)
 
     def probe_failed(self, ref: AttemptRef, message: str) -> None:
         """Of a service: a check of it failed."""
@@ -272,20 +307,61 @@ class Engine:
         # A success is not told without what belongs to it; whatever else it left is nobody's.
         is_clean = not how.exit_code and not how.signal
         left = outputs.collect(own.workspaces.folders(ref).attempt) if is_clean else outputs.NOTHING
-        self.post(
-            Exited(
-                ref=ref,
-                exit_code=how.exit_code,
-                signal=how.signal,
-                stdout_bytes=stdout_bytes,
-                stderr_bytes=stderr_bytes,
-                lease_ended=how.lease_ended,
-                oom_killed=how.oom_killed,
-                outputs=left.outputs,
-                output_problem=left.problem,
-                last_words=self._last_words(ref),
-            )
+        item = Exited(
+            ref=ref,
+            exit_code=how.exit_code,
+            signal=how.signal,
+            stdout_bytes=stdout_bytes,
+            stderr_bytes=stderr_bytes,
+            lease_ended=how.lease_ended,
+            oom_killed=how.oom_killed,
+            outputs=left.outputs,
+            output_problem=left.problem,
+            last_words=self._last_words(ref),
         )
+        self._stop_storing(ref)
+        order = self._task_that_may_have_left(ref) if is_clean and not left.problem else None
+        if order is None:
+            self.post(item)
+        else:
+            self._store(
+                order,
+                lambda one: self.post(replace(item, left=one.left, left_problem=one.problem)),
+            )
+
+    def _task_that_may_have_left(self, ref: AttemptRef) -> AttemptOrder | None:
+        """Of an attempt that ended well by itself: its order, if files of it are to be looked for."""
+        held = self._core.state.held.get(ref)
+        if held is None or held.state is AttemptState.STOPPING:
+            return None
+        if held.order.spec.kind is not JobKind.TASK or not self._own.carrier.may_have_left(
+            held.order
+        ):
+            return None
+        return held.order
+
+    def _store(self, order: AttemptOrder, then: Callable[[Published], None]) -> None:
+        """Store the files of an attempt; `then` is called whatever comes of it, also of a stop."""
+        own, ref = self._own, order.ref
+        work = own.workspaces.folders(ref).work
+        task = self._storing[ref] = own.tasks.start(own.carrier.publish(order, work))
+
+        def ended(task: asyncio.Task[Published]) -> None:
+            if self._storing.get(ref) is task:
+                del self._storing[ref]
+            if task.cancelled():
+                then(Published(None, STOPPED))
+            elif task.exception() is None:
+                then(task.result())
+
+        task.add_done_callback(ended)
+
+    def _stop_storing(self, ref: AttemptRef) -> bool:
+        """Whether files of it were on their way."""
+        task = self._storing.pop(ref, None)
+        if task is not None:
+            task.cancel()
+        return task is not None
 
     def _last_words(self, ref: AttemptRef) -> str:
         """Of a service: what it said before it ended, where that may be for the last time."""
@@ -352,6 +428,7 @@ class Engine:
     def _over(self, ref: AttemptRef) -> None:
         """No process of it will be started any more: those of a service had the same mark."""
         self._own.ports.give_back(ref)
+        self._looked_at.discard(ref)
         if ref not in self._begun:
             return
         self._begun.discard(ref)
@@ -410,6 +487,7 @@ class Engine:
         guard = None if effect.lease_end is None else self._guard_times(effect.lease_end)
         try:
             folders = own.workspaces.folders(ref)
+            own.carrier.begins(order, folders.attempt)
             port = own.ports.take(order)
             own.host.spawn(ref, own.launcher.plan(order, folders, port), guard)
         except base.SpawnError as error:
@@ -432,6 +510,7 @@ class Engine:
         own.probes.start(ref, Place(effect.port, folders.work, env), check)
 
     def _terminate(self, effect: Terminate) -> None:
+        self._stop_storing(effect.ref)
         self._signalled.add(effect.ref)
         self._own.host.terminate(effect.ref, force=effect.force)
 

@@ -16,12 +16,28 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from titan_proto.connection import Closed, Opened, Received
-from titan_proto.errors import ConnectFailed, ErrorCode, LinkLost, NoToken, Refused
+from titan_proto.errors import (
+    ConnectFailed,
+    ErrorCode,
+    LinkLost,
+    NotFound,
+    NoToken,
+    Refused,
+    TitanError,
+)
 from titan_proto.handshake import LOG_GAPS, LOG_UDP, BadToken
 from titan_proto.io.address import Address
 from titan_proto.io.aio import AioLink, dial
 from titan_proto.limits import WORKER_LOST_AFTER_MS
-from titan_proto.messages import AnyMessage, ArtifactChunk, FetchArtifact, LogChunk, Role
+from titan_proto.messages import (
+    AnyMessage,
+    ArtifactChunk,
+    FetchArtifact,
+    GetRun,
+    LogChunk,
+    Role,
+)
+from titan_proto.states import RUN_TERMINAL
 from titan_worker.copies import Copies
 
 _LOG: Final = logging.getLogger(__name__)
@@ -142,6 +158,29 @@ class MasterLink:
 
     async def fetch(self, digest: str, offset: int) -> AsyncIterator[ArtifactChunk]:
         """The artifact's bytes from `offset` on, once there is a link. Raises LinkLost."""
+        link = await self._present()
+        async for chunk in link.stream(FetchArtifact(digest=digest, offset=offset)):
+            yield chunk
+
+    async def upload(self, digest: str, size: int, read: Callable[[int], bytes]) -> None:
+        """Store these bytes with the master, once there is a link; see `AioLink.upload`."""
+        await (await self._present()).upload(digest, size, read)
+
+    async def is_run_over(self, run_id: str, timeout_s: float) -> bool | None:
+        """Whether the master knows no such live run; None if it cannot be asked, or does not say."""
+        if self._link is None:
+            return None
+        try:
+            found = await self._link.call(GetRun(run=run_id), timeout_s)
+        except NotFound:
+            return True
+        except TitanError as error:
+            _LOG.info("run_not_told run=%s why=%s", run_id, error)
+            return None
+        return found.state in RUN_TERMINAL
+
+    async def _present(self) -> AioLink:
+        """The link, once there is one. Raises LinkLost."""
         # No deadline: without a master there is nobody to give the attempt to instead.
         await self._up.wait()
         link = self._link
@@ -149,8 +188,7 @@ class MasterLink:
             # Its end is being told. Whoever asks again at once would never let that happen.
             await self._gone.wait()
             raise LinkLost("there is no link")
-        async for chunk in link.stream(FetchArtifact(digest=digest, offset=offset)):
-            yield chunk
+        return link
 
     def joined(self, lease_s: float) -> None:
         """The master has taken this worker in; it gives up silent ones after `lease_s`."""

@@ -25,17 +25,19 @@ from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import ArtifactRef
 from titan_worker.ahead import STDERR, STDOUT, WORK, FoldersAhead
 from titan_worker.artifacts import ArtifactError, Artifacts, Entry, EntryDamaged, copy_into
+from titan_worker.carrying import Carrier, CarryFailed
 from titan_worker.outputs import NAME as OUTPUTS
 from titan_worker.takeover import TakeOverFailed, clear_unfinished, take_over
 from titan_worker.tasks import Tasks
 
 # One to four folders per job are the worker's hot path: no pathlib.
-# ruff: noqa: PTH102, PTH103, PTH106, PTH112
+# ruff: noqa: PTH102, PTH103, PTH106, PTH108, PTH110, PTH112, PTH116
 
 _INLINE_BYTES: Final = 256 * 1024
 _INLINE_FILES: Final = 8
 """Up to this much is copied at once: a thread would cost more than the copying."""
 _RUNS_REMEMBERED: Final = 10_000
+_ID: Final = ".id"
 
 
 def may_have_folder(ref: AttemptRef) -> bool:
@@ -44,6 +46,23 @@ def may_have_folder(ref: AttemptRef) -> bool:
     Orders and lists come from outside: this is asked here, whoever has asked before.
     """
     return is_run_id(ref.run_id) and is_instance_id(ref.job_id) and ref.number > 0
+
+
+def workspace_id(root: Path, draw: Callable[[], str]) -> str:
+    """What tells this workspace folder from all others, for every worker that uses it.
+
+    A copy of the folder is another one: its file is.
+    """
+    os.makedirs(root, exist_ok=True)
+    file = f"{root}/{_ID}"
+    if not os.path.exists(file):
+        own = f"{file}-{draw()}"
+        Path(own).write_text(draw(), encoding="ascii")
+        # Another worker may be making it at this moment: the first one's counts.
+        with contextlib.suppress(FileExistsError):
+            os.link(own, file)
+        os.unlink(own)
+    return f"{Path(file).read_text(encoding='ascii')[:32]}-{os.stat(file).st_ino}"
 
 
 class Folders(NamedTuple):
@@ -67,6 +86,7 @@ class Workspaces:
         *,
         port: int,
         artifacts: Artifacts,
+        carrier: Carrier,
         tasks: Tasks,
         on_ready: Callable[[AttemptRef], None],
         on_failed: Callable[[AttemptRef, str], None],
@@ -74,6 +94,7 @@ class Workspaces:
         self._jobs = f"{root}/jobs"
         self._shared = f"{root}/shared"
         self._artifacts = artifacts
+        self._carrier = carrier
         self._tasks = tasks
         self._on_ready = on_ready
         self._on_failed = on_failed
@@ -114,7 +135,7 @@ class Workspaces:
             return
         try:
             folders = self._make(ref)
-            entries = self._at_hand(wanted)
+            entries = None if self._carrier.lacks(order) else self._at_hand(wanted)
             if entries is not None:
                 for entry, artifact in zip(entries, wanted, strict=True):
                     copy_into(entry, artifact, folders.work)
@@ -125,7 +146,7 @@ class Workspaces:
         except (ArtifactError, OSError, ValueError) as error:
             self._on_failed(ref, _explain(error))
             return
-        self._fill_later(ref, self._fill(ref, folders.work, wanted))
+        self._fill_later(ref, self._fill(order, folders, wanted))
 
     def _fill_later(self, ref: AttemptRef, filling: Coroutine[Any, Any, None]) -> None:
         task = self._filling[ref] = self._tasks.start(filling)
@@ -158,6 +179,7 @@ class Workspaces:
             os.rmdir(f"{self._jobs}/{ref.run_id}")
             # Only then: other attempts of the run may count on it.
             os.rmdir(folders.shared)
+            self._carrier.forget(ref.run_id)
 
     def _is_to_take_over(self, order: AttemptOrder) -> bool:
         """Whether this run's shared folder is to be made from another's, which is here."""
@@ -181,7 +203,7 @@ class Workspaces:
         except (TakeOverFailed, OSError) as error:
             self._on_failed(ref, _explain(error))
             return
-        await self._fill(ref, folders.work, wanted)
+        await self._fill(order, folders, wanted)
 
     async def _take_over(self, old: str, new: str) -> TakeOverFailed | OSError | None:
         """Copy the one run's shared folder for the other, once, whoever asks; what went wrong."""
@@ -238,14 +260,17 @@ class Workspaces:
             entries.append(entry)
         return entries
 
-    async def _fill(self, ref: AttemptRef, work: str, wanted: list[ArtifactRef]) -> None:
+    async def _fill(self, order: AttemptOrder, folders: Folders, wanted: list[ArtifactRef]) -> None:
         try:
             for artifact in wanted:
-                await self._artifacts.copy(artifact, work)
-        except (ArtifactError, OSError) as error:
-            self._on_failed(ref, _explain(error))
+                await self._artifacts.copy(artifact, folders.work)
+            if self._carrier.lacks(order):
+                await self._carrier.bring(order.ref.run_id)
+                await self._carrier.take_in(order, folders.work, folders.attempt)
+        except (ArtifactError, CarryFailed, OSError) as error:
+            self._on_failed(order.ref, _explain(error))
             return
-        self._on_ready(ref)
+        self._on_ready(order.ref)
 
 
 def _explain(error: Exception) -> str:

@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from titan_proto.connection import Connection
@@ -23,8 +24,11 @@ from titan_proto.io.aio import AioLink
 from titan_proto.io.entropy import new_id
 from titan_proto.messages import (
     ArtifactChunk,
+    ArtifactStored,
+    ArtifactWanted,
     AttemptOrder,
     AttemptReports,
+    Cancel,
     Error,
     FetchArtifact,
     HeartbeatAck,
@@ -33,6 +37,7 @@ from titan_proto.messages import (
     Leave,
     LogAck,
     LogChunk,
+    OfferArtifact,
     Refused,
     ReportAcks,
     StartAttempts,
@@ -69,6 +74,9 @@ class Peer:
         self.logs = {}
         self.blobs = {}
         self.fetches = []
+        self.offers = []
+        self.uploads = {}
+        self.cut_upload_at = None
         self.answers_reports = True
         self.answers_beats = False
         """As masters do that are not too old for it."""
@@ -152,6 +160,9 @@ class Peer:
     def got(self, kind):
         return [message for _, message in self.seen if isinstance(message, kind)]
 
+    def got_offer(self):
+        return self.got(OfferArtifact)
+
     def seen_kinds(self):
         return {(link, type(message)) for link, message in self.seen}
 
@@ -214,8 +225,12 @@ class Peer:
             task = asyncio.ensure_future(self._serve(link, received.correlation, message))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        elif isinstance(message, OfferArtifact):
+            self._offered(link, received.correlation, message)
+        elif isinstance(message, ArtifactChunk):
+            self._piece(link, received, message)
         else:
-            assert isinstance(message, WorkerStatus | WorkerUsage | Leave), message
+            assert isinstance(message, WorkerStatus | WorkerUsage | Leave | Cancel), message
         self._news.set()
 
     def _reports(self, link, message):
@@ -224,6 +239,29 @@ class Peer:
         ended = tuple(r.ref for r in message.reports if r.state is AttemptState.ENDED)
         if ended and self.answers_reports:
             link.send(ReportAcks(refs=ended))
+
+    def _offered(self, link, correlation, offer):
+        self.offers.append(offer)
+        if offer.digest in self.blobs:
+            link.send(ArtifactStored(digest=offer.digest), correlation, end=True)
+            return
+        self.uploads[len(self.links), correlation] = (offer, bytearray())
+        link.send(ArtifactWanted(), correlation)
+
+    def _piece(self, link, received, chunk):
+        offer, data = self.uploads[len(self.links), received.correlation]
+        data += chunk.data
+        if self.cut_upload_at is not None and len(data) > self.cut_upload_at:
+            self.cut_upload_at = None
+            link.abort()
+            return
+        if received.end:
+            if hashlib.sha256(data).hexdigest() != offer.digest:
+                error = Error(code=ErrorCode.MALFORMED, message="other bytes")
+                link.send(error, received.correlation, end=True)
+                return
+            self.blobs[offer.digest] = bytes(data)
+            link.send(ArtifactStored(digest=offer.digest), received.correlation, end=True)
 
     def _log(self, link, chunk):
         if not self.takes_logs:
@@ -260,7 +298,19 @@ def ref(name, number=1):
     return AttemptRef(RUN, name, number)
 
 
-def order(name, *, shell=None, launch=None, number=1, workspace=None, takes_over="", **spec):
+def order(
+    name,
+    *,
+    shell=None,
+    launch=None,
+    number=1,
+    workspace=None,
+    takes_over="",
+    publishes=False,
+    layers=(),
+    intake=None,
+    **spec,
+):
     made = launch or Launch(kind=LaunchKind.SHELL, shell=shell)
     return AttemptOrder(
         ref=ref(name, number),
@@ -269,6 +319,9 @@ def order(name, *, shell=None, launch=None, number=1, workspace=None, takes_over
         run_name="nightly",
         workspace=workspace,
         takes_over=takes_over,
+        publishes=publishes,
+        layers=layers,
+        intake=intake or {},
     )
 
 
@@ -366,6 +419,23 @@ async def nest(tmp_path, peer, monkeypatch):
     yield found
     if found.life is not None and not found.life.done():
         await found.crash()
+
+
+@pytest.fixture
+async def make_nest(peer):
+    """Further workers: in a folder of their own, or on another port in a known one."""
+    made = []
+
+    def make(folder, **settings):
+        found = Nest(folder, peer)
+        found.settings = msgspec.structs.replace(found.settings, **settings)
+        made.append(found)
+        return found
+
+    yield make
+    for one in made:
+        if one.life is not None and not one.life.done():
+            await one.crash()
 
 
 @pytest.fixture

@@ -30,6 +30,9 @@ def settings(cwd=Path("/nowhere"), environ=None, **fields):
         "data": Path(),
         "drain_timeout": None,
         "cgroups": "asked",
+        "keep": None,
+        "keep_bytes": None,
+        "cache_bytes": None,
     }
     return make_settings(**(given | fields), environ=environ or {}, cwd=cwd)
 
@@ -41,6 +44,18 @@ def test_defaults_are_those_of_the_document():
     assert found.skills == ("GENERAL",)
     assert found.private == Path("/nowhere/.worker-8080")
     assert found.workspace == Path("/nowhere/titan_workspace")
+
+
+def test_what_is_kept_can_be_chosen():
+    found = settings(keep="2h", keep_bytes="512MiB", cache_bytes="1 GiB")
+
+    assert (found.keep_ms, found.workspace_bytes, found.cache_bytes) == (
+        7_200_000,
+        512 * 1024**2,
+        1024**3,
+    )
+    usual = settings()
+    assert (usual.keep_ms, usual.workspace_bytes) == (24 * 3_600_000, 10 * 1024**3)
 
 
 def test_arguments_and_flags_say_the_same():
@@ -91,6 +106,11 @@ def test_the_environment_names_the_master_where_no_argument_does():
         ({"slots": 0}, "expected 1 to 4096"),
         ({"skills": ("two words",)}, "'two words'"),
         ({"skills": ("x" * 65,)}, "at most 64"),
+        ({"keep": "soon"}, "--keep"),
+        ({"keep": "9000h"}, "expected 0s to 8784h"),
+        ({"keep_bytes": "10"}, "a number and KiB, MiB, GiB or TiB"),
+        ({"keep_bytes": "10GB"}, "a number and KiB, MiB, GiB or TiB"),
+        ({"cache_bytes": "2000TiB"}, "--cache-bytes is 2000TiB, expected at most 1024TiB"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_could(fields, words):

@@ -125,6 +125,7 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         rerun_alias=item.rerun_alias,
         taken_over=taken_over,
         outputs={job_id: item.outputs[job_id] for job_id in taken_over if job_id in item.outputs},
+        left=tuple(one for one in item.left if one[0] in set(taken_over)) if item.left else (),
     )
     draft.storage.begin(_room(item))
     draft.emit(event, item.spec)

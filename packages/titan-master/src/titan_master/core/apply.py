@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from titan_master.core import filling, transitions
+from titan_master.core import filling, sharing, transitions
 from titan_master.core.events import (
     AnyEvent,
     AttemptEnded,
@@ -57,7 +57,9 @@ from titan_master.core.state import (
     Service,
     State,
     WorkerInfo,
+    layers_above,
 )
+from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind, JobSpec, Launch, RunSpec
 from titan_proto.states import (
@@ -228,6 +230,9 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
     for job_id, outputs in event.outputs.items():
         run.jobs[job_id].outputs = outputs
         run.outputs_bytes += size_of(outputs)
+    for job_id, left in event.left:
+        _leave(run, run.jobs[job_id], left)
+    _derive_layers(run)
 
 
 def expired_keys(state: State, at_ms: int) -> list[str]:
@@ -281,6 +286,8 @@ def _add_jobs(
             push(job)
         jobs[job_spec.id] = job
         order.append(job)
+        if taken_over and job_spec.dependencies and job.state not in (blocked, JobState.SUCCEEDED):
+            dependants.append(job)  # of taken over ones only: it waits for none of them
     if len(jobs) != len(order):
         raise InvariantViolation(f"run {run_id} has two jobs of one id")
     children = run.children
@@ -391,10 +398,34 @@ def _job_ended(state: State, event: JobEnded) -> None:
     if event.outputs:
         job.outputs = event.outputs
         run.outputs_bytes += size_of(event.outputs)
+    if event.left is not None:
+        _leave(run, job, event.left)
     if event.state is JobState.SUCCEEDED:
+        if run.layers:
+            _add_layers(run, job)
         order = run.order
         for child in run.children.get(job.index, ()):
             order[child].waiting -= 1
+
+
+def _leave(run: Run, job: Job, left: Left) -> None:
+    job.left = left
+    if left.shared:
+        run.layers.append(job.index)
+        job.layer = len(run.layers)
+
+
+def _add_layers(run: Run, job: Job) -> None:
+    """It has succeeded: whoever comes after it needs its layer and those above it."""
+    todo = [job]
+    while todo:
+        job = todo.pop()
+        layers = layers_above(run, job) | (1 << job.layer >> 1)
+        if layers != job.layers:
+            job.layers = layers
+            # Of a run that repeats another, what comes after it may have been taken over.
+            below = [run.order[index] for index in run.children.get(job.index, ())]
+            todo += (child for child in below if child.state is JobState.SUCCEEDED)
 
 
 # -- attempts -------------------------------------------------------------------------------------
@@ -488,6 +519,8 @@ def _service_up(state: State, event: ServiceUp) -> None:
         spec=spec,
         run_name=run.name,
         workspace=run.workspace,
+        layers=sharing.all_layers_for(run, job),
+        intake=sharing.intake_for(run, job),
         base=event.job_id,
     )
     _add_instance(state, service)
@@ -516,6 +549,8 @@ def _service_added(state: State, event: ServiceAdded) -> None:
         spec=spec,
         run_name=like.run_name,
         workspace=like.workspace,
+        layers=like.layers,
+        intake=like.intake,
         base=like.base,
         replaces=event.replaces,
         queued_seq=state.queued_seq,
@@ -604,8 +639,14 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
             state=WorkerState.ONLINE,
             since_ms=event.at_ms,
         )
-    elif worker.state is not WorkerState.ONLINE:
-        _move_worker(state, worker, WorkerState.ONLINE, event.at_ms)
+        _count_workspace(state, event.workspace, 1)
+    else:
+        if worker.state is not WorkerState.ONLINE:
+            _move_worker(state, worker, WorkerState.ONLINE, event.at_ms)
+        if worker.workspace != event.workspace:
+            _count_workspace(state, worker.workspace, -1)
+            _count_workspace(state, event.workspace, 1)
+    worker.workspace = event.workspace
     _release_name(state, worker)
     worker.host = event.host
     worker.port = event.port
@@ -615,6 +656,14 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker.skills = event.skills
     worker.software = event.software
     state.names[worker.name] = worker.worker_id
+
+
+def _count_workspace(state: State, workspace: str, more: int) -> None:
+    number = state.workspaces.get(workspace, 0) + more
+    if number:
+        state.workspaces[workspace] = number
+    else:
+        del state.workspaces[workspace]
 
 
 def _release_name(state: State, worker: WorkerInfo) -> None:
@@ -644,6 +693,7 @@ def _worker_retired(state: State, event: WorkerRetired) -> None:
         raise InvariantViolation(f"worker {worker.worker_id} cannot retire: it holds attempts")
     _move_worker(state, worker, WorkerState.RETIRED, event.at_ms)
     _release_name(state, worker)
+    _count_workspace(state, worker.workspace, -1)
     del state.workers[event.worker_id]
 
 
@@ -712,7 +762,8 @@ def _twin_service(state: State, service: Service) -> Service:
     """Of a live run's service the attempt is its job's."""
     job = _job_of(state, service.run_id, service.job_id)
     attempt = None if job is None else job.attempt
-    return replace(service, attempt=attempt or replace(service.attempt))
+    attempt = attempt or replace(service.attempt)
+    return replace(service, attempt=attempt, intake=dict(service.intake))
 
 
 def derive(state: State) -> None:
@@ -723,6 +774,9 @@ def derive(state: State) -> None:
     """
     state.aliases = {run.alias: run.run_id for run in state.runs.values()}
     state.names = {worker.name: worker.worker_id for worker in state.workers.values()}
+    state.workspaces = {}
+    for worker in state.workers.values():
+        _count_workspace(state, worker.workspace, 1)
     state.counts = {}
     queued: list[Job] = []
     waiting: list[tuple[int, Job]] = []
@@ -763,6 +817,29 @@ def _derive_run(run: Run) -> None:
     run.counts = counts
     run.remaining = sum(number for state, number in counts.items() if state not in JOB_TERMINAL)
     run.outputs_bytes = sum(size_of(job.outputs) for job in run.order if job.outputs)
+    layers = sorted((job.layer, job.index) for job in run.order if job.layer)
+    run.layers = [index for _, index in layers]
+    _derive_layers(run)
+
+
+def _derive_layers(run: Run) -> None:
+    """What each job that has succeeded knows of the layers above it, from the top down."""
+    if not run.layers:
+        return
+    done = {job.spec.id: job for job in run.order if job.state is JobState.SUCCEEDED}
+    unseen = {
+        job.index: sum(parent in done for parent in set(job.spec.dependencies))
+        for job in done.values()
+    }
+    ready = [run.order[index] for index, parents in unseen.items() if not parents]
+    while ready:
+        job = ready.pop()
+        job.layers = layers_above(run, job) | (1 << job.layer >> 1)
+        for index in run.children.get(job.index, ()):
+            if index in unseen:
+                unseen[index] -= 1
+                if not unseen[index]:
+                    ready.append(run.order[index])
 
 
 def fold(events: Iterable[AnyEvent], state: State | None = None) -> State:

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from titan_master.core.state import InvariantViolation, Job, Run, State, digest, fits
+from titan_master.core.state import (
+    InvariantViolation,
+    Job,
+    Run,
+    State,
+    digest,
+    fits,
+    layers_above,
+)
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
 from titan_proto.states import (
@@ -65,6 +73,9 @@ def _run_problems(state: State, run: Run) -> Iterator[str]:
     outputs_bytes = sum(size_of(job.outputs) for job in run.order if job.outputs)
     if run.outputs_bytes != outputs_bytes:
         yield f"run {run.run_id}: counts {run.outputs_bytes} bytes of outputs, has {outputs_bytes}"
+    layers = [job.index for job in sorted(run.order, key=lambda job: job.layer) if job.layer]
+    if run.layers != layers:
+        yield f"run {run.run_id}: lists the layers {run.layers}, has {layers}"
     if not remaining:
         yield f"run {run.run_id}: nothing is left to do, and it has not ended"
     if state.aliases.get(run.alias) != run.run_id:
@@ -97,6 +108,14 @@ def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
             yield f"{name}: blocked by a dependency that can never succeed"
     if job.spec.kind is JobKind.GATE or job.gate is not None:
         yield from _gate_problems(state, job, name)
+    if job.left is not None and job.state is not JobState.SUCCEEDED:
+        yield f"{name}: {job.state}, and it left files"
+    if (job.layer > 0) != (job.left is not None and job.left.shared > 0):
+        yield f"{name}: has layer {job.layer}, and left {job.left}"
+    if job.state is JobState.SUCCEEDED and run.layers:
+        own = 1 << job.layer >> 1
+        if job.layers != layers_above(run, job) | own:
+            yield f"{name}: does not know the layers above it"
     yield from _attempt_problems(state, job, name)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from titan_proto.limits import WORKER_LOST_AFTER_MS
+from titan_proto.messages.worker import Left
 from titan_proto.states import ExitReason, JobState, RunState
 
 
@@ -60,6 +61,8 @@ class RunAccepted(Event, frozen=True, kw_only=True):
     """Jobs that succeeded there and do not run again: they begin as SUCCEEDED."""
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     """What those of them that left outputs left there."""
+    left: tuple[tuple[str, Left], ...] = ()
+    """By job, in the order in which it was accepted there: the files that they left."""
 
 
 class RunCancelRequested(Event, frozen=True, kw_only=True):
@@ -157,6 +160,8 @@ class JobEnded(Event, frozen=True, kw_only=True):
     message: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     """Of a success: what that attempt left for others. No other attempt's is ever recorded."""
+    left: Left | None = None
+    """Likewise: the files."""
 
 
 # -- attempts -----------------------------------------------------------------------------------
@@ -282,6 +287,8 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     slots: int
     skills: tuple[str, ...]
     software: str = ""
+    workspace: str = ""
+    """Id of the folder that its jobs run in."""
 
 
 class WorkerSilent(Event, frozen=True, kw_only=True):

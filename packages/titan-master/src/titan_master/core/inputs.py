@@ -34,7 +34,7 @@ from titan_proto.messages import (
     WatchRun,
     WorkerStatus,
 )
-from titan_proto.messages.worker import AttemptReport
+from titan_proto.messages.worker import AttemptReport, Left
 from titan_proto.specs import RunSpec
 
 
@@ -89,6 +89,8 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     """Jobs that succeeded there and need not run again."""
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     """What they left there for others."""
+    left: tuple[tuple[str, Left], ...] = ()
+    """Likewise: the files, in the order in which they were accepted there."""
     notices: tuple[str, ...] = ()
     """For the receipt: what became of the files that came along."""
 

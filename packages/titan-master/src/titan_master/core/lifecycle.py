@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import graph, retrying, rollout, services
+from titan_master.core import graph, retrying, rollout, services, sharing
 from titan_master.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -30,7 +30,7 @@ from titan_master.core.timers import JobsDue, OvertimeDue, still_due
 from titan_master.core.turn import Draft
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import OUTPUTS_PER_RUN_BYTES, REPORT_MESSAGE_CHARS
-from titan_proto.messages.worker import AttemptReport
+from titan_proto.messages.worker import AttemptReport, Left
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState, ServiceState
@@ -74,7 +74,9 @@ def attempt_running(draft: Draft, report: AttemptReport) -> None:
     if report.healthy and job.spec.kind is JobKind.SERVICE and job.state is JobState.RUNNING:
         services.come_up(draft, run, job, report)
         settled = draft.state.services[run.run_id, job.spec.id]
-        settle_job(draft, run, job, JobState.SUCCEEDED, ExitReason.UNKNOWN)
+        # A service is not ended for what its run has no room for.
+        left = None if report.left and sharing.complaint(run, report.left) else report.left
+        settle_job(draft, run, job, JobState.SUCCEEDED, ExitReason.UNKNOWN, left=left)
         rollout.came_up(draft, settled)
         rollout.add_replicas(draft, settled)
 
@@ -103,6 +105,7 @@ def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None
         ),
         hold_ms=0 if is_its_own else draft.config.old_lease_ms,
         outputs=report.outputs,
+        left=report.left,
         # Of what it had sent on to its process, a worker that is shut down says when it began.
         never_began=report.reason is ExitReason.WORKER_LEFT and not report.started_at_ms,
     )
@@ -153,6 +156,7 @@ def end_attempt(
     hold_ms: int = 0,
     never_began: bool = False,
     outputs: dict[str, str] | None = None,
+    left: Left | None = None,
 ) -> None:
     """Emit the end of an attempt and everything that follows from it.
 
@@ -164,9 +168,12 @@ def end_attempt(
             before it may be placed again.
         never_began: its worker is sure that there was no process.
         outputs: what it left for others; recorded with the job's success, or never.
+        left: likewise, the files.
     """
     if outputs:
         event = _with_room_for(draft.state, event, outputs)
+    if left is not None:
+        event = _with_place_for(draft.state, event, left)
     draft.emit(event)
     service = draft.state.services.get((event.run_id, event.job_id))
     if service is not None and service.attempt is attempt:
@@ -178,7 +185,8 @@ def end_attempt(
     if job.spec.kind is JobKind.SERVICE:
         succeeded = False  # it ended before it was ever up
     if succeeded:
-        settle_job(draft, run, job, JobState.SUCCEEDED, event.reason, outputs=outputs)
+        succeeded_as = JobState.SUCCEEDED
+        settle_job(draft, run, job, succeeded_as, event.reason, outputs=outputs, left=left)
     elif job.state is JobState.CANCELLING:
         _settle_stopped(draft, run, job)
     elif event.reason in NO_FAULT_OF_THE_JOB:
@@ -199,6 +207,13 @@ def _with_room_for(state: State, event: AttemptEnded, outputs: dict[str, str]) -
         message=f"its outputs have {size} bytes, and those of its run's jobs {run.outputs_bytes} already: "
         f"together more than OUTPUTS_PER_RUN_BYTES ({OUTPUTS_PER_RUN_BYTES})",
     )
+
+
+def _with_place_for(state: State, event: AttemptEnded, left: Left) -> AttemptEnded:
+    """The same end, or a failure where the run has no place for the files."""
+    run = state.runs.get(event.run_id)
+    problem = "" if run is None else sharing.complaint(run, left)
+    return replace(event, reason=ExitReason.BAD_FILES, message=problem) if problem else event
 
 
 def _settle_stopped(draft: Draft, run: Run, job: Job) -> None:
@@ -264,6 +279,7 @@ def settle_job(
     *,
     failures: int | None = None,
     outputs: dict[str, str] | None = None,
+    left: Left | None = None,
 ) -> None:
     """A job that had attempts, or a gate, is terminal: let others begin, or drop what hung on it."""
     attempt = job.attempt
@@ -282,6 +298,7 @@ def settle_job(
             signal=attempt.signal if attempt is not None and ended else 0,
             message=message or (attempt.message if attempt is not None and ended else ""),
             outputs=outputs or {},
+            left=left,
         )
     )
     if state is JobState.SUCCEEDED:

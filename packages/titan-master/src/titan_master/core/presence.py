@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_master.core.state import State, WorkerInfo
 from titan_proto.limits import SLOTLESS_PER_WORKER
@@ -41,6 +41,8 @@ class Presence(Struct, kw_only=True, eq=False):
     """Whether the process that is there now can be told to leave."""
     farewell: ShutDown | None = None
     """It has been told to leave, and has not said yet that it does."""
+    layers: dict[str, int] = field(default_factory=dict)
+    """By live run: which of its layers were named on the present link, as bits."""
     group: tuple[str, ...] = ()
     entry: Entry | None = None
     """Where it stands in the index of free or of full workers, if it does."""
@@ -81,6 +83,7 @@ class Roster:
         presence = self.of(worker_id)
         presence.link_id = presence.newest_link_id = link_id
         presence.seen_ms = now_ms
+        presence.layers = {}
         self._links[link_id] = worker_id
         self.refresh(worker_id)
 
@@ -112,6 +115,11 @@ class Roster:
         if presence.link_id is not None:
             self._links.pop(presence.link_id, None)
         self._place(presence, None, (), is_full=False)
+
+    def forget_run(self, run_id: str) -> None:
+        """It has ended: nothing of it will be named to anybody again."""
+        for presence in self._present.values():
+            presence.layers.pop(run_id, None)
 
     def refresh(self, worker_id: str) -> None:
         """Put a worker where it belongs in the index after anything about it has changed."""

@@ -22,6 +22,7 @@ _CAUSES: Final[dict[ExitReason, RetryCause]] = {
     ExitReason.PREPARE_FAILED: RetryCause.START,
     # It might as well have said by its exit code that it did not do what it should.
     ExitReason.BAD_OUTPUT: RetryCause.EXIT,
+    ExitReason.BAD_FILES: RetryCause.EXIT,
 }
 
 

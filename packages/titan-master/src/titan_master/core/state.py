@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
+from titan_proto.messages.worker import Layer, Left
 from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs
 from titan_proto.states import (
     JOB_TERMINAL,
@@ -110,6 +111,12 @@ class Job(Struct, gc=False, eq=False):
     gate: Gate | None = None
     outputs: dict[str, str] | None = None
     """What its successful attempt left for others; None where that is nothing. Never changed."""
+    left: Left | None = None
+    """Likewise: the files."""
+    layer: int = 0
+    """The place of its files of the shared folder among those of all jobs of its run; 0: it left none."""
+    layers: int = 0
+    """Once it has succeeded: the layers that it and the jobs above it have left, as bits. Derived."""
 
     @property
     def question(self) -> GateSection:
@@ -153,6 +160,8 @@ class Run(Struct, kw_only=True, eq=False):
     """Jobs that are not terminal. Derived."""
     outputs_bytes: int = 0
     """What the outputs of its jobs weigh together. Derived."""
+    layers: list[int] = field(default_factory=list)
+    """Which jobs, by index, have left files in the shared folder, in the order of acceptance. Derived."""
     cancelled: bool = False
     """Somebody asked for its cancellation."""
     rerun_of: str = ""
@@ -184,6 +193,10 @@ class Service(Struct, kw_only=True, eq=False):
     before: such a one is never placed again."""
     run_name: str = ""
     workspace: ArtifactRef | None = None
+    layers: tuple[Layer, ...] = ()
+    """What must be in the shared folder wherever it is placed ..."""
+    intake: dict[str, Left] = field(default_factory=dict)
+    """... and where the files are listed that it takes in."""
     base: str = ""
     """The job that it comes from: its own id, but for an instance beside the first."""
     made: int = 1
@@ -224,6 +237,8 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """Live attempts placed here: (run, job) → number."""
     used: int = 0
     """Slots that they take together; nearly always one each. Derived."""
+    workspace: str = ""
+    """Id of the folder that its jobs run in; several workers of one machine may share it."""
 
     @property
     def name(self) -> str:
@@ -238,6 +253,14 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     run_id: str
     alias: str
     at_ms: int
+
+
+def layers_above(run: Run, job: Job) -> int:
+    """The layers that the jobs above it have left, as bits; all its dependencies have succeeded."""
+    above = 0
+    for parent in job.spec.dependencies:
+        above |= run.jobs[parent].layers
+    return above
 
 
 class Line:
@@ -413,6 +436,8 @@ class State(Struct, kw_only=True, eq=False):
     """Alias → id of the live runs."""
     names: dict[str, str] = field(default_factory=dict)
     """Worker's name → id of the worker that has it."""
+    workspaces: dict[str, int] = field(default_factory=dict)
+    """By the folder that their jobs run in: how many workers."""
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs of live runs by state."""
     queue: ReadyQueue = field(default_factory=ReadyQueue)
@@ -461,6 +486,8 @@ def _job_digest(job: Job) -> tuple[object, ...]:
         job.stop_reason,
         job.gate,
         job.outputs,
+        job.left,
+        job.layer,
     )
 
 
@@ -496,6 +523,7 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         worker.state,
         worker.since_ms,
         sorted(worker.held.items()),
+        worker.workspace,
     )
 
 

@@ -158,6 +158,8 @@ class Draft:
         """Emit the end of a run and answer who waits for it: afterwards the run is gone."""
         self.emit(event)
         self.timers.forget_run(run.run_id)
+        if run.layers:
+            self.roster.forget_run(run.run_id)
         if self.waiters.concerns(run.run_id):
             self._effects.extend(self.waiters.run_ended(run, event.state, event.at_ms))
 
@@ -258,8 +260,9 @@ def _weight(order: AttemptOrder) -> int:
         order.workspace.name if order.workspace is not None else "",
         *order.spec.needs.skills,
     )
+    files = 256 * (len(order.layers) + len(order.intake))
     # A character may take four bytes; and each text has its own head.
-    return 1024 + sum(4 * len(text) + 5 for text in texts)
+    return 1024 + files + sum(4 * len(text) + 5 for text in texts)
 
 
 # -- what follows an event ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import filling, leaving, lifecycle, services
+from titan_master.core import filling, leaving, lifecycle, services, sharing
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.events import (
     WorkerDraining,
@@ -166,6 +166,7 @@ def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
         slots=join.slots,
         skills=join.skills,
         software=join.software,
+        workspace=join.workspace,
     )
 
 
@@ -263,12 +264,16 @@ def send_order(draft: Draft, job: Job, attempt: Attempt) -> None:
     service = state.services.get((job.run_id, spec.id))
     if service is not None and state.instances.get((job.run_id, spec.id)) is job:
         run_name, workspace, takes_over = service.run_name, service.workspace, ""
+        publishes, layers, intake = False, service.layers, service.intake
     else:
         run = state.runs[job.run_id]
         run_name, workspace, takes_over = run.name, run.workspace, run.rerun_of
         launch = filling.filled_in(run, job)
         if launch is not spec.launch:
             spec = replace(spec, launch=launch)
+        publishes = sharing.is_published(state, run, job)
+        layers = sharing.layers_for(run, job, draft.roster.of(attempt.worker_id))
+        intake = sharing.intake_for(run, job)
     draft.order(
         link_id,
         AttemptOrder(
@@ -279,6 +284,9 @@ def send_order(draft: Draft, job: Job, attempt: Attempt) -> None:
             run_name=run_name,
             workspace=workspace,
             takes_over=takes_over,
+            publishes=publishes,
+            layers=layers,
+            intake=intake,
         ),
     )
 

@@ -41,10 +41,12 @@ from titan_proto import outputs
 from titan_proto.connection import Received
 from titan_proto.errors import ErrorCode, FrameTooLarge
 from titan_proto.handshake import LOG_UDP
-from titan_proto.ids import AttemptRef, is_instance_id, is_run_id
+from titan_proto.ids import AttemptRef, is_digest, is_instance_id, is_run_id
 from titan_proto.io.aio import AioLink
 from titan_proto.limits import (
     BULK_CHUNK_BYTES,
+    FILE_LIST_BYTES,
+    FILES_LEFT_PER_JOB,
     LOG_OFFSET,
     OUTBOX_BULK_BYTES,
     REPORTS_PER_FRAME,
@@ -82,6 +84,7 @@ from titan_proto.messages import (
     WorkerStatus,
     WorkerUsage,
 )
+from titan_proto.messages.worker import Left
 from titan_proto.opcodes import OpCode
 
 _log = logging.getLogger("titan.link")
@@ -502,6 +505,8 @@ def join_complaint(join: Join) -> str:
         return f"a worker has 1 to {WORKER_SLOTS} (WORKER_SLOTS) slots, not {join.slots}"
     if len(join.skills) > _SKILLS_MAX:
         return f"a worker has at most {_SKILLS_MAX} skills"
+    if len(join.workspace) > _ID_CHARS or not join.workspace.isprintable():
+        return f"a worker's workspace has at most {_ID_CHARS} printable characters"
     for skill in join.skills:
         if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
             return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"
@@ -528,6 +533,18 @@ def reports_complaint(reports: tuple[AttemptReport, ...]) -> str:
             return f"a report on {report.ref} with port {report.port}, which does not exist"
         if report.outputs and (problem := outputs.complaint(report.outputs)):
             return f"a report on {report.ref} with outputs that cannot be: {problem}"
+        if report.left is not None and (problem := _left_complaint(report.left)):
+            return f"a report on {report.ref} with files that cannot be: {problem}"
+    return ""
+
+
+def _left_complaint(left: Left) -> str:
+    if not is_digest(left.digest):
+        return "their list has no digest"
+    if not 0 < left.size_bytes <= FILE_LIST_BYTES:
+        return f"their list has 1 to {FILE_LIST_BYTES} (FILE_LIST_BYTES) bytes"
+    if min(left.shared, left.artifacts) < 0 or left.shared + left.artifacts > FILES_LEFT_PER_JOB:
+        return f"they are at most {FILES_LEFT_PER_JOB} (FILES_LEFT_PER_JOB)"
     return ""
 
 

@@ -21,6 +21,7 @@ from titan_master.core.events import AnyEvent
 from titan_master.core.state import State
 from titan_proto.errors import TitanError
 from titan_proto.messages import JobList, JobView, RunList, RunView, ServiceView
+from titan_proto.messages.worker import Left
 from titan_proto.states import ExitReason, JobState
 
 
@@ -182,6 +183,10 @@ class History(Protocol):
 
     def outputs(self, run_id: str) -> dict[str, dict[str, str]]:
         """What those of its jobs that left outputs left."""
+        ...
+
+    def left(self, run_id: str) -> tuple[tuple[str, Left], ...]:
+        """The files that those of its jobs that left any left, in the order of acceptance."""
         ...
 
     def dead(self, cursor: str, limit: int) -> JobList:

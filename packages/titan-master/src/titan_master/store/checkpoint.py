@@ -46,9 +46,11 @@ POISON: Final = "poison"
 AGGREGATES: Final = frozenset({"runs", "workers", "services", "keys", "slugs", "poison"})
 """Fields of State that have rows of their own; what is neither here nor derived is in the head."""
 DERIVED: Final = {
-    State: frozenset({"aliases", "names", "counts", "queue", "gates", "instances", "observer"}),
-    Run: frozenset({"jobs", "order", "children", "counts", "remaining", "outputs_bytes"}),
-    Job: frozenset({"spec", "run_id", "index", "waiting"}),
+    State: frozenset(
+        {"aliases", "names", "workspaces", "counts", "queue", "gates", "instances", "observer"}
+    ),
+    Run: frozenset({"jobs", "order", "children", "counts", "remaining", "outputs_bytes", "layers"}),
+    Job: frozenset({"spec", "run_id", "index", "waiting", "layers"}),
 }
 """Fields that `derive`, or the event that accepted the run, gives back."""
 

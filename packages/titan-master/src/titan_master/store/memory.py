@@ -40,6 +40,7 @@ from titan_master.store.checkpoint import HEAD, Address, Row, Total, is_part_of,
 from titan_master.store.recovery import blank, fold
 from titan_proto.ids import INSTANCE_MARK
 from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
+from titan_proto.messages.worker import Left
 from titan_proto.specs import GateSection, JobKind, JobSpec, RunSpec
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
 
@@ -230,6 +231,11 @@ class MemoryStore:
         jobs = found.jobs.items() if found else ()
         return {job_id: job.outputs for job_id, job in jobs if job.outputs}
 
+    def left(self, run_id: str) -> tuple[tuple[str, Left], ...]:
+        """See `History.left`."""
+        found = self._projected().ended.get(run_id)
+        return tuple(found.left.items()) if found else ()
+
     def dead(self, cursor: str, limit: int) -> JobList:
         """See `History.dead`."""
         dead = [
@@ -350,6 +356,7 @@ class _Run:
             job.state, job.reason, job.end = JobState.SUCCEEDED, ExitReason.TAKEN_OVER, event
             job.message = f"from {event.rerun_alias}"
             job.outputs = event.outputs.get(job_id, {})
+        self.left: dict[str, Left] = dict(event.left)
 
     def view(self) -> RunView:
         counts: dict[str, int] = {}
@@ -427,6 +434,8 @@ class _History:
             job = self._job(event.run_id, event.job_id)
             job.state, job.reason, job.end = event.state, event.reason, event
             job.outputs = event.outputs
+            if event.left is not None:
+                self.live[event.run_id].left[event.job_id] = event.left
         elif isinstance(event, (AttemptPlaced, AttemptStarted, AttemptEnded)):
             self._project_attempt(event)
         elif isinstance(event, ServiceUp):

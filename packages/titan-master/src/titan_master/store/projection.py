@@ -59,6 +59,7 @@ class Rows(Struct):
     gates: list[Row] = field(default_factory=list)
     services: list[Row] = field(default_factory=list)
     outputs: list[Row] = field(default_factory=list)
+    left: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     """Last: a run's counts are taken from the rows of its jobs."""
     is_due: bool = False
@@ -66,7 +67,7 @@ class Rows(Struct):
     def __len__(self) -> int:
         kinds = (
             *(self.accepted, self.ready, self.attempts),
-            *(self.jobs, self.gates, self.services, self.outputs),
+            *(self.jobs, self.gates, self.services, self.outputs, self.left),
         )
         return sum(map(len, kinds))
 
@@ -155,6 +156,11 @@ class Projection:
             (seq, job_id, msgspec.msgpack.encode(outputs))
             for job_id, outputs in event.outputs.items()
         )
+        # Before every record of the run itself: its own jobs are accepted behind these.
+        rows.left.extend(
+            (seq, job_id, place - len(event.left), msgspec.msgpack.encode(left))
+            for place, (job_id, left) in enumerate(event.left)
+        )
 
     def _run_ended(self, _seq: int, event: RunEnded, rows: Rows) -> None:
         run_seq = self._runs.pop(event.run_id)
@@ -181,7 +187,7 @@ class Projection:
             for job_id in event.job_ids
         )
 
-    def _job_ended(self, _seq: int, event: JobEnded, rows: Rows) -> None:
+    def _job_ended(self, seq: int, event: JobEnded, rows: Rows) -> None:
         rows.jobs.append(
             (
                 self._runs[event.run_id],
@@ -199,6 +205,9 @@ class Projection:
         if event.outputs:
             outputs = msgspec.msgpack.encode(event.outputs)
             rows.outputs.append((self._runs[event.run_id], event.job_id, outputs))
+        if event.left is not None:
+            left = msgspec.msgpack.encode(event.left)
+            rows.left.append((self._runs[event.run_id], event.job_id, seq, left))
 
     def _gate_decided(self, _seq: int, event: GateDecided, rows: Rows) -> None:
         rows.gates.append(

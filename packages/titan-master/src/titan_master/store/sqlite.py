@@ -46,6 +46,7 @@ from titan_master.store.sqlite_reading import Base, Found, read, read_meta
 from titan_master.store.sqlite_rows import write_history
 from titan_master.store.sqlite_schema import begin_format, migrate
 from titan_proto.messages import JobList, JobView, RunList, RunView, ServiceView
+from titan_proto.messages.worker import Left
 from titan_proto.states import JobState
 
 _WAL_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -455,6 +456,10 @@ class SqliteStore:
     def outputs(self, run_id: str) -> dict[str, dict[str, str]]:
         """See `History.outputs`."""
         return self._history.outputs(run_id)
+
+    def left(self, run_id: str) -> tuple[tuple[str, Left], ...]:
+        """See `History.left`."""
+        return self._history.left(run_id)
 
     def services(self, run_id: str, limit: int) -> tuple[ServiceView, ...]:
         """See `History.services`."""

@@ -24,6 +24,7 @@ from titan_master.store.base import AttemptRow, HistoryDamaged, StoreError, posi
 from titan_master.store.sqlite_reading import ACCEPTANCE, accepted_in
 from titan_master.store.sqlite_rows import select_sealed
 from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
+from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
 from titan_proto.specs import GateSection, JobKind, RetryPolicy
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
@@ -56,6 +57,10 @@ _OUTPUTS_OF_JOBS: Final = select_sealed(
 )
 _OUTPUTS_OF_RUN: Final = select_sealed(
     "history_output", "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?)"
+)
+_LEFT_OF_RUN: Final = select_sealed(
+    "history_left",
+    "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?) ORDER BY place",
 )
 _ATTEMPT: Final = select_sealed(
     "history_attempt", "WHERE run_seq = ? AND job_id = ? AND number = ?"
@@ -96,6 +101,7 @@ class _Plan(Struct, frozen=True):
 
 
 _PLAN: Final = msgspec.msgpack.Decoder(_Plan)
+_LEFT: Final = msgspec.msgpack.Decoder(Left)
 _OUTPUTS: Final = msgspec.msgpack.Decoder(dict[str, str])
 
 
@@ -219,6 +225,10 @@ class SqliteHistory:
     def outputs(self, run_id: str) -> dict[str, dict[str, str]]:
         """What the run's jobs left for others, by their ids; of those that left anything."""
         return {row[1]: _OUTPUTS.decode(row[2]) for row in self._sealed(_OUTPUTS_OF_RUN, run_id)}
+
+    def left(self, run_id: str) -> tuple[tuple[str, Left], ...]:
+        """The files that the run's jobs left for others, in the order of acceptance."""
+        return tuple((row[1], _LEFT.decode(row[3])) for row in self._sealed(_LEFT_OF_RUN, run_id))
 
     def dead(self, cursor: str, limit: int) -> JobList:
         """A page of jobs that failed for good, those of the newest run first."""

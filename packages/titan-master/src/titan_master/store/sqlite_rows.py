@@ -36,6 +36,7 @@ SEALED: Final = {
         *("run_seq", "job_id", "number", "name", "state", "healthy_at_ms", "ended_at_ms", "seq"),
     ),
     "history_output": ("run_seq", "job_id", "outputs"),
+    "history_left": ("run_seq", "job_id", "place", "files"),
 }
 """The tables whose rows have a checksum, and the columns that it is over."""
 
@@ -68,6 +69,7 @@ _PUT_ATTEMPT: Final = _put("history_attempt")
 _PUT_GATE: Final = _put("history_gate")
 _PUT_SERVICE: Final = _put("history_service")
 _PUT_OUTPUT: Final = _put("history_output")
+_PUT_LEFT: Final = _put("history_left")
 _RUN: Final = select_sealed("history_run", "WHERE seq = ?")
 
 
@@ -82,6 +84,7 @@ def write_history(connection: sqlite3.Connection, rows: Rows, seq: int) -> None:
         (_PUT_GATE, rows.gates),
         (_PUT_SERVICE, rows.services),
         (_PUT_OUTPUT, rows.outputs),
+        (_PUT_LEFT, rows.left),
     ):
         if lines:
             sealed = [(*line, codec.row_crc(line)) for line in lines]

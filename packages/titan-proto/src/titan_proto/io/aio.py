@@ -16,13 +16,31 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeVar, cast
 
 from titan_proto.connection import Closed, Connection, Opened, Received
-from titan_proto.errors import ConnectFailed, ErrorCode, LinkLost, Refused, Timeout
+from titan_proto.errors import (
+    ConnectFailed,
+    ErrorCode,
+    LinkLost,
+    LocalProtocolError,
+    Refused,
+    RemoteProtocolError,
+    Timeout,
+)
 from titan_proto.handshake import parse_token
 from titan_proto.io.address import Address
 from titan_proto.io.asking import make_hello, read_answer
 from titan_proto.io.tcp import tune
 from titan_proto.limits import HANDSHAKE_TIMEOUT_MS, OUTBOX_BULK_BYTES
-from titan_proto.messages import AnyMessage, Cancel, Done, Request, Role
+from titan_proto.messages import (
+    AnyMessage,
+    ArtifactChunk,
+    ArtifactStored,
+    ArtifactWanted,
+    Cancel,
+    Done,
+    OfferArtifact,
+    Request,
+    Role,
+)
 
 ReplyT = TypeVar("ReplyT")
 
@@ -140,6 +158,49 @@ class AioLink(asyncio.Protocol):
             self.resume_reading(backlog)
             self._drop(correlation)
 
+    async def upload(self, digest: str, size: int, read: Callable[[int], bytes]) -> None:
+        """Offer an artifact and send what of it the peer lacks. Raises RequestError, LinkLost.
+
+        Args:
+            digest: of all the bytes.
+            size: how many they are.
+            read: gives some of them from an offset on, at most BULK_CHUNK_BYTES; none only at the end.
+        """
+        offer = OfferArtifact(digest=digest, size_bytes=size)
+        backlog = _Backlog(self)
+        correlation = self._ask(offer, backlog.put, end=False)
+        try:
+            received = await backlog.get()
+            if received is not None and isinstance(received.message, ArtifactWanted):
+                await self._send_pieces(correlation, received.message.offset, size, read, backlog)
+                received = await backlog.get()
+            if received is None:
+                raise self._lost()
+            stored: ArtifactStored = read_answer(offer, received.message)
+            if stored.digest != digest:
+                raise RemoteProtocolError(f"the peer stored {stored.digest}, not {digest}")
+        finally:
+            self._drop(correlation)
+
+    async def _send_pieces(
+        self,
+        correlation: int,
+        offset: int,
+        size: int,
+        read: Callable[[int], bytes],
+        backlog: _Backlog,
+    ) -> None:
+        end = False
+        # The peer may have changed its mind (no space left): then the rest stays here.
+        while not end and backlog.is_empty:
+            piece = read(offset)[: size - offset]
+            if not piece and offset < size:
+                raise LocalProtocolError(f"the artifact ended at byte {offset} of {size}")
+            await self.bulk_room(len(piece))
+            end = offset + len(piece) == size
+            self.send(ArtifactChunk(offset, piece), correlation, end=end)
+            offset += len(piece)
+
     def pause_reading(self, who: object) -> None:
         """Take in nothing more until `who` (and everybody else who asked for this) resumes."""
         if not self._readers_behind and self._is_alive():
@@ -225,12 +286,14 @@ class AioLink(asyncio.Protocol):
         else:
             sink(received)
 
-    def _ask(self, request: AnyMessage, sink: Callable[[Received | None], None]) -> int:
+    def _ask(
+        self, request: AnyMessage, sink: Callable[[Received | None], None], *, end: bool = True
+    ) -> int:
         if self.connection.is_closed:
             raise self._lost()
         correlation = self.connection.open_exchange()
         self._sinks[correlation] = sink
-        self.send(request, correlation, end=True)
+        self.send(request, correlation, end=end)
         return correlation
 
     def _drop(self, correlation: int) -> None:
@@ -305,6 +368,10 @@ class _Backlog:
         self._arrived.set()
         if len(self._waiting) >= _STREAM_HIGH:
             self._link.pause_reading(self)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
 
     async def get(self) -> Received | None:
         while not self._waiting:

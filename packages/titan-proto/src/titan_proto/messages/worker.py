@@ -20,6 +20,30 @@ class HeldAttempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: AttemptState
 
 
+class Left(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The files that an attempt left for others: a list of them, stored as an artifact.
+
+    The list names the bytes of each file by their digest, or holds them where they are few.
+    """
+
+    digest: str
+    """Of the list."""
+    size_bytes: int
+    """Of the list."""
+    shared: int = 0
+    """Files of the run's shared folder, new or changed."""
+    artifacts: int = 0
+    """Files of its working folder that its job hands out."""
+
+
+class Layer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one job has left in its run's shared folder, and its place among all that did."""
+
+    index: int
+    """1 for the first that was accepted: of two files of one path the later counts."""
+    left: Left
+
+
 class Join(Message, frozen=True, kw_only=True):
     """A worker introduces itself on a new link, with everything it holds."""
 
@@ -41,6 +65,8 @@ class Join(Message, frozen=True, kw_only=True):
     """It has been told to stop, and joins only to be heard: nothing new for it."""
     takes_shutdown: bool = False
     """It understands ShutDown. Workers of before do not, and can be ended on their host only."""
+    workspace: str = ""
+    """Id of the folder that its jobs run in, which several workers may share."""
 
 
 class Joined(Message, frozen=True, kw_only=True):
@@ -90,6 +116,12 @@ class AttemptOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     workspace: ArtifactRef | None = None
     takes_over: str = ""
     """Id of the run that this one repeats: its shared folder is where this one's begins."""
+    publishes: bool = False
+    """What it leaves in the shared folder is recorded, because it may be wanted in another one."""
+    layers: tuple[Layer, ...] = ()
+    """What must be in the shared folder before it starts, and was not named on this link before."""
+    intake: dict[str, Left] = field(default_factory=dict)
+    """By job: where the files that it takes in are listed."""
 
 
 class StartAttempts(Message, frozen=True, kw_only=True):
@@ -133,6 +165,8 @@ class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How often a service's process was started again in this attempt."""
     outputs: dict[str, str] = field(default_factory=dict)
     """Of one that exited well: the small values that it leaves for others."""
+    left: Left | None = None
+    """Of one that exited well, and of a service that is healthy: the files."""
 
 
 class AttemptReports(Message, frozen=True, kw_only=True):

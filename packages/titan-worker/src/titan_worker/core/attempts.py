@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import REPORT_MESSAGE_CHARS
-from titan_proto.messages.worker import AttemptOrder, AttemptReport, HeldAttempt
+from titan_proto.messages.worker import AttemptOrder, AttemptReport, HeldAttempt, Left
 from titan_proto.specs import JobKind
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.core.check import violated
@@ -34,7 +34,7 @@ from titan_worker.core.effects import (
     Terminate,
 )
 from titan_worker.core.health import Health
-from titan_worker.core.inputs import Exited, Spawned
+from titan_worker.core.inputs import Exited, ProbeAnswered, Spawned
 from titan_worker.core.lease import Lease
 from titan_worker.core.records import (
     AttemptClosed,
@@ -95,6 +95,8 @@ class Progress(Struct):
     stdout_bytes: int = 0
     """What its earlier processes have written: where no further one comes, that is all."""
     stderr_bytes: int = 0
+    left: Left | None = None
+    """Of a service: the files that it had left for others when it became healthy."""
 
 
 class Attempts:
@@ -303,8 +305,9 @@ class Attempts:
         if progress is not None and progress.phase is Phase.STARTING:
             self._over(ref, ExitReason.START_FAILED, now_ms, message)
 
-    def probe_answered(self, ref: AttemptRef, now_ms: int) -> None:
+    def probe_answered(self, item: ProbeAnswered, now_ms: int) -> None:
         """A service is healthy, unless it has been told to stop meanwhile."""
+        ref = item.ref
         progress = self._progress.get(ref)
         if progress is None or progress.phase is not Phase.SPAWNED:
             return
@@ -314,6 +317,7 @@ class Attempts:
         is_news = not progress.healthy and not progress.failing
         if is_news and held.state is AttemptState.RUNNING:
             _is_healthy(progress, now_ms)
+            progress.left = progress.left or item.left
             self._reports.append(_running(held, progress))
 
     def probe_failed(self, ref: AttemptRef, message: str, now_ms: int) -> None:
@@ -353,6 +357,9 @@ class Attempts:
         if is_done and item.output_problem:
             is_done = False
             own, message = ExitReason.BAD_OUTPUT, item.output_problem[:REPORT_MESSAGE_CHARS]
+        elif is_done and item.left_problem:
+            is_done = False
+            own, message = ExitReason.BAD_FILES, item.left_problem[:REPORT_MESSAGE_CHARS]
         self._end(
             AttemptReport(
                 ref=item.ref,
@@ -368,6 +375,7 @@ class Attempts:
                 stderr_bytes=item.stderr_bytes,
                 restarts=held.restarts,
                 outputs=item.outputs if is_done else {},
+                left=item.left if is_done else None,
             )
         )
 
@@ -678,6 +686,7 @@ def _running(held: Held, progress: Progress) -> AttemptReport:
         healthy=progress.healthy,
         port=held.port,
         restarts=held.restarts,
+        left=progress.left if progress.healthy else None,
     )
 
 

@@ -81,6 +81,8 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """How long running tasks may go on once the worker is told to leave; 0: not at all."""
     leave_after_ms: int = 15_000
     """How long, beyond the longest stop grace, an ending worker waits for its ends to be heard."""
+    workspace: str = ""
+    """Id of the folder that its jobs run in."""
 
 
 class Link(Enum):
@@ -126,7 +128,7 @@ class WorkerCore:
                 item.ref, item.message, now_ms
             ),
             Exited: self._attempts.exited,
-            ProbeAnswered: lambda item, now_ms: self._attempts.probe_answered(item.ref, now_ms),
+            ProbeAnswered: self._attempts.probe_answered,
             ProbeFailed: lambda item, now_ms: self._attempts.probe_failed(
                 item.ref, item.message, now_ms
             ),
@@ -223,6 +225,7 @@ class WorkerCore:
                 pid=config.pid,
                 leaving=self.is_leaving,
                 takes_shutdown=True,
+                workspace=config.workspace,
             )
         )
 

@@ -13,6 +13,7 @@ from titan_proto.messages import (
     StartAttempts,
     StopAttempts,
 )
+from titan_proto.messages.worker import Left
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -89,6 +90,10 @@ class Exited(Struct, frozen=True, kw_only=True):
     """... or why that cannot be read, for people."""
     oom_killed: bool = False
     """The kernel has ended something of it, because it used more memory than its job may."""
+    left: Left | None = None
+    """The files that it left for others, stored with the master by now ..."""
+    left_problem: str = ""
+    """... or why they cannot be taken, for people."""
     last_words: str = ""
     """Of a service: the end of what it wrote, for people who ask why it ended."""
 
@@ -97,6 +102,8 @@ class ProbeAnswered(Struct, frozen=True, kw_only=True):
     """A service's port answers, or a check of it passed."""
 
     ref: AttemptRef
+    left: Left | None = None
+    """The files that it has left for others by now."""
 
 
 class ProbeFailed(Struct, frozen=True, kw_only=True):
