@@ -125,3 +125,38 @@ def test_a_file_that_was_to_be_handed_out_is_named_when_it_is_missing(
     assert (shown["reason"], shown["attempt"]) == ("BAD_FILES", 1)
     assert "'*.csv'" in shown["message"]
     assert "a.txt" in shown["message"]
+
+
+@pytest.mark.timeout(180)
+def test_a_machine_that_joins_while_a_run_is_under_way_is_given_no_job_that_would_miss_files(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """It would be preferred, and the files are on the other one."""
+    cluster.start_worker(8081, slots=1, home=tmp_path / "first")
+    pipeline = tmp_path / "later.yaml"
+    flag = tmp_path / "flag"
+    jobs = [
+        {"id": "make", "run": 'echo 7 > "$TITAN_SHARED/seed"'},
+        {
+            "id": "pause",
+            "run": f"echo waiting; while [ ! -e {flag} ]; do sleep 0.05; done",
+            "dependencies": ["make"],
+        },
+        {"id": "use", "run": 'cat "$TITAN_SHARED/seed"', "dependencies": ["pause"]},
+    ]
+    pipeline.write_text(json.dumps({"name": "Later", "project": False, "jobs": jobs}), "utf-8")
+    titan("run", str(pipeline))
+    titan("logs", "later-1/make")
+    while "waiting" not in titan("logs", "later-1/pause").stdout:
+        pass  # each try is a command with its own time
+    cluster.start_worker(8080, slots=8, home=tmp_path / "second")
+    flag.touch()
+    while json.loads(titan("show", "later-1", "-o", "json").stdout)["state"] == "ACTIVE":
+        pass
+    assert titan("logs", "later-1/use").stdout == "7\n"
+    where = worker_of(titan, "later-1")
+    assert (where["make"], where["use"]) == ("8081", "8081")
+    free = tmp_path / "free.sh"
+    free.write_text("echo free\n", encoding="utf-8")
+    titan("run", str(free), "--wait")
+    assert worker_of(titan, "free-1") == {"free": "8080"}, "as any other job"

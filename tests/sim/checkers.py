@@ -158,6 +158,8 @@ class RunBook:
         """What its jobs have left in the shared folder, in the order of acceptance."""
         self.instances: dict[str, JobBook] = {}
         """Of services, those beside the first."""
+        self.homes: set[str] = set()
+        """Where jobs have left files that are nowhere else."""
         self.stopped: set[str] = set()
         """Jobs that somebody has stopped, one by one."""
 
@@ -188,6 +190,7 @@ class WorkerBook:
     def __init__(self, event: e.WorkerJoined) -> None:
         self.slots = event.slots
         self.skills = event.skills
+        self.workspace = event.workspace
         self.state = "ONLINE"
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
@@ -461,6 +464,10 @@ class Auditor:
             self.check(job.end is None, f"{ref} is placed after its job's end")
             self.check(not run.cancelled, f"{ref} is placed after its run's cancellation")
             self.check(job.lost < LOST_MAX, f"{ref} is placed after {job.lost} lost attempts")
+            self.check(
+                not run.homes or not job.spec.dependencies or worker.workspace in run.homes,
+                f"{ref} is placed where files that it may need are not",
+            )
         self.check(not job.is_gate, f"{ref} is placed, and a gate takes no slot")
         self.check(job.live is None, f"{ref} is placed beside attempt {job.live}")
         if not job.spec.retries.after_loss:
@@ -581,6 +588,8 @@ class Auditor:
         else:
             self.check(not event.outputs, f"{ref} did not succeed and left {event.outputs}")
         job.outputs = event.outputs
+        if event.home:
+            self.runs[ref.run_id].homes.add(event.home)
         self._check_left(ref, job, event)
         if event.reason is ExitReason.MISSING_OUTPUT:
             run = self.runs[ref.run_id]

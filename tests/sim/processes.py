@@ -37,6 +37,8 @@ class Outcome(Struct, frozen=True):
     """What it left for others ..."""
     output_problem: str = ""
     """... or what is wrong with that."""
+    keeps: bool = False
+    """Or it left some that are nowhere else."""
     left: Left | None = None
     """The files that it left for others ..."""
     left_problem: str = ""
@@ -243,7 +245,8 @@ class Processes:
             if order.publishes and world.chance(3):
                 return Outcome(0, 0, left_problem="more than FILES_LEFT_PER_JOB files")
             left = left_by(order.ref) if order.publishes and world.chance(60) else None
-            return Outcome(0, 0, outputs=self._outputs(order), left=left)
+            keeps = not order.publishes and world.chance(20)
+            return Outcome(0, 0, outputs=self._outputs(order), left=left, keeps=keeps)
         if world.chance(70):
             return Outcome(world.between(1, 255), 0)
         return Outcome(0, world.random.choice((6, 9, 11, 15)))

@@ -221,6 +221,11 @@ def bring_services_back_to_where_they_failed(patch):
     patch.setattr(services, "_queue", forgetful)
 
 
+def forget_where_files_are(patch):
+    """A job is placed wherever there is room, though what it may need is in one folder only."""
+    patch.setattr(sharing, "is_at_home", lambda *_: True)
+
+
 def share_fixed_ports(patch):
     """Two services of one port may meet on a worker."""
     patch.setattr(services, "holder_of", lambda *_: None)
@@ -500,6 +505,7 @@ MUTANTS = [
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,
+    forget_where_files_are,
     forget_submit_keys,
     forget_the_crash_limit,
     forget_lost_orders,

@@ -105,6 +105,8 @@ class Machine:
         self.auditor = auditor
         self.coverage = coverage
         self.name = f"worker{number}" if copy_of is None else f"copy{number}"
+        self.workspace: str = self.name if copy_of is None else copy_of.workspace
+        """Its name lies in the folder, with the files: a copy has both."""
         self.host = "sim" if copy_of is None else f"sim{number}"
         self.port = FIRST_PORT + number if copy_of is None else copy_of.port
         self.slots = slots
@@ -246,7 +248,7 @@ class WorkerProcess:
                 skills=machine.skills,
                 software=wire.SOFTWARE,
                 pid=self.world.between(2, 30_000),
-                workspace=machine.name,
+                workspace=machine.workspace,
                 drain_ms=self.world.random.choice(DRAINS_MS),
             ),
         )
@@ -480,6 +482,7 @@ class WorkerProcess:
             oom_killed=is_shot and self.world.chance(30),
             outputs=outcome.outputs,
             output_problem=outcome.output_problem,
+            keeps=outcome.keeps,
             left=outcome.left,
             left_problem=outcome.left_problem,
         )

@@ -743,6 +743,16 @@ MESSAGES = (
             AttemptReport(ref=REF, state=AttemptState.ENDED, reason=ExitReason.EXITED, left=LEFT),
         ),
     ),
+    AttemptReports(
+        reports=(
+            AttemptReport(
+                ref=REF,
+                state=AttemptState.ENDED,
+                reason=ExitReason.EXITED,
+                left=Left(digest="", size_bytes=0, kept=True),
+            ),
+        ),
+    ),
 )
 
 

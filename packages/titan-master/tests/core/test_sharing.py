@@ -6,7 +6,7 @@ import hashlib
 from itertools import pairwise
 
 import pytest
-from core_world import gate, job, run
+from core_world import gate, job, placements, run
 from msgspec.structs import replace
 from repeating import Cluster
 
@@ -256,3 +256,60 @@ def test_a_service_that_moves_after_its_run_finds_the_files_where_it_lands(w):
     assert w.worker_of("r/s") != first
     assert named(again) == [one(1, "a")]
     assert again.intake == {"a": left("a", artifacts=1)}
+
+
+# -- what nobody has stored ------------------------------------------------------------------------
+def test_files_that_nobody_has_stored_keep_the_jobs_after_them_where_they_are():
+    """A worker with a folder of its own joined while the run was under way, and has more room."""
+    world = Cluster()
+    world.join("w1", slots=1, workspace="here")
+    world.submit(run("r", job("a"), job("b", "a"), job("c"), job("beside")), run_id="r")
+    assert not orders(world.join("w1", held=()))["a"].publishes
+    world.join("w2", slots=9, workspace="there")
+    turn = world.ended("r/a", left=Left(digest="", size_bytes=0, kept=True))
+    assert placements(turn) == [("b", "w1")]
+    world.ended("r/b", left=Left(digest="", size_bytes=0, kept=True))
+    world.restart()
+    assert world.state.runs["r"].homes == ("here",)
+
+
+def test_a_job_whose_files_are_on_a_worker_that_is_away_waits_and_says_so():
+    world = Cluster()
+    world.join("w1", slots=1, workspace="here")
+    world.submit(run("r", job("a"), gate("ok", "a"), job("b", "ok"), job("c")), run_id="r")
+    world.ended("r/a", left=Left(digest="", size_bytes=0, kept=True))
+    world.ended("r/c", left=Left(digest="", size_bytes=0, kept=True))
+    world.leave("w1")
+    world.join("w2", slots=9, workspace="there")
+    world.ask(DecideGate(gate="r/ok", approve=True))
+    assert world.job_states("r")["b"] == "QUEUED"
+    assert "left files ($TITAN_SHARED)" in world.answer(GetJob(run="r", job="b")).message
+    assert placements(world.join("w3", slots=1, workspace="here")) == [("b", "w3")]
+
+
+def test_without_files_a_worker_that_joins_later_gets_whatever_comes_next():
+    world = Cluster()
+    world.join("w1", slots=1, workspace="here")
+    world.submit(run("r", job("a"), job("b", "a", slots=2)), run_id="r")
+    world.join("w2", slots=9, workspace="there")
+    assert placements(world.ended("r/a")) == [("b", "w2")]
+
+
+def test_what_a_later_job_needs_of_a_worker_that_is_not_there_yet_is_stored_at_once():
+    """Whoever comes for it will have a folder of its own, and must find what was left before."""
+    world = Cluster()
+    world.join("w1", slots=1, workspace="here")
+    turn = world.submit(run("r", job("a"), job("b", "a", skills=["GPU"])), run_id="r")
+    assert orders(turn)["a"].publishes
+
+
+@pytest.mark.parametrize("scope", [Share.NODE, Share.RUN])
+def test_only_what_is_meant_for_others_and_has_others_after_it_binds_them(scope):
+    world = Cluster()
+    world.join("w1", slots=2, workspace="here")
+    spec = run("r", shared_by(job("a"), scope), job("b", "a"), job("alone"))
+    world.submit(spec, run_id="r")
+    world.ended("r/alone", left=Left(digest="", size_bytes=0, kept=True))
+    assert world.state.runs["r"].homes == ()
+    world.ended("r/a", left=Left(digest="", size_bytes=0, kept=True))
+    assert world.state.runs["r"].homes == (("here",) if scope is Share.RUN else ())

@@ -23,7 +23,7 @@ from titan_proto.errors import LinkLost, LocalProtocolError, Malformed, TitanErr
 from titan_proto.ids import is_digest
 from titan_proto.limits import BULK_CHUNK_BYTES, FILE_LIST_BYTES
 from titan_proto.messages.worker import AttemptOrder, Layer, Left
-from titan_proto.specs import ArtifactFormat, ArtifactRef
+from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, Share
 from titan_worker import leavings, patterns
 from titan_worker.artifacts import ArtifactError, Artifacts
 from titan_worker.layers import CannotPlace, Known, Layers, Placing
@@ -96,8 +96,14 @@ class Carrier:
         artifacts = order.spec.launch.artifacts
         if artifacts is not None and artifacts.out:
             return True
-        if not order.publishes:
-            return False
+        return order.publishes and self._has_shared(order)
+
+    def keeps(self, order: AttemptOrder) -> bool:
+        """Whether what is in the shared folder of its run is meant for others, and is here alone."""
+        is_meant = order.spec.launch.share is Share.RUN and order.spec.kind is JobKind.TASK
+        return is_meant and not order.publishes and self._has_shared(order)
+
+    def _has_shared(self, order: AttemptOrder) -> bool:
         try:
             with os.scandir(f"{self._shared}/{order.ref.run_id}") as entries:
                 return next(entries, None) is not None

@@ -317,6 +317,7 @@ class Engine:
             oom_killed=how.oom_killed,
             outputs=left.outputs,
             output_problem=left.problem,
+            keeps=is_clean and self._keeps(ref),
             last_words=self._last_words(ref),
         )
         self._stop_storing(ref)
@@ -328,6 +329,10 @@ class Engine:
                 order,
                 lambda one: self.post(replace(item, left=one.left, left_problem=one.problem)),
             )
+
+    def _keeps(self, ref: AttemptRef) -> bool:
+        held = self._core.state.held.get(ref)
+        return held is not None and self._own.carrier.keeps(held.order)
 
     def _task_that_may_have_left(self, ref: AttemptRef) -> AttemptOrder | None:
         """Of an attempt that ended well by itself: its order, if files of it are to be looked for."""

@@ -73,11 +73,12 @@ async def test_a_job_that_leaves_nothing_stores_nothing(nest, peer):
     assert (end.exit_code, end.left, peer.offers) == (0, None, [])
 
 
-async def test_where_all_workers_have_one_folder_nothing_is_stored(nest, peer):
+async def test_where_all_workers_have_one_folder_nothing_is_stored_and_that_is_told(nest, peer):
     await nest.start()
     peer.order("one", shell="echo hello > $TITAN_SHARED/x")
     end = await peer.end_of("one")
-    assert (end.exit_code, end.left, peer.offers) == (0, None, [])
+    kept = Left(digest="", size_bytes=0, kept=True)
+    assert (end.exit_code, end.left, peer.offers) == (0, kept, [])
 
 
 async def test_only_what_is_new_or_changed_is_stored(nest, peer):

@@ -296,6 +296,7 @@ def _add_jobs(
         job.waiting = len(parents) - sum(parent in taken_over for parent in parents)
         for parent in parents:
             children.setdefault(jobs[parent].index, []).append(job.index)
+    run.skills = frozenset(job_spec.needs.skills for job_spec in spec.jobs)
     state.queued_seq, ready = seq, seq - state.queued_seq
     for first, number in (
         (blocked, waiting),
@@ -400,6 +401,8 @@ def _job_ended(state: State, event: JobEnded) -> None:
         run.outputs_bytes += size_of(event.outputs)
     if event.left is not None:
         _leave(run, job, event.left)
+    if event.home and event.home not in run.homes:
+        run.homes = (*run.homes, event.home)
     if event.state is JobState.SUCCEEDED:
         if run.layers:
             _add_layers(run, job)

@@ -160,6 +160,9 @@ class JobEnded(Event, frozen=True, kw_only=True):
     message: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     """Of a success: what that attempt left for others. No other attempt's is ever recorded."""
+    home: str = ""
+    """Of a success that left files in the shared folder of its run which were not stored: the worker's
+    workspace where they are, and nowhere else."""
     left: Left | None = None
     """Likewise: the files."""
 

@@ -105,7 +105,8 @@ def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None
         ),
         hold_ms=0 if is_its_own else draft.config.old_lease_ms,
         outputs=report.outputs,
-        left=report.left,
+        left=sharing.stored(report.left),
+        keeps=report.left is not None and report.left.kept,
         # Of what it had sent on to its process, a worker that is shut down says when it began.
         never_began=report.reason is ExitReason.WORKER_LEFT and not report.started_at_ms,
     )
@@ -157,6 +158,7 @@ def end_attempt(
     never_began: bool = False,
     outputs: dict[str, str] | None = None,
     left: Left | None = None,
+    keeps: bool = False,
 ) -> None:
     """Emit the end of an attempt and everything that follows from it.
 
@@ -169,6 +171,7 @@ def end_attempt(
         never_began: its worker is sure that there was no process.
         outputs: what it left for others; recorded with the job's success, or never.
         left: likewise, the files.
+        keeps: some of them are where it was, and nowhere else.
     """
     if outputs:
         event = _with_room_for(draft.state, event, outputs)
@@ -186,7 +189,10 @@ def end_attempt(
         succeeded = False  # it ended before it was ever up
     if succeeded:
         succeeded_as = JobState.SUCCEEDED
-        settle_job(draft, run, job, succeeded_as, event.reason, outputs=outputs, left=left)
+        home = sharing.home_of(draft.state, run, job) if keeps else ""
+        settle_job(
+            draft, run, job, succeeded_as, event.reason, outputs=outputs, left=left, home=home
+        )
     elif job.state is JobState.CANCELLING:
         _settle_stopped(draft, run, job)
     elif event.reason in NO_FAULT_OF_THE_JOB:
@@ -280,6 +286,7 @@ def settle_job(
     failures: int | None = None,
     outputs: dict[str, str] | None = None,
     left: Left | None = None,
+    home: str = "",
 ) -> None:
     """A job that had attempts, or a gate, is terminal: let others begin, or drop what hung on it."""
     attempt = job.attempt
@@ -299,6 +306,7 @@ def settle_job(
             message=message or (attempt.message if attempt is not None and ended else ""),
             outputs=outputs or {},
             left=left,
+            home=home,
         )
     )
     if state is JobState.SUCCEEDED:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from titan_master.core import filling, lifecycle, rollout, services
+from titan_master.core import filling, lifecycle, rollout, services, sharing
 from titan_master.core.events import AttemptPlaced
 from titan_master.core.presence import Entry
 from titan_master.core.state import ClassKey, InvariantViolation, Job, ReadyClass, Run, fits
@@ -83,7 +83,7 @@ def _most_urgent(ready: ReadyClass, now_ms: int, config: CoreConfig) -> Candidat
 
 def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     """Where a parent ran, if the job wants that; else the least loaded, ties by name."""
-    is_usual = key.slots == 1 and job.spec.service is None
+    is_usual = key.slots == 1 and job.spec.service is None and not _has_home(draft, job)
     if job.spec.affinity and not _is_instance(draft, job):
         at_home = _parents_worker(draft, job, key)
         if at_home is not None:
@@ -109,6 +109,9 @@ def _can_have(draft: Draft, job: Job, key: ClassKey, worker_id: str) -> bool:
     worker = draft.state.workers[worker_id]
     if key.slots > worker.slots - worker.used and key.slots:
         return False
+    run = None if _is_instance(draft, job) else draft.state.runs.get(job.run_id)
+    if not sharing.is_at_home(run, job, worker):
+        return False
     section = job.spec.service
     if section is None:
         return True
@@ -116,6 +119,11 @@ def _can_have(draft: Draft, job: Job, key: ClassKey, worker_id: str) -> bool:
     if service is not None and worker_id in service.avoid:
         return False
     return not section.port or services.holder_of(draft.state, worker, section.port) is None
+
+
+def _has_home(draft: Draft, job: Job) -> bool:
+    run = draft.state.runs.get(job.run_id)
+    return run is not None and bool(run.homes)
 
 
 def _is_instance(draft: Draft, job: Job) -> bool:

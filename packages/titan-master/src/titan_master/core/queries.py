@@ -390,6 +390,15 @@ def why_queued(state: State, roster: Roster, job: Job) -> str:
     ]
     if not ready:
         return f"waits for a worker with {wanted}: {len(skilled)} known, none connected"
+    run = state.runs.get(job.run_id)
+    if run is not None and run.homes and job.spec.dependencies:
+        at_home = [worker for worker in ready if worker.workspace in run.homes]
+        if not at_home:
+            return (
+                "waits for a worker in whose folder jobs before it have left files "
+                f"($TITAN_SHARED): none of the {len(ready)} connected with {wanted} has them"
+            )
+        ready = at_home
     slots = job.spec.needs.slots
     if all(worker.slots - worker.used < slots for worker in ready):
         if slots > 1:

@@ -10,8 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from titan_master.core.presence import Presence
-from titan_master.core.state import InvariantViolation, Job, Run, State, layers_above
+from titan_master.core.state import (
+    InvariantViolation,
+    Job,
+    Run,
+    State,
+    WorkerInfo,
+    fits,
+    layers_above,
+)
 from titan_proto.limits import LAYERS_PER_RUN
 from titan_proto.messages.worker import Layer, Left
 from titan_proto.specs import Share
@@ -20,13 +30,45 @@ from titan_proto.specs import Share
 def is_published(state: State, run: Run, job: Job) -> bool:
     """Whether what it leaves in the shared folder may be wanted in another folder than its own.
 
-    Not where nothing comes after it, nor while all workers have one folder: then it is there already.
+    Not where nothing comes after it, nor while all workers have one folder and can execute all of the
+    run: then it is there already, and whoever comes later is not needed.
     """
-    return (
-        len(state.workspaces) > 1
-        and job.index in run.children
-        and job.spec.launch.share is Share.RUN
-    )
+    if job.index not in run.children or job.spec.launch.share is not Share.RUN:
+        return False
+    return len(state.workspaces) > 1 or not _can_all_be_done(state, run)
+
+
+def _can_all_be_done(state: State, run: Run) -> bool:
+    """Whether the workers that are known have the skills of every job of the run."""
+    offers = {worker.skills for worker in state.workers.values()}
+    return all(any(fits(skills, offered) for offered in offers) for skills in run.skills)
+
+
+def stored(left: Left | None) -> Left | None:
+    """Of what was left, what has been stored."""
+    if left is None or not left.kept:
+        return left
+    return replace(left, kept=False) if left.digest else None
+
+
+def home_of(state: State, run: Run, job: Job) -> str:
+    """Where jobs after this one have to be, since it left files for them that were not stored."""
+    if job.index not in run.children or job.spec.launch.share is not Share.RUN:
+        return ""
+    attempt = job.attempt
+    worker = None if attempt is None else state.workers.get(attempt.worker_id)
+    return "" if worker is None else worker.workspace
+
+
+def is_at_home(run: Run | None, job: Job, worker: WorkerInfo) -> bool:
+    """Whether a worker has what jobs before this one may have left and nobody has stored.
+
+    That happens where a worker with a folder of its own joins while a run is under way: what was left
+    before stays where it is, and so do the jobs after it.
+    """
+    if run is None or not run.homes or not job.spec.dependencies:
+        return True
+    return worker.workspace in run.homes
 
 
 def layers_for(run: Run, job: Job, told: Presence) -> tuple[Layer, ...]:

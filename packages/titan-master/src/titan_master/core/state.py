@@ -164,6 +164,10 @@ class Run(Struct, kw_only=True, eq=False):
     """Which jobs, by index, have left files in the shared folder, in the order of acceptance. Derived."""
     cancelled: bool = False
     """Somebody asked for its cancellation."""
+    skills: frozenset[tuple[str, ...]] = frozenset()
+    """The sets of skills that its jobs need, as they name them. Derived."""
+    homes: tuple[str, ...] = ()
+    """Workspaces of workers in which jobs left files for others that are nowhere else."""
     rerun_of: str = ""
     """Id of the run that this one repeats."""
     rerun_alias: str = ""
@@ -504,6 +508,7 @@ def _run_digest(run: Run) -> tuple[object, ...]:
         run.submitted_at_ms,
         run.workspace,
         run.cancelled,
+        run.homes,
         run.rerun_of,
         run.rerun_alias,
         [_job_digest(job) for job in run.jobs.values()],

@@ -538,7 +538,12 @@ def reports_complaint(reports: tuple[AttemptReport, ...]) -> str:
     return ""
 
 
+_KEPT_ONLY: Final = Left(digest="", size_bytes=0, kept=True)
+
+
 def _left_complaint(left: Left) -> str:
+    if left == _KEPT_ONLY:
+        return ""
     if not is_digest(left.digest):
         return "their list has no digest"
     if not 0 < left.size_bytes <= FILE_LIST_BYTES:

@@ -49,7 +49,9 @@ DERIVED: Final = {
     State: frozenset(
         {"aliases", "names", "workspaces", "counts", "queue", "gates", "instances", "observer"}
     ),
-    Run: frozenset({"jobs", "order", "children", "counts", "remaining", "outputs_bytes", "layers"}),
+    Run: frozenset(
+        {"jobs", "order", "children", "counts", "remaining", "outputs_bytes", "skills", "layers"}
+    ),
     Job: frozenset({"spec", "run_id", "index", "waiting", "layers"}),
 }
 """Fields that `derive`, or the event that accepted the run, gives back."""

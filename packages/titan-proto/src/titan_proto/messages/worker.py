@@ -27,13 +27,16 @@ class Left(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     digest: str
-    """Of the list."""
+    """Of the list; empty where nothing has been stored."""
     size_bytes: int
     """Of the list."""
     shared: int = 0
     """Files of the run's shared folder, new or changed."""
     artifacts: int = 0
     """Files of its working folder that its job hands out."""
+    kept: bool = False
+    """There is something in the shared folder of its run that was not to be stored: it is in this
+    worker's and nowhere else."""
 
 
 class Layer(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from titan_proto.ids import AttemptRef
 from titan_proto.limits import REPORT_MESSAGE_CHARS
@@ -375,7 +376,7 @@ class Attempts:
                 stderr_bytes=item.stderr_bytes,
                 restarts=held.restarts,
                 outputs=item.outputs if is_done else {},
-                left=item.left if is_done else None,
+                left=_left(item) if is_done else None,
             )
         )
 
@@ -676,6 +677,17 @@ def _why_stopped(held: Held, *, lease_ended: bool) -> str:
             return f"it was still running after its timeout of {limit_ms} ms"
         return "the time for its job was over"
     return LEASE_ENDED if lease_ended and held.stop_reason is None else ""
+
+
+def _left(item: Exited) -> Left | None:
+    """What it left, and whether there is something that nobody has stored."""
+    if not item.keeps:
+        return item.left
+    return (
+        Left(digest="", size_bytes=0, kept=True)
+        if item.left is None
+        else replace(item.left, kept=True)
+    )
 
 
 def _running(held: Held, progress: Progress) -> AttemptReport:

@@ -90,6 +90,8 @@ class Exited(Struct, frozen=True, kw_only=True):
     """... or why that cannot be read, for people."""
     oom_killed: bool = False
     """The kernel has ended something of it, because it used more memory than its job may."""
+    keeps: bool = False
+    """There is something in the shared folder of its run, and nowhere but here."""
     left: Left | None = None
     """The files that it left for others, stored with the master by now ..."""
     left_problem: str = ""
