@@ -13,7 +13,7 @@ from repeating import Cluster
 from titan_master.core import sharing
 from titan_master.net.link import reports_complaint
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import DecideGate, GetJob
+from titan_proto.messages import DecideGate, GetJob, StopService
 from titan_proto.messages.worker import AttemptReport, Left
 from titan_proto.specs import Artifacts, Intake, RetryPolicy, Share
 from titan_proto.states import AttemptState, ExitReason
@@ -256,6 +256,26 @@ def test_a_service_that_moves_after_its_run_finds_the_files_where_it_lands(w):
     assert w.worker_of("r/s") != first
     assert named(again) == [one(1, "a")]
     assert again.intake == {"a": left("a", artifacts=1)}
+
+
+def test_what_is_above_a_job_is_found_through_one_that_runs_again():
+    """A service that is not up any more runs again, and what came after it was taken over."""
+    world = Cluster()
+    world.join("w1", slots=9, workspace="here")
+    world.join("w2", slots=9, workspace="there")
+    spec = run("etl", job("a"), job("s", "a", service=True), job("b", "s"), job("c", "b"))
+    world.submit(spec, run_id="r")
+    world.ended("r/a", left=left("a"))
+    world.running("r/s", healthy=True)
+    world.ended("r/b")
+    world.ended("r/c", 1)
+    world.ask(StopService(service="s"))
+    world.ended("r/s", reason=ExitReason.STOPPED)
+    turn = world.again(failed=True)
+    assert named(orders(turn)["c"]) == [one(1, "a")]
+    world.restart()
+    assert [str(j.state) for j in world.state.runs["again"].order][:1] == ["SUCCEEDED"]
+    assert world.state.runs["again"].jobs["b"].layers == 1
 
 
 # -- what nobody has stored ------------------------------------------------------------------------

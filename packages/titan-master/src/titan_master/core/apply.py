@@ -423,7 +423,7 @@ def _add_layers(run: Run, job: Job) -> None:
     todo = [job]
     while todo:
         job = todo.pop()
-        layers = layers_above(run, job) | (1 << job.layer >> 1)
+        layers = job.layers | layers_above(run, job) | (1 << job.layer >> 1)
         if layers != job.layers:
             job.layers = layers
             # Of a run that repeats another, what comes after it may have been taken over.
@@ -826,23 +826,26 @@ def _derive_run(run: Run) -> None:
 
 
 def _derive_layers(run: Run) -> None:
-    """What each job that has succeeded knows of the layers above it, from the top down."""
+    """What each job that has succeeded knows of the layers above it, from the top down.
+
+    Through jobs that have not, too: of a run that repeats another, one that was taken over may come after
+    one that runs again.
+    """
     if not run.layers:
         return
-    done = {job.spec.id: job for job in run.order if job.state is JobState.SUCCEEDED}
-    unseen = {
-        job.index: sum(parent in done for parent in set(job.spec.dependencies))
-        for job in done.values()
-    }
-    ready = [run.order[index] for index, parents in unseen.items() if not parents]
+    above = [0] * len(run.order)
+    unseen = [len(set(job.spec.dependencies)) for job in run.order]
+    ready = [job for job in run.order if not job.spec.dependencies]
     while ready:
         job = ready.pop()
-        job.layers = layers_above(run, job) | (1 << job.layer >> 1)
+        known = above[job.index] | (1 << job.layer >> 1)
+        if job.state is JobState.SUCCEEDED:
+            job.layers = known
         for index in run.children.get(job.index, ()):
-            if index in unseen:
-                unseen[index] -= 1
-                if not unseen[index]:
-                    ready.append(run.order[index])
+            above[index] |= known
+            unseen[index] -= 1
+            if not unseen[index]:
+                ready.append(run.order[index])
 
 
 def fold(events: Iterable[AnyEvent], state: State | None = None) -> State:
