@@ -281,6 +281,7 @@ class Faults:
         machine.shut_down(
             goodbye_ms=self._world.between(8_000, 25_000) if self._world.chance(50) else 0,
             again_ms=self._world.between(1, 3_000) if self._world.chance(30) else 0,
+            killed_ms=self._world.between(1, 8_000) if self._world.chance(30) else 0,
         )
         return self._struck(kind, machine.name)
 

@@ -197,10 +197,10 @@ class Machine:
             world.after(world.between(0, 3), self.on_start)
             self.on_start = None
 
-    def shut_down(self, *, goodbye_ms: int, again_ms: int = 0) -> None:
+    def shut_down(self, *, goodbye_ms: int, again_ms: int = 0, killed_ms: int = 0) -> None:
         """SIGTERM to the worker: stop everything, report, leave; its last word may take long.
 
-        `again_ms`: somebody has no patience, and says it again after so long.
+        `again_ms`: somebody has no patience, and says it again after so long. `killed_ms`: or kills it.
         """
         if self.process is not None:
             self.process.goodbye_ms = goodbye_ms
@@ -209,6 +209,8 @@ class Machine:
             if again_ms:
                 process = self.process
                 process.life.after(again_ms, lambda: process.put(StopRequested()))
+            if killed_ms:
+                self.process.life.after(killed_ms, self.crash)
 
     def _fresh_ledger(self) -> Ledger:
         return Ledger(f"w{self.port}x{self.boots}")
