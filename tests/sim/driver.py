@@ -109,6 +109,11 @@ class Driver:
         """Whether a commit is under way: the core is ahead of the disk."""
         return self._busy
 
+    @property
+    def has_input(self) -> bool:
+        """Whether something came in that the core has not been told."""
+        return bool(self._inbox)
+
     def put(self, item: Any) -> None:
         """Something came in."""
         self._inbox.append(item)

@@ -441,8 +441,10 @@ class MasterLink:
         """Whoever runs the live attempt may ship its log, on the link that it joined on."""
         process = self._process
         worker_id = self._worker_id
-        if process.driver.is_busy or process.newest_links.get(worker_id) != self._link_id:
+        if process.newest_links.get(worker_id) != self._link_id:
             return
+        if process.driver.is_busy or process.driver.has_input:
+            return  # perhaps that very Join: a report sent before it may arrive behind it
         for report in message.reports:
             is_its = process.machine.auditor.is_live_on(report.ref, worker_id)
             if is_its and not process.core.may_log(self._link_id, report.ref):
