@@ -186,6 +186,26 @@ def test_a_restart_asked_for_twice_is_one():
     assert kinds(w.ask(RestartService(service="api"))) == []
 
 
+def test_a_replacement_is_replaced_in_its_turn():
+    w = World({"w1": 4})
+    up(w)
+    for old, new in (("api", "api~2"), ("api~2", "api~3")):
+        assert placements(w.ask(RestartService(service="api"))) == [(new, "w1")]
+        w.running(f"r/{new}", healthy=True)
+        w.ended(f"r/{old}", reason=ExitReason.STOPPED)
+    assert instances(w) == {"api~3": "HEALTHY"}
+
+
+def test_a_replacement_that_was_started_again_before_it_was_well_takes_its_place_all_the_same():
+    w = World({"w1": 4})
+    up(w)
+    w.ask(RestartService(service="api"))
+    w.running("r/api~2")
+    w.running("r/api~2", restarts=1)
+    turn = w.running("r/api~2", restarts=1, healthy=True)
+    assert kinds(turn) == ["ServiceChanged", "ServiceStopping"]
+
+
 def test_a_fixed_port_that_only_one_worker_could_have_is_given_up_first_and_the_event_says_so():
     w = World({"w1": 1})
     up(w, port=8080)
@@ -195,6 +215,20 @@ def test_a_fixed_port_that_only_one_worker_could_have_is_given_up_first_and_the_
     ]
     turn = w.ended("r/api", reason=ExitReason.STOPPED)
     assert placements(turn) == [("api~2", "w1")]
+
+
+def test_an_exclusive_service_is_never_beside_its_replacement():
+    """Neither of a restart nor of a later run: the old one goes first, and the event says so."""
+    w = World({"w1": 4, "w2": 4})
+    up(w, exclusive=True)
+    turn = w.ask(RestartService(service="api"))
+    assert "it is exclusive" in next(event for event in events(turn) if "Stopping" in event)
+    assert placements(turn) == []
+    assert placements(w.ended("r/api", reason=ExitReason.STOPPED)) == [("api~2", "w1")]
+    w.running("r/api~2", healthy=True)
+    turn = w.submit(run("web", replace(service(exclusive=True), launch=OTHER)), run_id="s")
+    assert placements(turn) == []
+    assert placements(w.ended("r/api~2", reason=ExitReason.STOPPED)) == [("api", "w1")]
 
 
 def test_with_another_worker_for_the_port_nothing_is_stopped_first():

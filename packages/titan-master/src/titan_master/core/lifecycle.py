@@ -55,7 +55,7 @@ def attempt_running(draft: Draft, report: AttemptReport) -> None:
     if service is not None:
         was = service.state
         services.hear(draft, service, report)
-        if was is ServiceState.STARTING and service.state is ServiceState.HEALTHY:
+        if was is not ServiceState.HEALTHY and service.state is ServiceState.HEALTHY:
             rollout.came_up(draft, service)
         return
     run = draft.state.runs[report.ref.run_id]

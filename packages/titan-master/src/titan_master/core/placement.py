@@ -83,6 +83,8 @@ def _most_urgent(ready: ReadyClass, now_ms: int, config: CoreConfig) -> Candidat
 
 def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     """Where a parent ran, if the job wants that; else the least loaded, ties by name."""
+    if rollout.has_to_wait(draft.state, draft.state.runs.get(job.run_id), job):
+        return None
     is_usual = key.slots == 1 and job.spec.service is None and not _has_home(draft, job)
     if job.spec.affinity and not _is_instance(draft, job):
         at_home = _parents_worker(draft, job, key)

@@ -87,7 +87,7 @@ def restart(draft: Draft, origin: Origin, request: RestartService) -> None:
     if not found:
         return
     for one in found:
-        if _stays(draft, one) and not one.replaces:
+        if _stays(draft, one) and not _replaced_by(draft.state, one):
             _add(draft, one, replaces=one.job_id)
             instance = draft.state.instances[one.run_id, instance_id(one.base, one.made)]
             make_way(draft, instance.spec, [one])
@@ -103,6 +103,23 @@ def _reply(draft: Draft, origin: Origin, service: Service) -> None:
     draft.reply(origin, ServiceList(services=tuple(group)))
 
 
+def _replaced_by(state: State, service: Service) -> list[Service]:
+    """What it is to take the place of, while that is there."""
+    old = state.services.get((service.run_id, service.replaces))
+    return [] if old is None else [old]
+
+
+def has_to_wait(state: State, run: Run | None, job: Job) -> bool:
+    """Whether an exclusive service has to wait for what it takes the place of to be gone."""
+    if not job.spec.exclusive or job.spec.service is None:
+        return False
+    service = state.services.get((job.run_id, job.spec.id))
+    if service is not None:
+        return bool(_replaced_by(state, service))
+    name = "" if run is None else f"{run.name}/{job.spec.id}"
+    return bool(_left_by_others(state, name, job.run_id))
+
+
 def _replacement_of(state: State, service: Service) -> Service | None:
     for one in state.services.values():
         if one.run_id == service.run_id and one.replaces == service.job_id:
@@ -113,13 +130,10 @@ def _replacement_of(state: State, service: Service) -> Service | None:
 # -- in place of another --------------------------------------------------------------------------
 def came_up(draft: Draft, service: Service) -> None:
     """It is healthy, as it was not before: what it replaces is not needed any more."""
-    if service.replaces:
-        old = draft.state.services.get((service.run_id, service.replaces))
-        if old is not None:
+    others = _left_by_others(draft.state, service.name, service.run_id)
+    for old in (*_replaced_by(draft.state, service), *others):
+        if old.state is not ServiceState.STOPPING:
             services.stop(draft, old, why=f"replaced by {service.run_alias}/{service.job_id}")
-    for other in _left_by_others(draft.state, service.name, service.run_id):
-        if other.state is not ServiceState.STOPPING:
-            services.stop(draft, other, why=f"replaced by {service.run_alias}/{service.job_id}")
 
 
 def _left_by_others(state: State, name: str, run_id: str) -> list[Service]:
@@ -151,7 +165,15 @@ def _named(spec: JobSpec, job_id: str) -> JobSpec:
 
 
 def make_way(draft: Draft, spec: JobSpec, old: Iterable[Service]) -> None:
-    """Where a fixed port leaves no worker for a replacement beside what it replaces: that goes first."""
+    """Where a replacement cannot be beside what it replaces, that goes first.
+
+    It cannot where it is exclusive, or where a fixed port leaves no worker for both.
+    """
+    if spec.exclusive:
+        for one in list(old):
+            if one.state is not ServiceState.STOPPING:
+                services.stop(draft, one, why="it is exclusive: its replacement waits for its end")
+        return
     port = 0 if spec.service is None else spec.service.port
     if not port:
         return
