@@ -565,7 +565,7 @@ class TitanClient:
                 run = run or self.ask(GetJob(run="", job=job)).run_id
                 return self.ask(StopJob(run=run, job=job))
             except NotFound:
-                raise error from None
+                raise NotFound(f"no job and {error.message}") from None
 
     def scale(self, service: str | TitanJob, replicas: int) -> list[ServiceView]:
         """Have so many instances of a service; all of them as they are then."""
