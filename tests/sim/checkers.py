@@ -22,7 +22,7 @@ from titan_master.core import events as e
 from titan_master.core.state import State
 from titan_master.core.state import digest as master_digest_of
 from titan_proto.ids import AttemptRef
-from titan_proto.limits import SERVICE_MOVES
+from titan_proto.limits import RERUN_ANCESTORS, SERVICE_MOVES
 from titan_proto.messages import (
     GateView,
     JobChange,
@@ -148,6 +148,7 @@ class RunBook:
         for job_id in event.taken_over:
             self.jobs[job_id].end = JobState.SUCCEEDED
         self.rerun_of = event.rerun_of
+        self.ancestors = event.ancestors
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
             if job.is_gate and job.end is None and is_free and not job.spec.delay_ms:
@@ -158,8 +159,8 @@ class RunBook:
         """What its jobs have left in the shared folder, in the order of acceptance."""
         self.instances: dict[str, JobBook] = {}
         """Of services, those beside the first."""
-        self.homes: set[str] = set()
-        """Where jobs have left files that are nowhere else."""
+        self.home_of: dict[str, str] = {}
+        """By job: where it has left files that are nowhere else."""
         self.stopped: set[str] = set()
         """Jobs that somebody has stopped, one by one."""
 
@@ -319,6 +320,7 @@ class Auditor:
             self._check_taken_over(before, event)
             for job_id, files in event.left:
                 book.leave(job_id, files)
+            book.home_of = dict(event.homes)
         self.runs[event.run_id] = book
         self._keys[event.key] = event.run_id
         self._aliases[book.alias] = event.run_id
@@ -331,6 +333,16 @@ class Auditor:
         self.check(
             dict(event.left) == files and [one for _, one in event.left if one.shared] == layers,
             f"{event.run_id} takes over {event.left}, left was {files}",
+        )
+        homes = {name: home for name, home in before.home_of.items() if name in event.taken_over}
+        self.check(
+            dict(event.homes) == homes,
+            f"{event.run_id} takes files over from {event.homes}, they lie in {homes}",
+        )
+        known = (before.rerun_of, *before.ancestors) if before.rerun_of else ()
+        self.check(
+            event.ancestors == known[:RERUN_ANCESTORS],
+            f"{event.run_id} comes after {event.ancestors}, before {before.run_id} were {known}",
         )
 
     def _on_run_cancel_requested(self, event: e.RunCancelRequested) -> None:
@@ -465,7 +477,9 @@ class Auditor:
             self.check(not run.cancelled, f"{ref} is placed after its run's cancellation")
             self.check(job.lost < LOST_MAX, f"{ref} is placed after {job.lost} lost attempts")
             self.check(
-                not run.homes or not job.spec.dependencies or worker.workspace in run.homes,
+                not run.home_of
+                or not job.spec.dependencies
+                or worker.workspace in run.home_of.values(),
                 f"{ref} is placed where files that it may need are not",
             )
         self.check(not job.is_gate, f"{ref} is placed, and a gate takes no slot")
@@ -589,7 +603,7 @@ class Auditor:
             self.check(not event.outputs, f"{ref} did not succeed and left {event.outputs}")
         job.outputs = event.outputs
         if event.home:
-            self.runs[ref.run_id].homes.add(event.home)
+            self.runs[ref.run_id].home_of[ref.job_id] = event.home
         self._check_left(ref, job, event)
         if event.reason is ExitReason.MISSING_OUTPUT:
             run = self.runs[ref.run_id]

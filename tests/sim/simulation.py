@@ -53,6 +53,8 @@ class Simulation:
         self.network = Network(world)
         self.auditor = Auditor(world, self.coverage)
         self.master = Master(world, self.network, self.auditor, self.coverage)
+        # Workers of one data folder, and perhaps others that have each their own.
+        self.together = world.between(2, WORKERS_MAX) if world.chance(30) else 0
         self.machines = [self._machine(n) for n in range(world.between(WORKERS_MIN, WORKERS_MAX))]
         self.clients = [
             Client(world, self.network, self.coverage, f"client{n}", stranger=False)
@@ -107,6 +109,7 @@ class Simulation:
             number=number,
             slots=slots,
             skills=skills,
+            folder="folder" if number < self.together else "",
         )
         self.auditor.machine(machine.name, slots)
         return machine

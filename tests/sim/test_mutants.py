@@ -226,6 +226,11 @@ def forget_where_files_are(patch):
     patch.setattr(sharing, "is_at_home", lambda *_: True)
 
 
+def forget_where_files_of_what_is_not_run_again_are(patch):
+    """A repetition is placed wherever there is room, though it needs what lies in one folder only."""
+    patch.setattr(MemoryStore, "homes", lambda *_: ())
+
+
 def share_fixed_ports(patch):
     """Two services of one port may meet on a worker."""
     patch.setattr(services, "holder_of", lambda *_: None)
@@ -484,6 +489,7 @@ MUTANTS = [
     name_only_what_parents_left,
     believe_that_a_new_link_knows,
     forget_files_of_what_is_not_run_again,
+    forget_where_files_of_what_is_not_run_again_are,
     hand_on_what_anybody_left,
     forget_outputs_of_what_is_not_run_again,
     tell_outputs_of_a_failure,

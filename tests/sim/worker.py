@@ -98,6 +98,7 @@ class Machine:
         number: int,
         slots: int,
         skills: tuple[str, ...],
+        folder: str = "",
         copy_of: Machine | None = None,
     ) -> None:
         self.world = world
@@ -105,8 +106,9 @@ class Machine:
         self.auditor = auditor
         self.coverage = coverage
         self.name = f"worker{number}" if copy_of is None else f"copy{number}"
-        self.workspace: str = self.name if copy_of is None else copy_of.workspace
-        """Its name lies in the folder, with the files: a copy has both."""
+        own = folder or self.name
+        self.workspace: str = own if copy_of is None else copy_of.workspace
+        """Its name lies in the folder, with the files: a copy has both, and so have workers of one folder."""
         self.host = "sim" if copy_of is None else f"sim{number}"
         self.port = FIRST_PORT + number if copy_of is None else copy_of.port
         self.slots = slots

@@ -23,6 +23,7 @@ from titan_proto.limits import (
     NAME_CHARS,
     OUTPUTS_PER_RUN_BYTES,
     PAGE_ITEMS,
+    RERUN_ANCESTORS,
 )
 from titan_proto.messages import (
     AnyMessage,
@@ -196,6 +197,8 @@ class Answers:
             return _reply(ask.origin, refusal)
         outputs = self._history.outputs(run_id) if taken_over else {}
         left = self._history.left(run_id) if taken_over else ()
+        homes = self._history.homes(run_id) if taken_over else ()
+        before = self._history.repeats(run_id) if taken_over else ()
         kept = {job_id: outputs[job_id] for job_id in taken_over if job_id in outputs}
         if sum(map(size_of, kept.values())) > OUTPUTS_PER_RUN_BYTES:
             refusal = Error(
@@ -218,6 +221,8 @@ class Answers:
             taken_over=taken_over,
             outputs=kept,
             left=tuple(one for one in left if one[0] in set(taken_over)),
+            homes=tuple(one for one in homes if one[0] in set(taken_over)),
+            ancestors=before[:RERUN_ANCESTORS],
         )
 
     def _any_ended(self) -> bool:

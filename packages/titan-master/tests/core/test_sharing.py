@@ -13,7 +13,7 @@ from repeating import Cluster
 from titan_master.core import sharing
 from titan_master.net.link import reports_complaint
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import DecideGate, GetJob, StopService
+from titan_proto.messages import CancelRun, DecideGate, GetJob, StopService
 from titan_proto.messages.worker import AttemptReport, Left
 from titan_proto.specs import Artifacts, Intake, RetryPolicy, Share
 from titan_proto.states import AttemptState, ExitReason
@@ -305,6 +305,43 @@ def test_a_job_whose_files_are_on_a_worker_that_is_away_waits_and_says_so():
     assert world.job_states("r")["b"] == "QUEUED"
     assert "left files ($TITAN_SHARED)" in world.answer(GetJob(run="r", job="b")).message
     assert placements(world.join("w3", slots=1, workspace="here")) == [("b", "w3")]
+
+
+def test_a_repetition_knows_where_the_files_lie_that_nobody_has_stored():
+    """Its jobs go where they are, also when that is the repetition of a repetition, and after a restart."""
+    world = Cluster()
+    world.join("w1", slots=1, workspace="here")
+    world.submit(run("etl", job("a"), job("b", "a"), job("c", "b")), run_id="r")
+    world.ended("r/a", left=Left(digest="", size_bytes=0, kept=True))
+    world.ended("r/b", 1)
+    world.leave("w1")
+    world.join("w2", slots=9, workspace="there")
+
+    assert placements(world.again(failed=True)) == []
+
+    assert world.state.runs["again"].homes == ("here",)
+    assert "left files ($TITAN_SHARED)" in world.answer(GetJob(run="again", job="b")).message
+    world.restart()
+    world.ask(CancelRun(run="again"))
+    turn = world.again(key="once more", run="etl-2", run_id="third", failed=True)
+    assert placements(turn) == []
+    turn = world.join("w1", slots=1, workspace="here")
+    assert placements(turn) == [("b", "w1")]
+    order = orders(turn)["b"]
+    # Nothing of the second was executed: it has no folder anywhere, and the first's stands in for it.
+    assert (order.takes_over, order.ancestors) == ("again", ("r",))
+
+
+def test_a_repetition_from_the_start_is_bound_to_no_place():
+    world = Cluster()
+    world.join("w1", slots=1, workspace="here")
+    world.submit(run("etl", job("a"), job("b", "a")), run_id="r")
+    world.ended("r/a", left=Left(digest="", size_bytes=0, kept=True))
+    world.ended("r/b", 1)
+    world.leave("w1")
+    world.join("w2", slots=9, workspace="there")
+
+    assert placements(world.again()) == [("a", "w2")]
 
 
 def test_without_files_a_worker_that_joins_later_gets_whatever_comes_next():

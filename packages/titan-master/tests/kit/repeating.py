@@ -13,15 +13,15 @@ from titan_proto.messages import RerunRun
 class Cluster(World):
     """A world whose questions about the past are answered from its own journal."""
 
-    def again(self, key="again", **wanted):
-        """Ask for a repetition of etl-1; the turn of the submission that history makes of it."""
+    def again(self, key="again", run="etl-1", run_id="again", **wanted):
+        """Ask for a repetition of a run; the turn of the submission that history makes of it."""
         store = MemoryStore()
         term = store.open().term
         store.commit([EVENTS.decode(body) for body in self.journal], term)
-        request = RerunRun(key=key, run="etl-1", **wanted)
+        request = RerunRun(key=key, run=run, **wanted)
         turn = self.turn(Asked(origin=self.origin(), request=request, by="ann"))
         asks = [effect for effect in turn.effects if type(effect).__name__ == "AskHistory"]
         if not asks:
             return turn
-        made = Answers(store, lambda: "again").answer(asks[0])
+        made = Answers(store, lambda: run_id).answer(asks[0])
         return self.turn(made) if not isinstance(made, tuple) else made

@@ -122,6 +122,8 @@ FILE_LIST_BYTES: Final = 32 * 1024 * 1024
 """The list of them, small files included."""
 LAYERS_PER_RUN: Final = 10_000
 """Jobs of a run that leave files in its shared folder for others."""
+RERUN_ANCESTORS: Final = 16
+"""Runs before the one that is repeated whose shared folders may stand in for its own."""
 ARTIFACT_PATTERNS: Final = 100
 """Paths and patterns of one job's `artifacts`, each of `out` and `in`."""
 LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024

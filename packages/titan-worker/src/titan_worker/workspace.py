@@ -130,8 +130,8 @@ class Workspaces:
             for artifact in (order.workspace, order.spec.launch.artifact)
             if artifact is not None
         ]
-        if self._is_to_take_over(order):
-            self._fill_later(ref, self._fill_after_taking_over(order, wanted))
+        if old := self._to_take_over(order):
+            self._fill_later(ref, self._fill_after_taking_over(old, order, wanted))
             return
         try:
             folders = self._make(ref)
@@ -181,21 +181,24 @@ class Workspaces:
             os.rmdir(folders.shared)
             self._carrier.forget(ref.run_id)
 
-    def _is_to_take_over(self, order: AttemptOrder) -> bool:
-        """Whether this run's shared folder is to be made from another's, which is here."""
+    def _to_take_over(self, order: AttemptOrder) -> str:
+        """The run from whose shared folder, which is here, this one's is to be made; empty: from none."""
         old, new = order.takes_over, order.ref.run_id
+        if not old or not may_have_folder(order.ref):
+            return ""
+        if new not in self._taking and (
+            new in self._runs or os.path.lexists(f"{self._shared}/{new}")
+        ):
+            return ""
         # Orders come from outside: a name becomes a path only if it is one that a run may have.
-        if not old or not is_run_id(old) or not may_have_folder(order.ref):
-            return False
-        if new in self._taking:
-            return True
-        if new in self._runs or os.path.lexists(f"{self._shared}/{new}"):
-            return False
-        return os.path.isdir(f"{self._shared}/{old}")
+        runs = (one for one in (old, *order.ancestors) if is_run_id(one))
+        return next((one for one in runs if os.path.isdir(f"{self._shared}/{one}")), "")
 
-    async def _fill_after_taking_over(self, order: AttemptOrder, wanted: list[ArtifactRef]) -> None:
+    async def _fill_after_taking_over(
+        self, old: str, order: AttemptOrder, wanted: list[ArtifactRef]
+    ) -> None:
         ref = order.ref
-        problem = await self._take_over(order.takes_over, ref.run_id)
+        problem = await self._take_over(old, ref.run_id)
         try:
             if problem is not None:
                 raise problem

@@ -215,6 +215,21 @@ async def test_a_restarted_worker_does_not_take_over_again(nest, peer, shared):
     assert await peer.log_of("second", b"\n") == b"mine\n"
 
 
+async def test_where_nothing_of_the_old_run_was_executed_the_one_before_it_stands_in(
+    nest, peer, shared
+):
+    await nest.start()
+    unknown, older = "x" * 16, "../" + OLD
+    peer.order(
+        "a",
+        shell='cat "$TITAN_SHARED/data"',
+        takes_over=unknown,
+        ancestors=(older, unknown, OLD),
+    )
+
+    assert await peer.log_of("a", b"\n") == b"from before\n"
+
+
 @pytest.mark.parametrize("name", ["x" * 16, "../" + OLD, "/etc", "..", "jobs"])
 async def test_a_run_that_is_not_here_or_none_at_all_leaves_an_empty_folder(
     nest, peer, shared, name

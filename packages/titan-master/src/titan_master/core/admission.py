@@ -6,6 +6,8 @@ off the loop; here only what depends on the state is looked at. Called by ``core
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from titan_master.core import lifecycle
 from titan_master.core.apply import KEY_REMEMBERED_MS
 from titan_master.core.events import RunAccepted
@@ -20,6 +22,8 @@ from titan_proto.messages import RunReceipt
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind
 from titan_proto.states import JobState
+
+_T = TypeVar("_T")
 
 
 def submit(draft: Draft, item: RunSubmitted) -> None:
@@ -125,7 +129,9 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         rerun_alias=item.rerun_alias,
         taken_over=taken_over,
         outputs={job_id: item.outputs[job_id] for job_id in taken_over if job_id in item.outputs},
-        left=tuple(one for one in item.left if one[0] in set(taken_over)) if item.left else (),
+        left=_of(taken_over, item.left),
+        homes=_of(taken_over, item.homes),
+        ancestors=item.ancestors,
     )
     draft.storage.begin(_room(item))
     draft.emit(event, item.spec)
@@ -139,8 +145,14 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
     lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
 
 
+def _of(jobs: tuple[str, ...], found: tuple[tuple[str, _T], ...]) -> tuple[tuple[str, _T], ...]:
+    wanted = set(jobs) if found else ()
+    return tuple(one for one in found if one[0] in wanted)
+
+
 def _room(item: RunSubmitted) -> int:
     taken_over = sum(size_of(outputs) for outputs in item.outputs.values())
+    taken_over += sum(len(job_id) + len(home) for job_id, home in item.homes)
     return room_of_run(len(item.spec.jobs), len(item.spec_bytes) + taken_over)
 
 

@@ -218,6 +218,8 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         remaining=len(spec.jobs) - len(event.taken_over),
         rerun_of=event.rerun_of,
         rerun_alias=event.rerun_alias,
+        ancestors=event.ancestors,
+        homes=tuple(dict.fromkeys(home for _, home in event.homes)),
     )
     state.runs[event.run_id] = run
     state.aliases[run.alias] = event.run_id

@@ -63,6 +63,11 @@ class RunAccepted(Event, frozen=True, kw_only=True):
     """What those of them that left outputs left there."""
     left: tuple[tuple[str, Left], ...] = ()
     """By job, in the order in which it was accepted there: the files that they left."""
+    homes: tuple[tuple[str, str], ...] = ()
+    """By job: in which worker's workspace the files lie that it left there and nobody has stored."""
+    ancestors: tuple[str, ...] = ()
+    """The runs that `rerun_of` repeated in its turn, the newest first: on a machine where nothing of
+    `rerun_of` was executed, its shared folder is still that of one of them."""
 
 
 class RunCancelRequested(Event, frozen=True, kw_only=True):

@@ -91,6 +91,10 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     """What they left there for others."""
     left: tuple[tuple[str, Left], ...] = ()
     """Likewise: the files, in the order in which they were accepted there."""
+    homes: tuple[tuple[str, str], ...] = ()
+    """Of those that left files which nobody has stored: the workspaces where they lie."""
+    ancestors: tuple[str, ...] = ()
+    """The runs that `rerun_of` repeated in its turn, the newest first."""
     notices: tuple[str, ...] = ()
     """For the receipt: what became of the files that came along."""
 

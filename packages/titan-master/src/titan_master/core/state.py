@@ -171,6 +171,8 @@ class Run(Struct, kw_only=True, eq=False):
     rerun_of: str = ""
     """Id of the run that this one repeats."""
     rerun_alias: str = ""
+    ancestors: tuple[str, ...] = ()
+    """The runs that `rerun_of` repeated in its turn, the newest first."""
 
     @property
     def alias(self) -> str:
@@ -511,6 +513,7 @@ def _run_digest(run: Run) -> tuple[object, ...]:
         run.homes,
         run.rerun_of,
         run.rerun_alias,
+        run.ancestors,
         [_job_digest(job) for job in run.jobs.values()],
     )
 

@@ -262,12 +262,14 @@ def send_order(draft: Draft, job: Job, attempt: Attempt) -> None:
         return
     spec, state = job.spec, draft.state
     service = state.services.get((job.run_id, spec.id))
+    takes_over, ancestors = "", tuple[str, ...]()
     if service is not None and state.instances.get((job.run_id, spec.id)) is job:
-        run_name, workspace, takes_over = service.run_name, service.workspace, ""
+        run_name, workspace = service.run_name, service.workspace
         publishes, layers, intake = False, service.layers, service.intake
     else:
         run = state.runs[job.run_id]
-        run_name, workspace, takes_over = run.name, run.workspace, run.rerun_of
+        run_name, workspace = run.name, run.workspace
+        takes_over, ancestors = run.rerun_of, run.ancestors
         launch = filling.filled_in(run, job)
         if launch is not spec.launch:
             spec = replace(spec, launch=launch)
@@ -284,6 +286,7 @@ def send_order(draft: Draft, job: Job, attempt: Attempt) -> None:
             run_name=run_name,
             workspace=workspace,
             takes_over=takes_over,
+            ancestors=ancestors,
             publishes=publishes,
             layers=layers,
             intake=intake,

@@ -189,6 +189,14 @@ class History(Protocol):
         """The files that those of its jobs that left any left, in the order of acceptance."""
         ...
 
+    def homes(self, run_id: str) -> tuple[tuple[str, str], ...]:
+        """By job: the workspace where the files lie that it left and nobody stored."""
+        ...
+
+    def repeats(self, run_id: str) -> tuple[str, ...]:
+        """The run that it repeats, the one that that one repeated, and so on as far as it was told."""
+        ...
+
     def dead(self, cursor: str, limit: int) -> JobList:
         """A page of jobs that failed for good, those of the newest run first."""
         ...

@@ -236,6 +236,16 @@ class MemoryStore:
         found = self._projected().ended.get(run_id)
         return tuple(found.left.items()) if found else ()
 
+    def homes(self, run_id: str) -> tuple[tuple[str, str], ...]:
+        """See `History.homes`."""
+        found = self._projected().ended.get(run_id)
+        return tuple(sorted(found.homes.items())) if found else ()
+
+    def repeats(self, run_id: str) -> tuple[str, ...]:
+        """See `History.repeats`."""
+        found = self._projected().ended.get(run_id)
+        return found.repeats if found else ()
+
     def dead(self, cursor: str, limit: int) -> JobList:
         """See `History.dead`."""
         dead = [
@@ -357,6 +367,8 @@ class _Run:
             job.message = f"from {event.rerun_alias}"
             job.outputs = event.outputs.get(job_id, {})
         self.left: dict[str, Left] = dict(event.left)
+        self.homes: dict[str, str] = dict(event.homes)
+        self.repeats = (event.rerun_of, *event.ancestors) if event.rerun_of else ()
 
     def view(self) -> RunView:
         counts: dict[str, int] = {}
@@ -436,6 +448,8 @@ class _History:
             job.outputs = event.outputs
             if event.left is not None:
                 self.live[event.run_id].left[event.job_id] = event.left
+            if event.home:
+                self.live[event.run_id].homes[event.job_id] = event.home
         elif isinstance(event, (AttemptPlaced, AttemptStarted, AttemptEnded)):
             self._project_attempt(event)
         elif isinstance(event, ServiceUp):

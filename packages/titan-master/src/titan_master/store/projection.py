@@ -60,6 +60,7 @@ class Rows(Struct):
     services: list[Row] = field(default_factory=list)
     outputs: list[Row] = field(default_factory=list)
     left: list[Row] = field(default_factory=list)
+    homes: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     """Last: a run's counts are taken from the rows of its jobs."""
     is_due: bool = False
@@ -67,7 +68,7 @@ class Rows(Struct):
     def __len__(self) -> int:
         kinds = (
             *(self.accepted, self.ready, self.attempts),
-            *(self.jobs, self.gates, self.services, self.outputs, self.left),
+            *(self.jobs, self.gates, self.services, self.outputs, self.left, self.homes),
         )
         return sum(map(len, kinds))
 
@@ -161,6 +162,7 @@ class Projection:
             (seq, job_id, place - len(event.left), msgspec.msgpack.encode(left))
             for place, (job_id, left) in enumerate(event.left)
         )
+        rows.homes.extend((seq, job_id, home) for job_id, home in event.homes)
 
     def _run_ended(self, _seq: int, event: RunEnded, rows: Rows) -> None:
         run_seq = self._runs.pop(event.run_id)
@@ -208,6 +210,8 @@ class Projection:
         if event.left is not None:
             left = msgspec.msgpack.encode(event.left)
             rows.left.append((self._runs[event.run_id], event.job_id, seq, left))
+        if event.home:
+            rows.homes.append((self._runs[event.run_id], event.job_id, event.home))
 
     def _gate_decided(self, _seq: int, event: GateDecided, rows: Rows) -> None:
         rows.gates.append(

@@ -461,6 +461,14 @@ class SqliteStore:
         """See `History.left`."""
         return self._history.left(run_id)
 
+    def homes(self, run_id: str) -> tuple[tuple[str, str], ...]:
+        """See `History.homes`."""
+        return self._history.homes(run_id)
+
+    def repeats(self, run_id: str) -> tuple[str, ...]:
+        """See `History.repeats`."""
+        return self._history.repeats(run_id)
+
     def services(self, run_id: str, limit: int) -> tuple[ServiceView, ...]:
         """See `History.services`."""
         return self._history.services(run_id, limit)

@@ -62,6 +62,9 @@ _LEFT_OF_RUN: Final = select_sealed(
     "history_left",
     "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?) ORDER BY place",
 )
+_HOMES_OF_RUN: Final = select_sealed(
+    "history_home", "WHERE run_seq = (SELECT seq FROM history_run WHERE run_id = ?)"
+)
 _ATTEMPT: Final = select_sealed(
     "history_attempt", "WHERE run_seq = ? AND job_id = ? AND number = ?"
 )
@@ -229,6 +232,18 @@ class SqliteHistory:
     def left(self, run_id: str) -> tuple[tuple[str, Left], ...]:
         """The files that the run's jobs left for others, in the order of acceptance."""
         return tuple((row[1], _LEFT.decode(row[3])) for row in self._sealed(_LEFT_OF_RUN, run_id))
+
+    def homes(self, run_id: str) -> tuple[tuple[str, str], ...]:
+        """By job: the workspace where the files lie that it left and nobody stored."""
+        return tuple((row[1], row[2]) for row in self._sealed(_HOMES_OF_RUN, run_id))
+
+    def repeats(self, run_id: str) -> tuple[str, ...]:
+        """The run that it repeats, the one that that one repeated, and so on as far as it was told."""
+        run = self._ended(run_id)
+        if run is None:
+            return ()
+        accepted = self._acceptance(run[0])
+        return (accepted.rerun_of, *accepted.ancestors) if accepted.rerun_of else ()
 
     def dead(self, cursor: str, limit: int) -> JobList:
         """A page of jobs that failed for good, those of the newest run first."""

@@ -37,6 +37,7 @@ SEALED: Final = {
     ),
     "history_output": ("run_seq", "job_id", "outputs"),
     "history_left": ("run_seq", "job_id", "place", "files"),
+    "history_home": ("run_seq", "job_id", "home"),
 }
 """The tables whose rows have a checksum, and the columns that it is over."""
 
@@ -70,6 +71,7 @@ _PUT_GATE: Final = _put("history_gate")
 _PUT_SERVICE: Final = _put("history_service")
 _PUT_OUTPUT: Final = _put("history_output")
 _PUT_LEFT: Final = _put("history_left")
+_PUT_HOME: Final = _put("history_home")
 _RUN: Final = select_sealed("history_run", "WHERE seq = ?")
 
 
@@ -85,6 +87,7 @@ def write_history(connection: sqlite3.Connection, rows: Rows, seq: int) -> None:
         (_PUT_SERVICE, rows.services),
         (_PUT_OUTPUT, rows.outputs),
         (_PUT_LEFT, rows.left),
+        (_PUT_HOME, rows.homes),
     ):
         if lines:
             sealed = [(*line, codec.row_crc(line)) for line in lines]

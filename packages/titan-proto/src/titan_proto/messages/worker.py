@@ -125,6 +125,9 @@ class AttemptOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What must be in the shared folder before it starts, and was not named on this link before."""
     intake: dict[str, Left] = field(default_factory=dict)
     """By job: where the files that it takes in are listed."""
+    ancestors: tuple[str, ...] = ()
+    """The runs that `takes_over` repeated in its turn, the newest first: where nothing of it was executed
+    here, the shared folder of the first of them that is here stands in for its own."""
 
 
 class StartAttempts(Message, frozen=True, kw_only=True):
