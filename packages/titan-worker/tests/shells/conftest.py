@@ -84,10 +84,13 @@ class Peer:
         """It takes in what it hears, and says nothing: as on a link that is open at one end only."""
         self.takes_logs = True
         self.refuses = None
-        self.cut_artifact_at = None
+        self.artifact_cuts = []
+        """Bytes of an artifact: a piece that would go past the first of them is not sent, the link is
+        cut instead, and the next one counts."""
         self.join_stops = ()
         self.join_forgets = ()
         self.refuses_join = None
+        self._ended = set()
         self._news = asyncio.Event()
         self._server = None
         self._tasks = set()
@@ -194,6 +197,8 @@ class Peer:
         return key_of(SECRET)
 
     def _message(self, link, received):
+        if link in self._ended:
+            return  # said before it was seen that the link has ended
         message = received.message
         self.seen.append((len(self.links), message))
         if self.is_silent:
@@ -281,17 +286,26 @@ class Peer:
             piece = data[offset : offset + 65_536]
             end = offset + len(piece) >= len(data)
             await link.bulk_room(len(piece))
-            if self.cut_artifact_at is not None and offset + len(piece) > self.cut_artifact_at:
-                self.cut_artifact_at = None
-                # What was sent before the cut does arrive.
-                while link.connection.pending_bytes or link._transport.get_write_buffer_size():  # noqa: ASYNC110
-                    await asyncio.sleep(0)
-                link.abort()
+            if self.artifact_cuts and offset + len(piece) > self.artifact_cuts[0]:
+                del self.artifact_cuts[0]
+                await self._cut_behind_what_was_sent(link)
                 return
             link.send(ArtifactChunk(offset, piece), correlation, end=end)
             offset += len(piece)
             if end:
                 return
+
+    async def _cut_behind_what_was_sent(self, link):
+        """So that the worker has every byte of it, and nothing more ever.
+
+        Not by an abort: with anything unread in this socket, or sent to it later, the kernel would
+        send a reset, and throw away what the worker had not read yet. The end of a stream comes
+        after all of it, and what the worker does then is what it does about any lost link.
+        """
+        self._ended.add(link)
+        while link.connection.pending_bytes:  # noqa: ASYNC110 - a buffer tells nobody
+            await asyncio.sleep(0)
+        link._transport.write_eof()
 
 
 def ref(name, number=1):

@@ -276,7 +276,7 @@ async def test_what_cannot_be_had_fails_the_attempt_and_can_be_had_later(nest, p
 
 async def test_a_cut_on_the_way_leaves_no_half_a_file(nest, peer):
     found = stored(peer, ("big", bytes(range(250)) * 4_000))
-    peer.cut_artifact_at = 300_000
+    peer.artifact_cuts = [300_000]
     await nest.start()
     peer.order("one", shell="sha256sum < $TITAN_SHARED/big", layers=(found,))
     assert (await peer.end_of("one")).exit_code == 0

@@ -471,14 +471,12 @@ async def test_an_artifact_is_fetched_on_from_where_the_link_broke(nest, peer):
     await nest.start()
     data = b"#!/bin/sh\necho whole\nexit 0\n" + os.urandom(600_000)
     artifact = peer.offer(data, "big")
-    peer.cut_artifact_at = 300_000
+    peer.artifact_cuts = [300_000]
 
     peer.order("big", launch=script("big", artifact=artifact))
 
     assert (await peer.end_of("big")).exit_code == 0
-    first, second = (fetch.offset for fetch in peer.fetches)
-    assert first == 0
-    assert 0 < second <= 300_000
+    assert [fetch.offset for fetch in peer.fetches] == [0, 4 * 65_536]
 
 
 async def test_a_download_survives_a_cut_at_every_piece(nest, peer, monkeypatch):
@@ -486,15 +484,13 @@ async def test_a_download_survives_a_cut_at_every_piece(nest, peer, monkeypatch)
     await nest.start()
     data = b"#!/bin/sh\necho whole\nexit 0\n" + os.urandom(600_000)
     artifact = peer.offer(data, "big")
-    peer.cut_artifact_at = 1
+    pieces = [number * 65_536 for number in range(10)]
+    peer.artifact_cuts = list(pieces)
     peer.order("big", launch=script("big", artifact=artifact))
-    for cuts in range(1, 11):
-        await peer.until(lambda cuts=cuts: len(peer.fetches) > cuts)
-        peer.cut_artifact_at = cuts * 65_536
 
     assert (await peer.end_of("big")).exit_code == 0
     assert (nest.jobs / "big.1/work/big").read_bytes() == data
-    assert len(peer.fetches) > 5
+    assert [fetch.offset for fetch in peer.fetches] == [0, *pieces]
 
 
 async def test_jobs_of_one_artifact_share_one_download(nest, peer, make_order):
