@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 OLDEST = (3, 11)
 ROOT = os.path.dirname(os.path.abspath(__file__))
@@ -28,6 +29,10 @@ PYTHON = os.path.join(BIN, "python")
 STAMP = os.path.join(VENV, "titan-stamp")
 PACKAGES = ["proto", "master", "worker", "sdk", "dashboard"]
 RESULTS = os.path.join(ROOT, ".nox", "results")
+# How many failed tests are named at the end, and how much of each one's message: a broken import
+# fails thousands, and the line that counts them must stay in sight.
+FAILURES_SHOWN = 50
+MESSAGE_CHARS = 200
 # pip, uv, nox and virtualenv keep caches in the home folder, which is not ours to fill. Whoever has a
 # cache of their own for pip or uv says so as these tools want it (PIP_CACHE_DIR, UV_CACHE_DIR).
 CACHE = os.path.join(ROOT, ".nox", "cache")
@@ -98,8 +103,40 @@ def install(fresh):
         file.write(stamp)
 
 
+def label(signature):
+    """What a session's files are called; noxfile.py's `_label` names them so."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", signature).strip("-")
+
+
+def failures(signatures):
+    """A line for every failed test, session by session: who, which, and how its message begins."""
+    lines = []
+    for path in sorted(glob.glob(os.path.join(RESULTS, "*.xml"))):
+        name = os.path.splitext(os.path.basename(path))[0]
+        # A session that calls pytest twice adds a word of its own to the file of one call.
+        owners = [s for s in signatures if name == label(s) or name.startswith(label(s) + "-")]
+        session = max(owners, key=len) if owners else name
+        try:
+            cases = list(xml.etree.ElementTree.parse(path).iter("testcase"))  # noqa: S314 - ours
+        except xml.etree.ElementTree.ParseError as error:
+            lines.append("%s: its results cannot be read: %s" % (session, error))
+            continue
+        seen = set()
+        for case in cases:
+            bad = case.find("failure")
+            bad = case.find("error") if bad is None else bad
+            test = "%s::%s" % (case.get("file") or case.get("classname"), case.get("name"))
+            # One that failed, and then could not be cleared away either, is one.
+            if bad is None or test in seen:
+                continue
+            seen.add(test)
+            message = ((bad.get("message") or "").strip().splitlines() or ["it says nothing"])[0]
+            lines.append("%s: %s: %s" % (session, test, message[:MESSAGE_CHARS]))
+    return lines
+
+
 def summarise(report):
-    """Print, in one last line, what every session left; return the number of failures."""
+    """Print what failed, then, in one last line, what every session left; return the number of failures."""
     total = {"passed": 0, "failed": 0, "skipped": 0}
     tools = {}
     for path in glob.glob(os.path.join(RESULTS, "*.json")):
@@ -131,6 +168,13 @@ def summarise(report):
         line += " (%s)" % ", ".join(bad)
     if left:
         line += ", %d skipped (missing: %s)" % (len(left), ", ".join(sorted(absent)))
+    named = failures([s["signatures"][0] for s in sessions])
+    for failure in named[:FAILURES_SHOWN]:
+        print(failure)
+    if len(named) > FAILURES_SHOWN:
+        print(
+            "... and %d more, in %s" % (len(named) - FAILURES_SHOWN, os.path.relpath(RESULTS, ROOT))
+        )
     print(line)
     return total["failed"]
 
