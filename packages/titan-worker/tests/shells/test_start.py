@@ -347,7 +347,8 @@ async def test_it_lives_on_when_nobody_reads_what_it_says(command, peer, token):
 
 async def test_a_terminal_that_is_closed_ends_it_in_good_order(command, peer, token):
     """Not with jobs that nobody looks after any more."""
-    worker = command("8099", peer.address.host, str(peer.address.port), token=token)
+    address = (peer.address.host, str(peer.address.port))
+    worker = command("8099", *address, "--drain-timeout", "0s", token=token)
     await peer.joined()
     peer.order("a", shell="echo on; exec sleep 1000")
     await peer.log_of("a", b"on\n")
@@ -360,7 +361,8 @@ async def test_a_terminal_that_is_closed_ends_it_in_good_order(command, peer, to
 
 async def test_it_leaves_nothing_behind_when_it_ends(command, peer, token, wait_gone):
     """Also not what left its job's group, and of a job that is over."""
-    worker = command("8099", peer.address.host, str(peer.address.port), token=token)
+    address = (peer.address.host, str(peer.address.port))
+    worker = command("8099", *address, "--drain-timeout", "0s", token=token)
     await peer.joined()
     peer.order("over", shell="setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.05")
     peer.order("runs", shell="setsid sh -c 'echo $$; exec sleep 1000' & exec sleep 1000")

@@ -517,12 +517,16 @@ async def test_stopping_it_ends_its_jobs_reports_them_and_leaves_last(nest, peer
     assert isinstance(peer.seen[-1][1], Leave)
 
 
-async def test_a_second_request_to_stop_ends_it_at_once(nest, peer):
+async def test_a_third_request_to_stop_ends_it_at_once(nest, peer):
+    """The first two leave the job its grace, which is longer than this test may last."""
     await nest.start()
-    peer.order("deaf", shell="trap '' TERM; echo on; while :; do sleep 0.01; done")
+    deaf = "trap '' TERM; echo on; while :; do sleep 0.01; done"
+    peer.order("deaf", shell=deaf, stop_grace_ms=600_000)
     await peer.log_of("deaf", b"on\n")
+    await peer.running("deaf")
     (pid,) = (held.pid for held in nest.ledger.load().held.values())
 
+    nest.worker.stop()
     nest.worker.stop()
     assert await nest.leave() == 0
 
