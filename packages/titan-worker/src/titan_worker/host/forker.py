@@ -74,6 +74,12 @@ def main() -> None:
     channel.set_inheritable(False)
     for number in _SIGNALS_IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    # A reset is an end too: of a worker that went before it had read our answers.
+    with contextlib.suppress(ConnectionResetError):
+        _serve(channel)
+
+
+def _serve(channel: socket.socket) -> None:
     while True:
         head, fds, _flags, _address = socket.recv_fds(channel, _LENGTH_BYTES, 2)
         for fd in fds:

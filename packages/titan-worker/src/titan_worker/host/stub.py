@@ -147,7 +147,7 @@ def _guard(channel: socket.socket, job: Job, term_at_s: float, kill_at_s: float)
         if first in ready:
             return is_lease_over
         if channel.fileno() in ready:
-            words = channel.recv(_MESSAGE_BYTES).split()
+            words = _hear(channel)
             if not words:
                 return is_lease_over
             if words[0] == b"T":
@@ -182,6 +182,14 @@ def _become(
         os.write(writing, b"%d" % (error.errno or 1))
     finally:
         os._exit(1)
+
+
+def _hear(channel: socket.socket) -> list[bytes]:
+    """What the worker says; nothing once it is gone."""
+    try:
+        return channel.recv(_MESSAGE_BYTES).split()
+    except ConnectionResetError:  # it went before it had read what we said
+        return []
 
 
 def _say(channel: socket.socket, line: str) -> None:
