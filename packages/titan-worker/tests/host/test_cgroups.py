@@ -311,9 +311,10 @@ async def test_what_waits_for_one_that_was_killed_is_told_and_leaves_nothing(bar
 
 
 async def test_one_that_stands_still_is_ended_and_nobody_waits_for_it(bare, monkeypatch):
-    monkeypatch.setattr(forking, "_ANSWER_S", 0.2)
     spawn(bare, "first", *sh("exit 0"), limits=Limits(pids=9))
-    await bare.exit_of("first")
+    assert await bare.exit_of("first") == Exit(0, 0)
+    # Only now: it may take longer than that to start.
+    monkeypatch.setattr(forking, "_ANSWER_S", 0.2)
     os.kill(bare.host._forker._pid, signal.SIGSTOP)
 
     spawn(bare, "held", *sh("exit 0"), limits=Limits(pids=9))
