@@ -85,8 +85,8 @@ class Peer:
         self.takes_logs = True
         self.refuses = None
         self.artifact_cuts = []
-        """Bytes of an artifact: a piece that would go past the first of them is not sent, the link is
-        cut instead, and the next one counts."""
+        """Bytes of an artifact: a piece that would go past the first of them is not sent, the link
+        ends instead, and the next one counts."""
         self.join_stops = ()
         self.join_forgets = ()
         self.refuses_join = None
@@ -136,8 +136,21 @@ class Peer:
         return ArtifactRef(digest=digest, size_bytes=len(data), format=kind, name=name)
 
     def cut(self):
-        """Break the present link without a word."""
+        """Break the present link without a word; what was said last may be lost with it."""
         self.link.abort()
+
+    async def end_link(self):
+        """End the present link behind all that was said on it: the worker hears it, and no more.
+
+        Not by an abort: with anything unread in this socket, or sent to it later, the kernel would
+        send a reset, and throw away what the worker had not read yet. The end of a stream comes
+        after all of it, and what the worker does then is what it does about any lost link.
+        """
+        link = self.link
+        self._ended.add(link)
+        while link.connection.pending_bytes:  # noqa: ASYNC110 - a buffer tells nobody
+            await asyncio.sleep(0)
+        link._transport.write_eof()
 
     # -- what it waits for ------------------------------------------------------------------------
     async def joined(self, count=1):
@@ -288,24 +301,12 @@ class Peer:
             await link.bulk_room(len(piece))
             if self.artifact_cuts and offset + len(piece) > self.artifact_cuts[0]:
                 del self.artifact_cuts[0]
-                await self._cut_behind_what_was_sent(link)
+                await self.end_link()
                 return
             link.send(ArtifactChunk(offset, piece), correlation, end=end)
             offset += len(piece)
             if end:
                 return
-
-    async def _cut_behind_what_was_sent(self, link):
-        """So that the worker has every byte of it, and nothing more ever.
-
-        Not by an abort: with anything unread in this socket, or sent to it later, the kernel would
-        send a reset, and throw away what the worker had not read yet. The end of a stream comes
-        after all of it, and what the worker does then is what it does about any lost link.
-        """
-        self._ended.add(link)
-        while link.connection.pending_bytes:  # noqa: ASYNC110 - a buffer tells nobody
-            await asyncio.sleep(0)
-        link._transport.write_eof()
 
 
 def ref(name, number=1):

@@ -359,16 +359,19 @@ async def test_a_terminal_that_is_closed_ends_it_in_good_order(command, peer, to
     assert peer.ends
 
 
-async def test_it_leaves_nothing_behind_when_it_ends(command, peer, token, wait_gone):
+async def test_it_leaves_nothing_behind_when_it_ends(command, peer, token, wait_gone, tmp_path):
     """Also not what left its job's group, and of a job that is over."""
     address = (peer.address.host, str(peer.address.port))
     worker = command("8099", *address, "--drain-timeout", "0s", token=token)
     await peer.joined()
-    peer.order("over", shell="setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.05")
-    peer.order("runs", shell="setsid sh -c 'echo $$; exec sleep 1000' & exec sleep 1000")
+    held = tmp_path / "held"
+    escapes = "setsid sh -c 'echo $$; exec sleep 1000'"
+    peer.order("over", shell=f'{escapes} & while [ ! -e "{held}" ]; do sleep 0.01; done')
+    peer.order("runs", shell=f"{escapes} & exec sleep 1000")
     pids = [int(await peer.log_of(name, b"\n")) for name in ("over", "runs")]
-    await peer.end_of("over")
     descriptors = [os.pidfd_open(pid) for pid in pids]
+    held.touch()
+    await peer.end_of("over")
 
     worker.process.send_signal(signal.SIGTERM)
 
