@@ -17,6 +17,7 @@ import pytest
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
 from tests.harness.waiting import wait_until
+from titan_sdk import TitanClient
 
 SOON_S = 45.0
 
@@ -143,12 +144,20 @@ def test_a_nightly_pipeline_keeps_its_service_and_a_changed_one_replaces_it_with
     unanswered: list[str] = []
     over = threading.Event()
 
+    def healthy(client: TitanClient) -> list[tuple[str, int | None]]:
+        return [(one.job_id, one.port) for one in client.services() if one.state == "HEALTHY"]
+
     def ask() -> None:
         with cluster.client() as client:
             while not over.is_set():
-                up = [one for one in client.services() if str(one.state) == "HEALTHY"]
-                if not any(said(one.port) for one in up):
-                    unanswered.append(f"{time.time()}: {up}")
+                up = healthy(client)
+                # Who is on the list may be replaced between a look at it and the question: that is a
+                # gap only where the list has not changed.
+                while not any(said(port) for _, port in up):
+                    before, up = up, healthy(client)
+                    if up == before:
+                        unanswered.append(f"{time.time()}: {up}")
+                        break
 
     asking = threading.Thread(target=ask)
     asking.start()
