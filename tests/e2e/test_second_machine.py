@@ -129,6 +129,8 @@ def test_a_worker_behind_nat(net: Net, tmp_path: Path) -> None:
         [
             *(python, "-m", "titan_master", "start", "--data", str(tmp_path / "master")),
             *("--listen", f"{MASTER}:9090", "--insecure"),
+            # Two thirds of it are waited for below, until the worker gives its dead link up.
+            *("--lost-after", "15s"),
         ],
         ready=re.compile("titan-master ready"),
         log=tmp_path / "master.log",

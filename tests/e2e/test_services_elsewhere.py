@@ -20,10 +20,16 @@ SOON_S = 45.0
 SERVER = """
 import http.server, os, sys
 
+def is_ill():
+    try:
+        with open(sys.argv[1] + "-ill") as file:
+            return file.read() in ("", str(os.getpid()))
+    except FileNotFoundError:
+        return False
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        ill = os.path.exists(sys.argv[1] + "-ill")
-        self.send_response(503 if ill and self.path == "/health" else 200)
+        self.send_response(503 if self.path == "/health" and is_ill() else 200)
         self.end_headers()
         self.wfile.write(f"{os.environ['TITAN_WORKER']} {os.getpid()}".encode())
 
@@ -35,7 +41,7 @@ http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_fo
 
 
 def api(mark: Path, **keys: object) -> TitanService:
-    """A web service that says on which worker it is, and is ill while `mark`-ill is there."""
+    """A web service that says on which worker it is, and is ill while `mark`-ill names it, or nobody."""
     return TitanService(
         id="api",
         command=[sys.executable, "-c", SERVER, str(mark)],
@@ -173,9 +179,8 @@ def test_an_ill_service_is_started_again_and_one_that_stays_ill_has_failed_with_
         run = client.submit("web", [api(mark, healthcheck=check, restart=restart)])
         assert run.wait(timeout=60) == "SUCCEEDED"
         first = pid_of(client)
-        ill.touch()
+        ill.write_text(str(first), encoding="ascii")
         _wait(cluster, lambda: gone(first), "it is ended")
-        ill.unlink()
         _wait(
             cluster,
             lambda: (
@@ -183,7 +188,7 @@ def test_an_ill_service_is_started_again_and_one_that_stays_ill_has_failed_with_
             ),
             "it is well, and everybody can see what happened",
         )
-        ill.touch()
+        ill.write_text("", encoding="ascii")
         _wait(cluster, lambda: services(client) == [], "its budget is spent")
         (ended,) = client.services(ended=True)
         assert (str(ended.state), str(ended.reason)) == ("FAILED", "CRASH_LOOP")
