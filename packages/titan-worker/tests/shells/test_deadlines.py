@@ -211,13 +211,13 @@ async def test_one_whose_lease_is_over_before_its_guard_runs_is_lost_and_never_e
 
 
 async def test_heartbeats_that_are_heard_keep_an_exclusive_job_alive(nest, peer, hold):
-    peer.heartbeat_ms, peer.answers_beats = 100, True
+    peer.heartbeat_ms, peer.answers_beats = 200, True
     await nest.start()
     peer.order("only", shell="echo $$; exec sleep 1000", exclusive=True)
     job = hold(await peer.log_of("only", b"\n"))
 
     beats = len(peer.got(WorkerStatus))
-    await peer.until(lambda: len(peer.got(WorkerStatus)) >= beats + 18)  # three leases
+    await peer.until(lambda: len(peer.got(WorkerStatus)) >= beats + 12)  # two leases
 
     assert not job.are_gone
     peer.stop("only")
@@ -242,6 +242,7 @@ async def test_without_an_answer_an_exclusive_job_is_gone_before_its_lease_ends(
     assert time.monotonic() - heard_s < 3.0  # six heartbeats
     assert not plain.are_gone
     peer.is_silent = False
+    peer.cut()  # or the worker would have to find out first that this link is of no use
     end = await peer.end_of("only")
     assert (end.reason, end.message) == (ExitReason.LOST, LEASE_ENDED)
 
