@@ -27,6 +27,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.harness.ports import documented_ports
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path
@@ -212,17 +214,19 @@ def test_every_block_does_what_it_says(document: Path, tmp_path: Path) -> None:
     for name in ("risky_script.py", "healer.py"):
         shutil.copy2(ROOT / "examples" / "agent_loop" / name, folder / name)
     session = Session(folder)
-    try:
-        for block in blocks(document.read_text(encoding="utf-8")):
-            if "by" in block.attributes:
-                _check_elsewhere(block)
-            elif block.language == "console":
-                session.console(block)
-            elif block.language == "python":
-                session.python(block)
-            elif block.language == "yaml":
-                session.yaml(block)
-            else:
-                assert block.language == "text", f"line {block.line}: {block.language!r}"
-    finally:
-        session.close()
+    # What it starts has the names and ports that it shows, and a machine has one of each.
+    with documented_ports():
+        try:
+            for block in blocks(document.read_text(encoding="utf-8")):
+                if "by" in block.attributes:
+                    _check_elsewhere(block)
+                elif block.language == "console":
+                    session.console(block)
+                elif block.language == "python":
+                    session.python(block)
+                elif block.language == "yaml":
+                    session.yaml(block)
+                else:
+                    assert block.language == "text", f"line {block.line}: {block.language!r}"
+        finally:
+            session.close()

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from tests.e2e.conftest import ROOT, Titan
 from tests.harness.cluster import Cluster
+from tests.harness.ports import documented_ports
 from tests.harness.waiting import wait_until
 
 SOON_S = 45.0
@@ -40,20 +40,11 @@ def listeners(port: int) -> set[int]:
 
 @pytest.fixture
 def port_8080() -> Iterator[None]:
-    """Port 8080, of which a machine has but one: who runs this test elsewhere on it is waited for."""
-    with socket.socket(socket.AF_UNIX) as mine:
-
-        def have_it() -> bool:
-            try:
-                mine.bind("\0titan-tests-port-8080")  # a name without a file, free with its process
-            except OSError:
-                return False
-            return True
-
-        wait_until(have_it, within_s=200, what="another run of these tests has given up port 8080")
+    """Port 8080, once whoever else is testing here has had it."""
+    with documented_ports():
         wait_until(
             lambda: not listeners(8080),
-            within_s=60,
+            within_s=SOON_S,
             what=f"port 8080 is needed by this test, and used: {listeners(8080)}",
         )
         yield
