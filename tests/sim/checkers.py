@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from tests.sim.coverage import Coverage, Fault
+from tests.sim.coverage import Coverage, Fault, Move
 from tests.sim.driver import CrashPoint
 from tests.sim.world import Violation, World
 from titan_master.core import events as e
@@ -31,6 +31,7 @@ from titan_proto.messages import (
     RunReceipt,
     RunView,
     StartAttempts,
+    StopAttempts,
 )
 from titan_proto.messages.worker import AttemptOrder, Left
 from titan_proto.specs import (
@@ -195,6 +196,8 @@ class WorkerBook:
         self.state = "ONLINE"
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
+        self.to_move: dict[AttemptRef, None] = {}
+        """Services on it that others could have had when it began to leave, and that are not replaced."""
         """What it held when the master learned that it is being shut down."""
 
 
@@ -534,6 +537,8 @@ class Auditor:
         self.check(job.live == ref.number, f"{ref} ends and is not the live attempt")
         job.live = None
         job.last = event
+        if worker is not None:
+            self.check(ref not in worker.to_move, f"{ref} was up, and was not moved")
         if event.reason is ExitReason.LOST and job.end is None:
             job.lost += 1
         if self.services.get((ref.run_id, ref.job_id)) == "UP":
@@ -717,11 +722,52 @@ class Auditor:
             and self.services[event.run_id, event.of] not in {"STOPPING", "ENDED"},
             f"{key} is made like {event.of}, which is not wanted",
         )
+        if event.why:
+            self._check_move(event, like)
+        else:
+            self.check(not event.avoid, f"{key} is to avoid {event.avoid}: {event}")
         book = JobBook(replace(like.spec, id=event.job_id, dependencies=()))
+        book.avoid = event.avoid
         book.end = JobState.SUCCEEDED
         book.replaces = event.replaces
         run.instances[event.job_id] = book
         self.services[key] = "QUEUED"
+
+    def _check_move(self, event: e.ServiceAdded, like: JobBook) -> None:
+        """Its worker is leaving, and it can be beside its replacement."""
+        ref = AttemptRef(event.run_id, event.of, like.live or 0)
+        on = [worker for worker in self.workers.values() if ref in worker.holds]
+        self.check(
+            event.replaces == event.of and [worker.state for worker in on] == ["DRAINING"],
+            f"{event.of} is moved away from a worker that stays: {event}",
+        )
+        self.check((event.run_id, event.of) in self.well, f"{ref} is moved, and is not well")
+        self.check(not like.spec.exclusive, f"{ref} is exclusive, and moved: {event}")
+        self.check(event.avoid == like.avoid, f"{event.job_id} may go where it failed: {event}")
+        on[0].to_move.pop(ref, None)
+
+    def _replacements(self, run_id: str, job_id: str) -> list[tuple[tuple[str, str], JobBook]]:
+        """What is there to take the place of this instance."""
+        return [
+            ((run_id, name), book)
+            for name, book in self.runs[run_id].instances.items()
+            if book.replaces == job_id and self.services[run_id, name] != "ENDED"
+        ]
+
+    def told_to_stop(self, message: StopAttempts) -> None:
+        """A service goes with its worker only where no replacement of it is under way."""
+        if message.reason is not ExitReason.WORKER_LEFT:
+            return
+        for ref in message.refs:
+            under_way = [
+                key for key, book in self._replacements(ref.run_id, ref.job_id) if book.live
+            ]
+            self.check(not under_way, f"{ref} is told to go, and {under_way} is coming up for it")
+            holders = [worker for worker in self.workers.values() if ref in worker.holds]
+            for worker in holders:
+                self.check(worker.state == "DRAINING", f"{ref} is told to go, and its worker stays")
+            if (ref.run_id, ref.job_id) in self.well:
+                self._coverage.move(Move.STAYED)
 
     def _on_service_queued(self, event: e.ServiceQueued) -> None:
         """It is wanted still, and its last attempt is over for a reason that it could not help."""
@@ -731,6 +777,10 @@ class Auditor:
         last = job.last
         assert last is not None
         self.check(event.reason is last.reason, f"service {key} is queued for {event.reason}")
+        coming = [other for other, book in self._replacements(*key) if book.numbers]
+        self.check(not coming, f"service {key} is queued beside {coming}, which takes its place")
+        if "had room" in event.why:
+            self._coverage.move(Move.CAME_BACK)
         if state == "HELD":
             self.check(not event.until_ms, f"service {key} is held back twice")
         else:
@@ -763,12 +813,22 @@ class Auditor:
                 if other != key and other[1] == by and state == "UP" and other in self.well
             ]
             self.check(others, f"service {key} goes for {by}, which is not well")
+            job = self.runs[key[0]].find(key[1])
+            ref = AttemptRef(*key, job.live or 0)
+            if any(ref in one.holds and one.state == "DRAINING" for one in self.workers.values()):
+                self._coverage.move(Move.REPLACED)
+        elif "for its replacement" in event.why:
+            self._coverage.move(Move.MADE_WAY)
 
     def _on_service_ended(self, event: e.ServiceEnded) -> None:
         """A person stopped it, or it came to its own end where nobody else could have it."""
         key = (event.run_id, event.job_id)
         state = self.services[key]
-        if event.stopped:
+        if event.stopped and state == "DOWN":
+            coming = [other for other, book in self._replacements(*key) if book.numbers]
+            self.check(coming, f"service {key} is given up, and nothing takes its place")
+            self._coverage.move(Move.LEFT_BEHIND)
+        elif event.stopped:
             self.check(
                 state in {"STOPPING", "QUEUED", "HELD"},
                 f"service {key} was {state} and ended as stopped",
@@ -812,6 +872,27 @@ class Auditor:
         worker = self.workers[event.worker_id]
         worker.state = "DRAINING"
         worker.drained = dict(worker.holds)
+        worker.to_move = {ref: None for ref in worker.holds if self._could_move(ref)}
+
+    def _could_move(self, ref: AttemptRef) -> bool:
+        """Whether it is up, and another worker could have it besides."""
+        key = (ref.run_id, ref.job_id)
+        if self.services.get(key) != "UP" or key not in self.well or self._replacements(*key):
+            return False
+        job = self._job(ref)
+        return not job.spec.exclusive and any(
+            worker.state in {"ONLINE", "SILENT"}
+            and worker_id not in job.avoid
+            and set(job.spec.needs.skills) <= set(worker.skills)
+            and job.spec.needs.slots <= worker.slots
+            and not self._has_port(worker, job)
+            for worker_id, worker in self.workers.items()
+        )
+
+    def _has_port(self, worker: WorkerBook, job: JobBook) -> bool:
+        port = 0 if job.spec.service is None else job.spec.service.port
+        held = (self._job(ref).spec.service for ref in worker.holds)
+        return bool(port) and any(section is not None and section.port == port for section in held)
 
     def _check_shut_down(self, worker_id: str, what: str) -> None:
         # In another cluster it goes by its ledger's name with a suffix.

@@ -62,6 +62,16 @@ class Fault(Enum):
     POISON = "a request breaks the master's core"
 
 
+class Move(Enum):
+    """What may become of a service whose worker leaves. All of it must happen somewhere in a suite."""
+
+    REPLACED = "its replacement was healthy, and it was stopped for that"
+    STAYED = "nobody else could have it, and it was told to go with its worker"
+    LEFT_BEHIND = "it went before its replacement was healthy, which went on alone"
+    CAME_BACK = "its replacement had no room, and it took that one's place"
+    MADE_WAY = "the other workers for its port had gone, and it was stopped for its replacement"
+
+
 MESSAGES_LEFT_OUT = {
     "LogChunk": "bulk: the data plane's, passes no core",
     "LogGap": "bulk: the data plane's, passes no core",
@@ -124,6 +134,7 @@ class Coverage:
             group: Counter()
             for group in (
                 "fault",
+                "move",
                 "message",
                 "closing",
                 "reason",
@@ -137,6 +148,10 @@ class Coverage:
     def fault(self, kind: Fault) -> None:
         """It struck."""
         self.counts["fault"][kind.value] += 1
+
+    def move(self, kind: Move) -> None:
+        """It was made."""
+        self.counts["move"][kind.value] += 1
 
     def message(self, message: Any) -> None:
         """It arrived."""
@@ -203,6 +218,7 @@ def required() -> dict[str, list[str]]:
     facts = _names("master", master_events.AnyEvent) + _names("worker", worker_records.AnyRecord)
     return {
         "fault": [kind.value for kind in Fault],
+        "move": [kind.value for kind in Move],
         "message": [
             kind.__name__ for kind in REGISTRY.values() if kind.__name__ not in MESSAGES_LEFT_OUT
         ],

@@ -248,6 +248,17 @@ class Faults:
         up = [m for m in self._machines if m.process is not None and not m.process.life.paused]
         return self._world.random.choice(up) if up else None
 
+    def _serving(self) -> Machine | None:
+        """One on which a service runs, if there is any."""
+        found = [
+            machine
+            for machine in self._machines
+            if machine.process is not None
+            and not machine.process.life.paused
+            and any(one.order.spec.service for one in machine.processes.live.values())
+        ]
+        return self._world.random.choice(found) if found else None
+
     def _crash_worker(self, kind: Fault) -> bool:
         machine = self._machine()
         if machine is None:
@@ -274,7 +285,8 @@ class Faults:
         return self._struck(kind, machine.name)
 
     def _shut_down(self, kind: Fault) -> bool:
-        machine = self._machine()
+        # Half of the times where there is something to be moved away.
+        machine = (self._serving() if self._world.chance(50) else None) or self._machine()
         if machine is None:
             return False
         # Now and then the goodbye takes longer than the master's patience with a silent worker.

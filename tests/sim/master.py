@@ -64,6 +64,7 @@ from titan_proto.messages import (
     Join,
     Leave,
     Role,
+    StopAttempts,
     SubmitRun,
     Welcome,
     WorkerStatus,
@@ -312,6 +313,8 @@ class MasterProcess:
         if isinstance(effect, Reply):
             self._send(effect.origin.link_id, effect.message, effect.origin.correlation, effect.end)
         elif isinstance(effect, Tell):
+            if isinstance(effect.message, StopAttempts):
+                self._auditor.told_to_stop(effect.message)
             self._send(effect.link_id, effect.message, 0, False)
         elif isinstance(effect, HangUp):
             link = self._links.get(effect.link_id)

@@ -22,6 +22,7 @@ from titan_master.core import (
     gates,
     graph,
     lifecycle,
+    moving,
     placement,
     services,
     sharing,
@@ -219,6 +220,28 @@ def bring_services_back_to_where_they_failed(patch):
         queue(draft, service, reason, avoid=(), **rest)
 
     patch.setattr(services, "_queue", forgetful)
+
+
+def stop_services_with_their_worker(patch):
+    """A worker that leaves is told to stop its services while their replacements are coming up."""
+    patch.setattr(moving, "_is_waited_for", lambda *_: False)
+
+
+def leave_services_where_they_are(patch):
+    """Nothing is brought up elsewhere before its worker has gone."""
+    patch.setattr(moving, "begin", lambda *_: None)
+
+
+def bring_up_twice_what_is_replaced(patch):
+    """What has gone with its worker comes up again beside what has taken its place."""
+    gone = services._gone_with_its_worker
+
+    def twice(draft, service, event, *, hold_ms):
+        with patch.context() as inner:
+            inner.setattr(services, "replacement_of", lambda *_: None)
+            gone(draft, service, event, hold_ms=hold_ms)
+
+    patch.setattr(services, "_gone_with_its_worker", twice)
 
 
 def forget_where_files_are(patch):
@@ -511,6 +534,9 @@ MUTANTS = [
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,
+    stop_services_with_their_worker,
+    leave_services_where_they_are,
+    bring_up_twice_what_is_replaced,
     forget_where_files_are,
     forget_submit_keys,
     forget_the_crash_limit,

@@ -358,6 +358,7 @@ MESSAGES = (
         pid=4_194_304,
     ),
     Joined(term=13, heartbeat_ms=5_000, lost_after_ms=30_000, stop=(REF,), forget=(REF, REF)),
+    Joined(term=14, heartbeat_ms=5_000, lost_after_ms=30_000, moves_services=True),
     WorkerStatus(running=3, cpu_permille=875, memory_used_bytes=2**34, memory_total_bytes=2**36),
     StartAttempts(
         term=13,

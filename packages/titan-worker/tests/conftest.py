@@ -58,6 +58,8 @@ class World:
         self.now_ms = 1_000
         self.ledger = []
         self.moves = set()
+        self.is_moving = False
+        """Whether the master that it joins moves services."""
         self.incarnation = 0
         self._start_process()
 
@@ -108,7 +110,9 @@ class World:
         return LinkUp(cluster_id=cluster, term=term)
 
     @staticmethod
-    def joined(*, term=1, stop=(), forget=(), heartbeat_ms=5_000, lost_after_ms=30_000):
+    def joined(
+        *, term=1, stop=(), forget=(), heartbeat_ms=5_000, lost_after_ms=30_000, moves=False
+    ):
         return FromMaster(
             message=Joined(
                 term=term,
@@ -116,6 +120,7 @@ class World:
                 lost_after_ms=lost_after_ms,
                 stop=tuple(stop),
                 forget=tuple(forget),
+                moves_services=moves,
             )
         )
 
@@ -190,7 +195,7 @@ class World:
         """A worker that is started and joined, with these inputs taken in one by one."""
         self.turn(Started(boot_id="boot"))
         self.turn(self.link_up())
-        self.turn(self.joined())
+        self.turn(self.joined(moves=self.is_moving))
         for item in inputs:
             self.turn(item)
         return self

@@ -129,6 +129,19 @@ def moves():
     return w
 
 
+def moves_with_a_replacement():
+    w = World({"w1": 2, "w2": 2})
+    for name in ("r1", "r2"):
+        w.submit(run(name, job("api", service=True)), run_id=name)
+        w.running(f"{name}/api", healthy=True)
+    w.running("r2/api", restarts=1)
+    w.join("w3")
+    w.heartbeat("w1", "w2", leaving=True)
+    for name in ("r1", "r2"):
+        w.ended(f"{name}/api", reason=ExitReason.WORKER_LEFT)
+    return w
+
+
 def gates():
     w = World({"w1": 1})
     w.submit(run("r", job("a"), gate("yes", "a"), gate("no", delay_ms=5), gate("never")))
@@ -141,7 +154,17 @@ def gates():
 
 
 def test_every_legal_move_is_made_and_no_other():
-    stories = (ends, retries, cancels, workers, drains, services, moves, gates)
+    stories = (
+        ends,
+        retries,
+        cancels,
+        workers,
+        drains,
+        services,
+        moves,
+        moves_with_a_replacement,
+        gates,
+    )
     made = set().union(*(story().moves for story in stories))
     legal = {(table, str(frm), str(to)) for table, moves in TABLES.items() for frm, to in moves}
     assert sorted(made) == sorted(legal)

@@ -33,7 +33,10 @@ def test_a_new_worker_is_let_in_and_told_its_lease():
         )
     ]
     assert effects(turn) == [
-        "Tell(link_id=101, message=Joined(heartbeat_ms=5000, lost_after_ms=30000))"
+        (
+            "Tell(link_id=101, message=Joined(heartbeat_ms=5000, lost_after_ms=30000,"
+            " moves_services=True))"
+        )
     ]
 
 
@@ -51,7 +54,10 @@ def test_the_same_process_on_a_new_link_is_no_news_and_replaces_the_old_link():
     assert events(turn) == []
     assert effects(turn) == [
         "HangUp(link_id=101, code=SUPERSEDED, reason='this worker has joined on a newer link')",
-        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000))",
+        (
+            "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000,"
+            " moves_services=True))"
+        ),
     ]
     # The old link's end comes late, and must not cut off the new one.
     w.turn(LinkClosed(link_id=101))
@@ -146,7 +152,7 @@ def test_what_a_crashed_machine_still_holds_is_stopped_or_forgotten():
     assert [event.number for event in turn.events if hasattr(event, "fence")] == [2, 2]
     assert (
         "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000,"
-        " stop=[r/a.1], forget=[r/b.1]))"
+        " stop=[r/a.1], forget=[r/b.1], moves_services=True))"
     ) in effects(turn)
 
 
@@ -164,7 +170,10 @@ def test_what_both_sides_know_goes_on(state):
     turn = w.join("w1", held=[("r/a", state)])
     assert events(turn) == []
     assert effects(turn)[1:] == [
-        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000))"
+        (
+            "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000,"
+            " moves_services=True))"
+        )
     ]
 
 
@@ -173,7 +182,7 @@ def test_what_only_the_worker_knows_is_stopped_or_forgotten():
     turn = w.join("w1", held=[("x/y.1", "RUNNING"), ("x/z.4", "ENDED"), ("x/p.1", "PREPARING")])
     assert effects(turn)[-1] == (
         "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000,"
-        " stop=[x/y.1, x/p.1], forget=[x/z.4]))"
+        " stop=[x/y.1, x/p.1], forget=[x/z.4], moves_services=True))"
     )
 
 
@@ -269,7 +278,8 @@ def test_a_lost_worker_that_returns_is_told_to_stop_what_was_given_away():
     turn = w.join("w1", held=[("r/a.1", "RUNNING")])
     assert kinds(turn) == ["WorkerReturned", "AttemptPlaced"]
     assert effects(turn)[0] == (
-        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000, stop=[r/a.1]))"
+        "Tell(link_id=102, message=Joined(heartbeat_ms=5000, lost_after_ms=30000,"
+        " stop=[r/a.1], moves_services=True))"
     )
     turn = w.report("w1", w.ended_report("r/a.1"))
     assert events(turn) == []

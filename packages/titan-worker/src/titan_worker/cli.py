@@ -98,7 +98,7 @@ def command(
     has left it.
 
     SIGTERM, SIGHUP or Ctrl-C: it takes no new work, lets running tasks go on until the drain timeout,
-    stops what is left, and leaves. A second one ends the wait.
+    and services until they are up elsewhere, stops what is left, and leaves. A second one ends the wait.
     """
     try:
         settings = make_settings(

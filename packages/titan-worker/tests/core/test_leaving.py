@@ -6,6 +6,7 @@ from titan_proto.limits import DRAIN_TIMEOUT_MS
 from titan_proto.messages import AttemptReports, Leave, WorkerStatus
 from titan_proto.states import AttemptState, ExitReason
 from titan_worker.core.attempts import SHUT_DOWN
+from titan_worker.core.core import MOVE_UNHEARD_MS
 from titan_worker.core.effects import Exit, Send, Terminate
 from titan_worker.core.inputs import LinkDown, Started, StopRequested
 from titan_worker.core.records import AttemptClosed, AttemptSpared, AttemptStopping
@@ -217,3 +218,62 @@ def test_an_exclusive_one_whose_lease_ends_in_the_drain_is_not_blamed(leaver):
     leaver.turn(StopRequested())
     turn = leaver.turn(leaver.exited("a", signal=15, lease_ended=True))
     assert ends(turn) == [("a", ExitReason.WORKER_LEFT)]
+
+
+# -- services, of a master that moves them -----------------------------------------------------------
+@pytest.fixture
+def mover(leaver):
+    """Likewise, and its master brings services up elsewhere."""
+    leaver.is_moving = True
+    return leaver
+
+
+def test_a_service_stays_up_until_its_master_has_moved_it(mover):
+    mover.running_jobs(mover.order("a", service=0))
+    assert signalled(mover.turn(StopRequested())) == []
+    assert signalled(mover.turn(after_ms=DRAIN_MS // 2)) == []
+    assert signalled(mover.turn(mover.stop("a", reason=ExitReason.STOPPED))) == [("a", False)]
+    assert ends(mover.turn(mover.exited("a", signal=15))) == [("a", ExitReason.STOPPED)]
+    assert mover.turn(mover.acks("a")).effects[-2:] == (Send(message=Leave()), Exit())
+
+
+def test_a_service_that_cannot_be_moved_goes_with_its_worker(mover):
+    mover.running_jobs(mover.order("a", service=0))
+    mover.turn(StopRequested())
+    turn = mover.turn(mover.stop("a", reason=ExitReason.WORKER_LEFT))
+    assert signalled(turn) == [("a", False)]
+    assert ends(mover.turn(mover.exited("a", signal=15))) == [("a", ExitReason.WORKER_LEFT)]
+
+
+def test_a_service_that_is_not_moved_in_time_is_stopped_anyway(mover):
+    mover.running_jobs(mover.order("a", service=0))
+    mover.turn(StopRequested())
+    assert signalled(mover.turn(after_ms=DRAIN_MS - 1)) == []
+    assert signalled(mover.turn(after_ms=1)) == [("a", False)]
+
+
+def test_a_master_of_before_moves_nothing_and_is_not_waited_for(leaver):
+    leaver.running_jobs(leaver.order("a", service=0))
+    assert signalled(leaver.turn(StopRequested())) == [("a", False)]
+
+
+def test_without_a_link_services_are_kept_up_for_a_moment_and_a_master_that_is_back_counts(mover):
+    mover.running_jobs(mover.order("a", service=0))
+    mover.turn(StopRequested())
+    mover.turn(LinkDown())
+    assert signalled(mover.turn(after_ms=MOVE_UNHEARD_MS - 1)) == []
+    mover.turn(mover.link_up())
+    mover.turn(mover.joined(moves=True))
+    assert signalled(mover.turn(after_ms=MOVE_UNHEARD_MS)) == []
+    mover.turn(LinkDown())
+    assert mover.core.next_deadline_ms() <= mover.now_ms + MOVE_UNHEARD_MS
+    assert signalled(mover.turn(after_ms=MOVE_UNHEARD_MS)) == [("a", False)]
+
+
+def test_a_task_is_waited_for_though_no_master_is_there_and_nothing_spins(mover):
+    mover.running_jobs(mover.order("a"), mover.order("b", service=0))
+    mover.turn(StopRequested())
+    mover.turn(LinkDown())
+    assert signalled(mover.turn(after_ms=MOVE_UNHEARD_MS)) == []
+    assert mover.core.next_deadline_ms() > mover.now_ms
+    assert signalled(mover.turn(mover.exited("a"))) == [("b", False)]

@@ -197,7 +197,13 @@ class Play:
 
     def joined(self, **verdict):
         return self.said(
-            Joined(term=self.term, heartbeat_ms=5_000, lost_after_ms=30_000, **verdict)
+            Joined(
+                term=self.term,
+                heartbeat_ms=5_000,
+                lost_after_ms=30_000,
+                moves_services=self.term % 2 == 0,
+                **verdict,
+            )
         )
 
     def heard(self):

@@ -558,6 +558,7 @@ def _service_added(state: State, event: ServiceAdded) -> None:
         intake=like.intake,
         base=like.base,
         replaces=event.replaces,
+        avoid=event.avoid,
         queued_seq=state.queued_seq,
         queued_at_ms=event.at_ms,
     )

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from titan_master.core import admission, asking, gates, lifecycle, placement, services, workers
+from titan_master.core import (
+    admission,
+    asking,
+    gates,
+    lifecycle,
+    moving,
+    placement,
+    services,
+    workers,
+)
 from titan_master.core.effects import OpenLog
 from titan_master.core.events import ClusterFounded, MasterStarted
 from titan_master.core.inputs import (
@@ -125,6 +134,7 @@ class Core:
                 services.hold_over(draft, due)
             else:
                 workers.look_at(draft, due.worker_id)
+        moving.look_again(draft)
         placement.place(draft)
 
     def drain(self) -> Turn:

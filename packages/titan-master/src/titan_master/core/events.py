@@ -236,6 +236,10 @@ class ServiceAdded(Event, frozen=True, kw_only=True):
     """Its own among the instances of its job; never given again."""
     replaces: str = ""
     """The instance that goes once this one is healthy."""
+    avoid: tuple[str, ...] = ()
+    """Workers (by id) that it is not to come to."""
+    why: str = ""
+    """Where nobody asked for it: what made it."""
 
 
 class ServiceChanged(Event, frozen=True, kw_only=True):
@@ -261,6 +265,8 @@ class ServiceQueued(Event, frozen=True, kw_only=True):
     """Workers (by id) that it is not to come to, since it failed there."""
     until_ms: int = 0
     """Not before; 0: at once."""
+    why: str = ""
+    """Of one whose worker was told to leave: why it was stopped there before it is up elsewhere."""
 
 
 class ServiceStopping(Event, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 The order is for the process that is there now, and is not durable: what becomes of it shows in the
 worker's state (DRAINING, then gone), and whoever waits for that asks again. It is kept in memory until
 the worker says that it leaves, so that a cut link swallows none. What leaving means is the worker's to
-decide; that services of a worker that is DRAINING come up elsewhere belongs to ``services``. Called by
+decide; that services of a worker that is DRAINING come up elsewhere belongs to ``moving``. Called by
 ``asking`` and ``workers``.
 """
 

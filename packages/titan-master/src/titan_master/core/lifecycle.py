@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import graph, retrying, rollout, services, sharing
+from titan_master.core import graph, moving, retrying, rollout, services, sharing
 from titan_master.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -57,6 +57,7 @@ def attempt_running(draft: Draft, report: AttemptReport) -> None:
         services.hear(draft, service, report)
         if was is not ServiceState.HEALTHY and service.state is ServiceState.HEALTHY:
             rollout.came_up(draft, service)
+            moving.came_up(draft, service)
         return
     run = draft.state.runs[report.ref.run_id]
     job = run.jobs[report.ref.job_id]
@@ -79,6 +80,7 @@ def attempt_running(draft: Draft, report: AttemptReport) -> None:
         settle_job(draft, run, job, JobState.SUCCEEDED, ExitReason.UNKNOWN, left=left)
         rollout.came_up(draft, settled)
         rollout.add_replicas(draft, settled)
+        moving.came_up(draft, settled)
 
 
 def attempt_ended(draft: Draft, attempt: Attempt, report: AttemptReport) -> None:

@@ -15,14 +15,14 @@ from msgspec.structs import replace
 from titan_master.core import filling, queries, services
 from titan_master.core.events import ServiceAdded
 from titan_master.core.inputs import Origin
-from titan_master.core.state import Job, Run, Service, State, WorkerInfo
+from titan_master.core.state import Job, Run, Service, State
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import instance_id
 from titan_proto.limits import REPLICAS
 from titan_proto.messages import RestartService, ScaleService, ServiceList
 from titan_proto.specs import JobKind, JobSpec
-from titan_proto.states import ServiceState, WorkerState
+from titan_proto.states import ServiceState
 
 
 # -- more and fewer -------------------------------------------------------------------------------
@@ -33,7 +33,19 @@ def add_replicas(draft: Draft, service: Service) -> None:
         _add(draft, service)
 
 
-def _add(draft: Draft, like: Service, *, replaces: str = "") -> None:
+def replace_one(draft: Draft, service: Service, *, why: str) -> None:
+    """One instance is to come up anew, where it has not failed; it goes once that is healthy."""
+    _add(draft, service, replaces=service.job_id, avoid=service.avoid, why=why)
+
+
+def _add(
+    draft: Draft,
+    like: Service,
+    *,
+    replaces: str = "",
+    avoid: tuple[str, ...] = (),
+    why: str = "",
+) -> None:
     number = like.made + 1
     draft.emit(
         ServiceAdded(
@@ -43,6 +55,8 @@ def _add(draft: Draft, like: Service, *, replaces: str = "") -> None:
             of=like.job_id,
             number=number,
             replaces=replaces,
+            avoid=avoid,
+            why=why,
         )
     )
 
@@ -77,7 +91,7 @@ def _stays(draft: Draft, service: Service) -> bool:
     return (
         service.state is not ServiceState.STOPPING
         and service.spec is not None
-        and _replacement_of(draft.state, service) is None
+        and services.replacement_of(draft.state, service) is None
     )
 
 
@@ -87,7 +101,7 @@ def restart(draft: Draft, origin: Origin, request: RestartService) -> None:
     if not found:
         return
     for one in found:
-        if _stays(draft, one) and not _replaced_by(draft.state, one):
+        if _stays(draft, one) and not replaced_by(draft.state, one):
             _add(draft, one, replaces=one.job_id)
             instance = draft.state.instances[one.run_id, instance_id(one.base, one.made)]
             make_way(draft, instance.spec, [one])
@@ -103,7 +117,7 @@ def _reply(draft: Draft, origin: Origin, service: Service) -> None:
     draft.reply(origin, ServiceList(services=tuple(group)))
 
 
-def _replaced_by(state: State, service: Service) -> list[Service]:
+def replaced_by(state: State, service: Service) -> list[Service]:
     """What it is to take the place of, while that is there."""
     old = state.services.get((service.run_id, service.replaces))
     return [] if old is None else [old]
@@ -115,23 +129,16 @@ def has_to_wait(state: State, run: Run | None, job: Job) -> bool:
         return False
     service = state.services.get((job.run_id, job.spec.id))
     if service is not None:
-        return bool(_replaced_by(state, service))
+        return bool(replaced_by(state, service))
     name = "" if run is None else f"{run.name}/{job.spec.id}"
     return bool(_left_by_others(state, name, job.run_id))
-
-
-def _replacement_of(state: State, service: Service) -> Service | None:
-    for one in state.services.values():
-        if one.run_id == service.run_id and one.replaces == service.job_id:
-            return one
-    return None
 
 
 # -- in place of another --------------------------------------------------------------------------
 def came_up(draft: Draft, service: Service) -> None:
     """It is healthy, as it was not before: what it replaces is not needed any more."""
     others = _left_by_others(draft.state, service.name, service.run_id)
-    for old in (*_replaced_by(draft.state, service), *others):
+    for old in (*replaced_by(draft.state, service), *others):
         if old.state is not ServiceState.STOPPING:
             services.stop(draft, old, why=f"replaced by {service.run_alias}/{service.job_id}")
 
@@ -177,7 +184,8 @@ def make_way(draft: Draft, spec: JobSpec, old: Iterable[Service]) -> None:
     port = 0 if spec.service is None else spec.service.port
     if not port:
         return
-    places = [worker for worker in draft.state.workers.values() if _could_have(worker, spec)]
+    workers = draft.state.workers.values()
+    places = [worker for worker in workers if services.could_have(worker, spec)]
     if any(services.holder_of(draft.state, worker, port) is None for worker in places):
         return
     for one in old:
@@ -192,7 +200,7 @@ def make_way(draft: Draft, spec: JobSpec, old: Iterable[Service]) -> None:
 def port_taken(state: State, run: Run, job: Job) -> str:
     """Who has the job's fixed port on every worker that could have it, in words; empty if it may wait."""
     port = 0 if job.spec.service is None else job.spec.service.port
-    places = [worker for worker in state.workers.values() if _could_have(worker, job.spec)]
+    places = [worker for worker in state.workers.values() if services.could_have(worker, job.spec)]
     holders = [services.holder_of(state, worker, port) for worker in places]
     names = []
     for key in holders:
@@ -214,11 +222,3 @@ def port_taken(state: State, run: Run, job: Job) -> str:
         return ""
     who = ", ".join(dict.fromkeys(names))
     return f"port {port} is that of {who} on every worker that could have it"
-
-
-def _could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
-    return (
-        worker.state in (WorkerState.ONLINE, WorkerState.SILENT)
-        and set(spec.needs.skills) <= set(worker.skills)
-        and spec.needs.slots <= worker.slots
-    )

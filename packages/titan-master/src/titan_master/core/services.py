@@ -99,18 +99,76 @@ def attempt_ended(draft: Draft, service: Service, event: AttemptEnded, *, hold_m
     elif service.spec is None:
         _end(draft, service, event.reason)
     elif event.reason in WITH_ITS_WORKER:
-        _queue(
-            draft,
-            service,
-            event.reason,
-            moves=service.moves,
-            avoid=service.avoid,
-            until_ms=draft.now_ms + hold_ms if service.spec.exclusive and hold_ms else 0,
-        )
+        _gone_with_its_worker(draft, service, event, hold_ms=hold_ms)
     elif event.reason in _NOT_ITS_WILL:
         _move(draft, service, service.spec, event)
     else:
         _end(draft, service, event.reason)  # it ended, and its policy is content with that
+
+
+def _gone_with_its_worker(
+    draft: Draft, service: Service, event: AttemptEnded, *, hold_ms: int
+) -> None:
+    """It comes up elsewhere, unless something has been placed already that takes its place."""
+    replacement = replacement_of(draft.state, service)
+    if replacement is not None and replacement.attempt.number:
+        _end(draft, service, event.reason, stopped=True)
+        return
+    why = ""
+    if event.reason is ExitReason.WORKER_LEFT:
+        why = why_it_stays(draft.state, service)
+    if replacement is not None:
+        # Nowhere yet: it would be the same service once more, under another name.
+        why = why or "no worker had room for its replacement in time"
+        _end(draft, replacement, ExitReason.STOPPED, stopped=True)
+    exclusive = service.spec is not None and service.spec.exclusive
+    _queue(
+        draft,
+        service,
+        event.reason,
+        moves=service.moves,
+        avoid=service.avoid,
+        until_ms=draft.now_ms + hold_ms if exclusive and hold_ms else 0,
+        why=why,
+    )
+
+
+def replacement_of(state: State, service: Service) -> Service | None:
+    """The instance that is there to take its place."""
+    for one in state.services.values():
+        if one.run_id == service.run_id and one.replaces == service.job_id:
+            return one
+    return None
+
+
+def why_it_stays(state: State, service: Service) -> str:
+    """Why it cannot be up on another worker too before it is stopped, in words; empty if it can."""
+    spec = service.spec
+    if spec is None:
+        return "it comes from an older master, and is placed nowhere else"
+    if spec.exclusive:
+        return "it is exclusive, and never beside its replacement"
+    own = service.attempt.worker_id
+    others = [one for one in state.workers.values() if one.worker_id != own]
+    places = [one for one in others if could_have(one, spec)]
+    if not places:
+        return "no other worker could have it"
+    places = [one for one in places if one.worker_id not in service.avoid]
+    if not places:
+        return "it has failed on every other worker that could have it"
+    port = 0 if spec.service is None else spec.service.port
+    if port and all(holder_of(state, one, port) is not None for one in places):
+        return f"no other worker can have port {port} for its replacement"
+    return ""
+
+
+def could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
+    """Whether it is here, with what the service needs, though perhaps not free at the moment."""
+    return (
+        worker.state in _MAY_TAKE
+        and set(spec.needs.skills) <= set(worker.skills)
+        and spec.needs.slots <= worker.slots
+    )
 
 
 def _move(draft: Draft, service: Service, spec: JobSpec, event: AttemptEnded) -> None:
@@ -128,12 +186,8 @@ def _move(draft: Draft, service: Service, spec: JobSpec, event: AttemptEnded) ->
 
 def _is_placeable(state: State, spec: JobSpec, avoid: tuple[str, ...]) -> bool:
     """Whether a worker is known that could have it, perhaps later."""
-    skills = frozenset(spec.needs.skills)
     return any(
-        worker.state in _MAY_TAKE
-        and worker.worker_id not in avoid
-        and skills.issubset(worker.skills)
-        and spec.needs.slots <= worker.slots
+        worker.worker_id not in avoid and could_have(worker, spec)
         for worker in state.workers.values()
     )
 
@@ -146,7 +200,9 @@ def _queue(
     moves: int,
     avoid: tuple[str, ...],
     until_ms: int = 0,
+    why: str = "",
 ) -> None:
+    _release(draft, service)
     draft.emit(
         ServiceQueued(
             at_ms=draft.now_ms,
@@ -156,6 +212,7 @@ def _queue(
             moves=moves,
             avoid=avoid,
             until_ms=until_ms,
+            why=why,
         )
     )
 
@@ -175,7 +232,15 @@ def watch_holds(draft: Draft) -> None:
             draft.timers.watch_service(service.run_id, service.job_id, service.not_before_ms)
 
 
+def _release(draft: Draft, service: Service) -> None:
+    """It is nowhere: what it is to replace may not be worth waiting for, where that one's worker leaves."""
+    replaced = draft.state.services.get((service.run_id, service.replaces))
+    if replaced is not None:
+        draft.leaving_due[replaced.attempt.worker_id] = None
+
+
 def _end(draft: Draft, service: Service, reason: ExitReason, *, stopped: bool = False) -> None:
+    _release(draft, service)
     draft.emit(
         ServiceEnded(
             at_ms=draft.now_ms,

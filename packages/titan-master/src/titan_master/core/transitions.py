@@ -98,6 +98,8 @@ SERVICE: Final[Table] = frozenset(
         (ServiceState.UNHEALTHY, ServiceState.HEALTHY),
         (ServiceState.HEALTHY, ServiceState.STOPPING),
         (ServiceState.UNHEALTHY, ServiceState.STOPPING),
+        (ServiceState.HEALTHY, ServiceState.STOPPED),  # with its worker, and is replaced
+        (ServiceState.UNHEALTHY, ServiceState.STOPPED),
         (ServiceState.HEALTHY, ServiceState.FAILED),
         (ServiceState.UNHEALTHY, ServiceState.FAILED),
         (ServiceState.STOPPING, ServiceState.STOPPED),

@@ -61,7 +61,7 @@ from titan_proto.messages import (
     StopAttempts,
 )
 from titan_proto.specs import RunSpec
-from titan_proto.states import ExitReason
+from titan_proto.states import ExitReason, WorkerState
 
 REFS_PER_FRAME: Final = 10_000
 """Names of attempts in one message to a worker; each takes at most some 170 bytes."""
@@ -139,6 +139,10 @@ class Draft:
         self.storage = Storage()
         self.placement_due = True
         """Something has changed that may let a queued job be placed."""
+        self.places_due = True
+        """Workers have gone: what was to be replaced beside itself may have no place for that now."""
+        self.leaving_due: dict[str, None] = {}
+        """Workers that leave and may wait for less than before, in order."""
         self._events: list[AnyEvent] = []
         self._effects: list[Effect] = []
         self._acks: dict[int, list[AttemptRef]] = {}
@@ -336,6 +340,8 @@ def _attempt_placed(draft: Draft, event: AttemptPlaced) -> None:
 def _attempt_ended(draft: Draft, event: AttemptEnded) -> None:
     draft.roster.refresh(event.worker_id)
     draft.placement_due = True
+    if draft.state.workers[event.worker_id].state is WorkerState.DRAINING:
+        draft.leaving_due[event.worker_id] = None
     draft.require(
         CloseLog(
             ref=AttemptRef(event.run_id, event.job_id, event.number),
@@ -351,6 +357,8 @@ def _worker_changed(
 ) -> None:
     draft.roster.refresh(event.worker_id)
     draft.placement_due = True
+    if not isinstance(event, WorkerReturned):
+        draft.places_due = True
 
 
 def _worker_joined(draft: Draft, event: WorkerJoined) -> None:
@@ -360,6 +368,7 @@ def _worker_joined(draft: Draft, event: WorkerJoined) -> None:
 
 def _worker_retired(draft: Draft, event: WorkerRetired) -> None:
     draft.roster.forget(event.worker_id)
+    draft.places_due = True
 
 
 _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {

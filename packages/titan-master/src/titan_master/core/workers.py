@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import filling, leaving, lifecycle, services, sharing
+from titan_master.core import filling, leaving, lifecycle, moving, services, sharing
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.events import (
     WorkerDraining,
@@ -72,6 +72,7 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
         _drain(draft, join.worker_id)
     _watch(draft, state.workers[join.worker_id])
     _reconcile(draft, item.link_id, join, is_ledger_trusted=is_ledger_trusted, gone=gone)
+    draft.leaving_due[join.worker_id] = None  # what it was told on its last link may be lost
     leaving.tell_again(draft, join.worker_id)
 
 
@@ -203,6 +204,7 @@ def _reconcile(
         term=draft.state.term,
         heartbeat_ms=draft.config.heartbeat_ms,
         lost_after_ms=draft.config.lost_after_ms,
+        moves_services=True,
         stop=tuple(ref for ref in stale if held[ref] is not AttemptState.ENDED),
         forget=tuple(ref for ref in stale if held[ref] is AttemptState.ENDED),
     )
@@ -308,8 +310,10 @@ def heard(draft: Draft, item: WorkerHeard) -> None:
 def _drain(draft: Draft, worker_id: str) -> None:
     """It is being shut down, and says so before anything else ends there: nothing new for it."""
     draft.roster.of(worker_id).farewell = None
-    if draft.state.workers[worker_id].state is WorkerState.ONLINE:
+    worker = draft.state.workers[worker_id]
+    if worker.state is WorkerState.ONLINE:
         draft.emit(WorkerDraining(at_ms=draft.now_ms, worker_id=worker_id))
+        moving.begin(draft, worker)
 
 
 def _sign_of_life(draft: Draft, link_id: int) -> str | None:

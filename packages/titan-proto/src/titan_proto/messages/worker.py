@@ -83,6 +83,9 @@ class Joined(Message, frozen=True, kw_only=True):
     """Attempts the worker must stop: they were given away, cancelled, or are unknown here."""
     forget: tuple[AttemptRef, ...] = ()
     """Ended attempts whose reports are already recorded, or are of no use any more."""
+    moves_services: bool = False
+    """This master brings the services of a worker that leaves up elsewhere, and then tells it to stop
+    them: it keeps them up for so long, within its time for leaving."""
 
 
 class WorkerStatus(Message, frozen=True, kw_only=True):

@@ -44,8 +44,9 @@ def shutdown(
 ) -> None:
     """Have the worker PORT, or NAME (host:port), finish what it runs, say goodbye, and end.
 
-    It takes nothing new. Tasks that are not done within the drain timeout, and its services, are
-    stopped; tasks go back into the queue. The process ends with 0 and does not come back by itself.
+    It takes nothing new. Its services are brought up elsewhere before they are stopped. Tasks that
+    are not done within the drain timeout are stopped and go back into the queue. The process ends
+    with 0 and does not come back by itself.
 
     \b
     Examples:

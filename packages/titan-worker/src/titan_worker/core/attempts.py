@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Final
 
@@ -191,10 +191,16 @@ class Attempts:
         """Whether something goes on that ends by itself: services do not, and what is told to stop
         waits for nobody.
         """
-        return any(
-            held.order.spec.kind is not JobKind.SERVICE and held.state is not AttemptState.STOPPING
-            for held in (self._held[ref] for ref in self._progress)
-        )
+        return any(held.order.spec.kind is not JobKind.SERVICE for held in self._going_on())
+
+    @property
+    def has_services(self) -> bool:
+        """Whether a service is up, or about to be, and not told to stop."""
+        return any(held.order.spec.kind is JobKind.SERVICE for held in self._going_on())
+
+    def _going_on(self) -> Iterator[Held]:
+        found = (self._held[ref] for ref in self._progress)
+        return (held for held in found if held.state is not AttemptState.STOPPING)
 
     def stop_all(self, reason: ExitReason, now_ms: int) -> None:
         """End everything that has not ended."""

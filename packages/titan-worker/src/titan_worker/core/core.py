@@ -62,6 +62,8 @@ from titan_worker.core.turn import Draft, Turn
 
 __all__ = ["Turn", "WorkerConfig", "WorkerCore"]
 
+MOVE_UNHEARD_MS: Final = 5_000
+"""So long after its link has gone a worker that leaves keeps its services up for a master to move."""
 HEARTBEAT_MIN_MS: Final = 100
 """However impatient a master is: with 0 the worker would never sleep."""
 
@@ -104,6 +106,10 @@ class WorkerCore:
         self._attempts = Attempts(self._draft, config.slots, self._lease)
         self._boot_id = ""
         self._link = Link.DOWN
+        # Whether a master is there that moves services, and tells what of them has to stop ...
+        self._moves_services = False
+        # ... and since when it cannot be told that this worker leaves.
+        self._unlinked_ms = 0
         self._heartbeat_ms = 0
         self._next_beat_ms = 0
         self._newest: AttemptOrder | None = None
@@ -178,6 +184,8 @@ class WorkerCore:
         # Its drain's end is no reason to wake up once it is over.
         drain_until_ms = self._drain_until_ms if self._leave_by_ms is None else None
         due = [self._attempts.next_due_ms(), drain_until_ms, self._leave_by_ms]
+        if drain_until_ms is not None and self._moves_services and self._link is not Link.UP:
+            due.append(self._unlinked_ms + MOVE_UNHEARD_MS)
         if self._link is not Link.DOWN:
             due.append(self._lease.silent_at_ms())
         if self._link is Link.UP:
@@ -240,7 +248,12 @@ class WorkerCore:
         return f"{self._config.worker_id}-{left}" if left else self._config.worker_id
 
     def _link_down(self, item: LinkDown, now_ms: int) -> None:
-        del item, now_ms
+        del item
+        self._link_lost(now_ms)
+
+    def _link_lost(self, now_ms: int) -> None:
+        if self._link is Link.UP:
+            self._unlinked_ms = now_ms
         self._link = Link.DOWN
 
     def _sampled(self, item: UsageSampled, now_ms: int) -> None:
@@ -270,15 +283,20 @@ class WorkerCore:
             self._attempts.spare_begun(now_ms)
 
     def _end_drain_if_due(self, now_ms: int) -> None:
-        """Stop what is left once no task runs any more, or the time for them is over.
+        """Stop what is left once nothing goes on that is waited for, or the time for that is over.
 
-        Services go last and not one after the other: until here each of them answers, and from
-        here on the master may have all of them come up elsewhere.
+        Services are not waited for by a master of before, or by one that cannot be heard: until here
+        each of them answers, and from here on all of them may come up elsewhere.
         """
         until_ms = self._drain_until_ms
         if until_ms is None or self._leave_by_ms is not None:
             return
-        if now_ms >= until_ms or not self._attempts.has_tasks:
+        if self._link is not Link.UP and now_ms >= self._unlinked_ms + MOVE_UNHEARD_MS:
+            self._moves_services = False
+        is_waited_for = self._attempts.has_tasks
+        if self._moves_services:
+            is_waited_for = is_waited_for or self._attempts.has_services
+        if now_ms >= until_ms or not is_waited_for:
             grace_ms = self._attempts.stop_grace_ms()
             self._leave_by_ms = now_ms + grace_ms + self._config.leave_after_ms
             self._attempts.stop_all(ExitReason.WORKER_LEFT, now_ms)
@@ -294,6 +312,7 @@ class WorkerCore:
         if not self._accept(self.state.cluster_id, message.term, now_ms):
             return
         self._link = Link.UP
+        self._moves_services = message.moves_services
         self._heartbeat_ms = max(message.heartbeat_ms, HEARTBEAT_MIN_MS)
         self._next_beat_ms = now_ms + self._heartbeat_ms
         if self.is_leaving:
@@ -355,7 +374,7 @@ class WorkerCore:
             return True
         if known is Standing.OLDER:
             self._hang_up(
-                f"this master leads under term {term}, but term {self.state.term} has begun"
+                f"this master leads under term {term}, but term {self.state.term} has begun", now_ms
             )
             return False
         self._draft.emit(ClusterBound(cluster_id=cluster_id, term=term))
@@ -367,16 +386,16 @@ class WorkerCore:
     def _send(self, message: AttemptReports | Join | Leave | WorkerStatus) -> None:
         self._draft.ask(Send(message=message))
 
-    def _hang_up(self, reason: str) -> None:
+    def _hang_up(self, reason: str, now_ms: int) -> None:
         # At once, not only when the shell says LinkDown: nothing more may go out or be believed.
-        self._link = Link.DOWN
+        self._link_lost(now_ms)
         self._draft.ask(HangUp(reason=reason))
 
     def _give_up_silent(self, now_ms: int) -> None:
         """A link on which nothing is heard may be open at one end only: dial again."""
         at_ms = None if self._link is Link.DOWN else self._lease.silent_at_ms()
         if at_ms is not None and now_ms >= at_ms:
-            self._hang_up(f"nothing was heard for {now_ms - self._lease.heard_ms} ms")
+            self._hang_up(f"nothing was heard for {now_ms - self._lease.heard_ms} ms", now_ms)
 
     def _beat(self, now_ms: int) -> None:
         # From now, not from when it was due: after a pause one heartbeat says it all.
