@@ -777,8 +777,6 @@ class Auditor:
         last = job.last
         assert last is not None
         self.check(event.reason is last.reason, f"service {key} is queued for {event.reason}")
-        coming = [other for other, book in self._replacements(*key) if book.numbers]
-        self.check(not coming, f"service {key} is queued beside {coming}, which takes its place")
         if "had room" in event.why:
             self._coverage.move(Move.CAME_BACK)
         if state == "HELD":
@@ -788,6 +786,10 @@ class Auditor:
         gone = event.reason in {ExitReason.LOST, ExitReason.WORKER_LEFT}
         if gone:
             self.check(event.avoid == job.avoid, f"service {key} avoids {event.avoid}: {event}")
+            if state != "HELD":
+                coming = [other for other, book in self._replacements(*key) if book.numbers]
+                text = f"service {key} is queued beside {coming}, which takes its place"
+                self.check(not coming, text)
         else:
             self.check(
                 event.reason in _MOVED and 0 < event.moves <= SERVICE_MOVES,
