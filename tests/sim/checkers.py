@@ -741,7 +741,8 @@ class Auditor:
             event.replaces == event.of and [worker.state for worker in on] == ["DRAINING"],
             f"{event.of} is moved away from a worker that stays: {event}",
         )
-        self.check((event.run_id, event.of) in self.well, f"{ref} is moved, and is not well")
+        is_up = self.services[event.run_id, event.of] == "UP"
+        self.check(is_up, f"{ref} is moved, and is not up")
         self.check(not like.spec.exclusive, f"{ref} is exclusive, and moved: {event}")
         self.check(event.avoid == like.avoid, f"{event.job_id} may go where it failed: {event}")
         on[0].to_move.pop(ref, None)
