@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from titan_proto.ids import AttemptRef
 from titan_proto.specs import HealthCheck, HealthKind
@@ -159,10 +159,10 @@ async def _run(place: Place, check: HealthCheck, timeout_s: float) -> str:
     if place.port:
         env["PORT"] = str(place.port)
     said = _Said()
-    try:
-        # In the worker's session, so that it is not taken for something that a job has let go of; in a
-        # group of its own, so that all of it can be ended.
-        transport, _ = await asyncio.get_running_loop().subprocess_exec(
+    # In the worker's session, so that it is not taken for something that a job has let go of; in a
+    # group of its own, so that all of it can be ended.
+    starting = asyncio.ensure_future(
+        asyncio.get_running_loop().subprocess_exec(
             lambda: said,
             *check.command,
             cwd=place.folder,
@@ -172,9 +172,16 @@ async def _run(place: Place, check: HealthCheck, timeout_s: float) -> str:
             stderr=asyncio.subprocess.STDOUT,
             process_group=0,
         )
+    )
+    # Who is told to stop meanwhile knows of no process yet that had to be ended, and there is one.
+    stopped = await _come_what_may(starting)
+    try:
+        transport, _ = starting.result()
     except (OSError, ValueError) as error:
         return f"the check {check.command[0]!r} cannot be started: {error}"
     try:
+        if stopped is not None:
+            raise stopped
         async with asyncio.timeout(timeout_s):
             await said.ended.wait()
     except TimeoutError:
@@ -182,10 +189,10 @@ async def _run(place: Place, check: HealthCheck, timeout_s: float) -> str:
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(transport.get_pid(), signal.SIGKILL)
-        try:
-            await said.until_gone()
-        finally:
-            transport.close()  # whatever else may hold its output is not waited for
+        stopped = await _come_what_may(said.gone)
+        transport.close()  # whatever else may hold its output is not waited for
+        if stopped is not None:
+            raise stopped
     code = transport.get_returncode()
     if not code:
         return ""
@@ -193,28 +200,29 @@ async def _run(place: Place, check: HealthCheck, timeout_s: float) -> str:
     return f"the check {check.command[0]!r} ended with {code}" + (f": {words}" if words else "")
 
 
+async def _come_what_may(done: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait for what is over soon, also when told to stop meanwhile, and again; that is given back."""
+    stopped: asyncio.CancelledError | None = None
+    while not done.done():
+        try:
+            # No deadline: the kernel starts what it was asked to, and ends what was killed.
+            await asyncio.wait([done])
+        except asyncio.CancelledError as error:
+            stopped = error
+    return stopped
+
+
 class _Said(asyncio.SubprocessProtocol):
     """What a command writes, and its end: when it has gone, and so has all that holds its output."""
 
     def __init__(self) -> None:
         self.text = b""
-        self.gone = asyncio.Event()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = asyncio.Event()
-
-    async def until_gone(self) -> None:
-        """Wait for what was killed, also for who is told to stop meanwhile, and again: it is soon."""
-        stopped: asyncio.CancelledError | None = None
-        while not self.gone.is_set():
-            try:
-                await self.gone.wait()
-            except asyncio.CancelledError as error:
-                stopped = error
-        if stopped is not None:
-            raise stopped
 
     def process_exited(self) -> None:
         """It has been waited for."""
-        self.gone.set()
+        self.gone.set_result(None)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:  # noqa: ARG002 - asyncio's signature
         """The end of it is enough."""

@@ -136,13 +136,16 @@ async def test_two_services_of_one_port_are_not_both_healthy(nest, peer, make_or
 
 
 async def test_what_a_job_left_outside_its_group_goes_after_its_end(
-    nest, peer, wait_gone, monkeypatch
+    nest, peer, wait_gone, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("titan_worker.engine.HUNT_EVERY_S", 0.05)
     await nest.start()
-    peer.order("daemon", shell="setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.05")
+    held = tmp_path / "held"
+    escapes = "setsid sh -c 'echo $$; exec sleep 1000'"
+    peer.order("daemon", shell=f'{escapes} & while [ ! -e "{held}" ]; do sleep 0.01; done')
     pid = int(await peer.log_of("daemon", b"\n"))
     pidfd = os.pidfd_open(pid)
+    held.touch()
     assert (await peer.end_of("daemon")).exit_code == 0
 
     assert await asyncio.to_thread(wait_gone, pidfd)

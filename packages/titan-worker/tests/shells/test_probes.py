@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 
 import pytest
 
@@ -120,7 +121,11 @@ async def test_without_a_check_it_is_asked_until_its_port_answers_and_then_no_mo
 async def test_a_service_is_well_by_http_if_the_status_says_so(heard, web, tmp_path, answer, words):
     web.answer = answer
     check = HealthCheck(
-        kind=HealthKind.HTTP, path="/health", interval_ms=100, timeout_ms=200, retries=1
+        kind=HealthKind.HTTP,
+        path="/health",
+        interval_ms=100,
+        timeout_ms=200 if answer is None else 20_000,
+        retries=1,
     )
     heard.probes.start(REF, place(tmp_path, web.port), check)
     said = await heard.next()
@@ -199,6 +204,27 @@ async def test_nothing_of_a_command_outlives_its_check(heard, tmp_path):
     heard.probes.start(REF, place(tmp_path), check)
     # Its child holds the output open, so it has not ended: that is a failure, and all of it goes.
     await gone(os.pidfd_open(await pid_in(tmp_path / "pid")))
+
+
+async def test_stopping_ends_a_check_that_is_just_being_started_with_all_that_it_started(
+    heard, tmp_path
+):
+    """Its processes are there before this loop has heard of them."""
+    line = "sleep 1000 & echo $! > new; mv new pid; wait"
+    check = HealthCheck(
+        kind=HealthKind.COMMAND, command=("sh", "-c", line), interval_ms=100, timeout_ms=60_000
+    )
+    heard.probes.start(REF, place(tmp_path), check)
+    for _ in range(2):  # so many passes until it has been forked
+        await asyncio.sleep(0)
+    file = tmp_path / "pid"
+    deadline_s = time.monotonic() + 20
+    while not file.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)  # noqa: ASYNC251 - the loop must not get on
+    process = os.pidfd_open(int(file.read_text()))
+    heard.probes.stop(REF)
+    await gone(process)
 
 
 async def test_stopping_ends_a_check_that_is_under_way(heard, tmp_path):
