@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cluster import Cluster
-from titan_sdk import Run, TitanJob
+from titan_sdk import Run, TitanClient, TitanJob
 
 
 def first_line(run: Run, job: str = "a") -> str:
@@ -81,7 +81,8 @@ def test_a_master_killed_again_and_again_loses_and_doubles_nothing(cluster: Clus
     cluster.start_worker(8081)
     line = "i=0; while [ $i -lt 400 ]; do echo $TITAN_JOB_ID line $i; i=$((i+1)); sleep 0.004; done"
     jobs = [TitanJob(id=f"j{number}", run=line) for number in range(48)]
-    with cluster.client() as client:
+    # Ten starts of a master that no call outlives may take longer than a client waits for one.
+    with TitanClient(master=cluster.address, token=cluster.token, timeout=150) as client:
         run = client.submit("storm", jobs)
         states: list[str] = []
         waiter = threading.Thread(target=lambda: states.append(run.wait(timeout=150)))
