@@ -24,7 +24,7 @@ def apart(cluster: Cluster, tmp_path: Path) -> Cluster:
 
 def worker_of(titan: Titan, run: str) -> dict[str, str]:
     items = json.loads(titan("ps", run, "-o", "json").stdout)["items"]
-    return {job["id"]: job["worker"].rpartition(":")[2] for job in items}
+    return {job["id"]: (job["worker"] or "").rpartition(":")[2] for job in items}
 
 
 def test_a_reducer_sees_all_parts_wherever_they_were_made(
@@ -160,3 +160,23 @@ def test_a_machine_that_joins_while_a_run_is_under_way_is_given_no_job_that_woul
     free.write_text("echo free\n", encoding="utf-8")
     titan("run", str(free), "--wait")
     assert worker_of(titan, "free-1") == {"free": "8080"}, "as any other job"
+
+
+@pytest.mark.timeout(180)
+def test_a_repetition_goes_where_the_files_lie_that_nobody_stored(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """Alone, the first machine had nobody to store them for; the second has more room, and not the files."""
+    cluster.start_worker(8081, slots=1, home=tmp_path / "first")
+    repaired = tmp_path / "repaired"
+    make = TitanJob(id="make", run='echo 1 > "$TITAN_SHARED/a"')
+    tell = TitanJob(
+        id="tell", run=f'test -e "{repaired}" && cat "$TITAN_SHARED/a"', dependencies="make"
+    )
+    with cluster.client() as client:
+        assert client.submit("late", [make, tell]).wait(timeout=60) == "FAILED", cluster.logs()
+    cluster.start_worker(8080, slots=8, home=tmp_path / "second")
+    repaired.touch()
+    titan("retry", "late-1", "--failed", "--wait")
+    assert titan("logs", "late-2/tell").stdout == "1\n"
+    assert worker_of(titan, "late-2")["tell"] == "8081"
