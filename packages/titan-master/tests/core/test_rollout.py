@@ -6,6 +6,7 @@ import pytest
 from core_world import World, events, job, kinds, placements, run
 from msgspec.structs import replace
 
+from titan_master.core.queries import SERVICES_EXPLAINED
 from titan_proto.errors import ErrorCode
 from titan_proto.limits import REPLICAS
 from titan_proto.messages import (
@@ -204,6 +205,31 @@ def test_a_replacement_that_was_started_again_before_it_was_well_takes_its_place
     w.running("r/api~2", restarts=1)
     turn = w.running("r/api~2", restarts=1, healthy=True)
     assert kinds(turn) == ["ServiceChanged", "ServiceStopping"]
+
+
+def test_a_replacement_without_room_waits_and_says_why_and_what_can_be_done():
+    """A healthy instance is never stopped first for want of a slot: somebody has to make room."""
+    w = World({"w1": 1})
+    up(w)
+    reply = w.answer(RestartService(service="api"))
+    assert instances(w) == {"api": "HEALTHY", "api~2": "STARTING"}
+    listed = w.answer(ListServices())
+    for found in (reply, listed):
+        old, new = found.services
+        assert old.message == ""
+        assert "waits for a slot" in new.message
+        assert "web/api stays up until this one is healthy" in new.message
+        assert "`titan stop web/api`" in new.message
+    assert w.answer(GetJob(run="web-1", job="api~2")).message == new.message
+    assert placements(w.join("w2", slots=1)) == [("api~2", "w2")]
+    assert all(one.message == "" for one in w.answer(ListServices()).services)
+
+
+def test_a_long_list_explains_only_the_first_that_wait():
+    w = World({"w1": 1})
+    up(w, replicas=SERVICES_EXPLAINED + 5)
+    services = w.answer(ListServices()).services
+    assert sum(bool(one.message) for one in services) == SERVICES_EXPLAINED
 
 
 def test_a_fixed_port_that_only_one_worker_could_have_is_given_up_first_and_the_event_says_so():

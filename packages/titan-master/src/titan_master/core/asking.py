@@ -412,7 +412,8 @@ def _ask_history_of_gate(
 # -- the rest -------------------------------------------------------------------------------------
 def _list_services(draft: Draft, origin: Origin, request: ListServices) -> None:
     """What is up is the core's to tell; of what has ended it keeps nothing."""
-    live = queries.service_views(draft.state, request.run)
+    up = (one for one in draft.state.services.values() if request.run in {"", one.run_id})
+    live = queries.service_views(draft.state, draft.roster, up)
     if not request.ended:
         draft.reply(origin, ServiceList(services=live))
         return

@@ -5,7 +5,7 @@ Called by ``asking`` for requests and by ``waiters`` for what others wait for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -44,6 +44,11 @@ DEPENDENCIES_LISTED: Final = 10_000
 
 SERVICES_LISTED: Final = 200
 """So many services that have ended are listed at once: each may have a long message."""
+
+_ITS_TURN: Final = "waits for its turn"
+
+SERVICES_EXPLAINED: Final = 20
+"""Of so many services that wait for a worker a list says why: each takes a look at every worker."""
 
 DEAD_LISTED: Final = 500
 """So many failed jobs of live runs are listed at once."""
@@ -266,8 +271,8 @@ def has_final_sizes(attempt: Attempt) -> bool:
     return attempt.state is AttemptState.ENDED and attempt.reason is not ExitReason.LOST
 
 
-def service_view(service: Service) -> ServiceView:
-    """A service as it stands."""
+def service_view(service: Service, message: str = "") -> ServiceView:
+    """A service as it stands; `message`: what it waits for."""
     attempt = service.attempt
     is_nowhere = service.state is ServiceState.STARTING and not attempt.is_live
     return ServiceView(
@@ -283,6 +288,7 @@ def service_view(service: Service) -> ServiceView:
         restarts=service.restarts,
         ended_at_ms=attempt.ended_at_ms,
         reason=attempt.reason,
+        message=message,
     )
 
 
@@ -299,7 +305,9 @@ def instance_view(state: State, roster: Roster, service: Service) -> JobView:
         attempt_state=attempt.state if attempt.number else AttemptState.UNKNOWN,
         worker=attempt.worker,
         reason=attempt.reason,
-        message=why_queued(state, roster, job) if job.state is JobState.QUEUED else attempt.message,
+        message=_why_waiting(state, roster, service)
+        if job.state is JobState.QUEUED
+        else attempt.message,
         ready_at_ms=job.ready_at_ms,
         placed_at_ms=attempt.placed_at_ms,
         started_at_ms=attempt.started_at_ms,
@@ -309,10 +317,30 @@ def instance_view(state: State, roster: Roster, service: Service) -> JobView:
     )
 
 
-def service_views(state: State, run_id: str = "") -> tuple[ServiceView, ...]:
-    """Every service that is up, in the order in which they came up; of one run, where it is named."""
-    up = state.services.values()
-    return tuple(service_view(one) for one in up if run_id in {"", one.run_id})
+def service_views(
+    state: State, roster: Roster, services: Iterable[Service]
+) -> tuple[ServiceView, ...]:
+    """These services as they stand, in their order, and of the first that wait for a worker why."""
+    views = []
+    explained = 0
+    for one in services:
+        waits = state.instances[one.run_id, one.job_id].state is JobState.QUEUED
+        is_explained = waits and explained < SERVICES_EXPLAINED
+        explained += is_explained
+        views.append(service_view(one, _why_waiting(state, roster, one) if is_explained else ""))
+    return tuple(views)
+
+
+def _why_waiting(state: State, roster: Roster, service: Service) -> str:
+    """Why it is not placed, and what a person can do where it waits to take the place of another."""
+    why = why_queued(state, roster, state.instances[service.run_id, service.job_id])
+    old = state.services.get((service.run_id, service.replaces))
+    if old is None or why == _ITS_TURN:
+        return why
+    return (
+        f"{why}. {old.instance_name} stays up until this one is healthy: free a slot or start another "
+        f"worker; or `titan stop {old.name}` and run its pipeline again, which leaves a gap"
+    )
 
 
 def stats(state: State, roster: Roster, now_ms: int) -> Stats:
@@ -417,4 +445,4 @@ def why_queued(state: State, roster: Roster, job: Job) -> str:
             f"waits for a worker with {wanted} where no other service has port {section.port}: "
             f"{len(ready)} connected"
         )
-    return "waits for its turn"
+    return _ITS_TURN

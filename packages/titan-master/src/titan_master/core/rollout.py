@@ -109,12 +109,9 @@ def restart(draft: Draft, origin: Origin, request: RestartService) -> None:
 
 
 def _reply(draft: Draft, origin: Origin, service: Service) -> None:
-    group = (
-        queries.service_view(one)
-        for one in draft.state.services.values()
-        if one.name == service.name
-    )
-    draft.reply(origin, ServiceList(services=tuple(group)))
+    group = (one for one in draft.state.services.values() if one.name == service.name)
+    views = queries.service_views(draft.state, draft.roster, group)
+    draft.reply(origin, ServiceList(services=views))
 
 
 def replaced_by(state: State, service: Service) -> list[Service]:

@@ -29,7 +29,7 @@ from titan_proto.messages import (
     WorkerView,
 )
 from titan_proto.specs import JobKind
-from titan_proto.states import ExitReason, JobState, OpenEnum, WorkerState
+from titan_proto.states import ExitReason, JobState, OpenEnum, ServiceState, WorkerState
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.reasons import how_ended
 
@@ -305,9 +305,9 @@ def _version_cells(one: FileVersion) -> tuple[str, str, str, str]:
 
 
 def services_table(services: Sequence[ServiceView], look: Look, now_ms: int) -> Table:
-    """One line a service; its restarts and why it ended, where one of them has any."""
+    """One line a service; its restarts, and why it ended or what it waits for, where one has any."""
     again = ("RESTARTS",) if any(one.restarts for one in services) else ()
-    why = ("OUTCOME",) if any(one.ended_at_ms for one in services) else ()
+    why = ("OUTCOME",) if any(service_outcome(one) for one in services) else ()
     head = ("SERVICE", "STATE", "PORT", "WORKER", "UP", "RUN", *again, *why)
     table = Table(head, ("RUN", "UP", "WORKER"))
     for one in services:
@@ -330,7 +330,9 @@ def instance_name(service: ServiceView) -> str:
 
 
 def service_outcome(service: ServiceView) -> str:
-    """How it ended; empty while it is up."""
+    """How it ended, or what it waits for; empty while it is up."""
+    if service.state is ServiceState.STARTING and service.message:
+        return clean(service.message)
     return clean(how_ended(service)) if service.ended_at_ms else ""
 
 

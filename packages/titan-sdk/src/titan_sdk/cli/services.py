@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from titan_proto.errors import NotFound
-from titan_proto.states import RunState
+from titan_proto.states import RunState, ServiceState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import Names, Settings, emit, output_option, say
 from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED
@@ -177,6 +177,9 @@ def restart(settings: Settings, id: str, *, output: str) -> None:  # noqa: A002
     with settings.client() as client:
         found = _of(client, id, lambda: client.restart(id))
     _print(settings, found, output)
+    for one in found:
+        if one.state is ServiceState.STARTING and one.message:
+            say(clean(f"note: {render.instance_name(one)} {one.message}."))
 
 
 def _of(client: TitanClient, name: str, ask: Callable[[], list[ServiceView]]) -> list[ServiceView]:
