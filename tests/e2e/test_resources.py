@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
+from tests.harness.waiting import wait_until
 
 BOMB = """
 import os
@@ -47,5 +48,11 @@ def test_a_job_that_takes_more_memory_than_it_may_says_so_and_its_worker_goes_on
     assert (bomb["reason"], bomb["signal"]) == ("OOM_KILLED", 9)
     assert "64 MiB" in bomb["message"]
     assert "more memory than it may" in titan("show", "greedy-1/BOMB").stdout
+    assert "memory 64 MiB, pids 20" in titan("show", "greedy-1/BOMB").stdout, "what was asked for"
+    wait_until(
+        lambda: "the kernel holds all that it starts to them" in titan("show", "BOMB").stdout,
+        within_s=45.0,
+        what="the worker has said how it holds its attempts",
+    )
     calm = json.loads(titan("show", "greedy-1/CALM", "-o", "json").stdout)
     assert calm["state"] == "SUCCEEDED"

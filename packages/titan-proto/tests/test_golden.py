@@ -754,6 +754,14 @@ MESSAGES = (
             ),
         ),
     ),
+    JobView(
+        run_id=RUN,
+        run_alias="nightly-7",
+        job_id="SORT",
+        kind=JobKind.TASK,
+        state=JobState.RUNNING,
+        resources=Resources(cpu_milli=500, memory_bytes=2**29, pids=100),
+    ),
 )
 
 

@@ -43,7 +43,7 @@ from titan_proto.messages import (
     WatchRun,
     WorkerView,
 )
-from titan_proto.specs import JobKind
+from titan_proto.specs import JobKind, Resources
 from titan_proto.states import ExitReason, JobState, RunState, ServiceState, WorkerState
 from titan_sdk.cli import COMMANDS, context, main, render, stalls, titan
 from titan_sdk.cli.failures import exit_code, report
@@ -1081,3 +1081,31 @@ def test_progress_says_of_a_gate_that_it_waits_and_how_to_answer(capfd):
 def test_the_stats_screen_counts_gates_only_while_some_are_open():
     assert "approval" not in render.stats_screen(stats(), symbols=True)
     assert "Waiting (approval): 2" in render.stats_screen(stats(waiting=2), symbols=True)
+
+
+# -- what holds a job to its limits -----------------------------------------------------------------
+ASKED = Resources(cpu_milli=500, memory_bytes=512 * 1024**2, pids=100)
+
+
+def test_the_limits_that_were_asked_for_are_repeated():
+    assert render.limits_asked(ASKED) == "cpu 0.5, memory 512 MiB, pids 100"
+    assert render.limits_asked(Resources(pids=7)) == "pids 7"
+    assert render.limits_asked(None) == ""
+
+
+def test_where_there_are_control_groups_the_kernel_holds_all_of_it_together():
+    text = render.limits_held(ASKED, "cgroups v2 (asked): cpu, memory, pids")
+    assert text.endswith("the kernel holds all that it starts to them, together")
+
+
+def test_a_controller_that_is_missing_is_named():
+    text = render.limits_held(ASKED, "cgroups v1 (asked): memory, pids")
+    assert text.endswith(", but for cpu")
+    assert "but for" not in render.limits_held(Resources(pids=7), "cgroups v1 (asked): pids")
+
+
+def test_without_control_groups_it_is_said_what_rlimits_do_not_do():
+    text = render.limits_held(ASKED, "rlimits (--cgroups off)")
+    assert "memory is of each process by itself" in text
+    assert "cpu is not limited" in text
+    assert render.limits_held(None, "rlimits") == ""

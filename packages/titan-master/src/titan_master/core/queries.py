@@ -101,6 +101,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         retries=job.spec.retries.limit,
         gate=gate_view(run, job) if job.spec.kind is JobKind.GATE else None,
         outputs=job.outputs or {},
+        resources=job.spec.launch.resources,
     )
     if attempt is None:
         return base
@@ -131,6 +132,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         failures=base.failures,
         retries=base.retries,
         outputs=base.outputs,
+        resources=base.resources,
     )
 
 
@@ -314,6 +316,7 @@ def instance_view(state: State, roster: Roster, service: Service) -> JobView:
         port=attempt.port,
         stdout_bytes=attempt.stdout_bytes,
         stderr_bytes=attempt.stderr_bytes,
+        resources=job.spec.launch.resources,
     )
 
 

@@ -26,7 +26,7 @@ from titan_master.store.sqlite_rows import select_sealed
 from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
-from titan_proto.specs import GateSection, JobKind, RetryPolicy
+from titan_proto.specs import GateSection, JobKind, Resources, RetryPolicy
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
 
 _MATCHES_MAX: Final = 10
@@ -87,6 +87,12 @@ _DEAD_JOBS: Final = (
 )
 
 
+class _Start(Struct, frozen=True):
+    """And of its launch."""
+
+    resources: Resources | None = None
+
+
 class _Line(Struct, frozen=True):
     """What a job's view needs of its spec."""
 
@@ -95,6 +101,7 @@ class _Line(Struct, frozen=True):
     dependencies: tuple[str, ...] = ()
     retries: RetryPolicy = RetryPolicy()
     gate: GateSection | None = None
+    launch: _Start = _Start()
 
 
 class _Plan(Struct, frozen=True):
@@ -505,6 +512,7 @@ def _job_view(
         if line.kind is JobKind.GATE
         else None,
         outputs=outputs,
+        resources=line.launch.resources,
     )
 
 

@@ -12,7 +12,7 @@ from msgspec import field
 from titan_proto.messages.base import Message, Request
 from titan_proto.messages.gates import GateView
 from titan_proto.opcodes import OpCode
-from titan_proto.specs import JobKind, RunSpec
+from titan_proto.specs import JobKind, Resources, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, OpenEnum, RunState
 
 
@@ -92,6 +92,8 @@ class JobView(Message, frozen=True, kw_only=True):
     """Of a gate: its question, and what became of it."""
     outputs: dict[str, str] = field(default_factory=dict)
     """Of a job that succeeded: the small values that it left for others."""
+    resources: Resources | None = None
+    """What an attempt of it may use at most, where something was asked for."""
 
 
 class CancelRun(Request[RunView], frozen=True, kw_only=True):

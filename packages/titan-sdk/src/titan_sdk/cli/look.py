@@ -329,6 +329,8 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
             ("Tries", render.tries(job)),
             ("Worker", job.worker),
             ("Port", str(job.port) if job.port else ""),
+            ("Limits", render.limits_asked(job.resources)),
+            ("Held by", _held_by(client, job)),
             ("Depends on", ", ".join(job.dependencies)),
             ("Waits for", ", ".join(job.waits_for)),
             ("Started", render.local_time(job.started_at_ms) if job.started_at_ms else ""),
@@ -349,6 +351,14 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
     elif gate is None and not never_started(job):
         text += f"\n\nLog:  titan logs {name}"
     return "Job", render.job_json(job), text
+
+
+def _held_by(client: TitanClient, job: JobView) -> str:
+    """What holds it to its limits where it is, or was; empty where that worker is not known any more."""
+    if job.resources is None or not job.worker:
+        return ""
+    seen = next((one for one in client.usage().workers if one.name == job.worker), None)
+    return render.limits_held(job.resources, seen.limits) if seen is not None else ""
 
 
 def _outputs(outputs: Mapping[str, str], size: int) -> str:

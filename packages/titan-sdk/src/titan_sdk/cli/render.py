@@ -28,7 +28,7 @@ from titan_proto.messages import (
     WorkerUsageView,
     WorkerView,
 )
-from titan_proto.specs import JobKind
+from titan_proto.specs import JobKind, Resources
 from titan_proto.states import ExitReason, JobState, OpenEnum, ServiceState, WorkerState
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.reasons import how_ended
@@ -461,7 +461,47 @@ def job_json(job: JobView) -> dict[str, Any]:
         "stderrBytes": job.stderr_bytes,
         "gate": None if job.gate is None else gate_json(job.gate),
         "outputs": dict(job.outputs),
+        "resources": resources_json(job.resources),
     }
+
+
+def resources_json(asked: Resources | None) -> dict[str, Any] | None:
+    """The limits that were asked for as an object; null where there are none."""
+    if asked is None:
+        return None
+    return {
+        "cpuCores": asked.cpu_milli / 1000 if asked.cpu_milli else None,
+        "memoryBytes": asked.memory_bytes or None,
+        "pids": asked.pids or None,
+    }
+
+
+def limits_asked(asked: Resources | None) -> str:
+    """For people; empty where nothing was asked for."""
+    if asked is None:
+        return ""
+    parts = (
+        (asked.cpu_milli, f"cpu {asked.cpu_milli / 1000:g}"),
+        (asked.memory_bytes, f"memory {asked.memory_bytes / 1024**2:.5g} MiB"),
+        (asked.pids, f"pids {asked.pids}"),
+    )
+    return ", ".join(text for value, text in parts if value)
+
+
+def limits_held(asked: Resources | None, worker_limits: str) -> str:
+    """What a worker that says this of itself makes of such limits, in words; empty where none are."""
+    wanted = limits_asked(asked)
+    if not wanted or not worker_limits:
+        return ""
+    if not worker_limits.startswith("cgroups"):
+        return (
+            f"{worker_limits}: memory is of each process by itself, and too much is an error in the "
+            "program and no OOM_KILLED; pids are of the worker's user, and not of root; cpu is not limited"
+        )
+    has = worker_limits.rpartition(": ")[2].split(", ")
+    lacks = [name for name in (part.split()[0] for part in wanted.split(", ")) if name not in has]
+    text = f"{worker_limits}; the kernel holds all that it starts to them, together"
+    return f"{text}, but for {', '.join(lacks)}" if lacks else text
 
 
 def gate_json(gate: GateView) -> dict[str, Any]:
