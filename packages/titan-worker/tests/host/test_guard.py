@@ -99,6 +99,24 @@ async def test_the_start_is_told_once_the_job_runs_and_before_its_end(lab):
     assert order == ["start", "end"]
 
 
+async def test_a_job_that_is_over_before_its_host_can_look_has_started_and_ended(
+    lab, wait_gone, monkeypatch
+):
+    """Where others have the processor for so long: its end is seen first, and its start not lost."""
+    watch = lab.host._watch
+
+    def watch_late(pid, keeper):
+        pidfd = watch(pid, keeper)
+        assert wait_gone(pidfd)
+        return pidfd
+
+    monkeypatch.setattr(lab.host, "_watch", watch_late)
+    lab.shell("short", "exit 3", guard=times())
+
+    assert await lab.exit_of("short") == Exit(3, 0)
+    assert "short" in lab.started
+
+
 async def test_what_cannot_be_executed_is_said_and_was_never_started(lab):
     lab.start("broken", "/no/such/program", guard=times())
 

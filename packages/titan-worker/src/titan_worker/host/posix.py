@@ -482,6 +482,9 @@ class PosixHost:
         if child.telling is not None:
             child.telling.cancel()
             self._tell_start(child)
+        if child.guard is not None:
+            # All that it had to say is there. Before waiting, too: perhaps the start is told now.
+            self._hear(child, child.guard)
         self._loop.remove_reader(child.pidfd)
         os.close(child.pidfd)
         # Before waiting: until then the group's number is surely ours.
@@ -491,7 +494,6 @@ class PosixHost:
         code = os.waitstatus_to_exitcode(status)
         how = Exit(code, 0) if code >= 0 else Exit(0, -code)
         if child.guard is not None:
-            self._hear(child, child.guard)
             how = child.guard.verdict(how)
             self._loop.remove_reader(child.guard.fileno())
             child.guard.close()
