@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.harness.cluster import Cluster
 from titan_sdk import TitanJob
 
@@ -11,6 +13,7 @@ JOBS = 8
 ROUNDS = 50
 
 
+@pytest.mark.timeout(240)
 def test_eight_scripts_of_one_name_each_run_their_own_code_fifty_times(
     cluster: Cluster, tmp_path: Path
 ) -> None:
