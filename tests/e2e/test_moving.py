@@ -151,7 +151,7 @@ def test_what_no_other_worker_can_have_goes_with_its_worker_waits_and_says_why(
     deploy(titan, tmp_path / "shop")
     leaving.process.send_signal(signal.SIGTERM)
     assert leaving.process.wait(60) == 0, cluster.logs()
-    assert "no other worker could have it" in cluster.logs()
+    wait(cluster, lambda: "no other worker could have it" in cluster.logs(), "it is said why")
     with cluster.client() as client:
         (waits,) = client.services()
         assert (waits.job_id, waits.state) == ("api", "STARTING")
@@ -184,7 +184,8 @@ def test_a_service_that_cannot_come_up_elsewhere_in_time_is_stopped_anyway(
         )
         leaving.process.send_signal(signal.SIGTERM)
         assert leaving.process.wait(60) == 0, cluster.logs()
-        assert "no worker had room for its replacement in time" in cluster.logs()
+        said_why = "no worker had room for its replacement in time"
+        wait(cluster, lambda: said_why in cluster.logs(), "it is said why")
         flag.touch()
         wait(cluster, lambda: len(healthy(client)) == 1, "it is up elsewhere")
         (moved,) = healthy(client)
