@@ -239,6 +239,8 @@ class Auditor:
         """Workers that were ever told to end in good order."""
         self._left: dict[AttemptRef, None] = {}
         """Attempts that ran when their worker said so: no job may be blamed for their ends."""
+        self._needed: dict[AttemptRef, dict[str, str]] = {}
+        """By attempt: the files that had been left above its job when it was first started."""
         self.receipts: dict[str, str] = {}
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
@@ -552,7 +554,9 @@ class Auditor:
         if event.reason is ExitReason.WORKER_LEFT:
             self._check_shut_down(event.worker_id, f"{ref} ends by its worker's leave")
         if event.reason is ExitReason.LOST and worker is not None:
-            blamed = ref in self._left and ref in worker.drained
+            # What was being stopped for another reason is over: nobody counts what became of it.
+            stopping = self.services.get((ref.run_id, ref.job_id)) == "STOPPING"
+            blamed = ref in self._left and ref in worker.drained and not stopping
             self.check(not blamed, f"{ref} was stopped by a leave and counts as lost")
         if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED, ExitReason.OOM_KILLED}:
             self.check(
@@ -1113,12 +1117,17 @@ class Auditor:
                 f"{order.ref}: {left} is named as layer {index} of {run.layers}",
             )
         told = {left.digest for left in named.values()}
-        for job_id in run.above(order.ref.job_id):
-            left = run.jobs[job_id].left
-            self.check(
-                left is None or not left.shared or left.digest in told,
-                f"{order.ref} starts without what {job_id} left",
-            )
+        # A service that is started again has its files: what came since is for whoever comes after it.
+        needed = self._needed.setdefault(
+            order.ref,
+            {
+                job_id: left.digest
+                for job_id in run.above(order.ref.job_id)
+                if (left := run.jobs[job_id].left) is not None and left.shared
+            },
+        )
+        for job_id, digest in needed.items():
+            self.check(digest in told, f"{order.ref} starts without what {job_id} left")
 
     def _check_restart(self, host: str, order: AttemptOrder) -> None:
         """Only a service has more than one process in an attempt: on one machine, in its budget."""
