@@ -17,6 +17,7 @@ from titan_master.core import inputs as master_inputs
 from titan_master.core.transitions import TABLES
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import REGISTRY
+from titan_proto.specs import Trigger
 from titan_proto.states import ExitReason, OpenEnum, WorkerState
 from titan_worker.core import effects as worker_effects
 from titan_worker.core import inputs as worker_inputs
@@ -135,6 +136,7 @@ class Coverage:
             for group in (
                 "fault",
                 "move",
+                "trigger",
                 "message",
                 "closing",
                 "reason",
@@ -148,6 +150,10 @@ class Coverage:
     def fault(self, kind: Fault) -> None:
         """It struck."""
         self.counts["fault"][kind.value] += 1
+
+    def trigger(self, trigger: Trigger, *, begins: bool) -> None:
+        """It decided about a job."""
+        self.counts["trigger"][f"{trigger} {'begins' if begins else 'skips'}"] += 1
 
     def move(self, kind: Move) -> None:
         """It was made."""
@@ -219,6 +225,12 @@ def required() -> dict[str, list[str]]:
     return {
         "fault": [kind.value for kind in Fault],
         "move": [kind.value for kind in Move],
+        "trigger": [
+            f"{trigger} {what}"
+            for trigger in Trigger
+            for what in ("begins", "skips")
+            if trigger is not Trigger.UNKNOWN and (trigger, what) != (Trigger.ALL_DONE, "skips")
+        ],
         "message": [
             kind.__name__ for kind in REGISTRY.values() if kind.__name__ not in MESSAGES_LEFT_OUT
         ],

@@ -127,11 +127,12 @@ def place_again_under_the_same_number(patch):
 def begin_before_the_last_parent(patch):
     """One succeeded parent is taken for all of them."""
 
-    def opened_by(run, jobs):
-        found = [run.order[c] for job in jobs for c in run.children.get(job.index, ())]
-        return [job for job in found if job.state is JobState.BLOCKED]
+    def decided_by(run, ended, dropping=()):
+        found = [run.order[c] for job in ended for c in run.children.get(job.index, ())]
+        opened = [job for job in found if job.state is JobState.BLOCKED]
+        return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [])
 
-    patch.setattr(graph, "opened_by", opened_by)
+    patch.setattr(graph, "decided_by", decided_by)
 
 
 def place_on_silent_workers(patch):

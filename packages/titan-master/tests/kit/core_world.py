@@ -46,6 +46,8 @@ from titan_proto.specs import (
     Needs,
     RunSpec,
     ServiceSection,
+    Shape,
+    Trigger,
 )
 from titan_proto.states import AttemptState, ExitReason, JobState
 
@@ -89,8 +91,13 @@ def gate(name: str, *after: str, delay_ms: int = 0, **section: Any) -> JobSpec:
     )
 
 
-def run(name: str, *jobs: JobSpec) -> RunSpec:
-    return RunSpec(name=name, jobs=jobs)
+def run(name: str, *jobs: JobSpec, **shapes: Shape | Trigger) -> RunSpec:
+    """A run; of jobs named besides: what it says of them, or their triggers."""
+    read = {
+        job_id: shape if isinstance(shape, Shape) else Shape(trigger=shape)
+        for job_id, shape in shapes.items()
+    }
+    return RunSpec(name=name, jobs=jobs, shapes=read)
 
 
 # -- turns as text --------------------------------------------------------------------------------

@@ -259,6 +259,33 @@ class GateSection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_timeout: GateExpiry = GateExpiry.REJECT
 
 
+class Trigger(OpenEnum):
+    """Which ends of its dependencies let a job begin. It is decided once all of them have ended.
+
+    One that was skipped because of a failure above it counts as failed here, too.
+    """
+
+    ALL_SUCCEEDED = "ALL_SUCCEEDED"
+    ALL_DONE = "ALL_DONE"
+    """However they ended."""
+    ANY_FAILED = "ANY_FAILED"
+    ANY_SUCCEEDED = "ANY_SUCCEEDED"
+    NONE_FAILED = "NONE_FAILED"
+    """Each succeeded, or was skipped though nothing had failed."""
+    UNKNOWN = "UNKNOWN"
+
+
+class Shape(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What there is to a job beside its dependencies, as a part of its run: whether it begins."""
+
+    trigger: Trigger = Trigger.ALL_SUCCEEDED
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the job may end without being tried though no dependency of it failed."""
+        return self.trigger is not Trigger.ALL_SUCCEEDED
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One node of a run."""
 
@@ -293,3 +320,5 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobSpec, ...]
     workspace: ArtifactRef | None = None
     """What every job's workspace starts from."""
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    """By job, of those that have one: what concerns the graph and not what is executed."""

@@ -73,7 +73,9 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Shape,
     Share,
+    Trigger,
 )
 
 PROBLEMS_MAX: Final = 200
@@ -101,6 +103,7 @@ BAD_GATE: Final = "Y219"
 BAD_PYTHON: Final = "Y220"
 BAD_EXPRESSION: Final = "Y221"
 BAD_FILES: Final = "Y222"
+BAD_SHAPE: Final = "Y223"
 MORE: Final = "Y299"
 
 _SKILL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:+-]{{0,{SKILL_CHARS - 1}}}\Z")
@@ -201,6 +204,8 @@ def _all(spec: RunSpec) -> Iterator[Problem]:
                 code=DUPLICATE_ID,
             )
         yield from _job_problems(where, job)
+    if spec.shapes:
+        yield from _shapes_problems(spec, index)
     yield from _graph_problems(spec.jobs, index)
 
 
@@ -275,6 +280,37 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
             code=BAD_SERVICE,
         )
     yield from _size_problems(where, job)
+
+
+def _shapes_problems(spec: RunSpec, index: Mapping[str, int]) -> Iterator[Problem]:
+    """Each is a job's of this run, and makes sense for that job."""
+    for name, shape in spec.shapes.items():
+        number = index.get(name)
+        if number is None:
+            yield Problem(
+                where="shapes",
+                message=f"a trigger is said of {_quoted(name)}, which is not in this pipeline",
+                code=BAD_SHAPE,
+            )
+        else:
+            yield from _shape_problems(f"jobs[{number}].shape", spec.jobs[number], shape)
+
+
+def _shape_problems(where: str, job: JobSpec, shape: Shape) -> Iterator[Problem]:
+    if shape.trigger is Trigger.UNKNOWN:
+        yield Problem(
+            where=f"{where}.trigger",
+            message=f"the trigger of job {_named(job.id)} is not known here",
+            hint=f"any of {', '.join(one.value for one in Trigger if one is not Trigger.UNKNOWN)}",
+            code=BAD_SHAPE,
+        )
+    elif shape.trigger is not Trigger.ALL_SUCCEEDED and not job.dependencies:
+        yield Problem(
+            where=f"{where}.trigger",
+            message=f"job {_named(job.id)} has a trigger and depends on nothing",
+            hint="a trigger is about the ends of its dependencies: name them, or take it away",
+            code=BAD_SHAPE,
+        )
 
 
 def _out_of_range(

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from titan_proto.errors import InvalidSpec, Problem
-from titan_proto.specs import GateSection, JobKind, JobSpec, LaunchKind
-from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, named
+from titan_proto.specs import GateSection, JobKind, JobSpec, LaunchKind, Shape
+from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, named, shape_of
 
 Duration = str | int | float
 """`90s`, `1h30m`, or a number of seconds."""
@@ -37,7 +37,7 @@ class TitanJob:
         env: variables for the process.
         env_file: one or more files of KEY=VALUE lines, read at submission from the working folder;
             `env` wins over them.
-        dependencies: jobs (or their ids) that must have succeeded before.
+        dependencies: jobs (or their ids) that must have succeeded before; see `trigger`.
         type: "TASK" ends by itself, "SERVICE" is meant to stay up, "APPROVAL" waits for a person.
         port: of a service: its port, told to it as $PORT; "auto" takes a free one.
         healthcheck: of a service: when it counts as healthy; a path that answers by HTTP, or a mapping
@@ -70,13 +70,15 @@ class TitanJob:
             on whichever machine; "node", only what runs on the same one.
         artifacts: files that are carried from job to job: a mapping of out (paths and patterns inside
             its working folder) and in ("JOB:PATTERN", of what a job before it hands out).
+        trigger: which ends of its dependencies let it begin: "all_succeeded" (the default), "all_done",
+            "any_failed", "any_succeeded" or "none_failed".
         on_timeout: of a gate about which nobody decided in time: "reject", "approve" or "fail".
 
     Raises:
         InvalidSpec: a value is not what its key takes; `problems` lists all of them.
     """
 
-    __slots__ = ("_approval", "_env_file", "_spec")
+    __slots__ = ("_approval", "_env_file", "_shape", "_spec")
 
     def __init__(
         self,
@@ -116,6 +118,7 @@ class TitanJob:
         on_timeout: str | None = None,
         share: str | None = None,
         artifacts: Mapping[str, object] | None = None,
+        trigger: str | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(
@@ -161,9 +164,11 @@ class TitanJob:
                 "on_timeout": on_timeout,
                 "share": share,
                 "artifacts": artifacts,
+                "trigger": trigger,
             }
         )
         self._spec = job_spec(read)
+        self._shape = shape_of(read)
         self._approval = approval_of(read)
         self._env_file: tuple[str, ...] = read.get("env_file", ())
 
@@ -184,6 +189,11 @@ class TitanJob:
     def spec(self) -> JobSpec:
         """What is sent; the script's bytes come to it at submission."""
         return self._spec
+
+    @property
+    def shape(self) -> Shape | None:
+        """What is sent of it beside that, as a part of its run; None where that is nothing."""
+        return self._shape
 
     @property
     def approval(self) -> GateSection | None:
@@ -229,6 +239,7 @@ class TitanGate(TitanJob):
         timeout: how long it waits for a decision; 48 hours by default.
         on_timeout: what becomes of it then: "reject" (the default), "approve" or "fail".
         delay: how long it waits before it is asked.
+        trigger: which ends of its dependencies let it open.
     """
 
     __slots__ = ()
@@ -242,6 +253,7 @@ class TitanGate(TitanJob):
         timeout: Duration | None = None,
         on_timeout: str | None = None,
         delay: Duration | None = None,
+        trigger: str | None = None,
     ) -> None:
         super().__init__(
             id,
@@ -251,6 +263,7 @@ class TitanGate(TitanJob):
             timeout=timeout,
             on_timeout=on_timeout,
             delay=delay,
+            trigger=trigger,
         )
 
 

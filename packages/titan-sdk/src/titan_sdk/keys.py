@@ -59,7 +59,9 @@ from titan_proto.specs import (
     RetryCause,
     RetryPolicy,
     ServiceSection,
+    Shape,
     Share,
+    Trigger,
 )
 from titan_proto.validation import PYTHON_RULE, is_python, takes_python
 from titan_sdk.scripts import names_a_folder
@@ -626,6 +628,19 @@ def _parent(value: object) -> str:
     return text(value)
 
 
+def trigger(value: object) -> Trigger:
+    """Which ends of its dependencies let a job begin."""
+    word = value.lower() if isinstance(value, str) else ""
+    if word in _TRIGGERS:
+        return _TRIGGERS[word]
+    meant = nearest(word, _TRIGGERS)
+    hint = f'did you mean "{meant}"?' if meant else f"any of {', '.join(_TRIGGERS)}"
+    raise BadValue(f"{_shown(value)} is no trigger", hint)
+
+
+_TRIGGERS: Final = {one.value.lower(): one for one in Trigger if one is not Trigger.UNKNOWN}
+
+
 def share(value: object) -> Share:
     """Who is given what the job leaves in the run's shared folder."""
     name = text(value)
@@ -709,6 +724,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "on_timeout": expiry,
     "share": share,
     "artifacts": artifacts,
+    "trigger": trigger,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -723,7 +739,7 @@ ALIASES: Final[dict[str, str]] = {
 LATER: Final = frozenset(
     {
         "approvers", "matrix", "on_end", "outputs",
-        "reschedule", "secrets", "trigger", "when",
+        "reschedule", "secrets", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -740,7 +756,9 @@ FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 """Keys that mean nothing where a job is meant to stay up."""
 
 
-FOR_GATES: Final = ("id", "type", "dependencies", "delay", "message", "timeout", "on_timeout")
+FOR_GATES: Final = (
+    "id", "type", "dependencies", "trigger", "delay", "message", "timeout", "on_timeout",
+)  # fmt: skip
 """All that a gate takes: it runs nothing, anywhere."""
 
 
@@ -855,7 +873,14 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
     )
 
 
+def shape_of(read: Mapping[str, Any]) -> Shape | None:
+    """What the job's run is told of it beside its spec; None where that is nothing unusual."""
+    shape = Shape(trigger=read.get("trigger", Trigger.ALL_SUCCEEDED))
+    return None if shape == _USUAL_SHAPE else shape
+
+
 _GENERAL: Final = Needs()
+_USUAL_SHAPE: Final = Shape()
 _USUAL_RESTART: Final = RestartPolicy()
 _NO_RETRIES: Final = RetryPolicy()
 _NEVER_AGAIN: Final = RetryPolicy(after_loss=False)

@@ -18,7 +18,7 @@ from msgspec import Struct, field
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
 from titan_proto.messages.worker import Layer, Left
-from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs
+from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs, Shape, Trigger
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -91,7 +91,7 @@ class Job(Struct, gc=False, eq=False):
     """Its place in the submission."""
     state: JobState
     waiting: int
-    """Dependencies that have not succeeded yet."""
+    """Dependencies that have not ended yet."""
     ready_at_ms: int = 0
     """When it was queued last; while SCHEDULED, when it will be."""
     queued_seq: int = 0
@@ -116,7 +116,14 @@ class Job(Struct, gc=False, eq=False):
     layer: int = 0
     """The place of its files of the shared folder among those of all jobs of its run; 0: it left none."""
     layers: int = 0
-    """Once it has succeeded: the layers that it and the jobs above it have left, as bits. Derived."""
+    """Once it has ended: the layers that it and the jobs above it have left, as bits. Derived."""
+    shape: Shape | None = None
+    """What its run says of it beside its spec. Derived."""
+
+    @property
+    def trigger(self) -> Trigger:
+        """Which ends of its dependencies let it begin."""
+        return Trigger.ALL_SUCCEEDED if self.shape is None else self.shape.trigger
 
     @property
     def question(self) -> GateSection:
@@ -262,7 +269,7 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
 
 
 def layers_above(run: Run, job: Job) -> int:
-    """The layers that the jobs above it have left, as bits; all its dependencies have succeeded."""
+    """The layers that the jobs above it have left, as bits; all its dependencies have ended."""
     above = 0
     for parent in job.spec.dependencies:
         above |= run.jobs[parent].layers
