@@ -8,7 +8,7 @@ records behind it. Turns are read as lines of text: see `text`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -38,6 +38,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import AttemptOrder, HeldAttempt, Join, StartAttempts, WorkerStatus
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import (
+    Counted,
     GateSection,
     JobKind,
     JobSpec,
@@ -46,6 +47,7 @@ from titan_proto.specs import (
     Needs,
     RunSpec,
     ServiceSection,
+    Terms,
 )
 from titan_proto.states import AttemptState, ExitReason, JobState
 
@@ -63,14 +65,18 @@ def job(
     slots: int = 1,
     service: bool = False,
     port: int = 0,
+    takes: Mapping[str, int] | None = None,
     **options: Any,
 ) -> JobSpec:
-    """A job `name` that runs after the others named."""
+    """A job `name` that runs after the others named, and takes so much of counted resources."""
+    counted = tuple(Counted(name=name, amount=amount) for name, amount in (takes or {}).items())
     return JobSpec(
         id=name,
         launch=LAUNCH,
         dependencies=after,
-        needs=Needs(skills=tuple(skills), slots=slots),
+        needs=Needs(
+            skills=tuple(skills), slots=slots, terms=Terms(counted=counted) if counted else None
+        ),
         kind=JobKind.SERVICE if service else JobKind.TASK,
         service=ServiceSection(port=port, port_auto=not port) if service else None,
         **options,
@@ -299,6 +305,7 @@ class World:
         *,
         slots: int | None = None,
         skills: Sequence[str] | None = None,
+        resources: Mapping[str, int] | None = None,
         port: int | None = None,
         boot: str | None = None,
         incarnation: int | None = None,
@@ -335,6 +342,7 @@ class World:
             leaving=leaving,
             takes_shutdown=takes_shutdown,
             workspace=before.workspace if workspace is None else workspace,
+            resources=before.resources if resources is None else dict(resources),
         )
         self._link += 1
         self.joins[name] = join
