@@ -113,6 +113,7 @@ _FIELDS: Final = {
     "service.replicas": "replicas",
     "needs.slots": "slots",
     "delay_ms": "delay",
+    "launch.at_ms": "at",
     "stop_grace_ms": "stop_grace",
     "retries.after_loss": "delivery",
     "timeout_ms": "timeout",
