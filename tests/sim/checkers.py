@@ -95,6 +95,11 @@ def _used(spec: JobSpec) -> list[tuple[str, str]]:
     return [(match[1], match[2]) for text in texts for match in _USED.finditer(text)]
 
 
+def _begins(spec: JobSpec, ready_ms: int) -> int:
+    """A job's own moment first, then its delay."""
+    return max(spec.launch.at_ms, ready_ms) + spec.delay_ms
+
+
 def left_by(ref: AttemptRef) -> Left:
     """The files that an attempt leaves, if it leaves any: no other attempt's list is like it."""
     digest = hashlib.sha256(str(ref).encode()).hexdigest()
@@ -145,14 +150,14 @@ class RunBook:
         self.alias = f"{event.slug}-{event.number}"
         self.jobs = {job.id: JobBook(job) for job in _SPEC.decode(event.spec).jobs}
         for job in self.jobs.values():
-            job.not_before_ms = event.at_ms + job.spec.delay_ms
+            job.not_before_ms = _begins(job.spec, event.at_ms)
         for job_id in event.taken_over:
             self.jobs[job_id].end = JobState.SUCCEEDED
         self.rerun_of = event.rerun_of
         self.ancestors = event.ancestors
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
-            if job.is_gate and job.end is None and is_free and not job.spec.delay_ms:
+            if job.is_gate and job.end is None and is_free and job.not_before_ms <= event.at_ms:
                 job.opened_ms = event.at_ms
         self.state = RunState.ACTIVE
         self.cancelled = False
@@ -424,7 +429,7 @@ class Auditor:
         for job_id, until_ms in zip(event.job_ids, event.until_ms, strict=True):
             self._ready(event.run_id, job_id)
             job = self.runs[event.run_id].jobs[job_id]
-            job.not_before_ms = event.at_ms + job.spec.delay_ms
+            job.not_before_ms = _begins(job.spec, event.at_ms)
             self.check(until_ms == job.not_before_ms, f"{job_id} waits until {until_ms}: {event}")
 
     def _on_job_backoff(self, event: e.JobBackoff) -> None:

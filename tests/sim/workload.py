@@ -127,9 +127,9 @@ def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Jo
     tasks = [
         other.id
         for other in _above(specs, job)
-        if other.kind is JobKind.TASK and other.launch != POISON
+        if other.kind is JobKind.TASK and not _is_poison(other)
     ]
-    if not tasks or job.kind is JobKind.GATE or job.launch == POISON or not world.chance(40):
+    if not tasks or job.kind is JobKind.GATE or _is_poison(job) or not world.chance(40):
         return job
     used = [f"${{{{ jobs.{world.random.choice(tasks)}.outputs.attempt }}}}" for _ in range(3)]
     launch = replace(
@@ -139,6 +139,10 @@ def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Jo
         env={"AFTER": used[2]} if world.chance(50) else {},
     )
     return replace(job, launch=launch)
+
+
+def _is_poison(job: JobSpec) -> bool:
+    return job.launch.shell == POISON.shell
 
 
 def _above(specs: tuple[JobSpec, ...], job: JobSpec) -> list[JobSpec]:
@@ -157,7 +161,7 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
     once = not service and world.chance(6)
     return JobSpec(
         id=f"j{place}",
-        launch=POISON if world.chance(0.7) else KEPT if world.chance(15) else LAUNCH,
+        launch=_launch(world),
         kind=JobKind.SERVICE if service else JobKind.TASK,
         dependencies=_parents(world, place, jobs, shape),
         needs=Needs(
@@ -197,6 +201,17 @@ def _terms(world: World) -> Terms | None:
     )
 
 
+def _launch(world: World) -> Launch:
+    launch = POISON if world.chance(0.7) else KEPT if world.chance(15) else LAUNCH
+    at_ms = _moment(world)
+    return replace(launch, at_ms=at_ms) if at_ms else launch
+
+
+def _moment(world: World) -> int:
+    """Mostly none; else one that may have passed when the job is ready."""
+    return world.now_ms + world.between(-5_000, 30_000) if world.chance(8) else 0
+
+
 def _retries(world: World) -> RetryPolicy:
     if world.chance(60):
         return RetryPolicy()
@@ -216,7 +231,7 @@ def _gate(world: World, place: int, jobs: int, shape: str) -> JobSpec:
     choose = world.random.choice
     return JobSpec(
         id=f"j{place}",
-        launch=Launch(),
+        launch=Launch(at_ms=_moment(world)),
         kind=JobKind.GATE,
         dependencies=_parents(world, place, jobs, shape),
         delay_ms=world.between(1, 8_000) if world.chance(25) else 0,

@@ -10,6 +10,7 @@ from titan_proto import validation
 from titan_proto.limits import (
     ARGS_BYTES,
     ARTIFACT_BYTES,
+    AT_MS,
     DELAY_MS,
     ENV_BYTES,
     JOBS_PER_RUN,
@@ -159,6 +160,8 @@ def test_a_long_cycle_is_shortened():
         ({"priority": -1}, "priority"),
         ({"delay_ms": -1}, "delay_ms"),
         ({"delay_ms": DELAY_MS + 1}, "delay_ms"),
+        ({"launch": {"at_ms": -1}}, "launch.at_ms"),
+        ({"launch": {"at_ms": AT_MS + 1}}, "launch.at_ms"),
         ({"stop_grace_ms": -1}, "stop_grace_ms"),
         ({"stop_grace_ms": STOP_GRACE_MS + 1}, "stop_grace_ms"),
         ({"needs": Needs(skills=("a",) * (SKILLS_PER_JOB + 1))}, "needs.skills"),

@@ -512,6 +512,7 @@ def test_a_titan_job_means_what_the_yaml_means():
         "slots": 0,
         "priority": 9,
         "delay": "1m",
+        "at": "2026-12-01T08:30:00+01:00",
         "affinity": True,
         "restart": {"policy": "on-failure", "max": 9, "within": "1h", "delay": "2s", "backoff": 3},
         "stop_grace": "2s",
@@ -532,6 +533,7 @@ def test_a_titan_job_means_what_the_yaml_means():
         "on_timeout": "approve",
         "dependencies": ["B"],
         "delay": 3,
+        "at": "2026-12-01T08:30:00Z",
     }
     task |= {
         "dependencies": ["B"],
@@ -677,6 +679,9 @@ def test_retries_in_short_and_in_full():
         ("retries", {"limit": 1, "maxdelay": 1}, 'did you mean "max_delay"?'),
         ("retries", {"limit": 1, "backoff": 0.5}, "a factor from 1 to 10"),
         ("retries", {"limit": 1, "not_exit_codes": [0]}, "a number from 1 to 255"),
+        ("at", "2026-12-01T08:30:00", "or with an offset such as +01:00"),
+        ("at", "tomorrow", "write 2026-12-01T08:30:00Z"),
+        ("at", 1_800_000_000, "write 2026-12-01T08:30:00Z"),
         ("resources", {}, "any of cpu, memory, pids"),
         ("resources", "2G", "resources: {cpu: 0.5, memory: 512MiB}"),
         ("resources", {"mem": "2G"}, 'did you mean "memory"?'),

@@ -350,3 +350,23 @@ def test_no_job_waits_for_what_some_worker_has_left(workers, asked):
             if one.state is JobState.QUEUED and worker.used < worker.slots:
                 wanted = asked[one.index]
                 assert wanted > worker.resources["gpu"] - worker.taken.get("gpu", 0)
+
+
+def test_whether_a_worker_could_ever_have_a_job_is_a_question_of_what_it_is():
+    """Full, silent or not: who asks wants to know whether one like it would be of use."""
+    w = World()
+    w.join("w1", slots=2, skills=["GENERAL", "GPU"], resources={"gpu": 1})
+    w.submit(
+        run(
+            "r",
+            job("fits", skills=["GPU"], slots=2, takes={"gpu": 1}),
+            job("skill", skills=["TPU"]),
+            job("slots", slots=3),
+            job("gpus", takes={"gpu": 2}),
+            job("waits", skills=["GPU"]),
+        )
+    )
+    worker, jobs = w.state.workers["w1"], w.state.runs["r"].jobs
+    could = [name for name, one in jobs.items() if placement.could_have(w.state, worker, one)]
+    assert could == ["fits", "waits"]
+    assert worker.used == worker.slots

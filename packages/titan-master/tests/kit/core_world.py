@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from titan_master.core.apply import apply
 from titan_master.core.check import check
@@ -66,13 +67,14 @@ def job(
     service: bool = False,
     port: int = 0,
     takes: Mapping[str, int] | None = None,
+    at_ms: int = 0,
     **options: Any,
 ) -> JobSpec:
     """A job `name` that runs after the others named, and takes so much of counted resources."""
     counted = tuple(Counted(name=name, amount=amount) for name, amount in (takes or {}).items())
     return JobSpec(
         id=name,
-        launch=LAUNCH,
+        launch=replace(LAUNCH, at_ms=at_ms),
         dependencies=after,
         needs=Needs(
             skills=tuple(skills), slots=slots, terms=Terms(counted=counted) if counted else None
@@ -83,11 +85,11 @@ def job(
     )
 
 
-def gate(name: str, *after: str, delay_ms: int = 0, **section: Any) -> JobSpec:
+def gate(name: str, *after: str, delay_ms: int = 0, at_ms: int = 0, **section: Any) -> JobSpec:
     """A gate `name` that opens after the jobs named."""
     return JobSpec(
         id=name,
-        launch=Launch(),
+        launch=Launch(at_ms=at_ms),
         kind=JobKind.GATE,
         dependencies=after,
         delay_ms=delay_ms,

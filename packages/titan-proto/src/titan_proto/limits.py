@@ -45,6 +45,8 @@ SKILLS_PER_JOB: Final = 16
 PRIORITY_MAX: Final = 10
 PRIORITY_DEFAULT: Final = 5
 DELAY_MS: Final = 366 * 24 * 3600 * 1000
+AT_MS: Final = 253_402_300_799_000
+"""The last moment that may be named: the end of the year 9999."""
 STOP_GRACE_MS_DEFAULT: Final = 10_000
 STOP_GRACE_MS: Final = 3_600_000
 RETRIES: Final = 100

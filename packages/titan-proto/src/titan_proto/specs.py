@@ -143,6 +143,9 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     resources: Resources | None = None
     share: Share = Share.RUN
     artifacts: Artifacts | None = None
+    at_ms: int = 0
+    """Not before this moment, in milliseconds since the epoch; the job's delay is counted from then. Also
+    of a gate, which launches nothing: it opens no earlier."""
 
 
 class RestartWhen(OpenEnum):
@@ -301,6 +304,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     exclusive: bool = False
     """Two attempts never run at once: its own worker stops it before the master may give it away."""
     gate: GateSection | None = None
+
+    def begins_at_ms(self, ready_ms: int) -> int:
+        """When it may be queued, whose dependencies were all met at `ready_ms`."""
+        return max(ready_ms, self.launch.at_ms) + self.delay_ms
 
 
 class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

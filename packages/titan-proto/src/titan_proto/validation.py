@@ -22,6 +22,7 @@ from titan_proto.limits import (
     ARGS_BYTES,
     ARTIFACT_BYTES,
     ARTIFACT_PATTERNS,
+    AT_MS,
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
     CPU_MILLI,
@@ -261,12 +262,13 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
     for name, value, most, limit in (
         ("priority", job.priority, PRIORITY_MAX, "PRIORITY_MAX"),
         ("delay_ms", job.delay_ms, DELAY_MS, "DELAY_MS"),
+        ("launch.at_ms", job.launch.at_ms, AT_MS, "AT_MS"),
         ("stop_grace_ms", job.stop_grace_ms, STOP_GRACE_MS, "STOP_GRACE_MS"),
         ("timeout_ms", job.timeout_ms, TIMEOUT_MS, "TIMEOUT_MS"),
         ("job_timeout_ms", job.job_timeout_ms, TIMEOUT_MS, "TIMEOUT_MS"),
     ):
         if not 0 <= value <= most:
-            yield _out_of_range(f"{where}.{name}", name, value, most, limit)
+            yield _out_of_range(f"{where}.{name}", name.rpartition(".")[2], value, most, limit)
     if job.needs.skills != _USUAL_SKILLS:
         yield from _skill_problems(f"{where}.needs.skills", job.needs.skills)
     if job.needs.slots != 1:
@@ -382,7 +384,12 @@ def _gate_problems(where: str, job: JobSpec) -> Iterator[Problem]:
             code=BAD_GATE,
         )
         return
-    if job.launch != _NOTHING or job.service is not None or job.exclusive or job.timeout_ms:
+    if (
+        _but_for_its_moment(job.launch) != _NOTHING
+        or job.service is not None
+        or job.exclusive
+        or job.timeout_ms
+    ):
         yield Problem(
             where=f"{where}.launch",
             message=f"job {_named(job.id)} is a GATE, which runs nothing",
@@ -411,6 +418,10 @@ def _gate_problems(where: str, job: JobSpec) -> Iterator[Problem]:
             f"({GATE_MESSAGE_CHARS})",
             code=TOO_LARGE,
         )
+
+
+def _but_for_its_moment(launch: Launch) -> Launch:
+    return msgspec.structs.replace(launch, at_ms=0) if launch.at_ms else launch
 
 
 def _skill_problems(where: str, skills: tuple[str, ...]) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ when it submits.
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, 
 
 Duration = str | int | float
 """`90s`, `1h30m`, or a number of seconds."""
+
+Moment = str | datetime.datetime
+"""A date and a time with its zone: `2026-12-01T08:30:00Z`, or an aware datetime."""
 
 FilePath = str | os.PathLike[str]
 
@@ -47,6 +51,7 @@ class TitanJob:
         skills: the skills that the worker must have.
         slots: how much of a worker's room it takes; of a service also 0.
         priority: 0 to 10, 10 first.
+        at: it does not start before this moment; text such as 2026-12-01T08:30:00Z, or a datetime with a zone.
         delay: how long it waits once it could start.
         affinity: prefer the worker on which a parent ran.
         stop_grace: time between SIGTERM and SIGKILL when it is stopped.
@@ -97,6 +102,7 @@ class TitanJob:
         requirement: Sequence[str] | str | None = None,
         skills: Sequence[str] | str | None = None,
         priority: int | None = None,
+        at: Moment | None = None,
         delay: Duration | None = None,
         affinity: bool | None = None,
         stop_grace: Duration | None = None,
@@ -143,6 +149,7 @@ class TitanJob:
                 "requirement": requirement,
                 "skills": skills,
                 "priority": priority,
+                "at": at,
                 "delay": delay,
                 "affinity": affinity,
                 "stop_grace": stop_grace,
@@ -229,6 +236,7 @@ class TitanGate(TitanJob):
         dependencies: jobs (or their ids) that must have succeeded before it is asked.
         timeout: how long it waits for a decision; 48 hours by default.
         on_timeout: what becomes of it then: "reject" (the default), "approve" or "fail".
+        at: it is not asked before this moment.
         delay: how long it waits before it is asked.
     """
 
@@ -242,6 +250,7 @@ class TitanGate(TitanJob):
         dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
         timeout: Duration | None = None,
         on_timeout: str | None = None,
+        at: Moment | None = None,
         delay: Duration | None = None,
     ) -> None:
         super().__init__(
@@ -251,6 +260,7 @@ class TitanGate(TitanJob):
             dependencies=dependencies,
             timeout=timeout,
             on_timeout=on_timeout,
+            at=at,
             delay=delay,
         )
 

@@ -7,6 +7,7 @@ a key means the same in both.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import math
 import os
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 
 from titan_proto.ids import JOB_ID_RULE, is_job_id
 from titan_proto.limits import (
+    AT_MS,
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
     CPU_MILLI,
@@ -110,6 +112,32 @@ def duration_ms(value: object) -> int:
             whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
             return round(whole * 1000 + rest)
     raise BadValue(f"{_shown(value)} is no duration", "write 90s, 5m, 1h30m, or seconds")
+
+
+def moment_ms(value: object) -> int:
+    """A date and a time with its zone, in milliseconds since the epoch."""
+    hint = "write 2026-12-01T08:30:00Z, or with an offset such as +01:00"
+    given = value
+    if isinstance(given, str):
+        iso = given.strip()
+        # Python 3.10 does not read the Z of RFC 3339.
+        iso = iso[:-1] + "+00:00" if iso[-1:] in {"Z", "z"} else iso
+        try:
+            given = datetime.datetime.fromisoformat(iso)
+        except ValueError:
+            raise BadValue(f"{_shown(value)} is no point in time", hint) from None
+    if not isinstance(given, datetime.datetime):
+        raise BadValue(f"{_shown(value)} is no point in time", hint)
+    if given.tzinfo is None:
+        raise BadValue(f"{_shown(value)} does not say in which time zone", hint)
+    at_ms = math.floor((given - _EPOCH) / _MILLISECOND)
+    if not 0 < at_ms <= AT_MS:
+        raise BadValue(f"{_shown(value)} lies before 1970")
+    return at_ms
+
+
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_MILLISECOND: Final = datetime.timedelta(milliseconds=1)
 
 
 def text(value: object) -> str:
@@ -751,6 +779,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "skills": texts,
     "slots": slots,
     "priority": priority,
+    "at": moment_ms,
     "delay": duration_ms,
     "affinity": boolean,
     "stop_grace": duration_ms,
@@ -797,7 +826,7 @@ FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 """Keys that mean nothing where a job is meant to stay up."""
 
 
-FOR_GATES: Final = ("id", "type", "dependencies", "delay", "message", "timeout", "on_timeout")
+FOR_GATES: Final = ("id", "type", "dependencies", "at", "delay", "message", "timeout", "on_timeout")
 """All that a gate takes: it runs nothing, anywhere."""
 
 
@@ -884,7 +913,7 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
     if read.get("type") is JobKind.GATE:
         return JobSpec(
             id=read["id"],
-            launch=Launch(),
+            launch=Launch(at_ms=read.get("at", 0)),
             kind=JobKind.GATE,
             dependencies=read.get("dependencies", ()),
             delay_ms=read.get("delay", 0),
@@ -934,6 +963,8 @@ def _launch(read: Mapping[str, Any]) -> Launch:
     made = _program(read)
     if "share" in read or "artifacts" in read:
         made = replace(made, share=read.get("share", Share.RUN), artifacts=read.get("artifacts"))
+    if "at" in read:
+        made = replace(made, at_ms=read["at"])
     return made
 
 

@@ -114,6 +114,7 @@ _FIELDS: Final = {
     "needs.slots": "slots",
     "needs.terms.counted": "resources",
     "delay_ms": "delay",
+    "launch.at_ms": "at",
     "stop_grace_ms": "stop_grace",
     "retries.after_loss": "delivery",
     "timeout_ms": "timeout",

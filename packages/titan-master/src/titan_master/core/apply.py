@@ -276,9 +276,9 @@ def _add_jobs(
             job = Job(job_spec, run_id, index, blocked, 0)
             dependants.append(job)
             waiting += 1
-        elif job_spec.delay_ms > 0:
+        elif job_spec.delay_ms > 0 or job_spec.launch.at_ms > at_ms:
             delayed += 1
-            job = Job(job_spec, run_id, index, scheduled, 0, at_ms + job_spec.delay_ms)
+            job = Job(job_spec, run_id, index, scheduled, 0, job_spec.begins_at_ms(at_ms))
         elif job_spec.kind is JobKind.GATE:
             opened += 1
             job = Job(job_spec, run_id, index, JobState.WAITING, 0)

@@ -20,7 +20,10 @@ from titan_master.core.state import (
     Job,
     ReadyClass,
     Run,
+    State,
+    WorkerInfo,
     fits,
+    has_too_little,
     short_of,
 )
 from titan_master.core.turn import CoreConfig, Draft
