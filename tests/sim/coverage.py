@@ -140,6 +140,7 @@ class Coverage:
             group: Counter()
             for group in (
                 "fault",
+                "choice",
                 "move",
                 "message",
                 "closing",
