@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from tests.sim.coverage import Coverage, Fault, Move
+from tests.sim.coverage import Choice, Coverage, Fault, Move
 from tests.sim.driver import CrashPoint
 from tests.sim.world import Violation, World
 from titan_master.core import events as e
@@ -102,6 +102,11 @@ def _alone(spec: JobSpec) -> JobSpec:
     return replace(spec, id="", dependencies=(), launch=_ANY)
 
 
+def _begins(spec: JobSpec, ready_ms: int) -> int:
+    """A job's own moment first, then its delay."""
+    return max(spec.launch.at_ms, ready_ms) + spec.delay_ms
+
+
 def left_by(ref: AttemptRef) -> Left:
     """The files that an attempt leaves, if it leaves any: no other attempt's list is like it."""
     digest = hashlib.sha256(str(ref).encode()).hexdigest()
@@ -174,7 +179,7 @@ class RunBook:
         spec = _SPEC.decode(event.spec)
         self.jobs = {job.id: JobBook(job, spec.shapes.get(job.id)) for job in spec.jobs}
         for job in self.jobs.values():
-            job.not_before_ms = event.at_ms + job.spec.delay_ms
+            job.not_before_ms = _begins(job.spec, event.at_ms)
         for job_id in event.taken_over:
             self.jobs[job_id].end = JobState.SUCCEEDED
         self.rerun_of = event.rerun_of
@@ -182,7 +187,7 @@ class RunBook:
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
             is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED
-            if job.is_gate and job.end is None and is_free and not job.spec.delay_ms:
+            if job.is_gate and job.end is None and is_free and job.not_before_ms <= event.at_ms:
                 job.opened_ms = event.at_ms
         self.state = RunState.ACTIVE
         self.cancelled = False
@@ -223,6 +228,7 @@ class WorkerBook:
     def __init__(self, event: e.WorkerJoined) -> None:
         self.slots = event.slots
         self.skills = event.skills
+        self.resources = event.resources
         self.workspace = event.workspace
         self.state = "ONLINE"
         self.holds: dict[AttemptRef, None] = {}
@@ -230,6 +236,13 @@ class WorkerBook:
         self.to_move: dict[AttemptRef, None] = {}
         """Services on it that others could have had when it began to leave, and that are not replaced."""
         """What it held when the master learned that it is being shut down."""
+
+    def has_all(self, spec: JobSpec) -> bool:
+        """Whether it has what the job takes of counted resources, be it free or not."""
+        return spec.needs.terms is None or all(
+            one.amount <= self.resources.get(one.name, one.amount if one.name == "cpu" else 0)
+            for one in spec.needs.terms.counted
+        )
 
 
 class Auditor:
@@ -447,7 +460,7 @@ class Auditor:
         for job_id, until_ms in zip(event.job_ids, event.until_ms, strict=True):
             self._ready(event.run_id, job_id)
             job = self.runs[event.run_id].jobs[job_id]
-            job.not_before_ms = event.at_ms + job.spec.delay_ms
+            job.not_before_ms = _begins(job.spec, event.at_ms)
             self.check(until_ms == job.not_before_ms, f"{job_id} waits until {until_ms}: {event}")
 
     def _on_job_backoff(self, event: e.JobBackoff) -> None:
@@ -553,7 +566,26 @@ class Auditor:
             taken <= worker.slots or not job.spec.needs.slots,
             f"{ref} is one too many on {event.worker_id}",
         )
+        self._check_resources(ref, worker)
         self._check_port(ref, worker)
+
+    def _check_resources(self, ref: AttemptRef, worker: WorkerBook) -> None:
+        """What is counted is never given away twice."""
+        terms = self._job(ref).spec.needs.terms
+        for one in () if terms is None else terms.counted:
+            self._coverage.choice(Choice.COUNTED)
+            if one.name == "cpu" and "cpu" not in worker.resources:
+                continue  # nobody knows how much there is
+            held = (self._job(other).spec.needs.terms for other in worker.holds)
+            taken = sum(
+                other.amount
+                for found in held
+                if found is not None
+                for other in found.counted
+                if other.name == one.name
+            )
+            has = worker.resources.get(one.name, 0)
+            self.check(taken <= has, f"{ref} is placed where {taken} of {has} {one.name} are taken")
 
     def _check_port(self, ref: AttemptRef, worker: WorkerBook) -> None:
         """Two services of one fixed port are never on one worker."""
@@ -906,6 +938,7 @@ class Auditor:
             for worker_id, worker in self.workers.items()
             if worker.state in {"ONLINE", "SILENT"}
             and set(job.spec.needs.skills) <= set(worker.skills)
+            and worker.has_all(job.spec)
             and worker_id not in (*job.avoid, last.worker_id)
         ]
         self.check(
@@ -941,6 +974,7 @@ class Auditor:
             and worker_id not in job.avoid
             and set(job.spec.needs.skills) <= set(worker.skills)
             and job.spec.needs.slots <= worker.slots
+            and worker.has_all(job.spec)
             and not self._has_port(worker, job)
             for worker_id, worker in self.workers.items()
         )

@@ -63,6 +63,12 @@ class Fault(Enum):
     POISON = "a request breaks the master's core"
 
 
+class Choice(Enum):
+    """What placement has to mind beside slots and skills. All of it must happen somewhere in a suite."""
+
+    COUNTED = "it takes of what is counted"
+
+
 class Move(Enum):
     """What may become of a service whose worker leaves. All of it must happen somewhere in a suite."""
 
@@ -135,6 +141,7 @@ class Coverage:
             group: Counter()
             for group in (
                 "fault",
+                "choice",
                 "move",
                 "trigger",
                 "message",
@@ -154,6 +161,10 @@ class Coverage:
     def trigger(self, trigger: Trigger, *, begins: bool) -> None:
         """It decided about a job."""
         self.counts["trigger"][f"{trigger} {'begins' if begins else 'skips'}"] += 1
+
+    def choice(self, kind: Choice) -> None:
+        """It was made."""
+        self.counts["choice"][kind.value] += 1
 
     def move(self, kind: Move) -> None:
         """It was made."""
@@ -224,6 +235,7 @@ def required() -> dict[str, list[str]]:
     facts = _names("master", master_events.AnyEvent) + _names("worker", worker_records.AnyRecord)
     return {
         "fault": [kind.value for kind in Fault],
+        "choice": [kind.value for kind in Choice],
         "move": [kind.value for kind in Move],
         "trigger": [
             f"{trigger} {what}"

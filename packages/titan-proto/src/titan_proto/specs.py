@@ -91,12 +91,29 @@ class Artifacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     take: tuple[Intake, ...] = ()
 
 
+class Counted(Struct, frozen=True, kw_only=True):
+    """So much of a resource, by name: of `cpu` thousandths of a core, of `memory` bytes, of all others
+    units.
+    """
+
+    name: str
+    amount: int
+
+
+class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
+    """On which terms a job is placed, beyond skills and slots; most jobs have none."""
+
+    counted: tuple[Counted, ...] = ()
+    """What it takes of what its worker has, for as long as it holds its slot. Each name once."""
+
+
 class Needs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker must offer. Jobs of equal needs form one class in the queue."""
 
     skills: tuple[str, ...] = ("GENERAL",)
     slots: int = 1
     """How much of a worker's room it takes; 0 for what hardly does anything."""
+    terms: Terms | None = None
 
 
 class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -126,6 +143,9 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     resources: Resources | None = None
     share: Share = Share.RUN
     artifacts: Artifacts | None = None
+    at_ms: int = 0
+    """Not before this moment, in milliseconds since the epoch; the job's delay is counted from then. Also
+    of a gate, which launches nothing: it opens no earlier."""
 
 
 class RestartWhen(OpenEnum):
@@ -311,6 +331,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     exclusive: bool = False
     """Two attempts never run at once: its own worker stops it before the master may give it away."""
     gate: GateSection | None = None
+
+    def begins_at_ms(self, ready_ms: int) -> int:
+        """When it may be queued, whose dependencies were all met at `ready_ms`."""
+        return max(ready_ms, self.launch.at_ms) + self.delay_ms
 
 
 class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,6 +8,7 @@ when it submits.
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, 
 
 Duration = str | int | float
 """`90s`, `1h30m`, or a number of seconds."""
+
+Moment = str | datetime.datetime
+"""A date and a time with its zone: `2026-12-01T08:30:00Z`, or an aware datetime."""
 
 FilePath = str | os.PathLike[str]
 
@@ -43,10 +47,11 @@ class TitanJob:
         healthcheck: of a service: when it counts as healthy; a path that answers by HTTP, or a mapping
             of http, tcp or command and interval, timeout, retries, start_period, port.
         replicas: of a service: how many instances of it there are.
-        requirement: one skill that the worker must have.
+        requirement: one skill that the worker must have, or a list of them.
         skills: the skills that the worker must have.
         slots: how much of a worker's room it takes; of a service also 0.
         priority: 0 to 10, 10 first.
+        at: it does not start before this moment; text such as 2026-12-01T08:30:00Z, or a datetime with a zone.
         delay: how long it waits once it could start.
         affinity: prefer the worker on which a parent ran.
         stop_grace: time between SIGTERM and SIGKILL when it is stopped.
@@ -56,8 +61,9 @@ class TitanJob:
             limit, delay, backoff, max_delay, jitter, causes, not_exit_codes.
         timeout: how long one attempt may run; of a gate: how long it waits for a decision.
         job_timeout: how long all attempts together may take, from the first one's placement.
-        resources: what it may use at most, with all that it starts: a mapping of cpu (cores), memory
-            (512MiB, 2G) and pids.
+        resources: what it may use at most, with all that it starts, and what it takes of its worker's
+            for as long as it runs: a mapping of cpu (cores), memory (512MiB, 2G), pids (only a limit),
+            gpu and other names (only counted).
         exclusive: two attempts must never run at once, even where a machine cannot be reached.
         delivery: "at-least-once" (the default), or "at-most-once": never tried again where it may
             have been done.
@@ -95,9 +101,10 @@ class TitanJob:
         dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
         type: str | None = None,  # noqa: A002 - likewise
         port: int | str | None = None,
-        requirement: str | None = None,
+        requirement: Sequence[str] | str | None = None,
         skills: Sequence[str] | str | None = None,
         priority: int | None = None,
+        at: Moment | None = None,
         delay: Duration | None = None,
         affinity: bool | None = None,
         stop_grace: Duration | None = None,
@@ -145,6 +152,7 @@ class TitanJob:
                 "requirement": requirement,
                 "skills": skills,
                 "priority": priority,
+                "at": at,
                 "delay": delay,
                 "affinity": affinity,
                 "stop_grace": stop_grace,
@@ -238,6 +246,7 @@ class TitanGate(TitanJob):
         dependencies: jobs (or their ids) that must have succeeded before it is asked.
         timeout: how long it waits for a decision; 48 hours by default.
         on_timeout: what becomes of it then: "reject" (the default), "approve" or "fail".
+        at: it is not asked before this moment.
         delay: how long it waits before it is asked.
         trigger: which ends of its dependencies let it open.
     """
@@ -252,6 +261,7 @@ class TitanGate(TitanJob):
         dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
         timeout: Duration | None = None,
         on_timeout: str | None = None,
+        at: Moment | None = None,
         delay: Duration | None = None,
         trigger: str | None = None,
     ) -> None:
@@ -262,6 +272,7 @@ class TitanGate(TitanJob):
             dependencies=dependencies,
             timeout=timeout,
             on_timeout=on_timeout,
+            at=at,
             delay=delay,
             trigger=trigger,
         )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from msgspec.structs import replace
 
@@ -32,6 +32,36 @@ if TYPE_CHECKING:
 
 Find = Callable[[Sequence[str]], Mapping[str, ArtifactRef]]
 """Those of the names that are files in the master's perm_files."""
+
+
+class Deferral(NamedTuple):
+    """When a run begins, where that is not at once: its jobs without dependencies wait so long."""
+
+    at_ms: int = 0
+    """Not before this moment ..."""
+    delay_ms: int = 0
+    """... and so long after the submission; where a job says something of its own, both hold."""
+
+    def of(self, spec: RunSpec) -> RunSpec:
+        """The run, with its first jobs deferred."""
+        if self == NOW:
+            return spec
+        jobs = tuple(
+            job
+            if job.dependencies
+            else replace(
+                job,
+                launch=replace(job.launch, at_ms=max(job.launch.at_ms, self.at_ms)),
+                delay_ms=job.delay_ms + self.delay_ms,
+            )
+            for job in spec.jobs
+        )
+        deferred = replace(spec, jobs=jobs)
+        refuse(problems(deferred))
+        return deferred
+
+
+NOW: Final = Deferral()
 
 
 Launches = dict[str, tuple[str, ArtifactRef | None]]

@@ -337,17 +337,17 @@ def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitR
 
 
 def release(draft: Draft, run: Run, jobs: list[Job]) -> None:
-    """These jobs wait for nothing but, perhaps, their delay."""
+    """These jobs wait for nothing but, perhaps, their moment and their delay."""
     now_ms = draft.now_ms
-    begin(draft, run, [job for job in jobs if not job.spec.delay_ms])
-    later = [job for job in jobs if job.spec.delay_ms]
+    begin(draft, run, [job for job in jobs if job.spec.begins_at_ms(now_ms) <= now_ms])
+    later = [job for job in jobs if job.spec.begins_at_ms(now_ms) > now_ms]
     if later:
         draft.emit(
             JobsScheduled(
                 at_ms=now_ms,
                 run_id=run.run_id,
                 job_ids=tuple(job.spec.id for job in later),
-                until_ms=tuple(now_ms + job.spec.delay_ms for job in later),
+                until_ms=tuple(job.spec.begins_at_ms(now_ms) for job in later),
             )
         )
 
