@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from tests.sim.coverage import Coverage, Fault, Move
+from tests.sim.coverage import Choice, Coverage, Fault, Move
 from tests.sim.driver import CrashPoint
 from tests.sim.world import Violation, World
 from titan_master.core import events as e
@@ -197,6 +197,7 @@ class WorkerBook:
     def __init__(self, event: e.WorkerJoined) -> None:
         self.slots = event.slots
         self.skills = event.skills
+        self.resources = event.resources
         self.workspace = event.workspace
         self.state = "ONLINE"
         self.holds: dict[AttemptRef, None] = {}
@@ -204,6 +205,13 @@ class WorkerBook:
         self.to_move: dict[AttemptRef, None] = {}
         """Services on it that others could have had when it began to leave, and that are not replaced."""
         """What it held when the master learned that it is being shut down."""
+
+    def has_all(self, spec: JobSpec) -> bool:
+        """Whether it has what the job takes of counted resources, be it free or not."""
+        return spec.needs.terms is None or all(
+            one.amount <= self.resources.get(one.name, one.amount if one.name == "cpu" else 0)
+            for one in spec.needs.terms.counted
+        )
 
 
 class Auditor:
@@ -521,7 +529,26 @@ class Auditor:
             taken <= worker.slots or not job.spec.needs.slots,
             f"{ref} is one too many on {event.worker_id}",
         )
+        self._check_resources(ref, worker)
         self._check_port(ref, worker)
+
+    def _check_resources(self, ref: AttemptRef, worker: WorkerBook) -> None:
+        """What is counted is never given away twice."""
+        terms = self._job(ref).spec.needs.terms
+        for one in () if terms is None else terms.counted:
+            self._coverage.choice(Choice.COUNTED)
+            if one.name == "cpu" and "cpu" not in worker.resources:
+                continue  # nobody knows how much there is
+            held = (self._job(other).spec.needs.terms for other in worker.holds)
+            taken = sum(
+                other.amount
+                for found in held
+                if found is not None
+                for other in found.counted
+                if other.name == one.name
+            )
+            has = worker.resources.get(one.name, 0)
+            self.check(taken <= has, f"{ref} is placed where {taken} of {has} {one.name} are taken")
 
     def _check_port(self, ref: AttemptRef, worker: WorkerBook) -> None:
         """Two services of one fixed port are never on one worker."""
@@ -862,6 +889,7 @@ class Auditor:
             for worker_id, worker in self.workers.items()
             if worker.state in {"ONLINE", "SILENT"}
             and set(job.spec.needs.skills) <= set(worker.skills)
+            and worker.has_all(job.spec)
             and worker_id not in (*job.avoid, last.worker_id)
         ]
         self.check(
@@ -897,6 +925,7 @@ class Auditor:
             and worker_id not in job.avoid
             and set(job.spec.needs.skills) <= set(worker.skills)
             and job.spec.needs.slots <= worker.slots
+            and worker.has_all(job.spec)
             and not self._has_port(worker, job)
             for worker_id, worker in self.workers.items()
         )

@@ -62,6 +62,12 @@ class Fault(Enum):
     POISON = "a request breaks the master's core"
 
 
+class Choice(Enum):
+    """What placement has to mind beside slots and skills. All of it must happen somewhere in a suite."""
+
+    COUNTED = "it takes of what is counted"
+
+
 class Move(Enum):
     """What may become of a service whose worker leaves. All of it must happen somewhere in a suite."""
 
@@ -134,6 +140,7 @@ class Coverage:
             group: Counter()
             for group in (
                 "fault",
+                "choice",
                 "move",
                 "message",
                 "closing",
@@ -148,6 +155,10 @@ class Coverage:
     def fault(self, kind: Fault) -> None:
         """It struck."""
         self.counts["fault"][kind.value] += 1
+
+    def choice(self, kind: Choice) -> None:
+        """It was made."""
+        self.counts["choice"][kind.value] += 1
 
     def move(self, kind: Move) -> None:
         """It was made."""
@@ -218,6 +229,7 @@ def required() -> dict[str, list[str]]:
     facts = _names("master", master_events.AnyEvent) + _names("worker", worker_records.AnyRecord)
     return {
         "fault": [kind.value for kind in Fault],
+        "choice": [kind.value for kind in Choice],
         "move": [kind.value for kind in Move],
         "message": [
             kind.__name__ for kind in REGISTRY.values() if kind.__name__ not in MESSAGES_LEFT_OUT

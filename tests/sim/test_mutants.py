@@ -31,6 +31,7 @@ from titan_master.core import (
 )
 from titan_master.core.inputs import WorkerHeard
 from titan_master.core.presence import Roster
+from titan_master.core.state import has_too_little
 from titan_master.core.storage import Storage
 from titan_master.engine import Engine
 from titan_master.store import codec
@@ -204,6 +205,11 @@ def fill_one_slot_too_many(patch):
         worker.slots -= 1
 
     patch.setattr(Roster, "refresh", greedy)
+
+
+def give_away_what_is_taken(patch):
+    """What is counted is compared with what a worker has, not with what is left."""
+    patch.setattr(placement, "short_of", has_too_little)
 
 
 def give_services_up_with_their_worker(patch):
@@ -531,6 +537,7 @@ MUTANTS = [
     begin_what_waits_while_leaving,
     forget_who_may_go_on,
     fill_one_slot_too_many,
+    give_away_what_is_taken,
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,

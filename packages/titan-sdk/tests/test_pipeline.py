@@ -10,6 +10,7 @@ import pytest
 
 from titan_proto.errors import InvalidSpec
 from titan_proto.specs import (
+    Counted,
     HealthCheck,
     HealthKind,
     JobKind,
@@ -684,6 +685,13 @@ def test_retries_in_short_and_in_full():
         ("resources", {}, "any of cpu, memory, pids"),
         ("resources", "2G", "resources: {cpu: 0.5, memory: 512MiB}"),
         ("resources", {"mem": "2G"}, 'did you mean "memory"?'),
+        ("resources", {"gpus": 1}, 'did you mean "gpu"?'),
+        ("resources", {"GPU": 1}, 'did you mean "gpu"?'),
+        ("resources", {"memroy": 1}, 'did you mean "memory"?'),
+        ("resources", {"gpu": 0.5}, "a number from 0 to 1000000000 (RESOURCE_AMOUNT)"),
+        ("resources", {"a b": 1}, "letters, digits"),
+        ("resources", {"disk": 1}, "disk is not counted"),
+        ("resources", {f"r{n}": 1 for n in range(17)}, "at most 16 (RESOURCES_PER_JOB)"),
         ("resources", {"cpu": 0}, "from 0.01 to 4096 (CPU_MILLI)"),
         ("resources", {"cpu": float("nan")}, "from 0.01 to 4096 (CPU_MILLI)"),
         ("resources", {"cpu": True}, "from 0.01 to 4096 (CPU_MILLI)"),
@@ -719,6 +727,36 @@ def test_a_wrong_policy_is_refused_with_what_is_allowed(key, value, said):
 def test_limits_are_written_as_people_write_them(given, field, value):
     spec = TitanJob(id="A", run="a", resources=given).spec
     assert getattr(spec.launch.resources, field) == value
+
+
+def test_what_is_asked_for_is_counted():
+    """Limits of processor and memory are claims, too; of all other names there are only claims."""
+    given = {"tpu": 1, "cpu": 0.5, "memory": "1GiB", "pids": 7, "gpu": 2, "licence": 0}
+    spec = TitanJob(id="A", run="a", resources=given).spec
+    assert spec.needs.terms.counted == (
+        Counted(name="cpu", amount=500),
+        Counted(name="gpu", amount=2),
+        Counted(name="memory", amount=2**30),
+        Counted(name="tpu", amount=1),
+    )
+    only = TitanJob(id="A", run="a", resources={"gpu": 1}).spec
+    assert only.launch.resources is None, "a claim alone asks for no control group"
+    assert TitanJob(id="A", run="a", resources={"pids": 7}).spec.needs.terms is None
+
+
+def test_a_requirement_may_be_a_list():
+    assert TitanJob(id="A", run="a", requirement=["GPU", "BIG"]).spec.needs.skills == ("GPU", "BIG")
+    assert TitanJob(id="A", run="a", requirement="GPU").spec.needs.skills == ("GPU",)
+    assert TitanJob(id="A", run="a", skills=[]).spec.needs.skills == ()
+    pipeline = read("name: p\njobs:\n  - {id: A, run: a, requirement: [GPU, BIG]}\n")
+    assert pipeline.findings == []
+    assert pipeline.jobs[0].needs.skills == ("GPU", "BIG")
+
+
+def test_a_bad_resource_is_shown_at_its_place():
+    pipeline = read("name: p\njobs:\n  - id: A\n    run: a\n    resources: {cpu: 1, gpus: 2}\n")
+    (finding,) = pipeline.findings
+    assert (finding.place.line, finding.place.column) == (5, 31)
 
 
 def test_limits_of_all_jobs_are_no_gates_business():

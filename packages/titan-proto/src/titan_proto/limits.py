@@ -92,6 +92,13 @@ CPU_MILLI: Final = 4_096_000
 MEMORY_BYTES_MIN: Final = 4 * 1024 * 1024
 MEMORY_BYTES: Final = 64 * 1024**4
 PIDS: Final = 4_194_304
+RESOURCE_CHARS: Final = 64
+"""Of the name of a counted resource."""
+RESOURCES_PER_JOB: Final = 16
+"""Kinds of counted resources that a job may ask for, and a worker may have four times as many."""
+RESOURCES_PER_WORKER: Final = 4 * RESOURCES_PER_JOB
+RESOURCE_AMOUNT: Final = 1_000_000_000
+"""Of a counted resource other than memory: of `gpu` and named ones in units, of `cpu` in thousandths."""
 GATE_MESSAGE_CHARS: Final = 4_000
 DECISION_CHARS: Final = 4_000
 """What is said beside an approval or a rejection."""

@@ -91,12 +91,29 @@ class Artifacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     take: tuple[Intake, ...] = ()
 
 
+class Counted(Struct, frozen=True, kw_only=True):
+    """So much of a resource, by name: of `cpu` thousandths of a core, of `memory` bytes, of all others
+    units.
+    """
+
+    name: str
+    amount: int
+
+
+class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
+    """On which terms a job is placed, beyond skills and slots; most jobs have none."""
+
+    counted: tuple[Counted, ...] = ()
+    """What it takes of what its worker has, for as long as it holds its slot. Each name once."""
+
+
 class Needs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker must offer. Jobs of equal needs form one class in the queue."""
 
     skills: tuple[str, ...] = ("GENERAL",)
     slots: int = 1
     """How much of a worker's room it takes; 0 for what hardly does anything."""
+    terms: Terms | None = None
 
 
 class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -47,7 +47,7 @@ class TitanJob:
         healthcheck: of a service: when it counts as healthy; a path that answers by HTTP, or a mapping
             of http, tcp or command and interval, timeout, retries, start_period, port.
         replicas: of a service: how many instances of it there are.
-        requirement: one skill that the worker must have.
+        requirement: one skill that the worker must have, or a list of them.
         skills: the skills that the worker must have.
         slots: how much of a worker's room it takes; of a service also 0.
         priority: 0 to 10, 10 first.
@@ -61,8 +61,9 @@ class TitanJob:
             limit, delay, backoff, max_delay, jitter, causes, not_exit_codes.
         timeout: how long one attempt may run; of a gate: how long it waits for a decision.
         job_timeout: how long all attempts together may take, from the first one's placement.
-        resources: what it may use at most, with all that it starts: a mapping of cpu (cores), memory
-            (512MiB, 2G) and pids.
+        resources: what it may use at most, with all that it starts, and what it takes of its worker's
+            for as long as it runs: a mapping of cpu (cores), memory (512MiB, 2G), pids (only a limit),
+            gpu and other names (only counted).
         exclusive: two attempts must never run at once, even where a machine cannot be reached.
         delivery: "at-least-once" (the default), or "at-most-once": never tried again where it may
             have been done.
@@ -98,7 +99,7 @@ class TitanJob:
         dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
         type: str | None = None,  # noqa: A002 - likewise
         port: int | str | None = None,
-        requirement: str | None = None,
+        requirement: Sequence[str] | str | None = None,
         skills: Sequence[str] | str | None = None,
         priority: int | None = None,
         at: Moment | None = None,

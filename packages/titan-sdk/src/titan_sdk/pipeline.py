@@ -112,6 +112,7 @@ _FIELDS: Final = {
     "service.health": "healthcheck",
     "service.replicas": "replicas",
     "needs.slots": "slots",
+    "needs.terms.counted": "resources",
     "delay_ms": "delay",
     "launch.at_ms": "at",
     "stop_grace_ms": "stop_grace",

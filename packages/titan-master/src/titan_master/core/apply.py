@@ -57,7 +57,9 @@ from titan_master.core.state import (
     Service,
     State,
     WorkerInfo,
+    give_back,
     layers_above,
+    take,
 )
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
@@ -461,7 +463,7 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
     job.first_placed_at_ms = job.first_placed_at_ms or event.at_ms
     state.fence = event.fence
     worker.held[key] = event.number
-    worker.used += job.spec.needs.slots
+    take(worker, job.spec)
 
 
 def _job_of(state: State, run_id: str, job_id: str) -> Job | None:
@@ -500,7 +502,7 @@ def _attempt_ended(state: State, event: AttemptEnded) -> None:
         raise InvariantViolation(f"{event.run_id}/{event.job_id}: an attempt of no job")
     worker = state.workers[event.worker_id]
     del worker.held[event.run_id, event.job_id]
-    worker.used -= job.spec.needs.slots
+    give_back(worker, job.spec)
     if event.reason is ExitReason.LOST:
         job.lost += 1
 
@@ -660,6 +662,7 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker.boot_id = event.boot_id
     worker.slots = event.slots
     worker.skills = event.skills
+    worker.resources = dict(event.resources)
     worker.software = event.software
     state.names[worker.name] = worker.worker_id
 
@@ -741,7 +744,12 @@ def twin(state: State) -> State:
     made = replace(state, observer=None)
     made.runs = {run_id: _twin_run(run) for run_id, run in state.runs.items()}
     made.workers = {
-        worker_id: replace(worker, held=dict(worker.held))
+        worker_id: replace(
+            worker,
+            held=dict(worker.held),
+            resources=dict(worker.resources),
+            taken=dict(worker.taken),
+        )
         for worker_id, worker in state.workers.items()
     }
     made.services = {key: _twin_service(made, one) for key, one in state.services.items()}
@@ -802,8 +810,11 @@ def derive(state: State) -> None:
         _add_instance(state, service)
     queued += (job for job in state.instances.values() if job.state is JobState.QUEUED)
     for worker in state.workers.values():
-        held = (state.find_job(*key) for key in worker.held)
-        worker.used = sum(job.spec.needs.slots for job in held if job is not None)
+        worker.used, worker.taken = 0, {}
+        for key in worker.held:
+            job = state.find_job(*key)
+            if job is not None:
+                take(worker, job.spec)
     state.queue = ReadyQueue()
     queued.sort(key=lambda job: job.queued_seq)
     for job in queued:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from titan_master.core.state import (
+    UNCOUNTED,
     InvariantViolation,
     Job,
     Run,
@@ -174,6 +175,9 @@ def _held_problems(state: State) -> Iterator[str]:
     live = 0
     for worker in state.workers.values():
         mine = used = 0
+        taken: dict[str, int] = {}
+        by_this: dict[str, int] = {}
+        """Likewise, by attempts of its present process."""
         for (run_id, job_id), number in worker.held.items():
             attempt = state.find_attempt(run_id, job_id)
             if attempt is None or attempt.number != number or not attempt.is_live:
@@ -183,9 +187,16 @@ def _held_problems(state: State) -> Iterator[str]:
             job = state.find_job(run_id, job_id)
             slots = 0 if job is None else job.spec.needs.slots
             used += slots
+            terms = None if job is None else job.spec.needs.terms
+            counted = () if terms is None else terms.counted
+            is_own = attempt.incarnation == worker.incarnation
+            for one in counted:
+                taken[one.name] = taken.get(one.name, 0) + one.amount
+                if is_own:
+                    by_this[one.name] = by_this.get(one.name, 0) + one.amount
             if attempt.worker_id != worker.worker_id:
                 yield f"{worker.worker_id} holds {run_id}/{job_id}, placed on {attempt.worker_id}"
-            if attempt.incarnation == worker.incarnation:
+            if is_own:
                 # Those of an earlier process do not count: it may have had more slots.
                 mine += slots
             elif attempt.incarnation > worker.incarnation:
@@ -194,6 +205,12 @@ def _held_problems(state: State) -> Iterator[str]:
             yield f"{worker.worker_id}: counts {worker.used} slots taken, has {used}"
         if mine > worker.slots:
             yield f"{worker.worker_id}: {mine} attempts on {worker.slots} slots"
+        if taken != worker.taken:
+            yield f"{worker.worker_id}: counts {worker.taken} of its resources taken, has {taken}"
+        for name, amount in by_this.items():
+            total = worker.resources.get(name, amount if name in UNCOUNTED else 0)
+            if amount > total:
+                yield f"{worker.worker_id}: {amount} of {total} {name} are taken"
         if worker.state is WorkerState.LOST and worker.held:
             yield f"{worker.worker_id}: lost, and holds attempts"
     attempts = {

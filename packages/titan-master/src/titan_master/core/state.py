@@ -18,7 +18,7 @@ from msgspec import Struct, field
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
 from titan_proto.messages.worker import Layer, Left
-from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs
+from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs, Terms
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -34,6 +34,10 @@ OFFERS_REMEMBERED: Final = 256
 
 
 _USUAL_GATE: Final = GateSection()
+_NO_TERMS: Final = Terms()
+
+UNCOUNTED: Final = frozenset({"cpu", "memory"})
+"""Resources that every machine has: where a worker does not say how much, nothing is counted."""
 
 
 class InvariantViolation(Exception):
@@ -245,6 +249,10 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """Slots that they take together; nearly always one each. Derived."""
     workspace: str = ""
     """Id of the folder that its jobs run in; several workers of one machine may share it."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it, in the units of `Counted`."""
+    taken: dict[str, int] = field(default_factory=dict)
+    """What is taken of each resource that any of its attempts takes. Derived."""
 
     @property
     def name(self) -> str:
@@ -311,6 +319,17 @@ class ClassKey(NamedTuple):
     skills: tuple[str, ...]
     """Sorted, each once."""
     slots: int
+    terms: Terms | None = None
+    """Only what can keep a job waiting; None where nothing of it can."""
+
+
+def _binding(terms: Terms | None) -> Terms | None:
+    """What of the terms can keep a job waiting, in one form for all that mean the same."""
+    if terms is None:
+        return None
+    counted = tuple(sorted(terms.counted, key=lambda one: one.name))
+    binding = Terms(counted=counted)
+    return binding if binding != _NO_TERMS else None
 
 
 class ReadyClass:
@@ -335,6 +354,52 @@ class ReadyClass:
 def fits(skills: tuple[str, ...], offered: tuple[str, ...]) -> bool:
     """Whether a worker that offers these has all those skills."""
     return skills == offered or all(skill in offered for skill in skills)
+
+
+def short_of(worker: WorkerInfo, terms: Terms | None) -> str:
+    """A counted resource of which the worker has less to give now than that; empty if there is none."""
+    if terms is None:
+        return ""
+    for one in terms.counted:
+        total = worker.resources.get(one.name)
+        if total is None and one.name in UNCOUNTED:
+            continue
+        if one.amount > (total or 0) - worker.taken.get(one.name, 0):
+            return one.name
+    return ""
+
+
+def has_too_little(worker: WorkerInfo, terms: Terms | None) -> str:
+    """A counted resource of which the worker has less than that even when idle; empty if none."""
+    if terms is None:
+        return ""
+    for one in terms.counted:
+        total = worker.resources.get(one.name)
+        if total is None and one.name in UNCOUNTED:
+            continue
+        if one.amount > (total or 0):
+            return one.name
+    return ""
+
+
+def take(worker: WorkerInfo, spec: JobSpec) -> None:
+    """An attempt at that has been placed there. Called by ``apply`` alone, as is `give_back`."""
+    worker.used += spec.needs.slots
+    if spec.needs.terms is not None:
+        for one in spec.needs.terms.counted:
+            worker.taken[one.name] = worker.taken.get(one.name, 0) + one.amount
+
+
+def give_back(worker: WorkerInfo, spec: JobSpec) -> None:
+    """An attempt at that has ended there."""
+    worker.used -= spec.needs.slots
+    if spec.needs.terms is not None:
+        for one in spec.needs.terms.counted:
+            left = worker.taken[one.name] - one.amount
+            if left:
+                worker.taken[one.name] = left
+            else:
+                del worker.taken[one.name]
 
 
 class ReadyQueue:
@@ -372,7 +437,7 @@ class ReadyQueue:
             if len(self._keys) > 10_000:
                 self._keys.clear()
             skills = tuple(sorted(dict.fromkeys(needs.skills)))
-            key = self._keys[needs] = ClassKey(skills, needs.slots)
+            key = self._keys[needs] = ClassKey(skills, needs.slots, _binding(needs.terms))
         return key
 
     def push(self, job: Job) -> None:
@@ -532,6 +597,7 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         worker.since_ms,
         sorted(worker.held.items()),
         worker.workspace,
+        sorted(worker.resources.items()),
     )
 
 
