@@ -47,6 +47,11 @@ PRIORITY_DEFAULT: Final = 5
 DELAY_MS: Final = 366 * 24 * 3600 * 1000
 AT_MS: Final = 253_402_300_799_000
 """The last moment that may be named: the end of the year 9999."""
+CRON_CHARS: Final = 256
+"""Of a schedule's text."""
+EVERY_MS_MIN: Final = 1_000
+EVERY_MS: Final = 366 * 24 * 3600 * 1000
+"""The rarest that `@every` can be."""
 STOP_GRACE_MS_DEFAULT: Final = 10_000
 STOP_GRACE_MS: Final = 3_600_000
 RETRIES: Final = 100
