@@ -105,14 +105,32 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
     specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
     named = tuple(_using_outputs(world, specs, job) for job in specs)
-    shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
+    shapes = {
+        job.id: _shape(world, specs, job)
+        for job in specs
+        if job.launch != POISON and world.chance(35)
+    }
     return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
 
 
-def _shape(world: World) -> Shape:
-    """Which ends of its dependencies a job is to begin after."""
+def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
+    """Which ends of its dependencies a job is to begin after, and on what condition."""
     triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
-    return Shape(trigger=world.random.choice(triggers))
+    trigger = world.random.choice(triggers) if job.dependencies else Trigger.ALL_SUCCEEDED
+    return Shape(trigger=trigger, when=_when(world, specs, job) if world.chance(50) else "")
+
+
+def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
+    """A condition in one of a few forms, which the checkers read in their own way."""
+    above = _above(specs, job)
+    tasks = [one.id for one in above if one.kind is JobKind.TASK and one.launch != POISON]
+    parts = [world.random.choice(("true", "true", "false"))]
+    if above:
+        state = world.random.choice(("SUCCEEDED", "FAILED", "SKIPPED"))
+        parts.append(f"jobs.{world.random.choice(above).id}.state != '{state}'")
+    if tasks:
+        parts.append(f"'.1' in jobs.{world.random.choice(tasks)}.outputs.attempt")
+    return f" {world.random.choice(('and', 'or'))} ".join(world.random.sample(parts, len(parts)))
 
 
 def draw_nightly(world: World) -> RunSpec:
