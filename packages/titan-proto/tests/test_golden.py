@@ -788,6 +788,32 @@ MESSAGES = (
             ),
         ),
     ),
+    SubmitRun(
+        key="key-8",
+        spec=RunSpec(
+            name="Placed",
+            jobs=(
+                JobSpec(
+                    id="EVALUATE",
+                    launch=Launch(script="evaluate.py"),
+                    dependencies=("TRAIN",),
+                    needs=Needs(
+                        terms=Terms(
+                            worker="box:8080",
+                            near="TRAIN",
+                            required=True,
+                            spread=True,
+                            group="db",
+                            limit=2,
+                            run_group="nightly",
+                            run_limit=1,
+                        )
+                    ),
+                ),
+            ),
+        ),
+        parent=REF,
+    ),
 )
 
 
