@@ -762,6 +762,17 @@ MESSAGES = (
         state=JobState.RUNNING,
         resources=Resources(cpu_milli=500, memory_bytes=2**29, pids=100),
     ),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=7,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        network="boot-2 net:[4026531840]",
+    ),
 )
 
 

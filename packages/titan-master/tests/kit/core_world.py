@@ -306,6 +306,7 @@ class World:
         leaving: bool = False,
         takes_shutdown: bool = True,
         workspace: str | None = None,
+        network: str | None = None,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
         before = self.joins.get(name)
@@ -319,6 +320,7 @@ class World:
                 software="test",
                 slots=4,
                 skills=("GENERAL",),
+                network=f"net-{name}",
             )
         join = Join(
             worker_id=name,
@@ -335,6 +337,7 @@ class World:
             leaving=leaving,
             takes_shutdown=takes_shutdown,
             workspace=before.workspace if workspace is None else workspace,
+            network=before.network if network is None else network,
         )
         self._link += 1
         self.joins[name] = join

@@ -654,6 +654,7 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
             _count_workspace(state, event.workspace, 1)
     worker.workspace = event.workspace
     _release_name(state, worker)
+    _release_ports(state, worker)
     worker.host = event.host
     worker.port = event.port
     worker.incarnation = event.incarnation
@@ -661,7 +662,9 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker.slots = event.slots
     worker.skills = event.skills
     worker.software = event.software
+    worker.network = event.network
     state.names[worker.name] = worker.worker_id
+    state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
 
 
 def _count_workspace(state: State, workspace: str, more: int) -> None:
@@ -675,6 +678,13 @@ def _count_workspace(state: State, workspace: str, more: int) -> None:
 def _release_name(state: State, worker: WorkerInfo) -> None:
     if state.names.get(worker.name) == worker.worker_id:
         del state.names[worker.name]
+
+
+def _release_ports(state: State, worker: WorkerInfo) -> None:
+    neighbours = state.neighbours.get(worker.ports, {})
+    neighbours.pop(worker.worker_id, None)
+    if not neighbours:
+        state.neighbours.pop(worker.ports, None)
 
 
 def _worker_silent(state: State, event: WorkerSilent) -> None:
@@ -699,6 +709,7 @@ def _worker_retired(state: State, event: WorkerRetired) -> None:
         raise InvariantViolation(f"worker {worker.worker_id} cannot retire: it holds attempts")
     _move_worker(state, worker, WorkerState.RETIRED, event.at_ms)
     _release_name(state, worker)
+    _release_ports(state, worker)
     _count_workspace(state, worker.workspace, -1)
     del state.workers[event.worker_id]
 
@@ -781,8 +792,10 @@ def derive(state: State) -> None:
     state.aliases = {run.alias: run.run_id for run in state.runs.values()}
     state.names = {worker.name: worker.worker_id for worker in state.workers.values()}
     state.workspaces = {}
+    state.neighbours = {}
     for worker in state.workers.values():
         _count_workspace(state, worker.workspace, 1)
+        state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
     state.counts = {}
     queued: list[Job] = []
     waiting: list[tuple[int, Job]] = []

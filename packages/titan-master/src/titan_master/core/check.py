@@ -244,6 +244,9 @@ def _index_problems(state: State) -> Iterator[str]:
         worker = state.workers.get(worker_id)
         if worker is None or worker.name != name:
             yield f"name {name} means {worker_id}, which is not called so"
+    beside = {w: ports for ports, workers in state.neighbours.items() for w in workers}
+    if beside != {worker.worker_id: worker.ports for worker in state.workers.values()}:
+        yield f"whose ports workers have is listed as {state.neighbours}"
     order = [job.gate.number for job in state.gates.values() if job.gate is not None]
     if len(order) != state.counts.get(JobState.WAITING, 0) or order != sorted(order):
         yield f"the open gates are listed as {order}"

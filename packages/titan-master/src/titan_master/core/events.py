@@ -303,6 +303,8 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     software: str = ""
     workspace: str = ""
     """Id of the folder that its jobs run in."""
+    network: str = ""
+    """Id of the network that its jobs listen in."""
 
 
 class WorkerSilent(Event, frozen=True, kw_only=True):

@@ -245,11 +245,18 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """Slots that they take together; nearly always one each. Derived."""
     workspace: str = ""
     """Id of the folder that its jobs run in; several workers of one machine may share it."""
+    network: str = ""
+    """Id of the network that its jobs listen in; empty where its software does not say it."""
 
     @property
     def name(self) -> str:
         """What people see and type; unique among the workers that are not lost."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def ports(self) -> str:
+        """Whose ports its jobs listen on: workers of one machine share them, containers may not."""
+        return self.network or f"{self.host} {self.boot_id}"
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):
@@ -444,6 +451,8 @@ class State(Struct, kw_only=True, eq=False):
     """Worker's name → id of the worker that has it."""
     workspaces: dict[str, int] = field(default_factory=dict)
     """By the folder that their jobs run in: how many workers."""
+    neighbours: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By whose ports their jobs listen on: the workers."""
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs of live runs by state."""
     queue: ReadyQueue = field(default_factory=ReadyQueue)
@@ -532,6 +541,7 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         worker.since_ms,
         sorted(worker.held.items()),
         worker.workspace,
+        worker.network,
     )
 
 

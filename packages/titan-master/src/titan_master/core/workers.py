@@ -168,6 +168,7 @@ def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
         skills=join.skills,
         software=join.software,
         workspace=join.workspace,
+        network=join.network,
     )
 
 

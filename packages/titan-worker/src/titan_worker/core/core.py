@@ -85,6 +85,8 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """How long, beyond the longest stop grace, an ending worker waits for its ends to be heard."""
     workspace: str = ""
     """Id of the folder that its jobs run in."""
+    network: str = ""
+    """Id of the network that its jobs listen in."""
 
 
 class Link(Enum):
@@ -234,6 +236,7 @@ class WorkerCore:
                 leaving=self.is_leaving,
                 takes_shutdown=True,
                 workspace=config.workspace,
+                network=config.network,
             )
         )
 
