@@ -113,6 +113,7 @@ class Simulation:
             slots=slots,
             skills=skills,
             host=self.hosts[0] if number < self.together else world.random.choice(self.hosts),
+            resources=workload.draw_resources(world, all_of_it=number == 0),
             folder="folder" if number < self.together else "",
         )
         self.auditor.machine(machine.name, slots)

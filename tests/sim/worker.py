@@ -102,6 +102,7 @@ class Machine:
         slots: int,
         skills: tuple[str, ...],
         host: Host,
+        resources: dict[str, int],
         folder: str = "",
         copy_of: Machine | None = None,
     ) -> None:
@@ -117,6 +118,7 @@ class Machine:
         self.port = FIRST_PORT + number if copy_of is None else copy_of.port
         self.slots = slots
         self.skills = skills
+        self.resources = resources
         # Clocks of machines differ; only durations may be compared between them.
         self.clock = Clock(world, ahead_ms=world.between(-5_000, 5_000))
         self.is_disk_slow = False
@@ -167,6 +169,7 @@ class Machine:
             slots=self.slots,
             skills=self.skills,
             host=Host(self.world, f"copy-host{number}"),
+            resources=self.resources,
             copy_of=self,
         )
         self.auditor.machine(copy.name, copy.slots)
@@ -255,6 +258,7 @@ class WorkerProcess:
                 port=machine.port,
                 slots=machine.slots,
                 skills=machine.skills,
+                resources=machine.resources,
                 software=wire.SOFTWARE,
                 pid=self.world.between(2, 30_000),
                 workspace=machine.workspace,
