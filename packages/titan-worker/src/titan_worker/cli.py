@@ -42,6 +42,13 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 )
 @click.option("--skill", "skills", multiple=True, help="May be repeated (default GENERAL).")
 @click.option(
+    "--handler",
+    "handlers",
+    metavar="NAME=PATH",
+    multiple=True,
+    help="A program for `titan submit NAME DATA`; NAME becomes a skill. May be repeated.",
+)
+@click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
@@ -84,6 +91,7 @@ def command(
     master_flag: str | None,
     slots: int | None,
     skills: tuple[str, ...],
+    handlers: tuple[str, ...],
     data: Path,
     drain_timeout: str | None,
     cgroups: str,
@@ -109,6 +117,7 @@ def command(
             master_flag=master_flag,
             slots=slots,
             skills=skills,
+            handlers=handlers,
             data=data,
             drain_timeout=drain_timeout,
             cgroups=cgroups,
