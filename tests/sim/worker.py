@@ -98,6 +98,7 @@ class Machine:
         number: int,
         slots: int,
         skills: tuple[str, ...],
+        resources: dict[str, int],
         folder: str = "",
         copy_of: Machine | None = None,
     ) -> None:
@@ -113,6 +114,7 @@ class Machine:
         self.port = FIRST_PORT + number if copy_of is None else copy_of.port
         self.slots = slots
         self.skills = skills
+        self.resources = resources
         # Clocks of machines differ; only durations may be compared between them.
         self.clock = Clock(world, ahead_ms=world.between(-5_000, 5_000))
         self.is_disk_slow = False
@@ -162,6 +164,7 @@ class Machine:
             number=number,
             slots=self.slots,
             skills=self.skills,
+            resources=self.resources,
             copy_of=self,
         )
         self.auditor.machine(copy.name, copy.slots)
@@ -250,6 +253,7 @@ class WorkerProcess:
                 port=machine.port,
                 slots=machine.slots,
                 skills=machine.skills,
+                resources=machine.resources,
                 software=wire.SOFTWARE,
                 pid=self.world.between(2, 30_000),
                 workspace=machine.workspace,

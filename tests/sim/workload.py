@@ -49,6 +49,7 @@ from titan_proto.messages import (
     WatchRun,
 )
 from titan_proto.specs import (
+    Counted,
     GateExpiry,
     GateSection,
     HealthCheck,
@@ -64,11 +65,16 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Shape,
     Share,
+    Terms,
+    Trigger,
 )
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, RunState, ServiceState
 
 SKILLS = ("GENERAL", "GPU")
+RESOURCES = {"gpu": 2, "licence": 1, "cpu": 2_000}
+"""What a machine has at most of what is counted; the first one has it."""
 NAMES = ("nightly", "Nightly!", "etl", "a")
 LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
 KEPT = replace(LAUNCH, share=Share.NODE)
@@ -99,7 +105,14 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
     specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
     named = tuple(_using_outputs(world, specs, job) for job in specs)
-    return RunSpec(name=world.random.choice(NAMES), jobs=named)
+    shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
+    return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
+
+
+def _shape(world: World) -> Shape:
+    """Which ends of its dependencies a job is to begin after."""
+    triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
+    return Shape(trigger=world.random.choice(triggers))
 
 
 def draw_nightly(world: World) -> RunSpec:
@@ -163,6 +176,7 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
         needs=Needs(
             skills=(world.random.choice(skills),) if world.chance(55) else ("GENERAL",),
             slots=0 if world.chance(40 if service else 4) else 1,
+            terms=_terms(world),
         ),
         priority=world.random.choice((0, 5, 5, 5, 10)),
         delay_ms=world.between(1, 8_000) if world.chance(12) else 0,
@@ -173,6 +187,26 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
         job_timeout_ms=world.between(500, 40_000) if not service and world.chance(10) else 0,
         timeout_ms=world.random.choice(TIMEOUTS_MS) if not service and world.chance(15) else 0,
         exclusive=once or world.chance(18),
+    )
+
+
+def draw_resources(world: World, *, all_of_it: bool) -> dict[str, int]:
+    """What a machine has of what is counted."""
+    if all_of_it:
+        return dict(RESOURCES)
+    chosen = (name for name in RESOURCES if world.chance(60))
+    return {name: world.between(0, RESOURCES[name]) for name in chosen}
+
+
+def _terms(world: World) -> Terms | None:
+    """Some take of what is counted: never more than the first machine has."""
+    if not world.chance(15):
+        return None
+    names = world.random.sample(sorted(RESOURCES), world.between(1, 2))
+    return Terms(
+        counted=tuple(
+            Counted(name=name, amount=world.between(1, RESOURCES[name])) for name in names
+        )
     )
 
 
@@ -322,7 +356,7 @@ def _run_again(
             yield Pause(world.between(1_000, 5_000))
         elif is_error(answer, ErrorCode.CONFLICT) and request.failed and not request.from_job:
             ends = [job.end for job in auditor.runs[receipt.run_id].jobs.values()]
-            if set(ends) != {JobState.SUCCEEDED}:
+            if set(ends) & {JobState.FAILED, JobState.CANCELLED}:
                 raise Violation(f"{receipt.alias} cannot run again though it failed: {answer}")
             return
         elif is_error(answer):

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -35,6 +35,8 @@ from titan_proto.limits import (
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
     REPLICAS,
+    RESOURCE_AMOUNT,
+    RESOURCES_PER_JOB,
     RESTARTS,
     RETRIES,
     RETRY_DELAY_MS,
@@ -45,6 +47,7 @@ from titan_proto.limits import (
 from titan_proto.outputs import tightened
 from titan_proto.specs import (
     Artifacts,
+    Counted,
     GateExpiry,
     GateSection,
     HealthCheck,
@@ -61,9 +64,12 @@ from titan_proto.specs import (
     RetryCause,
     RetryPolicy,
     ServiceSection,
+    Shape,
     Share,
+    Terms,
+    Trigger,
 )
-from titan_proto.validation import PYTHON_RULE, is_python, takes_python
+from titan_proto.validation import PYTHON_RULE, is_python, resource_name_fault, takes_python
 from titan_sdk.scripts import names_a_folder
 
 PORT_AUTO: Final = "auto"
@@ -533,16 +539,69 @@ _RESOURCE_KEYS: Final[_Keys] = {
 }
 
 
-def resources(value: object) -> Resources:
-    """What the job may use at most: cpu, memory, pids."""
+class Asked(NamedTuple):
+    """What a job says of `resources`."""
+
+    limits: Resources | None
+    """What it may use at most ..."""
+    counted: tuple[Counted, ...]
+    """... and what it takes of its worker's."""
+
+
+def resources(value: object) -> Asked:
+    """What the job may use at most, and takes of its worker: cpu, memory, pids, gpu, any other name."""
     if not isinstance(value, Mapping):
         raise BadValue(
             f"expected limits, not {_shown(value)}", "resources: {cpu: 0.5, memory: 512MiB}"
         )
-    read = _fields("resources", value, _RESOURCE_KEYS)
-    if not read:
-        raise BadValue("resources has no limit", f"any of {', '.join(_RESOURCE_KEYS)}")
-    return Resources(**read)
+    if not value:
+        raise BadValue("resources has no limit", f"any of {', '.join(_RESOURCE_KEYS)}, gpu, …")
+    limited = {key: amount for key, amount in value.items() if key in _RESOURCE_KEYS}
+    read = _fields("resources", limited, _RESOURCE_KEYS)
+    counted = {
+        key: read[field] for key, field in (("cpu", "cpu_milli"), ("memory", "memory_bytes"))
+        if field in read
+    }  # fmt: skip
+    for key, amount in value.items():
+        if key in _RESOURCE_KEYS:
+            continue
+        try:
+            taken = _units(key, amount)
+        except BadValue as error:
+            error.at = (str(key), *error.at)
+            raise
+        if taken:
+            counted[key] = taken
+    if len(counted) > RESOURCES_PER_JOB:
+        raise BadValue(
+            f"{len(counted)} resources", f"at most {RESOURCES_PER_JOB} (RESOURCES_PER_JOB)"
+        )
+    ordered = tuple(Counted(name=name, amount=counted[name]) for name in sorted(counted))
+    return Asked(Resources(**read) if read else None, ordered)
+
+
+def _misspelt(name: str) -> str:
+    """Which of the names that have a meaning this is nearly; one as short as `tpu` may be its own."""
+    lowered = name.lower()
+    for known in (*_RESOURCE_KEYS, "gpu"):
+        is_cut = len(lowered) >= 3 and known.startswith(lowered)
+        if name != known and (is_cut or lowered == f"{known}s"):
+            return known
+    close = difflib.get_close_matches(lowered, ("memory",), n=1, cutoff=0.8)
+    return close[0] if close else ""
+
+
+def _units(name: object, value: object) -> int:
+    """Of a resource that is only counted: how much of it the job takes; 0 is as if it said nothing."""
+    if not isinstance(name, str) or resource_name_fault(name):
+        rule = resource_name_fault(str(name))
+        raise BadValue(
+            f"{_shown(name)} is no resource", f"{', '.join(_RESOURCE_KEYS)}, gpu; or {rule}"
+        )
+    meant = _misspelt(name)
+    if meant:
+        raise BadValue(f"resources has no {_shown(name)}", f'did you mean "{meant}"?')
+    return _whole(value, f"an amount of {name}", 0, RESOURCE_AMOUNT, "RESOURCE_AMOUNT")
 
 
 AT_LEAST_ONCE: Final = "at-least-once"
@@ -654,6 +713,19 @@ def _parent(value: object) -> str:
     return text(value)
 
 
+def trigger(value: object) -> Trigger:
+    """Which ends of its dependencies let a job begin."""
+    word = value.lower() if isinstance(value, str) else ""
+    if word in _TRIGGERS:
+        return _TRIGGERS[word]
+    meant = nearest(word, _TRIGGERS)
+    hint = f'did you mean "{meant}"?' if meant else f"any of {', '.join(_TRIGGERS)}"
+    raise BadValue(f"{_shown(value)} is no trigger", hint)
+
+
+_TRIGGERS: Final = {one.value.lower(): one for one in Trigger if one is not Trigger.UNKNOWN}
+
+
 def share(value: object) -> Share:
     """Who is given what the job leaves in the run's shared folder."""
     name = text(value)
@@ -719,7 +791,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "restart": restart,
     "healthcheck": healthcheck,
     "replicas": replicas,
-    "requirement": text,
+    "requirement": texts,
     "skills": texts,
     "slots": slots,
     "priority": priority,
@@ -739,6 +811,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "on_timeout": expiry,
     "share": share,
     "artifacts": artifacts,
+    "trigger": trigger,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -753,7 +826,7 @@ ALIASES: Final[dict[str, str]] = {
 LATER: Final = frozenset(
     {
         "approvers", "matrix", "on_end", "outputs",
-        "reschedule", "secrets", "trigger", "when",
+        "reschedule", "secrets", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -773,7 +846,9 @@ FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 WAYS: Final = ("script", "run", "command", "handler")
 """What a job may execute: exactly one of these."""
 
-FOR_GATES: Final = ("id", "type", "dependencies", "at", "delay", "message", "timeout", "on_timeout")
+FOR_GATES: Final = (
+    "id", "type", "dependencies", "trigger", "at", "delay", "message", "timeout", "on_timeout",
+)  # fmt: skip
 """All that a gate takes: it runs nothing, anywhere."""
 
 
@@ -889,22 +964,32 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
     )
 
 
+def shape_of(read: Mapping[str, Any]) -> Shape | None:
+    """What the job's run is told of it beside its spec; None where that is nothing unusual."""
+    shape = Shape(trigger=read.get("trigger", Trigger.ALL_SUCCEEDED))
+    return None if shape == _USUAL_SHAPE else shape
+
+
 _GENERAL: Final = Needs()
+_USUAL_SHAPE: Final = Shape()
+_NO_TERMS: Final = Terms()
 _USUAL_RESTART: Final = RestartPolicy()
 _NO_RETRIES: Final = RetryPolicy()
 _NEVER_AGAIN: Final = RetryPolicy(after_loss=False)
 
 
 def _needs(read: Mapping[str, Any]) -> Needs:
-    slots_taken: int = read.get("slots", 1)
-    skills: tuple[str, ...] = read.get("skills", ())
-    if "requirement" in read:
-        skills = (read["requirement"],)
+    usual = (read["handler"],) if "handler" in read else _GENERAL.skills
+    skills = read.get("skills", read.get("requirement", usual))
     if "handler" in read:
         skills = tuple(dict.fromkeys((*skills, read["handler"])))
-    if skills or "skills" in read:
-        return Needs(skills=skills, slots=slots_taken)
-    return _GENERAL if slots_taken == 1 else Needs(slots=slots_taken)
+    found = Needs(skills=skills, slots=read.get("slots", 1), terms=_terms(read))
+    return _GENERAL if found == _GENERAL else found
+
+
+def _terms(read: Mapping[str, Any]) -> Terms | None:
+    terms = Terms(counted=read["resources"].counted if "resources" in read else ())
+    return None if terms == _NO_TERMS else terms
 
 
 def _launch(read: Mapping[str, Any]) -> Launch:
@@ -920,7 +1005,7 @@ def _program(read: Mapping[str, Any]) -> Launch:
     name: str
     env: dict[str, str] = read.get("env", {})
     args: tuple[str, ...] = read.get("args", ())
-    limits: Resources | None = read.get("resources")
+    limits = read["resources"].limits if "resources" in read else None
     if "run" in read:
         return Launch(kind=LaunchKind.SHELL, shell=read["run"], env=env, resources=limits)
     if "command" in read:

@@ -303,6 +303,8 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     software: str = ""
     workspace: str = ""
     """Id of the folder that its jobs run in."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it; see `Join`."""
 
 
 class WorkerSilent(Event, frozen=True, kw_only=True):
