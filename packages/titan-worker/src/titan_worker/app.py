@@ -270,7 +270,12 @@ class Worker:
             ),
             carrier=carrier,
             artifacts=artifacts,
-            launcher=Launcher(environ=os.environ, worker=self._name, home=self._home),
+            launcher=Launcher(
+                environ=os.environ,
+                worker=self._name,
+                home=self._home,
+                handlers=settings.handlers,
+            ),
             ports=Ports(),
             probes=Probes(
                 tasks=tasks, on_answer=engine.probe_answered, on_failure=engine.probe_failed
