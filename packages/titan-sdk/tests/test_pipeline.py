@@ -22,6 +22,7 @@ from titan_proto.specs import (
     RetryPolicy,
     ServiceSection,
     Terms,
+    Trigger,
 )
 from titan_sdk import TitanJob
 from titan_sdk.findings import INFO, PipelineError, errors, in_order, report
@@ -541,6 +542,7 @@ def test_a_titan_job_means_what_the_yaml_means():
         "dependencies": ["B"],
         "spread": True,
         "concurrency": {"group": "db", "limit": 3},
+        "trigger": "none_failed",
         "share": "node",
         "artifacts": {"out": ["a/*.csv", "b"], "in": ["B:c/**"]},
     }
@@ -550,16 +552,80 @@ def test_a_titan_job_means_what_the_yaml_means():
         )
         pipeline = read(body + "  - {id: B, run: b, artifacts: {out: [c]}}\n")
         assert pipeline.findings == []
-        assert pipeline.jobs[0] == TitanJob(id="A", **given).spec
+        meant = TitanJob(id="A", **given)
+        assert (pipeline.jobs[0], pipeline.shapes.get("A")) == (meant.spec, meant.shape)
     # What asks for an approval becomes a job of its own: see test_approvals; what is said in files
     # comes at submission: see test_envfiles.
-    apart = {"id", "run", "command", "requirement", "approval", "max_wait_seconds", "env_file"}
+    apart = {
+        "id",
+        "run",
+        "command",
+        "handler",
+        "requirement",
+        "approval",
+        "max_wait_seconds",
+        "env_file",
+    }
     assert {*values, *task, *gate} | apart == set(READERS)
+
+
+# -- what comes after all others ------------------------------------------------------------------
+
+AFTERWARDS = """\
+name: p
+jobs:
+  - {id: A, run: a}
+  - {id: B, run: b, dependencies: [A]}
+  - {id: C, run: c, dependencies: [A], trigger: all_done}
+  - {id: D, run: d, dependencies: [C], approval: Go?}
+on_failure: [{id: TELL, run: t}]
+on_success: {PRAISE: {run: p}}
+always:
+  - {id: TIDY, run: y}
+"""
+
+
+def test_jobs_that_come_after_all_others_depend_on_every_end_there_is():
+    """Where nothing needs the success of A, it is one of them: C may succeed though A failed."""
+    pipeline = read(AFTERWARDS)
+    assert pipeline.findings == []
+    shown = {
+        job.id: (job.dependencies, pipeline.shapes[job.id].trigger)
+        for job in pipeline.all_jobs()
+        if job.id in pipeline.shapes
+    }
+    ends = ("B", "hitl-gate-D")
+    assert shown["TELL"] == (ends, Trigger.ANY_FAILED)
+    assert shown["PRAISE"] == (ends, Trigger.NONE_FAILED)
+    assert shown["TIDY"] == (ends, Trigger.ALL_DONE)
+    alone = read(AFTERWARDS.replace("  - {id: B, run: b, dependencies: [A]}\n", ""))
+    assert alone.jobs[-1].dependencies == ("A", "D")
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("on_failure: []", ["4:13 Y102"]),
+        ("on_failure: {id: B, run: b}", ["4:13 Y102"]),
+        ("always: tidy.sh", ["4:9 Y102"]),
+        ("always: [tidy.sh]", ["4:10 Y102"]),
+        ("always: [{id: A, run: a}]", ["4:15 Y203"]),
+        ("always: [{id: B, run: b, needs: [A]}]", ["4:26 Y106"]),
+        ("always: [{id: B, run: b, trigger: all_done}]", ["4:26 Y106"]),
+        ("on_failure: [{webhook: {url: x}}]", ["4:15 Y104"]),
+        ("on_failure: [{id: B, rum: b}]", ["4:22 Y103"]),
+    ],
+)
+def test_what_is_no_job_after_all_others_is_refused_at_its_place(lines, found):
+    assert said(read(f"name: p\njobs:\n  - {{id: A, run: a}}\n{lines}\n")) == found
 
 
 @pytest.mark.parametrize(
     ("keys", "found"),
     [
+        ("trigger: any_failure", ["5:14 Y107"]),
+        ("trigger: [all_done]", ["5:14 Y107"]),
+        ("trigger: all_done", ["5:14 Y223"]),
         ("share: all", ["5:12 Y107"]),
         ("artifacts: [a]", ["5:16 Y107"]),
         ("artifacts: {to: [a]}", ["5:21 Y107"]),

@@ -48,7 +48,9 @@ from titan_proto.specs import (
     Needs,
     RunSpec,
     ServiceSection,
+    Shape,
     Terms,
+    Trigger,
 )
 from titan_proto.states import AttemptState, ExitReason, JobState
 
@@ -102,8 +104,13 @@ def gate(name: str, *after: str, delay_ms: int = 0, at_ms: int = 0, **section: A
     )
 
 
-def run(name: str, *jobs: JobSpec) -> RunSpec:
-    return RunSpec(name=name, jobs=jobs)
+def run(name: str, *jobs: JobSpec, **shapes: Shape | Trigger) -> RunSpec:
+    """A run; of jobs named besides: what it says of them, or their triggers."""
+    read = {
+        job_id: shape if isinstance(shape, Shape) else Shape(trigger=shape)
+        for job_id, shape in shapes.items()
+    }
+    return RunSpec(name=name, jobs=jobs, shapes=read)
 
 
 # -- turns as text --------------------------------------------------------------------------------
@@ -323,6 +330,7 @@ class World:
         leaving: bool = False,
         takes_shutdown: bool = True,
         workspace: str | None = None,
+        network: str | None = None,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
         before = self.joins.get(name)
@@ -336,6 +344,7 @@ class World:
                 software="test",
                 slots=4,
                 skills=("GENERAL",),
+                network=f"net-{name}",
             )
         join = Join(
             worker_id=name,
@@ -353,6 +362,7 @@ class World:
             takes_shutdown=takes_shutdown,
             workspace=before.workspace if workspace is None else workspace,
             resources=before.resources if resources is None else dict(resources),
+            network=before.network if network is None else network,
         )
         self._link += 1
         self.joins[name] = join

@@ -38,6 +38,8 @@ INLINE_SPEC_BYTES: Final = 1024 * 1024
 """A larger RunSpec travels as an artifact and is named by digest in the submission."""
 RUN_SPEC_BYTES: Final = 256 * 1024 * 1024
 """A run's whole description: it is decoded in memory, and becomes one record of the journal."""
+DAG_STRING_BYTES: Final = 16 * 1024 * 1024
+"""A raw DAG string, which holds its scripts."""
 JOB_SPEC_BYTES: Final = 1024 * 1024
 ENV_BYTES: Final = 128 * 1024
 ARGS_BYTES: Final = 256 * 1024
@@ -47,6 +49,11 @@ PRIORITY_DEFAULT: Final = 5
 DELAY_MS: Final = 366 * 24 * 3600 * 1000
 AT_MS: Final = 253_402_300_799_000
 """The last moment that may be named: the end of the year 9999."""
+CRON_CHARS: Final = 256
+"""Of a schedule's text."""
+EVERY_MS_MIN: Final = 1_000
+EVERY_MS: Final = 366 * 24 * 3600 * 1000
+"""The rarest that `@every` can be."""
 STOP_GRACE_MS_DEFAULT: Final = 10_000
 STOP_GRACE_MS: Final = 3_600_000
 RETRIES: Final = 100

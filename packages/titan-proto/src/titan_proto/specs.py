@@ -44,6 +44,8 @@ class LaunchKind(OpenEnum):
     """A line for ``/bin/sh -c``."""
     COMMAND = "COMMAND"
     """An argument vector, no shell."""
+    HANDLER = "HANDLER"
+    """What a worker registered under a skill's name, with the arguments as its data."""
     UNKNOWN = "UNKNOWN"
 
 
@@ -141,7 +143,7 @@ class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The process to start. Exactly one of `script`, `shell`, `command` is used, by `kind`."""
+    """The process to start. Exactly one of `script`, `shell`, `command`, `handler` is used, by `kind`."""
 
     kind: LaunchKind = LaunchKind.SCRIPT
     script: str = ""
@@ -160,6 +162,8 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int = 0
     """Not before this moment, in milliseconds since the epoch; the job's delay is counted from then. Also
     of a gate, which launches nothing: it opens no earlier."""
+    handler: str = ""
+    """The program that a worker registered under this name, which is one of its skills too."""
 
 
 class RestartWhen(OpenEnum):
@@ -293,6 +297,33 @@ class GateSection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_timeout: GateExpiry = GateExpiry.REJECT
 
 
+class Trigger(OpenEnum):
+    """Which ends of its dependencies let a job begin. It is decided once all of them have ended.
+
+    One that was skipped because of a failure above it counts as failed here, too.
+    """
+
+    ALL_SUCCEEDED = "ALL_SUCCEEDED"
+    ALL_DONE = "ALL_DONE"
+    """However they ended."""
+    ANY_FAILED = "ANY_FAILED"
+    ANY_SUCCEEDED = "ANY_SUCCEEDED"
+    NONE_FAILED = "NONE_FAILED"
+    """Each succeeded, or was skipped though nothing had failed."""
+    UNKNOWN = "UNKNOWN"
+
+
+class Shape(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What there is to a job beside its dependencies, as a part of its run: whether it begins."""
+
+    trigger: Trigger = Trigger.ALL_SUCCEEDED
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the job may end without being tried though no dependency of it failed."""
+        return self.trigger is not Trigger.ALL_SUCCEEDED
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One node of a run."""
 
@@ -331,3 +362,5 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobSpec, ...]
     workspace: ArtifactRef | None = None
     """What every job's workspace starts from."""
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    """By job, of those that have one: what concerns the graph and not what is executed."""

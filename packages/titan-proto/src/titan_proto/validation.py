@@ -81,8 +81,10 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Shape,
     Share,
     Terms,
+    Trigger,
 )
 
 PROBLEMS_MAX: Final = 200
@@ -110,6 +112,7 @@ BAD_GATE: Final = "Y219"
 BAD_PYTHON: Final = "Y220"
 BAD_EXPRESSION: Final = "Y221"
 BAD_FILES: Final = "Y222"
+BAD_SHAPE: Final = "Y223"
 BAD_RESOURCE: Final = "Y240"
 BAD_PLACE: Final = "Y241"
 MORE: Final = "Y299"
@@ -227,6 +230,8 @@ def _all(spec: RunSpec) -> Iterator[Problem]:
                 code=DUPLICATE_ID,
             )
         yield from _job_problems(where, job)
+    if spec.shapes:
+        yield from _shapes_problems(spec, index)
     yield from _graph_problems(spec.jobs, index)
 
 
@@ -306,6 +311,8 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
         yield from _gate_problems(where, job)
     else:
         yield from _launch_problems(f"{where}.launch", job.launch)
+        if job.launch.kind is LaunchKind.HANDLER:
+            yield from _handler_problems(where, job)
     if job.kind is JobKind.SERVICE and (job.timeout_ms or job.job_timeout_ms):
         yield Problem(
             where=f"{where}.timeout_ms",
@@ -314,6 +321,37 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
             code=BAD_SERVICE,
         )
     yield from _size_problems(where, job)
+
+
+def _shapes_problems(spec: RunSpec, index: Mapping[str, int]) -> Iterator[Problem]:
+    """Each is a job's of this run, and makes sense for that job."""
+    for name, shape in spec.shapes.items():
+        number = index.get(name)
+        if number is None:
+            yield Problem(
+                where="shapes",
+                message=f"a trigger is said of {_quoted(name)}, which is not in this pipeline",
+                code=BAD_SHAPE,
+            )
+        else:
+            yield from _shape_problems(f"jobs[{number}].shape", spec.jobs[number], shape)
+
+
+def _shape_problems(where: str, job: JobSpec, shape: Shape) -> Iterator[Problem]:
+    if shape.trigger is Trigger.UNKNOWN:
+        yield Problem(
+            where=f"{where}.trigger",
+            message=f"the trigger of job {_named(job.id)} is not known here",
+            hint=f"any of {', '.join(one.value for one in Trigger if one is not Trigger.UNKNOWN)}",
+            code=BAD_SHAPE,
+        )
+    elif shape.trigger is not Trigger.ALL_SUCCEEDED and not job.dependencies:
+        yield Problem(
+            where=f"{where}.trigger",
+            message=f"job {_named(job.id)} has a trigger and depends on nothing",
+            hint="a trigger is about the ends of its dependencies: name them, or take it away",
+            code=BAD_SHAPE,
+        )
 
 
 def _out_of_range(
@@ -629,7 +667,7 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         yield Problem(
             where=f"{where}.kind",
             message="the way to start this job is not known here",
-            hint="SCRIPT, SHELL or COMMAND",
+            hint="SCRIPT, SHELL, COMMAND or HANDLER",
             code=UNKNOWN_KIND,
         )
     else:
@@ -659,6 +697,18 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         yield from _pattern_problems(f"{where}.artifacts", launch.artifacts)
 
 
+def _handler_problems(where: str, job: JobSpec) -> Iterator[Problem]:
+    """A handler has a skill's name, and is looked for only where that skill is."""
+    if job.launch.handler and job.launch.handler not in job.needs.skills:
+        yield Problem(
+            where=f"{where}.launch.handler",
+            message=f"job {_named(job.id)} is for the handler {_quoted(job.launch.handler)} and does "
+            "not need the skill of that name",
+            hint="a worker has a handler's name among its skills",
+            code=BAD_LAUNCH,
+        )
+
+
 def _pattern_problems(where: str, artifacts: Artifacts) -> Iterator[Problem]:
     """Paths and patterns lead to no place outside a working folder, and are not too many."""
     for name, wanted in (
@@ -684,12 +734,13 @@ def _pattern_problems(where: str, artifacts: Artifacts) -> Iterator[Problem]:
 
 
 def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
-    """Exactly one of script, shell, command is set: the one that `kind` names."""
+    """Exactly one of script, shell, command, handler is set: the one that `kind` names."""
     wanted = launch.kind.lower()
     for name, is_set in (
         ("script", launch.script),
         ("shell", launch.shell),
         ("command", launch.command),
+        ("handler", launch.handler),
     ):
         if name == wanted and not is_set:
             yield Problem(
@@ -698,7 +749,8 @@ def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
         elif is_set and name != wanted:
             yield Problem(
                 where=f"{where}.{name}",
-                message=f"{name} is set beside {wanted}; a job has one of script, shell, command",
+                message=f"{name} is set beside {wanted}; a job has one of script, shell, "
+                "command, handler",
                 code=BAD_LAUNCH,
             )
 

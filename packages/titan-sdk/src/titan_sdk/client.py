@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from titan_proto.io.address import Address
+    from titan_sdk.dagstring import DagJob
     from titan_sdk.pipeline import Pipeline
 
 ReplyT = TypeVar("ReplyT")
@@ -198,6 +200,7 @@ class TitanClient:
             workspace=folder,
             find=self.find_files,
             env_files={job.id: job.env_file for job in given if job.env_file},
+            shapes={job.id: job.shape for job in given if job.shape is not None},
         )
         return self._submit(staged, deferral, group)
 
@@ -265,6 +268,26 @@ class TitanClient:
             **keys,
         )
         return self.submit(called, [job])
+
+    def submit_dag(
+        self,
+        text: str,
+        *,
+        name: str = "dag",
+        at: Moment | None = None,
+        delay: Duration | None = None,
+    ) -> Run:
+        """Hand in a raw DAG string, as `titan dag` takes it; what it carries in base64 comes along.
+
+        Raises:
+            DagStringError: it says nothing that could be run; nothing was sent.
+            InvalidSpec, PackagingError: as for `submit`.
+        """
+        from titan_sdk.dagstring import parse
+
+        with tempfile.TemporaryDirectory(prefix="titan-dag-") as folder:
+            jobs = [_dag_job(job, Path(folder)) for job in parse(text)]
+            return self.submit(name, jobs, at=at, delay=delay)
 
     def run_pipeline(
         self,
@@ -929,6 +952,32 @@ def attempt_of(environ: Mapping[str, str]) -> AttemptRef | None:
     if not (run_id and job_id and number.isascii() and number.isdigit()):
         return None
     return AttemptRef(run_id, job_id, int(number[:9]))
+
+
+def _dag_job(raw: DagJob, folder: Path) -> TitanJob:
+    """A job of a DAG string; what it carries is written into a folder of its own."""
+    script = raw.file
+    if raw.content is not None:
+        # Only the name: two jobs may carry different files of one name, and none leads elsewhere.
+        its_own = folder / hashlib.sha256(raw.id.encode("utf-8", "surrogatepass")).hexdigest()
+        its_own.mkdir(exist_ok=True)
+        path = its_own / (Path(raw.file).name or "script")
+        path.write_bytes(raw.content)
+        path.chmod(0o755)
+        script = str(path)
+    return TitanJob(
+        id=raw.id,
+        script=script or None,
+        handler=raw.handler or None,
+        args=raw.args if isinstance(raw.args, str) else list(raw.args),
+        dependencies=list(raw.parents),
+        type="SERVICE" if raw.is_service else None,
+        port=int(raw.port) if raw.port.isdigit() else raw.port or None,
+        skills=list(raw.skills) or None,
+        priority=raw.priority,
+        delay=raw.delay_ms / 1000,
+        affinity=raw.affinity or None,
+    )
 
 
 def _deferral(at: Moment | None, delay: Duration | None) -> Deferral:

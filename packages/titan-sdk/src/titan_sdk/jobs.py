@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from titan_proto.errors import InvalidSpec, Problem
-from titan_proto.specs import GateSection, JobKind, JobSpec, LaunchKind
-from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, named
+from titan_proto.specs import GateSection, JobKind, JobSpec, LaunchKind, Shape
+from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, named, shape_of
 
 Duration = str | int | float
 """`90s`, `1h30m`, or a number of seconds."""
@@ -35,13 +35,15 @@ class TitanJob:
         script: a file, looked for in the working folder, then by name in the master's perm_files.
         run: instead of a script: a line for the shell.
         command: instead of a script: a program and its arguments, no shell.
+        handler: instead of a script: what a worker registered under this name (`titan-worker --handler`),
+            which is a skill of that worker; `args` are its data.
         python: what runs a `.py` script on the worker: a version, looked for there by name (3.12 is
             python3.12), or an absolute path. By default the worker's own.
         args: a list is passed exactly, a string is split like a shell does.
         env: variables for the process.
         env_file: one or more files of KEY=VALUE lines, read at submission from the working folder;
             `env` wins over them.
-        dependencies: jobs (or their ids) that must have succeeded before.
+        dependencies: jobs (or their ids) that must have succeeded before; see `trigger`.
         type: "TASK" ends by itself, "SERVICE" is meant to stay up, "APPROVAL" waits for a person.
         port: of a service: its port, told to it as $PORT; "auto" takes a free one.
         healthcheck: of a service: when it counts as healthy; a path that answers by HTTP, or a mapping
@@ -82,13 +84,15 @@ class TitanJob:
             on whichever machine; "node", only what runs on the same one.
         artifacts: files that are carried from job to job: a mapping of out (paths and patterns inside
             its working folder) and in ("JOB:PATTERN", of what a job before it hands out).
+        trigger: which ends of its dependencies let it begin: "all_succeeded" (the default), "all_done",
+            "any_failed", "any_succeeded" or "none_failed".
         on_timeout: of a gate about which nobody decided in time: "reject", "approve" or "fail".
 
     Raises:
         InvalidSpec: a value is not what its key takes; `problems` lists all of them.
     """
 
-    __slots__ = ("_approval", "_env_file", "_spec")
+    __slots__ = ("_approval", "_env_file", "_shape", "_spec")
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class TitanJob:
         script: str | os.PathLike[str] | None = None,
         run: str | None = None,
         command: Sequence[str] | str | None = None,
+        handler: str | None = None,
         python: str | float | os.PathLike[str] | None = None,
         args: Sequence[object] | str | None = None,
         env: Mapping[str, object] | None = None,
@@ -132,6 +137,7 @@ class TitanJob:
         on_timeout: str | None = None,
         share: str | None = None,
         artifacts: Mapping[str, object] | None = None,
+        trigger: str | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(
@@ -148,6 +154,7 @@ class TitanJob:
                 "script": None if path is None else os.fspath(path),
                 "run": run,
                 "command": command,
+                "handler": handler,
                 "python": os.fspath(python) if isinstance(python, os.PathLike) else python,
                 "args": args,
                 "env": env,
@@ -181,9 +188,11 @@ class TitanJob:
                 "on_timeout": on_timeout,
                 "share": share,
                 "artifacts": artifacts,
+                "trigger": trigger,
             }
         )
         self._spec = job_spec(read)
+        self._shape = shape_of(read)
         self._approval = approval_of(read)
         self._env_file: tuple[str, ...] = read.get("env_file", ())
 
@@ -206,6 +215,11 @@ class TitanJob:
         return self._spec
 
     @property
+    def shape(self) -> Shape | None:
+        """What is sent of it beside that, as a part of its run; None where that is nothing."""
+        return self._shape
+
+    @property
     def approval(self) -> GateSection | None:
         """The gate that is put behind it at submission, if it asks for one."""
         return self._approval
@@ -219,7 +233,7 @@ class TitanJob:
         if self._spec.kind is JobKind.GATE:
             return f"{type(self).__name__}(id={self.id!r})"
         launch = self._spec.launch
-        what = launch.script or launch.shell or " ".join(launch.command)
+        what = launch.script or launch.shell or launch.handler or " ".join(launch.command)
         return f"{type(self).__name__}(id={self.id!r}, {launch.kind.value.lower()}={what!r})"
 
 
@@ -250,6 +264,7 @@ class TitanGate(TitanJob):
         on_timeout: what becomes of it then: "reject" (the default), "approve" or "fail".
         at: it is not asked before this moment.
         delay: how long it waits before it is asked.
+        trigger: which ends of its dependencies let it open.
     """
 
     __slots__ = ()
@@ -264,6 +279,7 @@ class TitanGate(TitanJob):
         on_timeout: str | None = None,
         at: Moment | None = None,
         delay: Duration | None = None,
+        trigger: str | None = None,
     ) -> None:
         super().__init__(
             id,
@@ -274,6 +290,7 @@ class TitanGate(TitanJob):
             on_timeout=on_timeout,
             at=at,
             delay=delay,
+            trigger=trigger,
         )
 
 

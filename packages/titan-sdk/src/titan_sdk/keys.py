@@ -68,8 +68,10 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Shape,
     Share,
     Terms,
+    Trigger,
 )
 from titan_proto.validation import PYTHON_RULE, is_python, resource_name_fault, takes_python
 from titan_sdk.scripts import names_a_folder
@@ -801,6 +803,19 @@ def _parent(value: object) -> str:
     return text(value)
 
 
+def trigger(value: object) -> Trigger:
+    """Which ends of its dependencies let a job begin."""
+    word = value.lower() if isinstance(value, str) else ""
+    if word in _TRIGGERS:
+        return _TRIGGERS[word]
+    meant = nearest(word, _TRIGGERS)
+    hint = f'did you mean "{meant}"?' if meant else f"any of {', '.join(_TRIGGERS)}"
+    raise BadValue(f"{_shown(value)} is no trigger", hint)
+
+
+_TRIGGERS: Final = {one.value.lower(): one for one in Trigger if one is not Trigger.UNKNOWN}
+
+
 def share(value: object) -> Share:
     """Who is given what the job leaves in the run's shared folder."""
     name = text(value)
@@ -855,6 +870,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "script": script,
     "run": line,
     "command": command,
+    "handler": text,
     "python": python,
     "args": words,
     "env": environment,
@@ -888,6 +904,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "on_timeout": expiry,
     "share": share,
     "artifacts": artifacts,
+    "trigger": trigger,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -902,7 +919,7 @@ ALIASES: Final[dict[str, str]] = {
 LATER: Final = frozenset(
     {
         "approvers", "matrix", "on_end", "outputs",
-        "reschedule", "secrets", "trigger", "when",
+        "reschedule", "secrets", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -919,7 +936,12 @@ FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 """Keys that mean nothing where a job is meant to stay up."""
 
 
-FOR_GATES: Final = ("id", "type", "dependencies", "at", "delay", "message", "timeout", "on_timeout")
+WAYS: Final = ("script", "run", "command", "handler")
+"""What a job may execute: exactly one of these."""
+
+FOR_GATES: Final = (
+    "id", "type", "dependencies", "trigger", "at", "delay", "message", "timeout", "on_timeout",
+)  # fmt: skip
 """All that a gate takes: it runs nothing, anywhere."""
 
 
@@ -929,9 +951,10 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         hint = f"a gate runs nothing; it takes {', '.join(FOR_GATES[2:])}"
         return [(key, f"is a gate and has {key}", hint) for key in read if key not in FOR_GATES]
     found: list[tuple[str, str, str]] = []
-    ways = [key for key in ("script", "run", "command") if key in read]
+    ways = [key for key in WAYS if key in read]
     if not ways:
-        found.append(("id", "has nothing to execute", "give it a script, a run line or a command"))
+        hint = "give it a script, a run line, a command or a handler"
+        found.append(("id", "has nothing to execute", hint))
     if len(ways) > 1:
         found.append((ways[1], f"has {' and '.join(ways)}", "exactly one of them"))
     if "run" in read and read.get("args"):
@@ -1040,7 +1063,14 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
     )
 
 
+def shape_of(read: Mapping[str, Any]) -> Shape | None:
+    """What the job's run is told of it beside its spec; None where that is nothing unusual."""
+    shape = Shape(trigger=read.get("trigger", Trigger.ALL_SUCCEEDED))
+    return None if shape == _USUAL_SHAPE else shape
+
+
 _GENERAL: Final = Needs()
+_USUAL_SHAPE: Final = Shape()
 _NO_TERMS: Final = Terms()
 _NO_GROUP: Final = Concurrency("", 0)
 RUN_CONCURRENCY: Final = "concurrency of the run"
@@ -1051,7 +1081,10 @@ _NEVER_AGAIN: Final = RetryPolicy(after_loss=False)
 
 
 def _needs(read: Mapping[str, Any]) -> Needs:
-    skills = read.get("skills", read.get("requirement", _GENERAL.skills))
+    usual = (read["handler"],) if "handler" in read else _GENERAL.skills
+    skills = read.get("skills", read.get("requirement", usual))
+    if "handler" in read:
+        skills = tuple(dict.fromkeys((*skills, read["handler"])))
     found = Needs(skills=skills, slots=read.get("slots", 1), terms=_terms(read))
     return _GENERAL if found == _GENERAL else found
 
@@ -1099,6 +1132,7 @@ def _launch(read: Mapping[str, Any]) -> Launch:
 
 
 def _program(read: Mapping[str, Any]) -> Launch:
+    name: str
     env: dict[str, str] = read.get("env", {})
     args: tuple[str, ...] = read.get("args", ())
     limits = read["resources"].limits if "resources" in read else None
@@ -1107,7 +1141,10 @@ def _program(read: Mapping[str, Any]) -> Launch:
     if "command" in read:
         vector = (*read["command"], *args)
         return Launch(kind=LaunchKind.COMMAND, command=vector, env=env, resources=limits)
-    name: str = read.get("script", "")
+    if "handler" in read:
+        name = read["handler"]
+        return Launch(kind=LaunchKind.HANDLER, handler=name, args=args, env=env, resources=limits)
+    name = read.get("script", "")
     # What `defaults` say is for those scripts that it can mean something to.
     interpreter = read.get("python", "") if takes_python(name) else ""
     return Launch(script=name, args=args, env=env, python=interpreter, resources=limits)

@@ -99,6 +99,8 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
         ExitReason.REJECTED: "rejected",
         ExitReason.EXPIRED: "nobody decided in time",
         ExitReason.PARENT_FAILED: "a job before it did not succeed",
+        ExitReason.PARENT_SKIPPED: "a job before it was skipped",
+        ExitReason.TRIGGER_UNMET: "nothing before it failed",
     }
     said = words.get(view.reason, "")
     if view.message and view.reason in _DECISIONS:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from titan_proto.errors import InvalidSpec, LinkError, Problem
 from titan_proto.limits import RUN_SPEC_BYTES
-from titan_proto.specs import ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec
+from titan_proto.specs import ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec, Shape
 from titan_proto.validation import environment_problems, problems
 from titan_sdk.envfiles import EnvFiles
 from titan_sdk.findings import ERROR, WARNING, Finding
@@ -97,6 +97,7 @@ def stage_jobs(
     workspace: Path | None,
     find: Find,
     env_files: Mapping[str, tuple[str, ...]],
+    shapes: Mapping[str, Shape] | None = None,
 ) -> Staged:
     """Jobs of a program: each script packed alone, or all out of one `workspace` folder.
 
@@ -106,6 +107,7 @@ def stage_jobs(
         InvalidSpec: a script is nowhere, or the graph is not valid; all problems at once.
         PackagingError: what is there cannot be packed.
     """
+    shapes = dict(shapes or {})
     jobs, bad_lines = _with_env_files(jobs, env_files, folder)
     base = folder if workspace is None else folder / workspace
     scripts = {job.launch.script for job in jobs if _runs_script(job)}
@@ -139,7 +141,13 @@ def stage_jobs(
         if workspace is not None and os.path.relpath(path, base).startswith(os.pardir)
     ]
     planned: Launches = {script: (alone(script), None) for script in scripts}
-    refuse([*found, *bad_lines, *problems(RunSpec(name=name, jobs=_launched(jobs, planned)))])
+    refuse(
+        [
+            *found,
+            *bad_lines,
+            *problems(RunSpec(name=name, jobs=_launched(jobs, planned), shapes=shapes)),
+        ]
+    )
     with ExitStack() as undo:
         packages: list[Package] = []
         whole: ArtifactRef | None = None
@@ -154,7 +162,7 @@ def stage_jobs(
             for script, path in here.items():
                 packages.append(undo.enter_context(pack_script(path, alone(script))))
                 launches[script] = (alone(script), packages[-1].ref)
-        spec = RunSpec(name=name, jobs=_launched(jobs, launches), workspace=whole)
+        spec = RunSpec(name=name, jobs=_launched(jobs, launches), workspace=whole, shapes=shapes)
         staged = Staged(spec, packages)
         undo.pop_all()
     return staged

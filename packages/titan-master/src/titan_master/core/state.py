@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
 from titan_proto.messages.worker import Layer, Left
-from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs, Terms
+from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs, Shape, Terms, Trigger
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -96,7 +96,7 @@ class Job(Struct, gc=False, eq=False):
     """Its place in the submission."""
     state: JobState
     waiting: int
-    """Dependencies that have not succeeded yet."""
+    """Dependencies that have not ended yet."""
     ready_at_ms: int = 0
     """When it was queued last; while SCHEDULED, when it will be."""
     queued_seq: int = 0
@@ -121,7 +121,14 @@ class Job(Struct, gc=False, eq=False):
     layer: int = 0
     """The place of its files of the shared folder among those of all jobs of its run; 0: it left none."""
     layers: int = 0
-    """Once it has succeeded: the layers that it and the jobs above it have left, as bits. Derived."""
+    """Once it has ended: the layers that it and the jobs above it have left, as bits. Derived."""
+    shape: Shape | None = None
+    """What its run says of it beside its spec. Derived."""
+
+    @property
+    def trigger(self) -> Trigger:
+        """Which ends of its dependencies let it begin."""
+        return Trigger.ALL_SUCCEEDED if self.shape is None else self.shape.trigger
 
     @property
     def question(self) -> GateSection:
@@ -258,11 +265,18 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """What jobs can take of it, in the units of `Counted`."""
     taken: dict[str, int] = field(default_factory=dict)
     """What is taken of each resource that any of its attempts takes. Derived."""
+    network: str = ""
+    """Id of the network that its jobs listen in; empty where its software does not say it."""
 
     @property
     def name(self) -> str:
         """What people see and type; unique among the workers that are not lost."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def ports(self) -> str:
+        """Whose ports its jobs listen on: workers of one machine share them, containers may not."""
+        return self.network or f"{self.host} {self.boot_id}"
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):
@@ -275,7 +289,7 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
 
 
 def layers_above(run: Run, job: Job) -> int:
-    """The layers that the jobs above it have left, as bits; all its dependencies have succeeded."""
+    """The layers that the jobs above it have left, as bits; all its dependencies have ended."""
     above = 0
     for parent in job.spec.dependencies:
         above |= run.jobs[parent].layers
@@ -513,6 +527,8 @@ class State(Struct, kw_only=True, eq=False):
     """Worker's name → id of the worker that has it."""
     workspaces: dict[str, int] = field(default_factory=dict)
     """By the folder that their jobs run in: how many workers."""
+    neighbours: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By whose ports their jobs listen on: the workers."""
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs of live runs by state."""
     queue: ReadyQueue = field(default_factory=ReadyQueue)
@@ -607,6 +623,7 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         sorted(worker.held.items()),
         worker.workspace,
         sorted(worker.resources.items()),
+        worker.network,
     )
 
 

@@ -73,7 +73,7 @@ DERIVED: Final = {
             "is_tied",
         }
     ),
-    Job: frozenset({"spec", "run_id", "index", "waiting", "layers"}),
+    Job: frozenset({"spec", "run_id", "index", "waiting", "layers", "shape"}),
 }
 """Fields that `derive`, or the event that accepted the run, gives back."""
 

@@ -93,9 +93,16 @@ class Duration(click.ParamType[float]):
 
 
 class Moment(click.ParamType[str]):
-    """A moment to come: a date and a time, or a time of today, in the local zone unless one is said."""
+    """A moment to come: a date and a time, or a time of today, in the local zone unless one is said.
+
+    Args:
+        past: whether it may have passed.
+    """
 
     name = "time"
+
+    def __init__(self, *, past: bool = False) -> None:
+        self._past = past
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """RFC 3339, with the zone."""
@@ -120,7 +127,7 @@ class Moment(click.ParamType[str]):
                 param,
                 ctx,
             )
-        if at <= now:
+        if at <= now and not self._past:
             return self.fail(
                 f"'{value}' has passed: it is {now.isoformat(timespec='seconds')}.", param, ctx
             )
