@@ -237,7 +237,7 @@ def _placed(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> JobSpec:
         {"spread": True},
         {"group": world.random.choice(("db", "disk")), "limit": world.between(1, 3)},
         # The first machine has everything, and is there in the end.
-        {"worker": world.random.choice((f"sim:{FIRST_PORT}", "sim"))},
+        {"worker": world.random.choice((f"sim0:{FIRST_PORT}", "sim0"))},
     ]
     if above:
         wishes += [{"near": world.random.choice(above), "required": world.chance(50)}] * 3
