@@ -209,7 +209,6 @@ def _move(draft: Draft, service: Service, spec: JobSpec, event: AttemptEnded) ->
         _end(draft, service, event.reason)
         return
     _queue(draft, service, event.reason, moves=moves + 1, avoid=avoid)
-    draft.places_due = True
 
 
 def _ends_another(
@@ -241,6 +240,7 @@ def _queue(
     why: str = "",
 ) -> None:
     _release(draft, service)
+    draft.places_due = True  # where another one is to make way for it, it is time to look
     draft.emit(
         ServiceQueued(
             at_ms=draft.now_ms,
