@@ -169,6 +169,7 @@ def types(session: nox.Session) -> None:
         "types-psutil",
         "types-waitress",
         *("msgspec>=0.20", "click>=8.4", "flask>=3", "typing-extensions>=4.10"),
+        "prompt-toolkit>=3.0.40",
         *("pytest>=8",),  # the SDK's helpers for its users' tests may name it
     )
     session.run("mypy")
@@ -306,7 +307,7 @@ def sim_full(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def e2e(session: nox.Session) -> None:
     """Real processes, and installations as users make them."""
-    _install(session, PACKAGES, *TEST_TOOLS)
+    _install(session, PACKAGES, *TEST_TOOLS, "prompt-toolkit>=3.0.40", "pyte>=0.8")
     session.env["TITAN_OLDEST_PYTHON"] = _oldest_python()
     _pytest(session, str(ROOT / "tests" / "e2e"), *session.posargs)
 
