@@ -176,20 +176,13 @@ def converse(settings: Settings, lines: Iterator[str]) -> None:
 
 def run_words(settings: Settings, words: Sequence[str]) -> int:
     """One command, as `titan WORDS` would run it; its exit code."""
-    from titan_sdk.cli import titan
-    from titan_sdk.cli.failures import INTERRUPTED, report
+    from titan_sdk.cli import main
 
-    given = [*_options(settings), *words]
     try:
-        code = titan.main(given, prog_name="titan", standalone_mode=False)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        say("")
-        return INTERRUPTED
+        main([*_options(settings), *words])
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else 1
-    except Exception as error:  # noqa: BLE001 - as for a command of its own: told, with its code
-        return report(error, given)
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _options(settings: Settings) -> list[str]:
