@@ -70,7 +70,14 @@ from titan_proto.specs import (
     Terms,
     Trigger,
 )
-from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, RunState, ServiceState
+from titan_proto.states import (
+    JOB_TERMINAL,
+    RUN_TERMINAL,
+    ExitReason,
+    JobState,
+    RunState,
+    ServiceState,
+)
 
 SKILLS = ("GENERAL", "GPU")
 RESOURCES = {"gpu": 2, "licence": 1, "cpu": 2_000}
@@ -618,7 +625,9 @@ def _list_dead(world: World, auditor: Auditor) -> Errand:
             raise Violation(f"the list of dead jobs came to {page}")
         for view in page.jobs:
             auditor.told_job(view)
-            if view.state is not JobState.FAILED or view.kind is JobKind.GATE:
+            # Of a gate, only that its condition cannot be decided is nobody's decision.
+            is_decided = view.kind is JobKind.GATE and view.reason is not ExitReason.BAD_WHEN
+            if view.state is not JobState.FAILED or is_decided:
                 raise Violation(f"{view} is listed as dead")
             listed[view.run_id, view.job_id] = None
         cursor = page.cursor
