@@ -60,6 +60,14 @@ nox.options.stop_on_first_error = False
 # What the suites need beside our wheels; the packages' own lists are tests/requirements.txt.
 TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-asyncio>=0.24", "hypothesis>=6.100")
 
+# A browser is driven, and pages are judged by axe-core; the browser itself is the machine's own Chromium.
+# The screen of a terminal is read by pyte.
+E2E_TOOLS = (
+    *TEST_TOOLS,
+    *("playwright>=1.45", "axe-playwright-python>=0.1.4"),
+    *("prompt-toolkit>=3.0.40", "pyte>=0.8"),
+)
+
 # apsw: a disk that loses what was not synced is a VFS of SQLite, which the standard library cannot have.
 CHAOS_TOOLS = (*TEST_TOOLS, "apsw>=3.46")
 
@@ -169,6 +177,7 @@ def types(session: nox.Session) -> None:
         "types-psutil",
         "types-waitress",
         *("msgspec>=0.20", "click>=8.4", "flask>=3", "typing-extensions>=4.10"),
+        "prompt-toolkit>=3.0.40",
         *("pytest>=8",),  # the SDK's helpers for its users' tests may name it
     )
     session.run("mypy")
@@ -305,8 +314,8 @@ def sim_full(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def e2e(session: nox.Session) -> None:
-    """Real processes, and installations as users make them."""
-    _install(session, PACKAGES, *TEST_TOOLS)
+    """Real processes, a real browser, and installations as users make them."""
+    _install(session, PACKAGES, *E2E_TOOLS)
     session.env["TITAN_OLDEST_PYTHON"] = _oldest_python()
     _pytest(session, str(ROOT / "tests" / "e2e"), *session.posargs)
 
@@ -355,5 +364,5 @@ def dev(session: nox.Session) -> None:
     """An environment with all five packages editable, and the tools."""
     editable = [arg for p in PACKAGES for arg in ("-e", str(ROOT / f"packages/titan-{p}"))]
     tools = ("nox", "ruff>=0.17", "mypy>=2", "import-linter>=2.5", "types-PyYAML", "types-psutil")
-    session.install(*editable, *tools, *CHAOS_TOOLS)
+    session.install(*editable, *tools, *CHAOS_TOOLS, *E2E_TOOLS)
     session.log("source %s/bin/activate", os.path.relpath(session.virtualenv.location))

@@ -45,6 +45,7 @@ from titan_proto.specs import (
     RunSpec,
     Shape,
     Share,
+    Terms,
     Trigger,
 )
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
@@ -140,6 +141,8 @@ class JobBook:
         self.live: int | None = None
         """The attempt that is placed and has not ended."""
         self.last: e.AttemptEnded | None = None
+        self.was_on: tuple[str, str, str] | None = None
+        """Where its newest attempt was placed: the worker's id, and its name and its folder then."""
         self.lost = 0
         self.failures = 0
         self.fence = 0
@@ -187,6 +190,10 @@ class RunBook:
             self.jobs[job_id].end = JobState.SUCCEEDED
         self.rerun_of = event.rerun_of
         self.ancestors = event.ancestors
+        self.near = event.near
+        terms = (job.spec.needs.terms for job in self.jobs.values() if not job.is_gate)
+        self.run_group = next((one.run_group for one in terms if one is not None), "")
+        self.has_begun = False
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
             is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED
@@ -232,7 +239,10 @@ class WorkerBook:
         self.slots = event.slots
         self.skills = event.skills
         self.resources = event.resources
+        self.worker_id = event.worker_id
+        self.host, self.port = event.host, event.port
         self.workspace = event.workspace
+        self.network = event.network
         self.state = "ONLINE"
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
@@ -241,8 +251,11 @@ class WorkerBook:
         """What it held when the master learned that it is being shut down."""
 
     def has_all(self, spec: JobSpec) -> bool:
-        """Whether it has what the job takes of counted resources, be it free or not."""
-        return spec.needs.terms is None or all(
+        """Whether it may have the job, and has what that takes of counted resources, free or not."""
+        if spec.needs.terms is None:
+            return True
+        names = ("", self.worker_id, self.host, f"{self.host}:{self.port}")
+        return spec.needs.terms.worker in names and all(
             one.amount <= self.resources.get(one.name, one.amount if one.name == "cpu" else 0)
             for one in spec.needs.terms.counted
         )
@@ -569,6 +582,7 @@ class Auditor:
         self.check(event.at_ms >= job.not_before_ms, f"{ref} is placed before its delay is over")
         self._check_parents(run, job)
         self._fence = job.fence = event.fence
+        job.was_on = (event.worker_id, f"{worker.host}:{worker.port}", worker.workspace)
         job.numbers = event.number
         self._need(run, event.job_id, ref if job.spec.kind is JobKind.TASK else None)
         job.live = event.number
@@ -585,7 +599,65 @@ class Auditor:
             f"{ref} is one too many on {event.worker_id}",
         )
         self._check_resources(ref, worker)
+        self._check_terms(ref, event.worker_id, worker)
         self._check_port(ref, worker)
+
+    def _check_terms(self, ref: AttemptRef, worker_id: str, worker: WorkerBook) -> None:
+        """It is where it has to be, and one of no more than may be."""
+        job = self._job(ref)
+        terms = job.spec.needs.terms
+        run = self.runs[ref.run_id]
+        if run.near and worker_id == run.near:
+            self._coverage.choice(Choice.CHILD)
+        if terms is None:
+            return
+        if terms.worker:
+            names = (worker_id, worker.host, f"{worker.host}:{worker.port}")
+            self.check(terms.worker in names, f"{ref} is pinned to {terms.worker}, and on {names}")
+            self._coverage.choice(Choice.PINNED)
+        if terms.spread:
+            self._coverage.choice(Choice.SPREAD)
+        self._check_beside(ref, terms, worker_id)
+        if terms.group:
+            # It is among those that its worker holds already.
+            live = sum(
+                found is not None and found.group == terms.group
+                for other in self.workers.values()
+                for held in other.holds
+                for found in (self._job(held).spec.needs.terms,)
+            )
+            self.check(live <= terms.limit, f"{ref} is the {live}th of group {terms.group}")
+            self._coverage.choice(Choice.GROUPED)
+        if terms.run_group and run.state is RunState.ACTIVE:
+            begun = [
+                other.run_id
+                for other in self.runs.values()
+                if other.state is RunState.ACTIVE
+                and other.has_begun
+                and other.run_group == terms.run_group
+            ]
+            self.check(
+                run.has_begun or len(begun) < terms.run_limit,
+                f"{ref} begins a run of group {terms.run_group} beside {begun}",
+            )
+            run.has_begun = True
+            self._coverage.choice(Choice.RUNS_GROUPED)
+
+    def _check_beside(self, ref: AttemptRef, terms: Terms, worker_id: str) -> None:
+        run = self.runs[ref.run_id]
+        if not terms.near or (ref.run_id, ref.job_id) in self.services:
+            return
+        was = run.find(terms.near).was_on
+        if not was:
+            return  # it was taken over: nobody knows where it was
+        worker = self.workers[worker_id]
+        names = (worker_id, f"{worker.host}:{worker.port}", worker.workspace)
+        is_there = any(mine == its for mine, its in zip(names, was, strict=True))
+        if terms.required:
+            self.check(is_there, f"{ref} is on {worker_id}, and {terms.near} was on {was}")
+            self._coverage.choice(Choice.BESIDE)
+        else:
+            self._coverage.choice(Choice.NEAR if is_there else Choice.NOT_NEAR)
 
     def _check_resources(self, ref: AttemptRef, worker: WorkerBook) -> None:
         """What is counted is never given away twice."""
@@ -606,13 +678,18 @@ class Auditor:
             self.check(taken <= has, f"{ref} is placed where {taken} of {has} {one.name} are taken")
 
     def _check_port(self, ref: AttemptRef, worker: WorkerBook) -> None:
-        """Two services of one fixed port are never on one worker."""
+        """Two services of one fixed port are never where their ports are the same."""
         ports = [
             section.port
-            for held in worker.holds
+            for held in self._held_beside(worker)
             if (section := self._job(held).spec.service) is not None and section.port
         ]
         self.check(len(ports) == len(set(ports)), f"{ref} is placed where its port is taken")
+
+    def _held_beside(self, worker: WorkerBook) -> list[AttemptRef]:
+        """What is held by the workers whose ports are the same."""
+        books = (one for one in self.workers.values() if one.network == worker.network)
+        return [ref for one in books for ref in one.holds]
 
     def _on_attempt_started(self, event: e.AttemptStarted) -> None:
         ref = AttemptRef(event.run_id, event.job_id, event.number)
@@ -924,7 +1001,8 @@ class Auditor:
             if any(ref in one.holds and one.state == "DRAINING" for one in self.workers.values()):
                 self._coverage.move(Move.REPLACED)
         elif "for its replacement" in event.why:
-            self._coverage.move(Move.MADE_WAY)
+            coming = [book for _, book in self._replacements(*key) if book.avoid]
+            self._coverage.move(Move.MADE_WAY_LATE if coming else Move.MADE_WAY)
 
     def _on_service_ended(self, event: e.ServiceEnded) -> None:
         """A person stopped it, or it came to its own end where nobody else could have it."""
@@ -959,9 +1037,27 @@ class Auditor:
             and worker.has_all(job.spec)
             and worker_id not in (*job.avoid, last.worker_id)
         ]
+        if self._replacements(*key):
+            return  # which goes on alone
+        if could and job.moves < SERVICE_MOVES and self._would_end_another(key, job, could):
+            self._coverage.move(Move.SPARED)
+            return
         self.check(
             not could or job.moves >= SERVICE_MOVES,
             f"service {key} is given up, and {could} could have it",
+        )
+
+    def _would_end_another(self, key: tuple[str, str], job: JobBook, could: list[str]) -> bool:
+        """Whether it crashed, and what it replaces, which is well, has its port wherever it could go."""
+        replaced = (key[0], job.replaces)
+        if job.last is None or job.last.reason is not ExitReason.CRASH_LOOP:
+            return False
+        if not job.replaces or replaced not in self.well or self.services[replaced] != "UP":
+            return False
+        port = 0 if job.spec.service is None else job.spec.service.port
+        held = [self._held_beside(self.workers[worker_id]) for worker_id in could]
+        return bool(port) and all(
+            any((ref.run_id, ref.job_id) == replaced for ref in refs) for refs in held
         )
 
     def _on_worker_joined(self, event: e.WorkerJoined) -> None:
@@ -988,18 +1084,43 @@ class Auditor:
             return False
         job = self._job(ref)
         return not job.spec.exclusive and any(
-            worker.state in {"ONLINE", "SILENT"}
+            self._could_have(worker, job)
             and worker_id not in job.avoid
-            and set(job.spec.needs.skills) <= set(worker.skills)
-            and job.spec.needs.slots <= worker.slots
-            and worker.has_all(job.spec)
             and not self._has_port(worker, job)
             for worker_id, worker in self.workers.items()
         )
 
+    def look(self) -> None:
+        """Nothing waits for ever for the port of what waits for it."""
+        for key, state in self.services.items():
+            job = self.runs[key[0]].find(key[1])
+            replaced = (key[0], job.replaces)
+            if state != "QUEUED" or self.services.get(replaced) != "UP":
+                continue
+            port = 0 if job.spec.service is None else job.spec.service.port
+            places = [
+                self._held_beside(worker)
+                for worker_id, worker in self.workers.items()
+                if worker_id not in job.avoid and self._could_have(worker, job)
+            ]
+            only = [
+                refs for refs in places if any((one.run_id, one.job_id) == replaced for one in refs)
+            ]
+            stuck = port and places and len(only) == len(places)
+            self.check(not stuck, f"{key} waits for the port of {replaced}, which waits for it")
+
+    @staticmethod
+    def _could_have(worker: WorkerBook, job: JobBook) -> bool:
+        return (
+            worker.state in {"ONLINE", "SILENT"}
+            and set(job.spec.needs.skills) <= set(worker.skills)
+            and job.spec.needs.slots <= worker.slots
+            and worker.has_all(job.spec)
+        )
+
     def _has_port(self, worker: WorkerBook, job: JobBook) -> bool:
         port = 0 if job.spec.service is None else job.spec.service.port
-        held = (self._job(ref).spec.service for ref in worker.holds)
+        held = (self._job(ref).spec.service for ref in self._held_beside(worker))
         return bool(port) and any(section is not None and section.port == port for section in held)
 
     def _check_shut_down(self, worker_id: str, what: str) -> None:
@@ -1154,6 +1275,10 @@ class Auditor:
         self.check(known is state, f"a client is told {state} of run {run_id}, which is {known}")
         self.learned[run_id] = state
 
+    def living(self) -> list[AttemptRef]:
+        """Attempts of which a process runs somewhere."""
+        return list(self._alive)
+
     # -- what really happens ----------------------------------------------------------------------
 
     def machine(self, host: str, slots: int) -> None:
@@ -1187,6 +1312,14 @@ class Auditor:
         if order.spec.exclusive:
             self._check_alone(ref, host)
         self._alive[ref] = self._world.now_ms
+
+    def port_refused(self, ref: AttemptRef, holder: AttemptRef) -> None:
+        """A process was not started, for another one listens on its fixed port.
+
+        That must be one that nobody counts on any more: what the journal holds for up was placed first.
+        """
+        held = {one for worker in self.workers.values() for one in worker.holds}
+        self.check(not {ref, holder} <= held, f"{ref} is refused its port, which {holder} has")
 
     def _check_told(self, run: RunBook, wanted: Launch, told: Launch) -> None:
         """Where another job's output is named stands exactly what the journal has of it."""

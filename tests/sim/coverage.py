@@ -67,16 +67,26 @@ class Choice(Enum):
     """What placement has to mind beside slots and skills. All of it must happen somewhere in a suite."""
 
     COUNTED = "it takes of what is counted"
+    PINNED = "it is for one worker, or one host"
+    BESIDE = "it has to be beside another job"
+    NEAR = "it is better beside another job, and there"
+    NOT_NEAR = "it is better beside another job, and elsewhere"
+    SPREAD = "it is spread"
+    GROUPED = "one of a few jobs"
+    RUNS_GROUPED = "of one of a few runs"
+    CHILD = "it was asked for by a job, and is beside that"
 
 
 class Move(Enum):
-    """What may become of a service whose worker leaves. All of it must happen somewhere in a suite."""
+    """What may become of a service that is replaced or moved. All of it must happen somewhere in a suite."""
 
     REPLACED = "its replacement was healthy, and it was stopped for that"
     STAYED = "nobody else could have it, and it was told to go with its worker"
     LEFT_BEHIND = "it went before its replacement was healthy, which went on alone"
     CAME_BACK = "its replacement had no room, and it took that one's place"
-    MADE_WAY = "the other workers for its port had gone, and it was stopped for its replacement"
+    MADE_WAY = "no other worker was there for its port, and it was stopped for its replacement"
+    MADE_WAY_LATE = "its replacement had failed on the other workers, and it was stopped for that"
+    SPARED = "its replacement had crashed on the other workers for its port, and it stayed"
 
 
 MESSAGES_LEFT_OUT = {

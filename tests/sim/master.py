@@ -480,6 +480,7 @@ class MasterLink:
                 spec=message.spec,
                 spec_bytes=body,
                 owner="sim",
+                parent=message.parent,
             )
         if isinstance(message, PutSchedule):
             body = msgspec.msgpack.encode(message.run)

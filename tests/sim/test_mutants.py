@@ -24,6 +24,7 @@ from titan_master.core import (
     lifecycle,
     moving,
     placement,
+    rollout,
     schedules,
     services,
     sharing,
@@ -214,6 +215,27 @@ def give_away_what_is_taken(patch):
     patch.setattr(placement, "short_of", has_too_little)
 
 
+def let_everyone_of_a_group_run(patch):
+    """Nobody counts who of a concurrency group is live, or has begun."""
+    patch.setattr(placement, "is_group_full", lambda state, terms, run_id: False)
+
+
+def place_anywhere_what_has_to_be_beside_another(patch):
+    patch.setattr(placement, "near_to", lambda state, run, job: None)
+
+
+def take_any_worker_for_the_one_that_is_meant(patch):
+    def least_loaded(draft, job, key, name):
+        del name
+        return next(
+            (one.worker_id for one in draft.state.workers.values()
+             if placement._has_room(draft, job, key, one)),
+            None,
+        )  # fmt: skip
+
+    patch.setattr(placement, "_pinned", least_loaded)
+
+
 def give_services_up_with_their_worker(patch):
     """What is wanted still is taken for ended when its worker is gone."""
     patch.setattr(services, "WITH_ITS_WORKER", ())
@@ -265,6 +287,29 @@ def forget_where_files_of_what_is_not_run_again_are(patch):
 def share_fixed_ports(patch):
     """Two services of one port may meet on a worker."""
     patch.setattr(services, "holder_of", lambda *_: None)
+
+
+def share_fixed_ports_of_a_host(patch):
+    """Two services of one port may meet on a host, each on a worker of its own."""
+
+    def holder_of(state, worker, port):
+        for key in worker.held:
+            job = state.find_job(*key)
+            if job is not None and job.spec.service is not None and job.spec.service.port == port:
+                return key
+        return None
+
+    patch.setattr(services, "holder_of", holder_of)
+
+
+def wait_for_a_port_that_waits(patch):
+    """What a replacement has come to avoid still counts as a place for it."""
+    make_way = rollout.make_way
+
+    def forgetful(draft, spec, old, *, avoid=()):
+        make_way(draft, spec, old)
+
+    patch.setattr(rollout, "make_way", forgetful)
 
 
 def forget_submit_keys(patch):
@@ -571,9 +616,14 @@ MUTANTS = [
     forget_who_may_go_on,
     fill_one_slot_too_many,
     give_away_what_is_taken,
+    let_everyone_of_a_group_run,
+    place_anywhere_what_has_to_be_beside_another,
+    take_any_worker_for_the_one_that_is_meant,
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,
+    share_fixed_ports_of_a_host,
+    wait_for_a_port_that_waits,
     stop_services_with_their_worker,
     leave_services_where_they_are,
     bring_up_twice_what_is_replaced,

@@ -94,6 +94,8 @@ TIMEOUTS_MS = (1, 100, 1_000, 15_000)
 IMPATIENT_MS = 300
 LEFT_MS = 60_000
 """A gate whose time is no longer than this may be left to it."""
+FIXED_PORT = 8000
+"""Of every service that has one: they are in each other's way."""
 FIRST_PORT = 8080
 SLOTS_MAX = 4
 """Of one worker."""
@@ -115,6 +117,9 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     """A graph of so many jobs, in one of a few shapes."""
     shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
     specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
+    specs = tuple(_placed(world, specs, job) for job in specs)
+    if world.chance(12):
+        specs = _one_of_few_runs(world, specs)
     named = tuple(_using_outputs(world, specs, job) for job in specs)
     shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
     return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
@@ -134,7 +139,9 @@ def draw_nightly(world: World) -> RunSpec:
         kind=JobKind.SERVICE,
         dependencies=("before",) if world.chance(60) else (),
         needs=Needs(slots=0 if world.chance(30) else 1),
-        service=ServiceSection(port=8000) if world.chance(20) else ServiceSection(port_auto=True),
+        service=ServiceSection(port=FIXED_PORT)
+        if world.chance(40)
+        else ServiceSection(port_auto=True),
     )
     before = JobSpec(id="before", launch=LAUNCH)
     after = JobSpec(id="after", launch=LAUNCH, dependencies=("service",))
@@ -232,6 +239,43 @@ def _moment(world: World) -> int:
     return world.now_ms + world.between(-5_000, 30_000) if world.chance(8) else 0
 
 
+def _placed(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> JobSpec:
+    """Some have a wish where they are placed, or a condition."""
+    if job.kind is JobKind.GATE or not world.chance(25):
+        return job
+    above = [other.id for other in _above(specs, job) if other.kind is not JobKind.GATE]
+    wishes: list[dict[str, Any]] = [
+        {"spread": True},
+        {"group": world.random.choice(("db", "disk")), "limit": world.between(1, 3)},
+        # The first machine has everything, and is there in the end.
+        {"worker": world.random.choice((f"sim0:{FIRST_PORT}", "sim0"))},
+    ]
+    if above:
+        wishes += [{"near": world.random.choice(above), "required": world.chance(50)}] * 3
+    wish = world.random.choice(wishes)
+    if wish.get("required"):
+        # What it takes is there, because the other one was: it asks for no more.
+        needs = replace(job.needs, skills=("GENERAL",), terms=Terms(**wish))
+        return replace(job, needs=needs)
+    return replace(job, needs=replace(job.needs, terms=replace(job.needs.terms or Terms(), **wish)))
+
+
+def _one_of_few_runs(world: World, specs: tuple[JobSpec, ...]) -> tuple[JobSpec, ...]:
+    limit = world.between(1, 2)
+    return tuple(
+        job
+        if job.kind is JobKind.GATE
+        else replace(
+            job,
+            needs=replace(
+                job.needs,
+                terms=replace(job.needs.terms or Terms(), run_group="etl", run_limit=limit),
+            ),
+        )
+        for job in specs
+    )
+
+
 def _retries(world: World) -> RetryPolicy:
     if world.chance(60):
         return RetryPolicy()
@@ -280,12 +324,12 @@ def _service(world: World) -> ServiceSection:
         retries=world.between(1, 4),
         start_period_ms=world.random.choice((0, 3_000)),
     )
-    checked = health if world.chance(40) else None
+    checked = health if world.chance(60) else None
     replicas = world.between(2, 3) if world.chance(25) else 1
     return world.random.choice(
         (
             ServiceSection(restart=restart, health=checked, replicas=replicas),
-            ServiceSection(port=8000, restart=restart, health=checked),
+            ServiceSection(port=FIXED_PORT, restart=restart, health=checked),
             ServiceSection(port_auto=True, restart=restart, health=checked, replicas=replicas),
         )
     )
@@ -314,7 +358,9 @@ def is_refused_for_now(answer: Any) -> bool:
 
 def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
     """Submit until there is a receipt, then stay until the run's end is known."""
-    request = SubmitRun(key=key, spec=spec)
+    living = auditor.living()
+    parent = world.random.choice(living) if living and world.chance(50) else None
+    request = SubmitRun(key=key, spec=spec, parent=parent)
     receipt: Any = None
     if world.chance(20):
         # The master may get it; nobody will ever get the answer.
@@ -449,10 +495,12 @@ def _stop_a_job(world: World, auditor: Auditor, run_id: str) -> Errand:
         raise Violation(f"stopping {run_id}/{job_id} came to {view}")
 
 
-def _shut_down_a_worker(world: World) -> Errand:
+def _shut_down_a_worker(world: World, worker: str = "") -> Errand:
     """Somebody needs the machine; now and then in a hurry, and not always one that is there."""
     drain_ms = world.random.choice((None, None, 0, 3_000))
-    request = ShutDownWorker(worker=str(FIRST_PORT + world.between(0, 4)), drain_ms=drain_ms)
+    request = ShutDownWorker(
+        worker=worker or str(FIRST_PORT + world.between(0, 4)), drain_ms=drain_ms
+    )
     answer = yield Call(request)
     refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
     refused = any(is_error(answer, code) for code in refusals)
@@ -613,9 +661,13 @@ def keep_house(world: World, is_over: Any) -> Errand:
             )
             name = world.random.choice(names)
             changes -= 1
-            if changes > 0 and world.chance(30):
-                yield Call(ScaleService(service=name, replicas=world.between(0, 3)))
+            if service.state is ServiceState.UNHEALTHY and world.chance(80):
+                yield Call(RestartService(service=name))
+                if service.worker and world.chance(30):
+                    yield from _shut_down_a_worker(world, service.worker)  # perhaps it is that
             elif changes > 0 and world.chance(30):
+                yield Call(ScaleService(service=name, replicas=world.between(0, 3)))
+            elif changes > 0 and world.chance(60 if service.port == FIXED_PORT else 30):
                 yield Call(RestartService(service=name))
             else:
                 yield Call(StopService(service=name))

@@ -812,6 +812,43 @@ MESSAGES = (
             ),
         ),
     ),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=7,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        network="boot-2 net:[4026531840]",
+    ),
+    SubmitRun(
+        key="key-8",
+        spec=RunSpec(
+            name="Placed",
+            jobs=(
+                JobSpec(
+                    id="EVALUATE",
+                    launch=Launch(script="evaluate.py"),
+                    dependencies=("TRAIN",),
+                    needs=Needs(
+                        terms=Terms(
+                            worker="box:8080",
+                            near="TRAIN",
+                            required=True,
+                            spread=True,
+                            group="db",
+                            limit=2,
+                            run_group="nightly",
+                            run_limit=1,
+                        )
+                    ),
+                ),
+            ),
+        ),
+        parent=REF,
+    ),
     PutSchedule(name="Nightly", spec=NIGHTLY, run=RunSpec(name="Nightly", jobs=(TASK,))),
     ScheduleView(
         name="Nightly",

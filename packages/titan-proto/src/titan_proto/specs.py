@@ -45,6 +45,8 @@ class LaunchKind(OpenEnum):
     """A line for ``/bin/sh -c``."""
     COMMAND = "COMMAND"
     """An argument vector, no shell."""
+    HANDLER = "HANDLER"
+    """What a worker registered under a skill's name, with the arguments as its data."""
     UNKNOWN = "UNKNOWN"
 
 
@@ -106,6 +108,20 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=Tr
 
     counted: tuple[Counted, ...] = ()
     """What it takes of what its worker has, for as long as it holds its slot. Each name once."""
+    worker: str = ""
+    """The only worker that may have it: by its name (`host:port`), its id, or a host with all of its."""
+    near: str = ""
+    """A job before it: it goes where that one ran last ..."""
+    required: bool = False
+    """... and nowhere else; without, only if there is room."""
+    spread: bool = False
+    """It goes where the fewest jobs of its run are."""
+    group: str = ""
+    """Of the jobs of this group, in all runs, so many may run at once:"""
+    limit: int = 0
+    run_group: str = ""
+    """Likewise of runs: one counts from its first placement to its end. The same for all jobs of a run."""
+    run_limit: int = 0
 
 
 class Needs(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,7 +144,7 @@ class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The process to start. Exactly one of `script`, `shell`, `command` is used, by `kind`."""
+    """The process to start. Exactly one of `script`, `shell`, `command`, `handler` is used, by `kind`."""
 
     kind: LaunchKind = LaunchKind.SCRIPT
     script: str = ""
@@ -147,6 +163,8 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int = 0
     """Not before this moment, in milliseconds since the epoch; the job's delay is counted from then. Also
     of a gate, which launches nothing: it opens no earlier."""
+    handler: str = ""
+    """The program that a worker registered under this name, which is one of its skills too."""
 
 
 class RestartWhen(OpenEnum):

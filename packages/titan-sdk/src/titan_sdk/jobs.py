@@ -35,6 +35,8 @@ class TitanJob:
         script: a file, looked for in the working folder, then by name in the master's perm_files.
         run: instead of a script: a line for the shell.
         command: instead of a script: a program and its arguments, no shell.
+        handler: instead of a script: what a worker registered under this name (`titan-worker --handler`),
+            which is a skill of that worker; `args` are its data.
         python: what runs a `.py` script on the worker: a version, looked for there by name (3.12 is
             python3.12), or an absolute path. By default the worker's own.
         args: a list is passed exactly, a string is split like a shell does.
@@ -53,7 +55,13 @@ class TitanJob:
         priority: 0 to 10, 10 first.
         at: it does not start before this moment; text such as 2026-12-01T08:30:00Z, or a datetime with a zone.
         delay: how long it waits once it could start.
-        affinity: prefer the worker on which a parent ran.
+        affinity: prefer the worker on which a parent ran; or a mapping of with (a job before it) and mode
+            ("prefer", "require").
+        worker: the only worker that may have it: its name (HOST:PORT), its id, or a host with all of its
+            workers. It waits while none of them is there.
+        spread: it goes where the fewest jobs of its run are.
+        concurrency: a group of jobs, in all runs, of which one may run at a time; or a mapping of group and
+            limit.
         stop_grace: time between SIGTERM and SIGKILL when it is stopped.
         restart: of a service: after which ends its worker starts it again, "always" (the default),
             "on-failure" or "never"; or a mapping of policy, max, within, delay, backoff, max_delay.
@@ -94,6 +102,7 @@ class TitanJob:
         script: str | os.PathLike[str] | None = None,
         run: str | None = None,
         command: Sequence[str] | str | None = None,
+        handler: str | None = None,
         python: str | float | os.PathLike[str] | None = None,
         args: Sequence[object] | str | None = None,
         env: Mapping[str, object] | None = None,
@@ -106,7 +115,10 @@ class TitanJob:
         priority: int | None = None,
         at: Moment | None = None,
         delay: Duration | None = None,
-        affinity: bool | None = None,
+        affinity: bool | Mapping[str, object] | None = None,
+        worker: str | None = None,
+        spread: bool | None = None,
+        concurrency: str | Mapping[str, object] | None = None,
         stop_grace: Duration | None = None,
         restart: str | Mapping[str, object] | None = None,
         healthcheck: str | Mapping[str, object] | None = None,
@@ -142,6 +154,7 @@ class TitanJob:
                 "script": None if path is None else os.fspath(path),
                 "run": run,
                 "command": command,
+                "handler": handler,
                 "python": os.fspath(python) if isinstance(python, os.PathLike) else python,
                 "args": args,
                 "env": env,
@@ -155,6 +168,9 @@ class TitanJob:
                 "at": at,
                 "delay": delay,
                 "affinity": affinity,
+                "worker": worker,
+                "spread": spread,
+                "concurrency": concurrency,
                 "stop_grace": stop_grace,
                 "restart": restart,
                 "healthcheck": healthcheck,
@@ -217,7 +233,7 @@ class TitanJob:
         if self._spec.kind is JobKind.GATE:
             return f"{type(self).__name__}(id={self.id!r})"
         launch = self._spec.launch
-        what = launch.script or launch.shell or " ".join(launch.command)
+        what = launch.script or launch.shell or launch.handler or " ".join(launch.command)
         return f"{type(self).__name__}(id={self.id!r}, {launch.kind.value.lower()}={what!r})"
 
 

@@ -64,9 +64,7 @@ from titan_master.core.state import (
     Service,
     State,
     WorkerInfo,
-    give_back,
     layers_above,
-    take,
 )
 from titan_proto.messages.runs import Fired
 from titan_proto.messages.schedules import LastFired
@@ -231,6 +229,7 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         rerun_alias=event.rerun_alias,
         ancestors=event.ancestors,
         homes=tuple(dict.fromkeys(home for _, home in event.homes)),
+        near=event.near,
         fired=event.fired,
     )
     state.runs[event.run_id] = run
@@ -318,6 +317,7 @@ def _add_jobs(
     for job_id, shape in shapes.items():
         jobs[job_id].shape = shape
     run.skills = frozenset(job_spec.needs.skills for job_spec in spec.jobs)
+    run.is_tied = _is_tied(spec.jobs)
     state.queued_seq, ready = seq, seq - state.queued_seq
     for first, number in (
         (blocked, waiting),
@@ -329,6 +329,13 @@ def _add_jobs(
         if number:
             run.counts[first] = number
             state.counts[first] = state.counts.get(first, 0) + number
+
+
+def _is_tied(jobs: Iterable[JobSpec]) -> bool:
+    every = (one.needs.terms for one in jobs)
+    return any(
+        terms is not None and (terms.counted or terms.worker or terms.required) for terms in every
+    )
 
 
 def _run_cancel_requested(state: State, event: RunCancelRequested) -> None:
@@ -344,8 +351,17 @@ def _run_ended(state: State, event: RunEnded) -> None:
         _slot_ended(state, run, run.fired, event.state)
     del state.runs[run.run_id]
     del state.aliases[run.alias]
+    if state.seats:
+        _give_up_seats(state, run.run_id)
     for job_state, number in run.counts.items():
         state.counts[job_state] -= number
+
+
+def _give_up_seats(state: State, run_id: str) -> None:
+    for group in [group for group, runs in state.seats.items() if run_id in runs]:
+        del state.seats[group][run_id]
+        if not state.seats[group]:
+            del state.seats[group]
 
 
 # -- jobs -----------------------------------------------------------------------------------------
@@ -489,7 +505,43 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
     job.first_placed_at_ms = job.first_placed_at_ms or event.at_ms
     state.fence = event.fence
     worker.held[key] = event.number
-    take(worker, job.spec)
+    _take(state, worker, job)
+
+
+def _take(state: State, worker: WorkerInfo, job: Job) -> None:
+    """What a placement takes: of its worker, and of its groups."""
+    needs = job.spec.needs
+    worker.used += needs.slots
+    terms = needs.terms
+    if terms is None:
+        return
+    for one in terms.counted:
+        worker.taken[one.name] = worker.taken.get(one.name, 0) + one.amount
+    if terms.group:
+        state.groups[terms.group] = state.groups.get(terms.group, 0) + 1
+    if terms.run_group and job.run_id in state.runs:
+        state.seats.setdefault(terms.run_group, {})[job.run_id] = None
+
+
+def _give_back(state: State, worker: WorkerInfo, job: Job) -> None:
+    """Its attempt has ended. Its run's seat is that run's until it ends, too."""
+    needs = job.spec.needs
+    worker.used -= needs.slots
+    terms = needs.terms
+    if terms is None:
+        return
+    for one in terms.counted:
+        _less(worker.taken, one.name, one.amount)
+    if terms.group:
+        _less(state.groups, terms.group, 1)
+
+
+def _less(counts: dict[str, int], name: str, amount: int) -> None:
+    left = counts[name] - amount
+    if left:
+        counts[name] = left
+    else:
+        del counts[name]
 
 
 def _job_of(state: State, run_id: str, job_id: str) -> Job | None:
@@ -528,7 +580,7 @@ def _attempt_ended(state: State, event: AttemptEnded) -> None:
         raise InvariantViolation(f"{event.run_id}/{event.job_id}: an attempt of no job")
     worker = state.workers[event.worker_id]
     del worker.held[event.run_id, event.job_id]
-    give_back(worker, job.spec)
+    _give_back(state, worker, job)
     if event.reason is ExitReason.LOST:
         job.lost += 1
 
@@ -793,6 +845,7 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
             _count_workspace(state, event.workspace, 1)
     worker.workspace = event.workspace
     _release_name(state, worker)
+    _release_ports(state, worker)
     worker.host = event.host
     worker.port = event.port
     worker.incarnation = event.incarnation
@@ -801,7 +854,9 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker.skills = event.skills
     worker.resources = dict(event.resources)
     worker.software = event.software
+    worker.network = event.network
     state.names[worker.name] = worker.worker_id
+    state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
 
 
 def _count_workspace(state: State, workspace: str, more: int) -> None:
@@ -815,6 +870,13 @@ def _count_workspace(state: State, workspace: str, more: int) -> None:
 def _release_name(state: State, worker: WorkerInfo) -> None:
     if state.names.get(worker.name) == worker.worker_id:
         del state.names[worker.name]
+
+
+def _release_ports(state: State, worker: WorkerInfo) -> None:
+    neighbours = state.neighbours.get(worker.ports, {})
+    neighbours.pop(worker.worker_id, None)
+    if not neighbours:
+        state.neighbours.pop(worker.ports, None)
 
 
 def _worker_silent(state: State, event: WorkerSilent) -> None:
@@ -839,6 +901,7 @@ def _worker_retired(state: State, event: WorkerRetired) -> None:
         raise InvariantViolation(f"worker {worker.worker_id} cannot retire: it holds attempts")
     _move_worker(state, worker, WorkerState.RETIRED, event.at_ms)
     _release_name(state, worker)
+    _release_ports(state, worker)
     _count_workspace(state, worker.workspace, -1)
     del state.workers[event.worker_id]
 
@@ -936,8 +999,10 @@ def derive(state: State) -> None:
     state.aliases = {run.alias: run.run_id for run in state.runs.values()}
     state.names = {worker.name: worker.worker_id for worker in state.workers.values()}
     state.workspaces = {}
+    state.neighbours = {}
     for worker in state.workers.values():
         _count_workspace(state, worker.workspace, 1)
+        state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
     state.counts = {}
     queued: list[Job] = []
     waiting: list[tuple[int, Job]] = []
@@ -956,12 +1021,15 @@ def derive(state: State) -> None:
     for service in state.services.values():
         _add_instance(state, service)
     queued += (job for job in state.instances.values() if job.state is JobState.QUEUED)
+    state.groups, state.seats = {}, {}
+    for run in state.runs.values():
+        _derive_seats(state, run)
     for worker in state.workers.values():
         worker.used, worker.taken = 0, {}
         for key in worker.held:
             job = state.find_job(*key)
             if job is not None:
-                take(worker, job.spec)
+                _take(state, worker, job)
     state.queue = ReadyQueue()
     queued.sort(key=lambda job: job.queued_seq)
     for job in queued:
@@ -969,6 +1037,13 @@ def derive(state: State) -> None:
     # In the order of their opening; no two have one number.
     waiting.sort(key=lambda pair: pair[0])
     state.gates = {(job.run_id, job.spec.id): job for _, job in waiting}
+
+
+def _derive_seats(state: State, run: Run) -> None:
+    for job in run.order:
+        terms = job.spec.needs.terms
+        if terms is not None and terms.run_group and job.attempt is not None:
+            state.seats.setdefault(terms.run_group, {})[run.run_id] = None
 
 
 def _derive_run(run: Run) -> None:

@@ -58,6 +58,7 @@ def problems(state: State) -> Iterator[str]:
     yield from _service_problems(state)
     yield from _schedule_problems(state)
     yield from _index_problems(state)
+    yield from _group_problems(state)
     yield from _queue_problems(state)
 
 
@@ -323,6 +324,9 @@ def _index_problems(state: State) -> Iterator[str]:
         worker = state.workers.get(worker_id)
         if worker is None or worker.name != name:
             yield f"name {name} means {worker_id}, which is not called so"
+    beside = {w: ports for ports, workers in state.neighbours.items() for w in workers}
+    if beside != {worker.worker_id: worker.ports for worker in state.workers.values()}:
+        yield f"whose ports workers have is listed as {state.neighbours}"
     order = [job.gate.number for job in state.gates.values() if job.gate is not None]
     if len(order) != state.counts.get(JobState.WAITING, 0) or order != sorted(order):
         yield f"the open gates are listed as {order}"
@@ -333,6 +337,39 @@ def _index_problems(state: State) -> Iterator[str]:
                 counts[job_state] = counts.get(job_state, 0) + number
     if counts != {job_state: number for job_state, number in state.counts.items() if number}:
         yield f"jobs are counted as {state.counts}, there are {counts}"
+
+
+def _group_problems(state: State) -> Iterator[str]:
+    """Of no concurrency group are more live than the latest of them let in."""
+    limits: dict[str, list[int]] = {}
+    run_limits: dict[str, int] = {}
+    for worker in state.workers.values():
+        for key in worker.held:
+            job = state.find_job(*key)
+            terms = None if job is None else job.spec.needs.terms
+            if terms is not None and terms.group:
+                limits.setdefault(terms.group, []).append(terms.limit)
+    counts = {group: len(found) for group, found in limits.items()}
+    if counts != state.groups:
+        yield f"groups are counted as {state.groups}, there are {counts}"
+    for group, found in limits.items():
+        if len(found) > max(found):
+            yield f"group {group}: {len(found)} are live, and {max(found)} may be"
+    begun: dict[str, list[str]] = {}
+    for run in state.runs.values():
+        for job in run.order:
+            terms = job.spec.needs.terms
+            if terms is not None and terms.run_group and job.attempt is not None:
+                begun.setdefault(terms.run_group, []).append(run.run_id)
+                most = max(run_limits.get(terms.run_group, 0), terms.run_limit)
+                run_limits[terms.run_group] = most
+                break
+    seats = {group: sorted(runs) for group, runs in state.seats.items()}
+    if seats != {group: sorted(runs) for group, runs in begun.items()}:
+        yield f"runs have begun in their groups as {begun}, and have seats as {seats}"
+    for group, runs in begun.items():
+        if len(runs) > run_limits[group]:
+            yield f"group {group}: {len(runs)} runs have begun, and {run_limits[group]} may"
 
 
 def _queue_problems(state: State) -> Iterator[str]:
@@ -350,7 +387,7 @@ def _queue_problems(state: State) -> Iterator[str]:
             if order != sorted(dict.fromkeys(order)):
                 yield f"class {key}: a line is out of order"
             for job in queued:
-                if job.spec.priority != priority or state.queue.key(job.spec.needs) != key:
+                if job.spec.priority != priority or state.queue.key(job) != key:
                     yield f"{job.run_id}/{job.spec.id} stands in the wrong line"
             size += len(queued)
         if size != ready.size or not size:

@@ -70,6 +70,8 @@ class RunAccepted(Event, frozen=True, kw_only=True):
     ancestors: tuple[str, ...] = ()
     """The runs that `rerun_of` repeated in its turn, the newest first: on a machine where nothing of
     `rerun_of` was executed, its shared folder is still that of one of them."""
+    near: str = ""
+    """The worker on which the attempt ran that asked for it: preferred for its jobs."""
     fired: Fired | None = None
     """Of a run that a schedule begins: its slot is decided by this event, and by no other."""
 
@@ -369,6 +371,8 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     """Id of the folder that its jobs run in."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it; see `Join`."""
+    network: str = ""
+    """Id of the network that its jobs listen in."""
 
 
 class WorkerSilent(Event, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
 from titan_proto.messages.runs import Fired
@@ -195,6 +196,10 @@ class Run(Struct, kw_only=True, eq=False):
     rerun_alias: str = ""
     ancestors: tuple[str, ...] = ()
     """The runs that `rerun_of` repeated in its turn, the newest first."""
+    near: str = ""
+    """The worker on which the attempt ran that asked for it."""
+    is_tied: bool = False
+    """Some of its jobs can be done by certain workers only, whatever their skills. Derived."""
     fired: Fired | None = None
     """The schedule and the slot that it was begun for."""
 
@@ -273,11 +278,18 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """What jobs can take of it, in the units of `Counted`."""
     taken: dict[str, int] = field(default_factory=dict)
     """What is taken of each resource that any of its attempts takes. Derived."""
+    network: str = ""
+    """Id of the network that its jobs listen in; empty where its software does not say it."""
 
     @property
     def name(self) -> str:
         """What people see and type; unique among the workers that are not lost."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def ports(self) -> str:
+        """Whose ports its jobs listen on: workers of one machine share them, containers may not."""
+        return self.network or f"{self.host} {self.boot_id}"
 
 
 class Schedule(Struct, kw_only=True, eq=False):
@@ -373,6 +385,8 @@ class ClassKey(NamedTuple):
     slots: int
     terms: Terms | None = None
     """Only what can keep a job waiting; None where nothing of it can."""
+    run_id: str = ""
+    """Where that is something of the run: which."""
 
 
 def _binding(terms: Terms | None) -> Terms | None:
@@ -380,7 +394,13 @@ def _binding(terms: Terms | None) -> Terms | None:
     if terms is None:
         return None
     counted = tuple(sorted(terms.counted, key=lambda one: one.name))
-    binding = Terms(counted=counted)
+    binding = replace(
+        terms,
+        counted=counted,
+        near=terms.near if terms.required else "",
+        required=terms.required and bool(terms.near),
+        spread=False,
+    )
     return binding if binding != _NO_TERMS else None
 
 
@@ -434,24 +454,11 @@ def has_too_little(worker: WorkerInfo, terms: Terms | None) -> str:
     return ""
 
 
-def take(worker: WorkerInfo, spec: JobSpec) -> None:
-    """An attempt at that has been placed there. Called by ``apply`` alone, as is `give_back`."""
-    worker.used += spec.needs.slots
-    if spec.needs.terms is not None:
-        for one in spec.needs.terms.counted:
-            worker.taken[one.name] = worker.taken.get(one.name, 0) + one.amount
-
-
-def give_back(worker: WorkerInfo, spec: JobSpec) -> None:
-    """An attempt at that has ended there."""
-    worker.used -= spec.needs.slots
-    if spec.needs.terms is not None:
-        for one in spec.needs.terms.counted:
-            left = worker.taken[one.name] - one.amount
-            if left:
-                worker.taken[one.name] = left
-            else:
-                del worker.taken[one.name]
+def is_meant(worker: WorkerInfo, terms: Terms | None) -> bool:
+    """Whether a job that may be pinned to a worker may be on this one."""
+    if terms is None or not terms.worker:
+        return True
+    return terms.worker in (worker.name, worker.host, worker.worker_id)
 
 
 class ReadyQueue:
@@ -482,19 +489,23 @@ class ReadyQueue:
         """What `fitting` would answer without looking; for ``check``."""
         yield from self._fitting.items()
 
-    def key(self, needs: Needs) -> ClassKey:
+    def key(self, job: Job) -> ClassKey:
         """The class of what a job needs: the order of skills and repetitions mean nothing."""
+        needs = job.spec.needs
         key = self._keys.get(needs)
         if key is None:
             if len(self._keys) > 10_000:
                 self._keys.clear()
             skills = tuple(sorted(dict.fromkeys(needs.skills)))
             key = self._keys[needs] = ClassKey(skills, needs.slots, _binding(needs.terms))
+        terms = key.terms
+        if terms is not None and (terms.near or terms.run_group):
+            return key._replace(run_id=job.run_id)
         return key
 
     def push(self, job: Job) -> None:
         """Last in its line."""
-        key = self.key(job.spec.needs)
+        key = self.key(job)
         ready = self.classes.get(key)
         if ready is None:
             ready = self.classes[key] = ReadyClass(key)
@@ -511,7 +522,7 @@ class ReadyQueue:
 
     def remove(self, job: Job) -> None:
         """Out; its state says already that it is not QUEUED any more."""
-        key = self.key(job.spec.needs)
+        key = self.key(job)
         ready = self.classes[key]
         line = ready.lines[job.spec.priority]
         if line is None:
@@ -563,11 +574,17 @@ class State(Struct, kw_only=True, eq=False):
     """Worker's name → id of the worker that has it."""
     workspaces: dict[str, int] = field(default_factory=dict)
     """By the folder that their jobs run in: how many workers."""
+    neighbours: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By whose ports their jobs listen on: the workers."""
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs of live runs by state."""
     queue: ReadyQueue = field(default_factory=ReadyQueue)
     gates: dict[tuple[str, str], Job] = field(default_factory=dict)
     """Gates that are open, by (run, job), in the order in which they were opened."""
+    groups: dict[str, int] = field(default_factory=dict)
+    """Live attempts by concurrency group."""
+    seats: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By concurrency group of runs: the live ones that have begun."""
     instances: dict[tuple[str, str], Job] = field(default_factory=dict)
     """Services as placement sees them, by (run, job): each the job that it would be on its own."""
     observer: Callable[[str, OpenEnum, OpenEnum], None] | None = None
@@ -633,6 +650,7 @@ def _run_digest(run: Run) -> tuple[object, ...]:
         run.rerun_of,
         run.rerun_alias,
         run.ancestors,
+        run.near,
         run.fired,
         [_job_digest(job) for job in run.jobs.values()],
     )
@@ -653,6 +671,7 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         sorted(worker.held.items()),
         worker.workspace,
         sorted(worker.resources.items()),
+        worker.network,
     )
 
 

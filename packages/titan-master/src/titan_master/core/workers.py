@@ -173,6 +173,7 @@ def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
         software=join.software,
         workspace=join.workspace,
         resources=join.resources,
+        network=join.network,
     )
 
 

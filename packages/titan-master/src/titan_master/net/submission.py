@@ -229,6 +229,7 @@ class Submissions:
             spec=spec,
             spec_bytes=spec_bytes,
             owner=owner,
+            parent=request.parent,
         )
 
     def _prepare_schedule(

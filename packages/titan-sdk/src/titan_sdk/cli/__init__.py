@@ -22,6 +22,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("cluster", "Start a cluster on this machine, with its data in ./.titan."),
     "down": ("cluster", "Stop the cluster that `titan up` started."),
     "run": ("runs", "Run a script or a pipeline."),
+    "submit": ("runs", "Hand data to what a worker does with a skill of that name."),
+    "dag": ("runs", "Run a raw DAG string."),
     "deploy": ("services", "Bring a script or a jar up as a service."),
     "validate": ("author", "Check pipeline files and say everything that is wrong with them."),
     "next": ("times", "When a schedule fires next."),
@@ -29,6 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "show": ("look", "All about one run, job, service or worker."),
     "logs": ("logs", "What a job has printed."),
     "stats": ("look", "The cluster at a glance."),
+    "json": ("look", "The same as `titan stats -o json`."),
     "gates": ("gates", "What waits for an approval."),
     "approve": ("gates", "Approve a gate: what waits for it begins."),
     "reject": ("gates", "Reject a gate: what waits for it is skipped."),
@@ -41,6 +44,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "upload": ("files", "Put files into the master's perm_files."),
     "files": ("files", "What the master's perm_files hold; with NAME, its versions."),
     "download": ("files", "Fetch a file of the master's perm_files, or a version of it."),
+    "shell": ("shell", "Open the titan> prompt; `titan` alone on a terminal does so too."),
+    "help": ("shell", "Say what the commands are, or how one is used."),
+    "exit": ("shell", "Leave the titan> prompt."),
 }
 """Module and one line of help, so that listing the commands loads none of them."""
 
@@ -166,7 +172,13 @@ def titan(ctx: click.Context, master: str | None, *, debug: bool, color: str) ->
     from titan_sdk.cli.context import Settings
 
     ctx.obj = Settings(master=master, debug=debug, color=color)
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from titan_sdk.cli.shell import shell
+
+        ctx.invoke(shell)
+    else:
         click.echo(ctx.get_help())
 
 

@@ -87,6 +87,8 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """Id of the folder that its jobs run in."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it."""
+    network: str = ""
+    """Id of the network that its jobs listen in."""
 
 
 class Link(Enum):
@@ -237,6 +239,7 @@ class WorkerCore:
                 takes_shutdown=True,
                 workspace=config.workspace,
                 resources=config.resources,
+                network=config.network,
             )
         )
 
@@ -419,6 +422,7 @@ class WorkerCore:
         done = not self.state.held and self._link is not Link.JOINING
         if not done and now_ms < leave_by_ms:
             return
+        self._attempts.kill_all()  # it may just have heard of its start, after a long sleep
         if self._link is Link.UP:
             self._send(Leave())
         self._draft.ask(Exit())
