@@ -137,6 +137,7 @@ class JobBook:
         self.spec = spec
         self.trigger = Trigger.ALL_SUCCEEDED if shape is None else shape.trigger
         self.when = "" if shape is None else shape.when
+        self.cell = {} if shape is None else shape.cell
         self.begun = False
         """Whether it was decided that it begins."""
         self.end: JobState | None = None
@@ -871,6 +872,8 @@ class Auditor:
         for part in job.when.split(word):
             if part in ("true", "false"):
                 found = part == "true"
+            elif part.startswith("matrix."):
+                found = job.cell["n"] == part[-1]
             elif match := _STATE.fullmatch(part):
                 found = run.jobs[match[1]].end is not JobState[match[2]]
             else:

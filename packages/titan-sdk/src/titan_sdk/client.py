@@ -210,6 +210,7 @@ class TitanClient:
             find=self.find_files,
             env_files={job.id: job.env_file for job in given if job.env_file},
             shapes={job.id: job.shape for job in given if job.shape is not None},
+            matrices={job.id: job.matrix for job in given if job.matrix is not None},
         )
         return self._submit(staged, deferral, group)
 
