@@ -18,6 +18,7 @@ from tests.sim.world import Violation, World
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     GateList,
     GateView,
@@ -31,6 +32,7 @@ from titan_proto.messages import (
     ListJobs,
     ListRuns,
     ListServices,
+    ListWorkers,
     ReadLog,
     RerunRun,
     RestartService,
@@ -47,6 +49,7 @@ from titan_proto.messages import (
     WaitJob,
     WaitRun,
     WatchRun,
+    WorkerList,
 )
 from titan_proto.specs import (
     Counted,
@@ -497,6 +500,27 @@ def _shut_down_a_worker(world: World, worker: str = "") -> Errand:
         raise Violation(f"telling a worker to leave came to {answer}")
 
 
+def _cordon_a_worker(world: World) -> Errand:
+    """Somebody wants to look at the machine; `_uncordon_all` is when that is done."""
+    request = CordonWorker(worker=str(FIRST_PORT + world.between(0, 4)), drain=world.chance(40))
+    answer = yield Call(request)
+    refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
+    if any(is_error(answer, code) for code in refusals):
+        return
+    if not isinstance(answer, WorkerList) or not answer.workers[0].cordoned:
+        raise Violation(f"{request} came to {answer}")
+
+
+def _uncordon_all() -> Errand:
+    """In the end nobody may be left out."""
+    listed = yield Call(ListWorkers())
+    if not isinstance(listed, WorkerList):
+        raise Violation(f"a list of workers came to {listed}")
+    for one in listed.workers:
+        if one.cordoned:
+            yield Call(CordonWorker(worker=one.worker.worker_id, cordoned=False))
+
+
 def look(world: World, auditor: Auditor, rounds: int) -> Errand:
     """Ask about this and that, as a dashboard or a curious person would."""
     for _ in range(rounds):
@@ -536,6 +560,8 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             yield from _list_dead(world, auditor)
         elif question == 10 and world.chance(25):
             yield from _shut_down_a_worker(world)
+        elif question == 10 and world.chance(50):
+            yield from _cordon_a_worker(world)
         elif question == 9:
             yield Call(StopService(service=f"nobody/{job}"))
             refusal = yield Call(DecideGate(gate=f"nobody/{job}", approve=True))
@@ -636,6 +662,7 @@ def keep_house(world: World, is_over: Any) -> Errand:
     changes = 12
     while not is_over():
         yield Pause(world.between(4_000, 12_000))
+        yield from _uncordon_all()
         answer = yield Call(ListServices())
         if not isinstance(answer, ServiceList):
             raise Violation(f"a list of services came to {answer}")

@@ -30,6 +30,7 @@ from titan_proto.messages import (
     Cancel,
     CancelRun,
     Challenge,
+    CordonWorker,
     DecideGate,
     Done,
     Error,
@@ -64,6 +65,7 @@ from titan_proto.messages import (
     ListJobs,
     ListRuns,
     ListServices,
+    ListWorkers,
     LogAck,
     LogChunk,
     LogData,
@@ -81,6 +83,7 @@ from titan_proto.messages import (
     RerunRun,
     RestartService,
     Role,
+    Room,
     RunList,
     RunReceipt,
     RunView,
@@ -105,6 +108,8 @@ from titan_proto.messages import (
     WaitRun,
     WatchRun,
     Welcome,
+    WorkerDetail,
+    WorkerList,
     WorkerStatus,
     WorkerUsage,
     WorkerUsageView,
@@ -824,6 +829,26 @@ MESSAGES = (
             ),
         ),
         parent=REF,
+    ),
+    CordonWorker(worker="box:8080", cordoned=False, drain=True),
+    ListWorkers(worker="8080"),
+    WorkerList(
+        workers=(
+            WorkerDetail(
+                worker=WorkerView(
+                    worker_id="w-1",
+                    host="box",
+                    port=8080,
+                    state=WorkerState.ONLINE,
+                    slots=4,
+                    used=1,
+                    skills=("GENERAL",),
+                ),
+                resources={"gpu": Room(total=2, taken=1)},
+                cordoned=True,
+                attempts=2,
+            ),
+        )
     ),
 )
 

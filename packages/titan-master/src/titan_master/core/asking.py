@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from titan_master.core import admission, gates, leaving, lifecycle, queries, rollout, services
+from titan_master.core import (
+    admission,
+    cordoning,
+    gates,
+    leaving,
+    lifecycle,
+    queries,
+    rollout,
+    services,
+)
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
 from titan_master.core.rerun import rerun_digest
@@ -23,6 +32,7 @@ from titan_proto.ids import INSTANCE_MARK, is_run_id
 from titan_proto.limits import JOB_ID_CHARS, PAGE_ITEMS, SUBMIT_KEY_CHARS
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     GetJob,
     GetRun,
@@ -32,6 +42,7 @@ from titan_proto.messages import (
     ListJobs,
     ListRuns,
     ListServices,
+    ListWorkers,
     ReadLog,
     RerunRun,
     RestartService,
@@ -74,6 +85,9 @@ def ask(draft: Draft, item: Asked) -> None:
         return
     if isinstance(item.request, DecideGate):
         _decide_gate(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, CordonWorker):
+        cordoning.cordon(draft, item.origin, item.request, item.by)
         return
     _HANDLERS[type(item.request)](draft, item.origin, item.request)
 
@@ -445,4 +459,5 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     ListGates: _list_gates,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
+    ListWorkers: cordoning.list_workers,
 }

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     GetJob,
     GetRun,
@@ -23,6 +24,7 @@ from titan_proto.messages import (
     ListJobs,
     ListRuns,
     ListServices,
+    ListWorkers,
     ReadLog,
     RerunRun,
     RestartService,
@@ -67,6 +69,8 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | CordonWorker
+    | ListWorkers
 )
 """Requests that go to the core as they are."""
 

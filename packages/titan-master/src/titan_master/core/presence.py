@@ -129,6 +129,7 @@ class Roster:
             worker is None
             or presence.link_id is None
             or worker.state is not WorkerState.ONLINE
+            or worker.cordoned
             or len(worker.held) >= worker.slots + SLOTLESS_PER_WORKER
         ):
             self._place(presence, None, (), is_full=False)

@@ -263,6 +263,8 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """Id of the folder that its jobs run in; several workers of one machine may share it."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it, in the units of `Counted`."""
+    cordoned: bool = False
+    """It is given nothing new, until somebody takes that back."""
     taken: dict[str, int] = field(default_factory=dict)
     """What is taken of each resource that any of its attempts takes. Derived."""
     network: str = ""
@@ -623,6 +625,7 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         sorted(worker.held.items()),
         worker.workspace,
         sorted(worker.resources.items()),
+        worker.cordoned,
         worker.network,
     )
 

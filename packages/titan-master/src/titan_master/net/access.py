@@ -113,6 +113,10 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.USAGE_VIEW: _NOBODY,
     OpCode.WORKER_USAGE: _WORKERS,
     OpCode.SAMPLE_USAGE: _NOBODY,
+    # placement
+    OpCode.CORDON_WORKER: _ADMINS,
+    OpCode.LIST_WORKERS: _READERS,
+    OpCode.WORKER_LIST: _NOBODY,
     # files by name: a viewer sees what there is; its content is for those who may run it
     OpCode.LIST_FILES: _READERS,
     OpCode.FILE_LIST: _NOBODY,

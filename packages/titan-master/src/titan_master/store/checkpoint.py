@@ -57,6 +57,7 @@ DERIVED: Final = {
             "instances",
             "groups",
             "seats",
+            "neighbours",
             "observer",
         }
     ),

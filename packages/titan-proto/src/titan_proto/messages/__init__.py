@@ -58,6 +58,13 @@ from titan_proto.messages.logs import (
     LogStream,
     ReadLog,
 )
+from titan_proto.messages.placing import (
+    CordonWorker,
+    ListWorkers,
+    Room,
+    WorkerDetail,
+    WorkerList,
+)
 from titan_proto.messages.runs import (
     CancelRun,
     GetJob,
@@ -196,6 +203,10 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ShutdownOrdered,
         GetUsage,
         UsageView,
+        # placement
+        CordonWorker,
+        ListWorkers,
+        WorkerList,
         # files by name
         ListFiles,
         FileList,
@@ -226,6 +237,7 @@ __all__ = [
     "Cancel",
     "CancelRun",
     "Challenge",
+    "CordonWorker",
     "DecideGate",
     "Done",
     "Error",
@@ -261,6 +273,7 @@ __all__ = [
     "ListJobs",
     "ListRuns",
     "ListServices",
+    "ListWorkers",
     "LogAck",
     "LogChunk",
     "LogData",
@@ -281,6 +294,7 @@ __all__ = [
     "RerunRun",
     "RestartService",
     "Role",
+    "Room",
     "RunList",
     "RunReceipt",
     "RunView",
@@ -305,6 +319,8 @@ __all__ = [
     "WaitRun",
     "WatchRun",
     "Welcome",
+    "WorkerDetail",
+    "WorkerList",
     "WorkerStatus",
     "WorkerUsage",
     "WorkerUsageView",

@@ -8,7 +8,7 @@ durations seconds as numbers, what is absent is null.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -19,12 +19,14 @@ from titan_proto.messages import (
     FileView,
     GateView,
     JobView,
+    Room,
     RunView,
     ServiceView,
     Stats,
     Traffic,
     UsagePoint,
     UsageView,
+    WorkerDetail,
     WorkerUsageView,
     WorkerView,
 )
@@ -580,6 +582,57 @@ def worker_json(worker: WorkerView) -> dict[str, Any]:
         "software": worker.software or None,
         "services": list(worker.services),
     }
+
+
+def worker_detail_json(detail: WorkerDetail) -> dict[str, Any]:
+    """A worker with what jobs can take of it."""
+    return {
+        **worker_json(detail.worker),
+        "cordoned": detail.cordoned,
+        "attempts": detail.attempts,
+        "resources": {
+            name: {"total": amount(name, room.total), "taken": amount(name, room.taken)}
+            for name, room in sorted(detail.resources.items())
+        },
+    }
+
+
+def amount(name: str, counted: int) -> int | float:
+    """Of a counted resource in the unit that people use: cores, bytes, pieces."""
+    return counted / 1000 if name == "cpu" else counted
+
+
+def amount_text(name: str, counted: int) -> str:
+    """The same in words."""
+    if name == "memory":
+        return f"{counted / 1024**3:.1f} GiB"
+    return f"{amount(name, counted):g}"
+
+
+def rooms(resources: Mapping[str, Room]) -> str:
+    """What is taken of what there is: `cpu 0.5 of 4, gpu 1 of 2`."""
+    return ", ".join(
+        f"{name} {amount_text(name, room.taken)} of {amount_text(name, room.total)}"
+        for name, room in sorted(resources.items())
+    )
+
+
+def workers_table(workers: Sequence[WorkerDetail], look: Look) -> Table:
+    """One line a worker."""
+    table = Table(("WORKER", "STATE", "SLOTS", "SKILLS", "RESOURCES", "ON IT"), ("RESOURCES",))
+    for one in workers:
+        worker = one.worker
+        state = worker_state(worker)
+        state = state.replace(str(worker.state), look.state(worker.state), 1)
+        table.add(
+            f"{worker.host}:{worker.port}",
+            f"{state}, CORDONED" if one.cordoned else state,
+            f"{worker.used} of {worker.slots}",
+            ", ".join(worker.skills),
+            rooms(one.resources) or "-",
+            what_is_left(worker) or "-",
+        )
+    return table
 
 
 def usage_json(seen: WorkerUsageView | UsagePoint) -> dict[str, Any]:
