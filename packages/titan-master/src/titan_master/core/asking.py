@@ -19,6 +19,7 @@ from titan_master.core import (
     lifecycle,
     queries,
     rollout,
+    schedules,
     services,
 )
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
@@ -36,14 +37,18 @@ from titan_proto.messages import (
     DecideGate,
     GetJob,
     GetRun,
+    GetSchedule,
     GetStats,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
     ListWorkers,
+    PauseSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     RunList,
@@ -53,6 +58,7 @@ from titan_proto.messages import (
     ShutDownWorker,
     StopJob,
     StopService,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -88,6 +94,12 @@ def ask(draft: Draft, item: Asked) -> None:
         return
     if isinstance(item.request, CordonWorker):
         cordoning.cordon(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, PauseSchedule):
+        schedules.pause(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, TriggerSchedule):
+        schedules.trigger(draft, item.origin, item.request, item.by)
         return
     _HANDLERS[type(item.request)](draft, item.origin, item.request)
 
@@ -457,6 +469,9 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     RestartService: rollout.restart,
     StopJob: _stop_job,
     ListGates: _list_gates,
+    ListSchedules: schedules.list_all,
+    GetSchedule: schedules.get,
+    RemoveSchedule: schedules.remove,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
     ListWorkers: cordoning.list_workers,
