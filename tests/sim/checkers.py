@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from tests.sim.books import ScheduleBooks
 from tests.sim.coverage import Choice, Coverage, Fault, Move
 from tests.sim.driver import CrashPoint
 from tests.sim.world import Violation, World
@@ -44,6 +45,7 @@ from titan_proto.specs import (
     RunSpec,
     Shape,
     Share,
+    Terms,
     Trigger,
 )
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
@@ -139,6 +141,8 @@ class JobBook:
         self.live: int | None = None
         """The attempt that is placed and has not ended."""
         self.last: e.AttemptEnded | None = None
+        self.was_on: tuple[str, str, str] | None = None
+        """Where its newest attempt was placed: the worker's id, and its name and its folder then."""
         self.lost = 0
         self.failures = 0
         self.fence = 0
@@ -176,6 +180,8 @@ class RunBook:
         self.run_id = event.run_id
         self.key = event.key
         self.alias = f"{event.slug}-{event.number}"
+        self.slot_ms = 0
+        """Of a run that a schedule began."""
         spec = _SPEC.decode(event.spec)
         self.jobs = {job.id: JobBook(job, spec.shapes.get(job.id)) for job in spec.jobs}
         for job in self.jobs.values():
@@ -184,6 +190,10 @@ class RunBook:
             self.jobs[job_id].end = JobState.SUCCEEDED
         self.rerun_of = event.rerun_of
         self.ancestors = event.ancestors
+        self.near = event.near
+        terms = (job.spec.needs.terms for job in self.jobs.values() if not job.is_gate)
+        self.run_group = next((one.run_group for one in terms if one is not None), "")
+        self.has_begun = False
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
             is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED
@@ -229,6 +239,8 @@ class WorkerBook:
         self.slots = event.slots
         self.skills = event.skills
         self.resources = event.resources
+        self.worker_id = event.worker_id
+        self.host, self.port = event.host, event.port
         self.workspace = event.workspace
         self.network = event.network
         self.state = "ONLINE"
@@ -239,8 +251,11 @@ class WorkerBook:
         """What it held when the master learned that it is being shut down."""
 
     def has_all(self, spec: JobSpec) -> bool:
-        """Whether it has what the job takes of counted resources, be it free or not."""
-        return spec.needs.terms is None or all(
+        """Whether it may have the job, and has what that takes of counted resources, free or not."""
+        if spec.needs.terms is None:
+            return True
+        names = ("", self.worker_id, self.host, f"{self.host}:{self.port}")
+        return spec.needs.terms.worker in names and all(
             one.amount <= self.resources.get(one.name, one.amount if one.name == "cpu" else 0)
             for one in spec.needs.terms.counted
         )
@@ -286,6 +301,9 @@ class Auditor:
         """Attempts that ran when their worker said so: no job may be blamed for their ends."""
         self._needed: dict[AttemptRef, dict[str, str]] = {}
         """By attempt: the files that had been left above its job when it was placed; of a service, first."""
+        self.schedules = ScheduleBooks(self.check)
+        self.triggered: set[str] = set()
+        """Keys under which somebody wanted a schedule to run at once."""
         self.receipts: dict[str, str] = {}
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
@@ -314,6 +332,12 @@ class Auditor:
             e.ServiceQueued: self._on_service_queued,
             e.ServiceStopping: self._on_service_stopping,
             e.ServiceEnded: self._on_service_ended,
+            e.SchedulePut: self.schedules.put,
+            e.SchedulePaused: self.schedules.paused,
+            e.ScheduleResumed: self.schedules.resumed,
+            e.ScheduleRemoved: self.schedules.removed,
+            e.SlotsPassed: self.schedules.passed,
+            e.SlotQueued: self.schedules.queued,
             e.WorkerJoined: self._on_worker_joined,
             e.WorkerSilent: self._on_worker_silent,
             e.WorkerDraining: self._on_worker_draining,
@@ -374,6 +398,10 @@ class Auditor:
         self.runs[event.run_id] = book
         self._keys[event.key] = event.run_id
         self._aliases[book.alias] = event.run_id
+        if event.fired is not None:
+            book.slot_ms = event.fired.slot_at_ms
+            wanted = event.key in self.triggered
+            self.schedules.began(event, event.fired, wanted=wanted)
 
     def _check_taken_over(self, before: RunBook, event: e.RunAccepted) -> None:
         """Of the files, all that those jobs left, in the order of acceptance."""
@@ -410,6 +438,8 @@ class Auditor:
             expected = RunState.CANCELLED
         self.check(event.state is expected, f"run {event.run_id} is {event.state}, not {expected}")
         run.state = event.state
+        failed = event.state is RunState.FAILED
+        self.schedules.ended(event.run_id, event.schedule, failed=failed)
 
     def _on_jobs_queued(self, event: e.JobsQueued) -> None:
         for job_id in event.job_ids:
@@ -552,6 +582,7 @@ class Auditor:
         self.check(event.at_ms >= job.not_before_ms, f"{ref} is placed before its delay is over")
         self._check_parents(run, job)
         self._fence = job.fence = event.fence
+        job.was_on = (event.worker_id, f"{worker.host}:{worker.port}", worker.workspace)
         job.numbers = event.number
         self._need(run, event.job_id, ref if job.spec.kind is JobKind.TASK else None)
         job.live = event.number
@@ -568,7 +599,65 @@ class Auditor:
             f"{ref} is one too many on {event.worker_id}",
         )
         self._check_resources(ref, worker)
+        self._check_terms(ref, event.worker_id, worker)
         self._check_port(ref, worker)
+
+    def _check_terms(self, ref: AttemptRef, worker_id: str, worker: WorkerBook) -> None:
+        """It is where it has to be, and one of no more than may be."""
+        job = self._job(ref)
+        terms = job.spec.needs.terms
+        run = self.runs[ref.run_id]
+        if run.near and worker_id == run.near:
+            self._coverage.choice(Choice.CHILD)
+        if terms is None:
+            return
+        if terms.worker:
+            names = (worker_id, worker.host, f"{worker.host}:{worker.port}")
+            self.check(terms.worker in names, f"{ref} is pinned to {terms.worker}, and on {names}")
+            self._coverage.choice(Choice.PINNED)
+        if terms.spread:
+            self._coverage.choice(Choice.SPREAD)
+        self._check_beside(ref, terms, worker_id)
+        if terms.group:
+            # It is among those that its worker holds already.
+            live = sum(
+                found is not None and found.group == terms.group
+                for other in self.workers.values()
+                for held in other.holds
+                for found in (self._job(held).spec.needs.terms,)
+            )
+            self.check(live <= terms.limit, f"{ref} is the {live}th of group {terms.group}")
+            self._coverage.choice(Choice.GROUPED)
+        if terms.run_group and run.state is RunState.ACTIVE:
+            begun = [
+                other.run_id
+                for other in self.runs.values()
+                if other.state is RunState.ACTIVE
+                and other.has_begun
+                and other.run_group == terms.run_group
+            ]
+            self.check(
+                run.has_begun or len(begun) < terms.run_limit,
+                f"{ref} begins a run of group {terms.run_group} beside {begun}",
+            )
+            run.has_begun = True
+            self._coverage.choice(Choice.RUNS_GROUPED)
+
+    def _check_beside(self, ref: AttemptRef, terms: Terms, worker_id: str) -> None:
+        run = self.runs[ref.run_id]
+        if not terms.near or (ref.run_id, ref.job_id) in self.services:
+            return
+        was = run.find(terms.near).was_on
+        if not was:
+            return  # it was taken over: nobody knows where it was
+        worker = self.workers[worker_id]
+        names = (worker_id, f"{worker.host}:{worker.port}", worker.workspace)
+        is_there = any(mine == its for mine, its in zip(names, was, strict=True))
+        if terms.required:
+            self.check(is_there, f"{ref} is on {worker_id}, and {terms.near} was on {was}")
+            self._coverage.choice(Choice.BESIDE)
+        else:
+            self._coverage.choice(Choice.NEAR if is_there else Choice.NOT_NEAR)
 
     def _check_resources(self, ref: AttemptRef, worker: WorkerBook) -> None:
         """What is counted is never given away twice."""
@@ -1082,6 +1171,11 @@ class Auditor:
                 self.check(order.fence == job.fence, f"{ref} is sent with fence {order.fence}")
                 # Whom the job waited for is not the worker's business and is left out.
             told = order.spec.launch
+            if run is not None and (ref.run_id, ref.job_id) not in self.services:
+                self.check(
+                    order.scheduled_for_ms == run.slot_ms,
+                    f"{ref} is told of slot {order.scheduled_for_ms}, it is {run.slot_ms}",
+                )
             same = order.spec == replace(job.spec, dependencies=(), launch=told)
             self.check(same, f"{ref} is sent as another job: {order.spec}")
             if run is not None:
@@ -1180,6 +1274,10 @@ class Auditor:
         known = self.runs[run_id].state
         self.check(known is state, f"a client is told {state} of run {run_id}, which is {known}")
         self.learned[run_id] = state
+
+    def living(self) -> list[AttemptRef]:
+        """Attempts of which a process runs somewhere."""
+        return list(self._alive)
 
     # -- what really happens ----------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from titan_master.core import (
     moving,
     placement,
     rollout,
+    schedules,
     services,
     sharing,
     timers,
@@ -212,6 +213,27 @@ def fill_one_slot_too_many(patch):
 def give_away_what_is_taken(patch):
     """What is counted is compared with what a worker has, not with what is left."""
     patch.setattr(placement, "short_of", has_too_little)
+
+
+def let_everyone_of_a_group_run(patch):
+    """Nobody counts who of a concurrency group is live, or has begun."""
+    patch.setattr(placement, "is_group_full", lambda state, terms, run_id: False)
+
+
+def place_anywhere_what_has_to_be_beside_another(patch):
+    patch.setattr(placement, "near_to", lambda state, run, job: None)
+
+
+def take_any_worker_for_the_one_that_is_meant(patch):
+    def least_loaded(draft, job, key, name):
+        del name
+        return next(
+            (one.worker_id for one in draft.state.workers.values()
+             if placement._has_room(draft, job, key, one)),
+            None,
+        )  # fmt: skip
+
+    patch.setattr(placement, "_pinned", least_loaded)
 
 
 def give_services_up_with_their_worker(patch):
@@ -539,7 +561,38 @@ def forget_files_of_what_is_not_run_again(patch):
     patch.setattr(admission, "_accept", forgetful)
 
 
+def count_slots_from_the_start_again(patch):
+    """After a restart the slots of the last minute are decided about once more."""
+    start = core.Core.start
+
+    def forgetful(self, now_ms, **more):
+        for schedule in self.state.schedules.values():
+            schedule.cursor_ms = max(schedule.created_at_ms, schedule.cursor_ms - 60_000)
+        start(self, now_ms, **more)
+
+    patch.setattr(core.Core, "start", forgetful)
+
+
+def let_slots_pass_that_are_hardly_late(patch):
+    """Whatever could not be fired at its very time is missed."""
+    patch.setattr(schedules, "SLOT_GRACE_MS", 0)
+
+
+def begin_beside_what_goes_on(patch):
+    """A slot asks nobody whether a run goes on."""
+    patch.setattr(schedules, "_offer", schedules._fire)
+
+
+def forget_why_it_was_paused(patch):
+    """A schedule whose run has failed goes on, whatever it was told."""
+    patch.setattr(schedules, "_pause_itself", lambda draft, schedule, calendar: None)
+
+
 MUTANTS = [
+    count_slots_from_the_start_again,
+    let_slots_pass_that_are_hardly_late,
+    begin_beside_what_goes_on,
+    forget_why_it_was_paused,
     name_only_what_parents_left,
     believe_that_a_new_link_knows,
     forget_files_of_what_is_not_run_again,
@@ -563,6 +616,9 @@ MUTANTS = [
     forget_who_may_go_on,
     fill_one_slot_too_many,
     give_away_what_is_taken,
+    let_everyone_of_a_group_run,
+    place_anywhere_what_has_to_be_beside_another,
+    take_any_worker_for_the_one_that_is_meant,
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,

@@ -23,6 +23,7 @@ from titan_proto.messages import (
     GateView,
     GetJob,
     GetRun,
+    GetSchedule,
     GetStats,
     JobMilestone,
     JobView,
@@ -30,13 +31,19 @@ from titan_proto.messages import (
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
+    PutSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     RunReceipt,
     RunView,
     ScaleService,
+    ScheduleList,
+    ScheduleView,
     ServiceList,
     ShutdownOrdered,
     ShutDownWorker,
@@ -44,11 +51,13 @@ from titan_proto.messages import (
     StopJob,
     StopService,
     SubmitRun,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
 )
 from titan_proto.specs import (
+    Catchup,
     Counted,
     GateExpiry,
     GateSection,
@@ -59,11 +68,13 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    Overlap,
     RestartPolicy,
     RestartWhen,
     RetryCause,
     RetryPolicy,
     RunSpec,
+    ScheduleSpec,
     ServiceSection,
     Shape,
     Share,
@@ -106,6 +117,9 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     """A graph of so many jobs, in one of a few shapes."""
     shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
     specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
+    specs = tuple(_placed(world, specs, job) for job in specs)
+    if world.chance(12):
+        specs = _one_of_few_runs(world, specs)
     named = tuple(_using_outputs(world, specs, job) for job in specs)
     shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
     return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
@@ -225,6 +239,43 @@ def _moment(world: World) -> int:
     return world.now_ms + world.between(-5_000, 30_000) if world.chance(8) else 0
 
 
+def _placed(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> JobSpec:
+    """Some have a wish where they are placed, or a condition."""
+    if job.kind is JobKind.GATE or not world.chance(25):
+        return job
+    above = [other.id for other in _above(specs, job) if other.kind is not JobKind.GATE]
+    wishes: list[dict[str, Any]] = [
+        {"spread": True},
+        {"group": world.random.choice(("db", "disk")), "limit": world.between(1, 3)},
+        # The first machine has everything, and is there in the end.
+        {"worker": world.random.choice((f"sim0:{FIRST_PORT}", "sim0"))},
+    ]
+    if above:
+        wishes += [{"near": world.random.choice(above), "required": world.chance(50)}] * 3
+    wish = world.random.choice(wishes)
+    if wish.get("required"):
+        # What it takes is there, because the other one was: it asks for no more.
+        needs = replace(job.needs, skills=("GENERAL",), terms=Terms(**wish))
+        return replace(job, needs=needs)
+    return replace(job, needs=replace(job.needs, terms=replace(job.needs.terms or Terms(), **wish)))
+
+
+def _one_of_few_runs(world: World, specs: tuple[JobSpec, ...]) -> tuple[JobSpec, ...]:
+    limit = world.between(1, 2)
+    return tuple(
+        job
+        if job.kind is JobKind.GATE
+        else replace(
+            job,
+            needs=replace(
+                job.needs,
+                terms=replace(job.needs.terms or Terms(), run_group="etl", run_limit=limit),
+            ),
+        )
+        for job in specs
+    )
+
+
 def _retries(world: World) -> RetryPolicy:
     if world.chance(60):
         return RetryPolicy()
@@ -307,7 +358,9 @@ def is_refused_for_now(answer: Any) -> bool:
 
 def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
     """Submit until there is a receipt, then stay until the run's end is known."""
-    request = SubmitRun(key=key, spec=spec)
+    living = auditor.living()
+    parent = world.random.choice(living) if living and world.chance(50) else None
+    request = SubmitRun(key=key, spec=spec, parent=parent)
     receipt: Any = None
     if world.chance(20):
         # The master may get it; nobody will ever get the answer.
@@ -687,6 +740,79 @@ def _decide(world: World, auditor: Auditor, view: GateView) -> Errand:
             auditor.told_gate(answer)
         elif not is_error(answer, ErrorCode.CONFLICT):
             raise Violation(f"deciding otherwise about {exact} came to {answer}")
+
+
+def draw_schedule(world: World) -> ScheduleSpec:
+    """Often enough to come a few times in a seed, and never to the end of days."""
+    choose = world.random.choice
+    crons = (choose(("@every 3s", "@every 7s", "@every 20s", "* * * * *", "*/2 * * * *")),)
+    return ScheduleSpec(
+        crons=(*crons, "@every 11s") if world.chance(20) else crons,
+        overlap=choose((Overlap.SKIP, Overlap.QUEUE, Overlap.ALLOW, Overlap.REPLACE)),
+        catchup=choose((Catchup.NONE, Catchup.LATEST, Catchup.ALL)),
+        catchup_window_ms=choose((15_000, 60_000, 3_600_000)),
+        jitter_ms=world.between(1, 9_000) if world.chance(25) else 0,
+        start_ms=world.now_ms + world.between(-9_000, 9_000) if world.chance(25) else 0,
+        # A put that arrives after its schedule was removed brings it back: it must not stay for ever.
+        end_ms=world.now_ms + world.between(20_000, 70_000),
+        pause_on_failure=world.chance(40),
+    )
+
+
+def keep_schedule(world: World, auditor: Auditor, name: str) -> Errand:
+    """Put a schedule, change one's mind about it a few times, take it away."""
+    yield from _put_schedule(world, name)
+    for _ in range(world.between(2, 7)):
+        yield Pause(world.between(500, 12_000))
+        what = world.random.choice(("put", "pause", "resume", "resume", "trigger", "look", "look"))
+        if what == "put":
+            yield from _put_schedule(world, name)
+        elif what == "trigger":
+            key = f"{name} {world.step}"
+            auditor.triggered.add(key)
+            yield Call(TriggerSchedule(key=key, schedule=name))
+        elif what == "look":
+            yield from _look_at_schedules(name)
+        else:
+            resume = what == "resume"
+            yield Call(PauseSchedule(schedule=name, resume=resume, why="because"))
+    yield Call(RemoveSchedule(schedule=name))
+
+
+def _put_schedule(world: World, name: str) -> Errand:
+    jobs = tuple(
+        JobSpec(id=f"j{place}", launch=LAUNCH, dependencies=(f"j{place - 1}",) if place else ())
+        for place in range(world.between(1, 2))
+    )
+    spec = draw_schedule(world)
+    run = RunSpec(name=world.random.choice(NAMES), jobs=jobs)
+    answer: Any = None
+    while not isinstance(answer, ScheduleView):
+        answer = yield Call(PutSchedule(name=name, spec=spec, run=run))
+        if is_refused_for_now(answer):
+            yield Pause(world.between(1_000, 5_000))
+        elif is_error(answer):
+            raise Violation(f"a valid schedule was refused: {answer}")
+    if answer.spec != spec:
+        raise Violation(f"schedule {name} was put as {spec}, and is {answer}")
+    if world.chance(30):
+        again = yield Call(PutSchedule(name=name, spec=spec, run=run))
+        if isinstance(again, ScheduleView) and not again.known:
+            raise Violation(f"schedule {name} was put anew, and is another: {again}")
+
+
+def _look_at_schedules(name: str) -> Errand:
+    one = yield Call(GetSchedule(schedule=name))
+    if isinstance(one, ScheduleView) and one.paused_at_ms and one.next_at_ms:
+        raise Violation(f"a paused schedule has times to come: {one}")
+    cursor = ""
+    while True:
+        page = yield Call(ListSchedules(cursor=cursor, limit=1))
+        if not isinstance(page, ScheduleList):
+            raise Violation(f"a list of schedules came to {page}")
+        cursor = page.cursor
+        if not cursor:
+            break
 
 
 def knock() -> Errand:

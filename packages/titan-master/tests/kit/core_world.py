@@ -29,6 +29,7 @@ from titan_master.core.inputs import (
     Origin,
     ReportsArrived,
     RunSubmitted,
+    ScheduleSubmitted,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
@@ -47,6 +48,7 @@ from titan_proto.specs import (
     LaunchKind,
     Needs,
     RunSpec,
+    ScheduleSpec,
     ServiceSection,
     Shape,
     Terms,
@@ -69,17 +71,22 @@ def job(
     service: bool = False,
     port: int = 0,
     takes: Mapping[str, int] | None = None,
+    terms: Mapping[str, Any] | None = None,
     at_ms: int = 0,
     **options: Any,
 ) -> JobSpec:
-    """A job `name` that runs after the others named, and takes so much of counted resources."""
+    """A job `name` that runs after the others named, takes so much of counted resources, and is placed
+    on these terms.
+    """
     counted = tuple(Counted(name=name, amount=amount) for name, amount in (takes or {}).items())
     return JobSpec(
         id=name,
         launch=replace(LAUNCH, at_ms=at_ms),
         dependencies=after,
         needs=Needs(
-            skills=tuple(skills), slots=slots, terms=Terms(counted=counted) if counted else None
+            skills=tuple(skills),
+            slots=slots,
+            terms=Terms(counted=counted, **(terms or {})) if counted or terms else None,
         ),
         kind=JobKind.SERVICE if service else JobKind.TASK,
         service=ServiceSection(port=port, port_auto=not port) if service else None,
@@ -266,7 +273,7 @@ class World:
         self._kept_term = found.term
         check(found.state)
         assert digest(found.state) == digest(self.state), "recovery differs from what was there"
-        for name in ("runs", "workers", "services", "keys"):
+        for name in ("runs", "workers", "services", "keys", "schedules"):
             # The order is no part of the digest, and decides what the core looks at first.
             assert list(getattr(found.state, name)) == list(getattr(self.state, name)), name
         return found.state
@@ -276,7 +283,9 @@ class World:
         self._correlation += 1
         return Origin(link_id, self._correlation)
 
-    def submission(self, spec: RunSpec, *, key: str = "", run_id: str = "") -> RunSubmitted:
+    def submission(
+        self, spec: RunSpec, *, key: str = "", run_id: str = "", parent: str = ""
+    ) -> RunSubmitted:
         body = msgspec.msgpack.encode(spec)
         return RunSubmitted(
             origin=self.origin(),
@@ -286,10 +295,38 @@ class World:
             spec=spec,
             spec_bytes=body,
             owner="ann",
+            parent=self.ref(parent) if parent else None,
         )
 
-    def submit(self, spec: RunSpec, *, key: str = "", run_id: str = "") -> Turn:
-        return self.turn(self.submission(spec, key=key, run_id=run_id))
+    def submit(self, spec: RunSpec, *, key: str = "", run_id: str = "", parent: str = "") -> Turn:
+        return self.turn(self.submission(spec, key=key, run_id=run_id, parent=parent))
+
+    def schedule(
+        self,
+        name: str,
+        cron: str | tuple[str, ...],
+        *jobs: JobSpec,
+        spec: RunSpec | None = None,
+        **options: Any,
+    ) -> Turn:
+        """Have these jobs (one, `a`, if none are named) run at these times."""
+        ran = spec or run(name, *(jobs or (job("a"),)))
+        crons = (cron,) if isinstance(cron, str) else cron
+        policy = ScheduleSpec(crons=crons, **options)
+        body = msgspec.msgpack.encode(ran)
+        sent = msgspec.msgpack.encode((policy, ran))
+        return self.turn(
+            ScheduleSubmitted(
+                origin=self.origin(),
+                name=name,
+                schedule_id=f"id-{name}",
+                spec=policy,
+                run=ran,
+                run_bytes=body,
+                digest=hashlib.sha256(sent).hexdigest()[:8],
+                owner="ann",
+            )
+        )
 
     def ask(self, request: Any, *, link_id: int = 1, who: str = "ann") -> Turn:
         return self.turn(Asked(origin=self.origin(link_id), request=request, by=who))

@@ -54,6 +54,20 @@ CRON_CHARS: Final = 256
 EVERY_MS_MIN: Final = 1_000
 EVERY_MS: Final = 366 * 24 * 3600 * 1000
 """The rarest that `@every` can be."""
+SCHEDULES: Final = 1_000
+SCHEDULE_CRONS: Final = 16
+"""Lines of times that one schedule may have."""
+SCHEDULE_SPEC_BYTES: Final = INLINE_SPEC_BYTES
+"""What a schedule runs: each of its runs is a record of the journal with all of that in it."""
+CATCHUP_WINDOW_MS_DEFAULT: Final = 24 * 3600 * 1000
+CATCHUP_WINDOW_MS: Final = 366 * 24 * 3600 * 1000
+CATCHUP_SLOTS: Final = 100
+"""So many missed slots are caught up with at once, the newest of them."""
+SLOT_GRACE_MS: Final = 10_000
+"""A slot that could not be fired for so long is not missed yet, only late."""
+SLOTS_WAITING: Final = 100
+"""Slots of one schedule that may wait for its run to end."""
+JITTER_MS: Final = 24 * 3600 * 1000
 STOP_GRACE_MS_DEFAULT: Final = 10_000
 STOP_GRACE_MS: Final = 3_600_000
 RETRIES: Final = 100
@@ -99,6 +113,12 @@ RESOURCE_CHARS: Final = 64
 RESOURCES_PER_JOB: Final = 16
 """Kinds of counted resources that a job may ask for, and a worker may have four times as many."""
 RESOURCES_PER_WORKER: Final = 4 * RESOURCES_PER_JOB
+WORKER_NAME_CHARS: Final = 300
+"""Of the worker that a job is pinned to: a host's name and a port."""
+GROUP_CHARS: Final = 64
+"""Of the name of a concurrency group."""
+CONCURRENCY: Final = 1_000_000
+"""The highest limit of a group."""
 RESOURCE_AMOUNT: Final = 1_000_000_000
 """Of a counted resource other than memory: of `gpu` and named ones in units, of `cpu` in thousandths."""
 GATE_MESSAGE_CHARS: Final = 4_000

@@ -33,12 +33,18 @@ from titan_master.core.events import (
     RunAccepted,
     RunCancelRequested,
     RunEnded,
+    SchedulePaused,
+    SchedulePut,
+    ScheduleRemoved,
+    ScheduleResumed,
     ServiceAdded,
     ServiceChanged,
     ServiceEnded,
     ServiceQueued,
     ServiceStopping,
     ServiceUp,
+    SlotQueued,
+    SlotsPassed,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -54,13 +60,14 @@ from titan_master.core.state import (
     KeyRecord,
     ReadyQueue,
     Run,
+    Schedule,
     Service,
     State,
     WorkerInfo,
-    give_back,
     layers_above,
-    take,
 )
+from titan_proto.messages.runs import Fired
+from titan_proto.messages.schedules import LastFired
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind, JobSpec, Launch, RunSpec
@@ -222,9 +229,13 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         rerun_alias=event.rerun_alias,
         ancestors=event.ancestors,
         homes=tuple(dict.fromkeys(home for _, home in event.homes)),
+        near=event.near,
+        fired=event.fired,
     )
     state.runs[event.run_id] = run
     state.aliases[run.alias] = event.run_id
+    if event.fired is not None:
+        _slot_fired(state, run, event.fired)
     # The newest use of a key stands last, where the oldest are dropped from the front.
     state.keys.pop(event.key, None)
     state.keys[event.key] = KeyRecord(
@@ -306,6 +317,7 @@ def _add_jobs(
     for job_id, shape in shapes.items():
         jobs[job_id].shape = shape
     run.skills = frozenset(job_spec.needs.skills for job_spec in spec.jobs)
+    run.is_tied = _is_tied(spec.jobs)
     state.queued_seq, ready = seq, seq - state.queued_seq
     for first, number in (
         (blocked, waiting),
@@ -319,6 +331,13 @@ def _add_jobs(
             state.counts[first] = state.counts.get(first, 0) + number
 
 
+def _is_tied(jobs: Iterable[JobSpec]) -> bool:
+    every = (one.needs.terms for one in jobs)
+    return any(
+        terms is not None and (terms.counted or terms.worker or terms.required) for terms in every
+    )
+
+
 def _run_cancel_requested(state: State, event: RunCancelRequested) -> None:
     _run_of(state, event.run_id).cancelled = True
 
@@ -328,10 +347,21 @@ def _run_ended(state: State, event: RunEnded) -> None:
     if run.remaining:
         raise InvariantViolation(f"run {run.run_id} cannot end: {run.remaining} jobs are left")
     _check_move(state, "RUN", RunState.ACTIVE, event.state, run.run_id)
+    if run.fired is not None:
+        _slot_ended(state, run, run.fired, event.state)
     del state.runs[run.run_id]
     del state.aliases[run.alias]
+    if state.seats:
+        _give_up_seats(state, run.run_id)
     for job_state, number in run.counts.items():
         state.counts[job_state] -= number
+
+
+def _give_up_seats(state: State, run_id: str) -> None:
+    for group in [group for group, runs in state.seats.items() if run_id in runs]:
+        del state.seats[group][run_id]
+        if not state.seats[group]:
+            del state.seats[group]
 
 
 # -- jobs -----------------------------------------------------------------------------------------
@@ -475,7 +505,43 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
     job.first_placed_at_ms = job.first_placed_at_ms or event.at_ms
     state.fence = event.fence
     worker.held[key] = event.number
-    take(worker, job.spec)
+    _take(state, worker, job)
+
+
+def _take(state: State, worker: WorkerInfo, job: Job) -> None:
+    """What a placement takes: of its worker, and of its groups."""
+    needs = job.spec.needs
+    worker.used += needs.slots
+    terms = needs.terms
+    if terms is None:
+        return
+    for one in terms.counted:
+        worker.taken[one.name] = worker.taken.get(one.name, 0) + one.amount
+    if terms.group:
+        state.groups[terms.group] = state.groups.get(terms.group, 0) + 1
+    if terms.run_group and job.run_id in state.runs:
+        state.seats.setdefault(terms.run_group, {})[job.run_id] = None
+
+
+def _give_back(state: State, worker: WorkerInfo, job: Job) -> None:
+    """Its attempt has ended. Its run's seat is that run's until it ends, too."""
+    needs = job.spec.needs
+    worker.used -= needs.slots
+    terms = needs.terms
+    if terms is None:
+        return
+    for one in terms.counted:
+        _less(worker.taken, one.name, one.amount)
+    if terms.group:
+        _less(state.groups, terms.group, 1)
+
+
+def _less(counts: dict[str, int], name: str, amount: int) -> None:
+    left = counts[name] - amount
+    if left:
+        counts[name] = left
+    else:
+        del counts[name]
 
 
 def _job_of(state: State, run_id: str, job_id: str) -> Job | None:
@@ -514,7 +580,7 @@ def _attempt_ended(state: State, event: AttemptEnded) -> None:
         raise InvariantViolation(f"{event.run_id}/{event.job_id}: an attempt of no job")
     worker = state.workers[event.worker_id]
     del worker.held[event.run_id, event.job_id]
-    give_back(worker, job.spec)
+    _give_back(state, worker, job)
     if event.reason is ExitReason.LOST:
         job.lost += 1
 
@@ -643,6 +709,117 @@ def _service_ended(state: State, event: ServiceEnded) -> None:
         _move_instance(state, job, JobState.CANCELLED)
 
 
+# -- schedules ------------------------------------------------------------------------------------
+def _schedule_of(state: State, name: str) -> Schedule:
+    schedule = state.schedules.get(name)
+    if schedule is None:
+        raise InvariantViolation(f"no schedule {name!r}")
+    return schedule
+
+
+def _schedule_put(state: State, event: SchedulePut) -> None:
+    old = state.schedules.get(event.schedule)
+    if old is None:
+        state.schedules[event.schedule] = Schedule(
+            name=event.schedule,
+            schedule_id=event.schedule_id,
+            version=event.version,
+            spec=event.spec,
+            run=event.run,
+            digest=event.digest,
+            owner=event.owner,
+            jobs=event.jobs,
+            created_at_ms=event.at_ms,
+            put_at_ms=event.at_ms,
+            cursor_ms=event.at_ms,
+        )
+        return
+    if (event.schedule_id, event.version) != (old.schedule_id, old.version + 1):
+        raise InvariantViolation(f"schedule {old.name!r}: {event.version} follows {old.version}")
+    old.version, old.spec, old.run = event.version, event.spec, event.run
+    old.digest, old.owner, old.jobs = event.digest, event.owner, event.jobs
+    old.put_at_ms = event.at_ms
+    old.cursor_ms = max(old.cursor_ms, event.at_ms)
+
+
+def _schedule_paused(state: State, event: SchedulePaused) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    schedule.paused_at_ms = event.at_ms
+    schedule.paused_by, schedule.paused_why = event.by, event.why
+    schedule.skipped += len(schedule.waiting)
+    schedule.waiting = []
+    schedule.failed = ""
+
+
+def _schedule_resumed(state: State, event: ScheduleResumed) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    schedule.paused_at_ms = 0
+    schedule.paused_by = schedule.paused_why = schedule.failed = ""
+    schedule.cursor_ms = max(schedule.cursor_ms, event.at_ms)
+
+
+def _schedule_removed(state: State, event: ScheduleRemoved) -> None:
+    _schedule_of(state, event.schedule)
+    del state.schedules[event.schedule]
+
+
+def _move_cursor(schedule: Schedule, to_ms: int) -> None:
+    """Whatever is decided is decided once: no slot before the cursor is looked at again."""
+    if to_ms <= schedule.cursor_ms:
+        raise InvariantViolation(
+            f"schedule {schedule.name!r}: slot {to_ms} was decided, up to {schedule.cursor_ms}"
+        )
+    schedule.cursor_ms = to_ms
+
+
+def _slots_passed(state: State, event: SlotsPassed) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    _move_cursor(schedule, event.until_ms)
+    if event.missed:
+        schedule.missed += event.count
+    else:
+        schedule.skipped += event.count
+
+
+def _slot_queued(state: State, event: SlotQueued) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    _move_cursor(schedule, event.slot_at_ms)
+    if event.instead:
+        schedule.skipped += len(schedule.waiting)
+        schedule.waiting = []
+    schedule.waiting.append(event.slot_at_ms)
+
+
+def _slot_fired(state: State, run: Run, fired: Fired) -> None:
+    schedule = state.schedules.get(fired.schedule)
+    if schedule is None or schedule.schedule_id != fired.schedule_id:
+        return  # a run of it is repeated, and it is gone
+    if not fired.triggered:
+        if fired.slot_at_ms in schedule.waiting:
+            schedule.waiting.remove(fired.slot_at_ms)
+        else:
+            _move_cursor(schedule, fired.slot_at_ms)
+        schedule.fired += 1
+    schedule.live[run.run_id] = run.alias
+    schedule.last = LastFired(
+        run_id=run.run_id,
+        alias=run.alias,
+        slot_at_ms=fired.slot_at_ms,
+        at_ms=run.submitted_at_ms,
+        triggered=fired.triggered,
+    )
+
+
+def _slot_ended(state: State, run: Run, fired: Fired, how: RunState) -> None:
+    schedule = state.schedules.get(fired.schedule)
+    if schedule is None or schedule.live.pop(run.run_id, None) is None:
+        return
+    if schedule.last is not None and schedule.last.run_id == run.run_id:
+        schedule.last = replace(schedule.last, state=how)
+    if how is RunState.FAILED:
+        schedule.failed = run.alias
+
+
 # -- workers --------------------------------------------------------------------------------------
 def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker = state.workers.get(event.worker_id)
@@ -752,6 +929,12 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     ServiceQueued: _service_queued,
     ServiceStopping: _service_stopping,
     ServiceEnded: _service_ended,
+    SchedulePut: _schedule_put,
+    SchedulePaused: _schedule_paused,
+    ScheduleResumed: _schedule_resumed,
+    ScheduleRemoved: _schedule_removed,
+    SlotsPassed: _slots_passed,
+    SlotQueued: _slot_queued,
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_silent,
     WorkerDraining: _worker_draining,
@@ -779,6 +962,10 @@ def twin(state: State) -> State:
     made.keys = dict(state.keys)
     made.slugs = dict(state.slugs)
     made.poison = dict(state.poison)
+    made.schedules = {
+        name: replace(one, live=dict(one.live), waiting=list(one.waiting))
+        for name, one in state.schedules.items()
+    }
     derive(made)
     return made
 
@@ -834,12 +1021,15 @@ def derive(state: State) -> None:
     for service in state.services.values():
         _add_instance(state, service)
     queued += (job for job in state.instances.values() if job.state is JobState.QUEUED)
+    state.groups, state.seats = {}, {}
+    for run in state.runs.values():
+        _derive_seats(state, run)
     for worker in state.workers.values():
         worker.used, worker.taken = 0, {}
         for key in worker.held:
             job = state.find_job(*key)
             if job is not None:
-                take(worker, job.spec)
+                _take(state, worker, job)
     state.queue = ReadyQueue()
     queued.sort(key=lambda job: job.queued_seq)
     for job in queued:
@@ -847,6 +1037,13 @@ def derive(state: State) -> None:
     # In the order of their opening; no two have one number.
     waiting.sort(key=lambda pair: pair[0])
     state.gates = {(job.run_id, job.spec.id): job for _, job in waiting}
+
+
+def _derive_seats(state: State, run: Run) -> None:
+    for job in run.order:
+        terms = job.spec.needs.terms
+        if terms is not None and terms.run_group and job.attempt is not None:
+            state.seats.setdefault(terms.run_group, {})[run.run_id] = None
 
 
 def _derive_run(run: Run) -> None:

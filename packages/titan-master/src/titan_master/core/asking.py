@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from titan_master.core import admission, gates, leaving, lifecycle, queries, rollout, services
+from titan_master.core import (
+    admission,
+    gates,
+    leaving,
+    lifecycle,
+    queries,
+    rollout,
+    schedules,
+    services,
+)
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
 from titan_master.core.rerun import rerun_digest
@@ -26,13 +35,17 @@ from titan_proto.messages import (
     DecideGate,
     GetJob,
     GetRun,
+    GetSchedule,
     GetStats,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     RunList,
@@ -42,6 +55,7 @@ from titan_proto.messages import (
     ShutDownWorker,
     StopJob,
     StopService,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -74,6 +88,12 @@ def ask(draft: Draft, item: Asked) -> None:
         return
     if isinstance(item.request, DecideGate):
         _decide_gate(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, PauseSchedule):
+        schedules.pause(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, TriggerSchedule):
+        schedules.trigger(draft, item.origin, item.request, item.by)
         return
     _HANDLERS[type(item.request)](draft, item.origin, item.request)
 
@@ -443,6 +463,9 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     RestartService: rollout.restart,
     StopJob: _stop_job,
     ListGates: _list_gates,
+    ListSchedules: schedules.list_all,
+    GetSchedule: schedules.get,
+    RemoveSchedule: schedules.remove,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
 }

@@ -56,7 +56,9 @@ def problems(state: State) -> Iterator[str]:
             yield from _job_problems(state, run, job)
     yield from _held_problems(state)
     yield from _service_problems(state)
+    yield from _schedule_problems(state)
     yield from _index_problems(state)
+    yield from _group_problems(state)
     yield from _queue_problems(state)
 
 
@@ -286,6 +288,33 @@ def _service_problems(state: State) -> Iterator[str]:
         yield f"{len(state.services)} services are placed as {len(state.instances)}"
 
 
+def _schedule_problems(state: State) -> Iterator[str]:
+    """What a schedule says of its runs is what they say of it."""
+    live = {
+        (run.fired.schedule, run.run_id): run.alias
+        for run in state.runs.values()
+        if run.fired is not None
+        and run.fired.schedule in state.schedules
+        and state.schedules[run.fired.schedule].schedule_id == run.fired.schedule_id
+    }
+    known = {
+        (name, run_id): alias
+        for name, schedule in state.schedules.items()
+        for run_id, alias in schedule.live.items()
+    }
+    if live != known:
+        yield f"schedules know the live runs {known}, there are {live}"
+    for name, schedule in state.schedules.items():
+        if name != schedule.name:
+            yield f"schedule {schedule.name!r} is filed under {name!r}"
+        if schedule.waiting != sorted(set(schedule.waiting)) or any(
+            slot > schedule.cursor_ms for slot in schedule.waiting
+        ):
+            yield f"schedule {name!r}: {schedule.waiting} wait, at {schedule.cursor_ms}"
+        if schedule.paused_at_ms and schedule.waiting:
+            yield f"schedule {name!r} is paused, and slots wait"
+
+
 def _index_problems(state: State) -> Iterator[str]:
     if len(state.aliases) != len(state.runs):
         yield f"{len(state.runs)} live runs have {len(state.aliases)} aliases"
@@ -310,6 +339,39 @@ def _index_problems(state: State) -> Iterator[str]:
         yield f"jobs are counted as {state.counts}, there are {counts}"
 
 
+def _group_problems(state: State) -> Iterator[str]:
+    """Of no concurrency group are more live than the latest of them let in."""
+    limits: dict[str, list[int]] = {}
+    run_limits: dict[str, int] = {}
+    for worker in state.workers.values():
+        for key in worker.held:
+            job = state.find_job(*key)
+            terms = None if job is None else job.spec.needs.terms
+            if terms is not None and terms.group:
+                limits.setdefault(terms.group, []).append(terms.limit)
+    counts = {group: len(found) for group, found in limits.items()}
+    if counts != state.groups:
+        yield f"groups are counted as {state.groups}, there are {counts}"
+    for group, found in limits.items():
+        if len(found) > max(found):
+            yield f"group {group}: {len(found)} are live, and {max(found)} may be"
+    begun: dict[str, list[str]] = {}
+    for run in state.runs.values():
+        for job in run.order:
+            terms = job.spec.needs.terms
+            if terms is not None and terms.run_group and job.attempt is not None:
+                begun.setdefault(terms.run_group, []).append(run.run_id)
+                most = max(run_limits.get(terms.run_group, 0), terms.run_limit)
+                run_limits[terms.run_group] = most
+                break
+    seats = {group: sorted(runs) for group, runs in state.seats.items()}
+    if seats != {group: sorted(runs) for group, runs in begun.items()}:
+        yield f"runs have begun in their groups as {begun}, and have seats as {seats}"
+    for group, runs in begun.items():
+        if len(runs) > run_limits[group]:
+            yield f"group {group}: {len(runs)} runs have begun, and {run_limits[group]} may"
+
+
 def _queue_problems(state: State) -> Iterator[str]:
     """The ready queue holds exactly the queued jobs, each once, each line in order."""
     total = 0
@@ -325,7 +387,7 @@ def _queue_problems(state: State) -> Iterator[str]:
             if order != sorted(dict.fromkeys(order)):
                 yield f"class {key}: a line is out of order"
             for job in queued:
-                if job.spec.priority != priority or state.queue.key(job.spec.needs) != key:
+                if job.spec.priority != priority or state.queue.key(job) != key:
                     yield f"{job.run_id}/{job.spec.id} stands in the wrong line"
             size += len(queued)
         if size != ready.size or not size:

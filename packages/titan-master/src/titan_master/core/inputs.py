@@ -10,32 +10,39 @@ from enum import Enum
 
 from msgspec import Struct, field
 
+from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
     DecideGate,
+    Fired,
     GetJob,
     GetRun,
+    GetSchedule,
     GetStats,
     Join,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     ScaleService,
     ShutDownWorker,
     StopJob,
     StopService,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
     WorkerStatus,
 )
 from titan_proto.messages.worker import AttemptReport, Left
-from titan_proto.specs import RunSpec
+from titan_proto.specs import RunSpec, ScheduleSpec
 
 
 class Origin(Struct, frozen=True, order=True):
@@ -66,6 +73,11 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | ListSchedules
+    | GetSchedule
+    | PauseSchedule
+    | TriggerSchedule
+    | RemoveSchedule
 )
 """Requests that go to the core as they are."""
 
@@ -95,8 +107,27 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     """Of those that left files which nobody has stored: the workspaces where they lie."""
     ancestors: tuple[str, ...] = ()
     """The runs that `rerun_of` repeated in its turn, the newest first."""
+    parent: AttemptRef | None = None
+    """The attempt that asked for it."""
     notices: tuple[str, ...] = ()
     """For the receipt: what became of the files that came along."""
+    fired: Fired | None = None
+    """The slot of the run that this one repeats."""
+
+
+class ScheduleSubmitted(Struct, frozen=True, kw_only=True):
+    """A valid schedule; `schedule_id` was drawn in the shell for the case that it is a new one."""
+
+    origin: Origin
+    name: str
+    schedule_id: str
+    spec: ScheduleSpec
+    run: RunSpec
+    run_bytes: bytes
+    """The msgpack encoding of `run`, as the journal keeps it."""
+    digest: str
+    """Of what the client sent: the same again changes nothing."""
+    owner: str
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -171,6 +202,7 @@ class StorageChanged(Struct, frozen=True, kw_only=True):
 
 Input = (
     RunSubmitted
+    | ScheduleSubmitted
     | Asked
     | ExchangeDropped
     | WorkerArrived

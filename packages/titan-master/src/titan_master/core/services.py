@@ -28,6 +28,7 @@ from titan_master.core.state import (
     State,
     WorkerInfo,
     has_too_little,
+    is_meant,
 )
 from titan_master.core.timers import ServiceDue
 from titan_master.core.turn import Draft
@@ -180,6 +181,7 @@ def could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
         and set(spec.needs.skills) <= set(worker.skills)
         and spec.needs.slots <= worker.slots
         and not has_too_little(worker, spec.needs.terms)
+        and is_meant(worker, spec.needs.terms)
     )
 
 

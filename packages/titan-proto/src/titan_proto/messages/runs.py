@@ -7,13 +7,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from msgspec import field
+from msgspec import Struct, field
 
+from titan_proto.ids import AttemptRef
 from titan_proto.messages.base import Message, Request
 from titan_proto.messages.gates import GateView
 from titan_proto.opcodes import OpCode
 from titan_proto.specs import JobKind, Resources, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, OpenEnum, RunState
+
+
+class Fired(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which schedule began a run, and for which slot."""
+
+    schedule: str
+    schedule_id: str
+    version: int
+    slot_at_ms: int
+    triggered: bool = False
+    """A person asked for it."""
 
 
 class RunReceipt(Message, frozen=True, kw_only=True):
@@ -37,6 +49,8 @@ class SubmitRun(Request[RunReceipt], frozen=True, kw_only=True):
     spec: RunSpec | None = None
     spec_digest: str = ""
     """Instead of `spec`: the digest of an uploaded artifact that holds its encoding."""
+    parent: AttemptRef | None = None
+    """The attempt that asks for it, if it is one: its worker is preferred for the run's jobs."""
 
 
 class RunView(Message, frozen=True, kw_only=True):
@@ -54,6 +68,8 @@ class RunView(Message, frozen=True, kw_only=True):
     """Jobs by state."""
     rerun_of: str = ""
     """Alias of the run that this one repeats."""
+    fired: Fired | None = None
+    """Of a run that a schedule has begun."""
 
 
 class JobView(Message, frozen=True, kw_only=True):
