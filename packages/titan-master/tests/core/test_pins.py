@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from titan_master.core import state as states
 from titan_master.core.pins import pinned
+from titan_proto.messages import RemoveSchedule
 from titan_proto.messages.worker import Left
 from titan_proto.specs import ArtifactRef, Launch, LaunchKind
 
@@ -21,6 +22,7 @@ KNOWN = {
     "Service.workspace",
     "Service.layers",
     "Service.intake",
+    "Schedule.run",
 }
 """Fields that `pinned` looks at."""
 NAMES_NONE = {
@@ -88,3 +90,14 @@ def test_what_a_service_names_is_needed_as_long_as_it_is_wanted():
     assert not w.state.runs
     assert pinned(w.state).artifacts == {"a" * 64, "b" * 64}
     assert pinned(w.state).lists == {"c" * 64}
+
+
+def test_what_a_schedule_names_is_needed_between_its_runs():
+    w = World({"w1": 1})
+    launch = Launch(kind=LaunchKind.SCRIPT, script="a.py", artifact=ref("b"))
+    spec = replace(run("s", replace(job("a"), launch=launch)), workspace=ref("a"))
+    w.schedule("s", "@every 5s", spec=spec)
+    assert not w.state.runs
+    assert pinned(w.state).artifacts == {"a" * 64, "b" * 64}
+    w.ask(RemoveSchedule(schedule="s"))
+    assert pinned(w.state).artifacts == frozenset()

@@ -1,4 +1,4 @@
-"""Which artifacts a state still needs: those of live runs and of services that are wanted.
+"""Which artifacts a state still needs: those of live runs, of services that are wanted, of schedules.
 
 Whatever else is stored is of use only to who runs an ended run again, and goes some time after it was last
 wanted. Pure; called by ``data/sweeping.py`` through ``app.py``, and by ``care/doctor.py``. A new place in
@@ -8,11 +8,15 @@ the state that names artifacts belongs in here: `test_every_place_that_may_name_
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import msgspec
 
 from titan_master.core.state import State
 from titan_proto.messages.worker import Left
 from titan_proto.specs import ArtifactRef, JobSpec, RunSpec
+
+_SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
 
 
 class Pins(NamedTuple):
@@ -24,7 +28,7 @@ class Pins(NamedTuple):
 
 
 def pinned(state: State) -> Pins:
-    """What may not go. It looks at every live job once."""
+    """What may not go. It looks at every live job and at every schedule once."""
     artifacts: set[str] = set()
     lists: set[str] = set()
     for run in state.runs.values():
@@ -35,6 +39,9 @@ def pinned(state: State) -> Pins:
         _add_artifacts(artifacts, service.workspace, specs)
         _add_lists(lists, (layer.left for layer in service.layers))
         _add_lists(lists, service.intake.values())
+    for schedule in state.schedules.values():
+        spec = _SPEC.decode(schedule.run)
+        _add_artifacts(artifacts, spec.workspace, spec.jobs)
     return Pins(frozenset(artifacts), frozenset(lists))
 
 
