@@ -43,6 +43,7 @@ from titan_master.core.inputs import (
     Origin,
     ReportsArrived,
     RunSubmitted,
+    SpawnsReported,
     StorageChanged,
     WorkerArrived,
     WorkerHeard,
@@ -64,6 +65,7 @@ from titan_proto.messages import (
     Join,
     Leave,
     Role,
+    SpawnReports,
     StopAttempts,
     SubmitRun,
     Welcome,
@@ -106,7 +108,15 @@ class Master:
             placements_max=draw((1, 2, 500)),
             deadlines_max=draw((1, 2, 1_000)),
             live_runs_max=draw((2, 10_000, 10_000)),
+            autoscale=world.chance(50),
+            scale_every_ms=draw((1_000, 4_000, 15_000)),
+            sibling_idle_ms=draw((2_000, 10_000, 45_000)),
+            spawn_timeout_ms=draw((6_000, 30_000)),
+            siblings_per_host=draw((1, 2, 4)),
+            siblings_max=draw((2, 64)),
+            spawn_key=b"sim",
         )
+        auditor.scaling = self.config
         self._ids_drawn = 0
 
     @property
@@ -464,6 +474,8 @@ class MasterLink:
             if isinstance(message, AttemptReports):
                 self._check_logs(message)
                 return ReportsArrived(link_id=link_id, reports=message.reports)
+            if isinstance(message, SpawnReports):
+                return SpawnsReported(link_id=link_id, reports=message.reports)
             if isinstance(message, Leave):
                 return WorkerLeft(link_id=link_id)
             return None

@@ -35,7 +35,7 @@ from titan_master.core.inputs import (
 from titan_master.core.state import State, digest
 from titan_master.store.memory import MemoryStore
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import AttemptOrder, HeldAttempt, Join, StartAttempts, WorkerStatus
+from titan_proto.messages import AttemptOrder, HeldAttempt, Join, Kin, StartAttempts, WorkerStatus
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import (
     GateSection,
@@ -306,6 +306,7 @@ class World:
         leaving: bool = False,
         takes_shutdown: bool = True,
         workspace: str | None = None,
+        kin: Kin | None = None,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
         before = self.joins.get(name)
@@ -335,6 +336,7 @@ class World:
             leaving=leaving,
             takes_shutdown=takes_shutdown,
             workspace=before.workspace if workspace is None else workspace,
+            kin=before.kin if kin is None else kin,
         )
         self._link += 1
         self.joins[name] = join

@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from titan_master.core import admission, gates, leaving, lifecycle, queries, rollout, services
+from titan_master.core import (
+    admission,
+    gates,
+    leaving,
+    lifecycle,
+    queries,
+    rollout,
+    scaling,
+    services,
+)
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
 from titan_master.core.rerun import rerun_digest
@@ -26,6 +35,7 @@ from titan_proto.messages import (
     DecideGate,
     GetJob,
     GetRun,
+    GetScaling,
     GetStats,
     ListDead,
     ListGates,
@@ -40,6 +50,7 @@ from titan_proto.messages import (
     ScaleService,
     ServiceList,
     ShutDownWorker,
+    SpawnWorker,
     StopJob,
     StopService,
     WaitJob,
@@ -445,4 +456,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     ListGates: _list_gates,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
+    SpawnWorker: scaling.spawn_worker,
+    GetScaling: scaling.get_scaling,
 }

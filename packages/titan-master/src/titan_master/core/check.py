@@ -244,6 +244,12 @@ def _index_problems(state: State) -> Iterator[str]:
         worker = state.workers.get(worker_id)
         if worker is None or worker.name != name:
             yield f"name {name} means {worker_id}, which is not called so"
+    siblings = {one.worker_id for one in state.workers.values() if one.kinship is not None}
+    if set(state.siblings) != siblings:
+        yield f"the spawned workers are {sorted(siblings)}, listed are {list(state.siblings)}"
+    numbers = [one.kinship.number for one in state.workers.values() if one.kinship is not None]
+    if len({*numbers, *state.spawns}) != len(numbers) + len(state.spawns):
+        yield f"{numbers} have joined as what was asked for once, {list(state.spawns)} are asked for"
     order = [job.gate.number for job in state.gates.values() if job.gate is not None]
     if len(order) != state.counts.get(JobState.WAITING, 0) or order != sorted(order):
         yield f"the open gates are listed as {order}"

@@ -15,6 +15,7 @@ from titan_proto.messages import (
     DecideGate,
     GetJob,
     GetRun,
+    GetScaling,
     GetStats,
     Join,
     ListDead,
@@ -27,6 +28,8 @@ from titan_proto.messages import (
     RestartService,
     ScaleService,
     ShutDownWorker,
+    SpawnReport,
+    SpawnWorker,
     StopJob,
     StopService,
     WaitJob,
@@ -66,6 +69,8 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | SpawnWorker
+    | GetScaling
 )
 """Requests that go to the core as they are."""
 
@@ -146,6 +151,13 @@ class ReportsArrived(Struct, frozen=True, kw_only=True):
     reports: tuple[AttemptReport, ...]
 
 
+class SpawnsReported(Struct, frozen=True, kw_only=True):
+    """A worker says what became of siblings that it was told to spawn."""
+
+    link_id: int
+    reports: tuple[SpawnReport, ...]
+
+
 class WorkerLeft(Struct, frozen=True, kw_only=True):
     """A worker says goodbye for good."""
 
@@ -176,6 +188,7 @@ Input = (
     | WorkerArrived
     | WorkerHeard
     | ReportsArrived
+    | SpawnsReported
     | WorkerLeft
     | LinkClosed
     | StorageChanged

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
+from titan_proto.messages import ScalingChange
 from titan_proto.messages.worker import Layer, Left
 from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs
 from titan_proto.states import (
@@ -245,11 +246,45 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """Slots that they take together; nearly always one each. Derived."""
     workspace: str = ""
     """Id of the folder that its jobs run in; several workers of one machine may share it."""
+    kinship: Kinship | None = None
+    """Of one that another worker has spawned."""
+    spawns_failed: int = 0
+    """How often in a row what it was asked to spawn has not joined ..."""
+    spawn_failed_at_ms: int = 0
+    """... and when it was so last."""
 
     @property
     def name(self) -> str:
         """What people see and type; unique among the workers that are not lost."""
         return f"{self.host}:{self.port}"
+
+
+class Spawn(Struct, frozen=True, kw_only=True):
+    """A worker that has been asked for, and has neither joined nor been given up."""
+
+    number: int
+    parent_id: str
+    parent: str
+    host: str
+    port: int
+    slots: int
+    skills: tuple[str, ...]
+    asked_at_ms: int
+    exact: bool = False
+    by_hand: bool = False
+    cause: str = ""
+
+
+class Kinship(Struct, frozen=True, kw_only=True):
+    """How a spawned worker came to be."""
+
+    number: int
+    parent_id: str
+    parent: str
+    by_hand: bool = False
+    cause: str = ""
+    dismissed: bool = False
+    """It has been told to leave."""
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):
@@ -436,6 +471,10 @@ class State(Struct, kw_only=True, eq=False):
     """Services that are wanted, by (run, job): up, or on their way there."""
     poison: dict[str, str] = field(default_factory=dict)
     gates_opened: int = 0
+    spawns: dict[int, Spawn] = field(default_factory=dict)
+    """Workers that have been asked for, by number."""
+    scalings: tuple[ScalingChange, ...] = ()
+    """The last of what became of spawned workers, oldest first."""
 
     # -- derived: kept by apply, not in the digest ------------------------------------------------
     aliases: dict[str, str] = field(default_factory=dict)
@@ -451,6 +490,8 @@ class State(Struct, kw_only=True, eq=False):
     """Gates that are open, by (run, job), in the order in which they were opened."""
     instances: dict[tuple[str, str], Job] = field(default_factory=dict)
     """Services as placement sees them, by (run, job): each the job that it would be on its own."""
+    siblings: dict[str, None] = field(default_factory=dict)
+    """Ids of workers that other workers have spawned."""
     observer: Callable[[str, OpenEnum, OpenEnum], None] | None = None
     """Told of every transition (table, from, to); None in production, a counter in tests."""
 
@@ -532,6 +573,9 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         worker.since_ms,
         sorted(worker.held.items()),
         worker.workspace,
+        worker.kinship,
+        worker.spawns_failed,
+        worker.spawn_failed_at_ms,
     )
 
 
@@ -549,6 +593,8 @@ def digest(state: State) -> str:
         state.queued_seq,
         state.last_run_id,
         state.gates_opened,
+        sorted(state.spawns.items()),
+        state.scalings,
     )
     body = (
         head,

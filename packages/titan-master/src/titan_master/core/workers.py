@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import filling, leaving, lifecycle, moving, services, sharing
+from titan_master.core import filling, leaving, lifecycle, moving, scaling, services, sharing
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.events import (
     WorkerDraining,
@@ -20,7 +20,13 @@ from titan_master.core.events import (
     WorkerReturned,
     WorkerSilent,
 )
-from titan_master.core.inputs import ReportsArrived, WorkerArrived, WorkerHeard, WorkerLeft
+from titan_master.core.inputs import (
+    ReportsArrived,
+    SpawnsReported,
+    WorkerArrived,
+    WorkerHeard,
+    WorkerLeft,
+)
 from titan_master.core.state import Attempt, InvariantViolation, Job, State, WorkerInfo
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
@@ -63,17 +69,20 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
     gone = ExitReason.LOST if known is None else _blame(known)
     if is_new:
         draft.emit(_joined_event(join, draft.now_ms))
+        scaling.registered(draft, join)
     elif known is not None and known.state in (WorkerState.SILENT, WorkerState.LOST):
         draft.emit(WorkerReturned(at_ms=draft.now_ms, worker_id=join.worker_id))
     draft.roster.bind(join.worker_id, item.link_id, draft.now_ms)
     draft.placement_due = True
     leaving.arrived(draft, join, is_new=is_new)
+    scaling.arrived(draft, join)
     if join.leaving:
         _drain(draft, join.worker_id)
     _watch(draft, state.workers[join.worker_id])
     _reconcile(draft, item.link_id, join, is_ledger_trusted=is_ledger_trusted, gone=gone)
     draft.leaving_due[join.worker_id] = None  # what it was told on its last link may be lost
     leaving.tell_again(draft, join.worker_id)
+    scaling.reconcile(draft, item.link_id, join)
 
 
 def _is_late(draft: Draft, item: WorkerArrived, known: WorkerInfo) -> bool:
@@ -107,6 +116,9 @@ def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorC
                 "copy of that one's; start it with an empty one"
             ),
         )
+    stranger = scaling.why_not_let_in(draft, join, known)
+    if stranger:
+        return ErrorCode.SUPERSEDED, stranger
     name = f"{join.host}:{join.port}"
     holder = draft.state.workers.get(draft.state.names.get(name, join.worker_id))
     if holder is None or holder.worker_id == join.worker_id:
@@ -168,6 +180,7 @@ def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
         skills=join.skills,
         software=join.software,
         workspace=join.workspace,
+        spawn=0 if join.kin is None else join.kin.number,
     )
 
 
@@ -347,6 +360,13 @@ def reports_arrive(draft: Draft, item: ReportsArrived) -> None:
             else:
                 # Given away or forgotten here: it must not go on for nobody.
                 draft.stop(worker_id, report.ref, ExitReason.CANCELLED)
+
+
+def spawns_reported(draft: Draft, item: SpawnsReported) -> None:
+    """What became of siblings that this worker was told to spawn."""
+    worker_id = _sign_of_life(draft, item.link_id)
+    if worker_id is not None:
+        scaling.heard_of(draft, item.link_id, worker_id, item.reports)
 
 
 def _is_foreign(state: State, ref: AttemptRef, worker_id: str) -> bool:

@@ -25,6 +25,7 @@ from titan_master.core.inputs import (
     LinkClosed,
     Origin,
     ReportsArrived,
+    SpawnsReported,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
@@ -49,6 +50,7 @@ from titan_proto.limits import (
     FILES_LEFT_PER_JOB,
     LOG_OFFSET,
     OUTBOX_BULK_BYTES,
+    REPORT_MESSAGE_CHARS,
     REPORTS_PER_FRAME,
     SKILL_CHARS,
     SKILLS_PER_JOB,
@@ -70,6 +72,7 @@ from titan_proto.messages import (
     GetUsage,
     HeartbeatAck,
     Join,
+    Kin,
     Leave,
     ListFiles,
     LogAck,
@@ -79,6 +82,8 @@ from titan_proto.messages import (
     OfferArtifact,
     Pong,
     Request,
+    SpawnReport,
+    SpawnReports,
     SubmitRun,
     Traffic,
     WorkerStatus,
@@ -91,6 +96,7 @@ _log = logging.getLogger("titan.link")
 
 _HOST_CHARS: Final = 253
 _ID_CHARS: Final = 128
+_CORES_MAX: Final = 65_536
 _PORT_MAX: Final = 65_535
 _NUMBER_MAX: Final = 2**63 - 1
 """What a column of the database holds; a larger number in an event could never be committed."""
@@ -368,6 +374,13 @@ class MasterLink:
             return
         self._desks.usage.heard(self, self._worker_id, self.worker, message)
 
+    def _spawn_reports(self, message: SpawnReports, _received: Received) -> None:
+        complaint = spawns_complaint(message.reports)
+        if complaint:
+            self.close(ErrorCode.MALFORMED, complaint)
+            return
+        self._put(SpawnsReported(link_id=self._link_id, reports=message.reports))
+
     def _leave(self, _message: Leave, _received: Received) -> None:
         self._put(WorkerLeft(link_id=self._link_id))
 
@@ -479,6 +492,7 @@ class MasterLink:
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,
+        SpawnReports: _spawn_reports,
         Leave: _leave,
         WorkerUsage: _usage,
         LogChunk: _log_chunk,
@@ -510,6 +524,27 @@ def join_complaint(join: Join) -> str:
     for skill in join.skills:
         if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
             return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"
+    return "" if join.kin is None else kin_complaint(join.kin)
+
+
+def kin_complaint(kin: Kin) -> str:
+    """What is wrong with what a worker says of its siblings; empty if nothing is."""
+    if not 0 <= kin.cores <= _CORES_MAX:
+        return f"a host has at most {_CORES_MAX} cores, not {kin.cores}"
+    if not 0 <= kin.number <= _NUMBER_MAX or len(kin.proof) > _ID_CHARS:
+        return "nobody was asked for under such a number, or with such a proof"
+    return spawns_complaint(kin.spawned)
+
+
+def spawns_complaint(reports: tuple[SpawnReport, ...]) -> str:
+    """What is wrong with reports on spawned workers; empty if nothing is."""
+    if len(reports) > REPORTS_PER_FRAME:
+        return f"more than REPORTS_PER_FRAME ({REPORTS_PER_FRAME}) reports in one message"
+    for report in reports:
+        if not 0 < report.number <= _NUMBER_MAX:
+            return f"a report on sibling {report.number}, for which nobody can have asked"
+        if len(report.message) > REPORT_MESSAGE_CHARS:
+            return f"a report longer than REPORT_MESSAGE_CHARS ({REPORT_MESSAGE_CHARS})"
     return ""
 
 

@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from titan_proto.ids import AttemptRef
 from titan_proto.messages.base import Message
+from titan_proto.messages.siblings import Kin
 from titan_proto.opcodes import OpCode
 from titan_proto.specs import ArtifactRef, JobSpec
 from titan_proto.states import AttemptState, ExitReason
@@ -70,6 +71,8 @@ class Join(Message, frozen=True, kw_only=True):
     """It understands ShutDown. Workers of before do not, and can be ended on their host only."""
     workspace: str = ""
     """Id of the folder that its jobs run in, which several workers may share."""
+    kin: Kin | None = None
+    """Of the workers that it has spawned, and of the one that spawned it. Workers of before cannot spawn."""
 
 
 class Joined(Message, frozen=True, kw_only=True):
