@@ -17,6 +17,7 @@ from titan_master.core import inputs as master_inputs
 from titan_master.core.transitions import TABLES
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import REGISTRY
+from titan_proto.specs import Trigger
 from titan_proto.states import ExitReason, OpenEnum, WorkerState
 from titan_worker.core import effects as worker_effects
 from titan_worker.core import inputs as worker_inputs
@@ -60,6 +61,12 @@ class Fault(Enum):
     COPIED_FOLDER = "a copy of a worker's folder started on another machine"
     SAME_FOLDER = "a second worker started on a folder in use"
     POISON = "a request breaks the master's core"
+
+
+class Choice(Enum):
+    """What placement has to mind beside slots and skills. All of it must happen somewhere in a suite."""
+
+    COUNTED = "it takes of what is counted"
 
 
 class Move(Enum):
@@ -146,8 +153,10 @@ class Coverage:
             group: Counter()
             for group in (
                 "fault",
+                "choice",
                 "move",
                 "rearing",
+                "trigger",
                 "message",
                 "closing",
                 "reason",
@@ -161,6 +170,14 @@ class Coverage:
     def fault(self, kind: Fault) -> None:
         """It struck."""
         self.counts["fault"][kind.value] += 1
+
+    def trigger(self, trigger: Trigger, *, begins: bool) -> None:
+        """It decided about a job."""
+        self.counts["trigger"][f"{trigger} {'begins' if begins else 'skips'}"] += 1
+
+    def choice(self, kind: Choice) -> None:
+        """It was made."""
+        self.counts["choice"][kind.value] += 1
 
     def move(self, kind: Move) -> None:
         """It was made."""
@@ -235,8 +252,15 @@ def required() -> dict[str, list[str]]:
     facts = _names("master", master_events.AnyEvent) + _names("worker", worker_records.AnyRecord)
     return {
         "fault": [kind.value for kind in Fault],
+        "choice": [kind.value for kind in Choice],
         "move": [kind.value for kind in Move],
         "rearing": [kind.value for kind in Rearing],
+        "trigger": [
+            f"{trigger} {what}"
+            for trigger in Trigger
+            for what in ("begins", "skips")
+            if trigger is not Trigger.UNKNOWN and (trigger, what) != (Trigger.ALL_DONE, "skips")
+        ],
         "message": [
             kind.__name__ for kind in REGISTRY.values() if kind.__name__ not in MESSAGES_LEFT_OUT
         ],

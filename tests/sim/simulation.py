@@ -109,6 +109,7 @@ class Simulation:
             number=number,
             slots=slots,
             skills=skills,
+            resources=workload.draw_resources(world, all_of_it=number == 0),
             folder="folder" if number < self.together else "",
         )
         self.auditor.machine(machine.name, slots)

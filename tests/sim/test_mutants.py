@@ -32,6 +32,7 @@ from titan_master.core import (
 )
 from titan_master.core.inputs import WorkerHeard
 from titan_master.core.presence import Roster
+from titan_master.core.state import has_too_little
 from titan_master.core.storage import Storage
 from titan_master.engine import Engine
 from titan_master.store import codec
@@ -129,11 +130,12 @@ def place_again_under_the_same_number(patch):
 def begin_before_the_last_parent(patch):
     """One succeeded parent is taken for all of them."""
 
-    def opened_by(run, jobs):
-        found = [run.order[c] for job in jobs for c in run.children.get(job.index, ())]
-        return [job for job in found if job.state is JobState.BLOCKED]
+    def decided_by(run, ended, dropping=()):
+        found = [run.order[c] for job in ended for c in run.children.get(job.index, ())]
+        opened = [job for job in found if job.state is JobState.BLOCKED]
+        return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [])
 
-    patch.setattr(graph, "opened_by", opened_by)
+    patch.setattr(graph, "decided_by", decided_by)
 
 
 def place_on_silent_workers(patch):
@@ -247,6 +249,11 @@ def fill_one_slot_too_many(patch):
         worker.slots -= 1
 
     patch.setattr(Roster, "refresh", greedy)
+
+
+def give_away_what_is_taken(patch):
+    """What is counted is compared with what a worker has, not with what is left."""
+    patch.setattr(placement, "short_of", has_too_little)
 
 
 def give_services_up_with_their_worker(patch):
@@ -579,6 +586,7 @@ MUTANTS = [
     begin_what_waits_while_leaving,
     forget_who_may_go_on,
     fill_one_slot_too_many,
+    give_away_what_is_taken,
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,

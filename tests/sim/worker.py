@@ -108,6 +108,7 @@ class Machine:
         number: int,
         slots: int,
         skills: tuple[str, ...],
+        resources: dict[str, int],
         folder: str = "",
         copy_of: Machine | None = None,
         child_of: Machine | None = None,
@@ -126,6 +127,7 @@ class Machine:
         self.port = FIRST_PORT + number if copy_of is None else copy_of.port
         self.slots = slots
         self.skills = skills
+        self.resources = resources
         # Clocks of machines differ; only durations may be compared between them.
         self.clock = Clock(world, ahead_ms=world.between(-5_000, 5_000))
         self.is_disk_slow = False
@@ -184,6 +186,7 @@ class Machine:
             number=number,
             slots=self.slots,
             skills=self.skills,
+            resources=self.resources,
             copy_of=self,
         )
         self.auditor.machine(copy.name, copy.slots)
@@ -355,6 +358,7 @@ class WorkerProcess:
                 port=machine.port,
                 slots=machine.slots,
                 skills=machine.skills,
+                resources=machine.resources,
                 software=wire.SOFTWARE,
                 pid=self.world.between(2, 30_000),
                 workspace=machine.workspace,

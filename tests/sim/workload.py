@@ -53,6 +53,7 @@ from titan_proto.messages import (
     WatchRun,
 )
 from titan_proto.specs import (
+    Counted,
     GateExpiry,
     GateSection,
     HealthCheck,
@@ -68,11 +69,16 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Shape,
     Share,
+    Terms,
+    Trigger,
 )
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, RunState, ServiceState
 
 SKILLS = ("GENERAL", "GPU")
+RESOURCES = {"gpu": 2, "licence": 1, "cpu": 2_000}
+"""What a machine has at most of what is counted; the first one has it."""
 NAMES = ("nightly", "Nightly!", "etl", "a")
 LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
 KEPT = replace(LAUNCH, share=Share.NODE)
@@ -103,7 +109,14 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
     specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
     named = tuple(_using_outputs(world, specs, job) for job in specs)
-    return RunSpec(name=world.random.choice(NAMES), jobs=named)
+    shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
+    return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
+
+
+def _shape(world: World) -> Shape:
+    """Which ends of its dependencies a job is to begin after."""
+    triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
+    return Shape(trigger=world.random.choice(triggers))
 
 
 def draw_nightly(world: World) -> RunSpec:
@@ -127,9 +140,9 @@ def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Jo
     tasks = [
         other.id
         for other in _above(specs, job)
-        if other.kind is JobKind.TASK and other.launch != POISON
+        if other.kind is JobKind.TASK and not _is_poison(other)
     ]
-    if not tasks or job.kind is JobKind.GATE or job.launch == POISON or not world.chance(40):
+    if not tasks or job.kind is JobKind.GATE or _is_poison(job) or not world.chance(40):
         return job
     used = [f"${{{{ jobs.{world.random.choice(tasks)}.outputs.attempt }}}}" for _ in range(3)]
     launch = replace(
@@ -139,6 +152,10 @@ def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Jo
         env={"AFTER": used[2]} if world.chance(50) else {},
     )
     return replace(job, launch=launch)
+
+
+def _is_poison(job: JobSpec) -> bool:
+    return job.launch.shell == POISON.shell
 
 
 def _above(specs: tuple[JobSpec, ...], job: JobSpec) -> list[JobSpec]:
@@ -157,12 +174,13 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
     once = not service and world.chance(6)
     return JobSpec(
         id=f"j{place}",
-        launch=POISON if world.chance(0.7) else KEPT if world.chance(15) else LAUNCH,
+        launch=_launch(world),
         kind=JobKind.SERVICE if service else JobKind.TASK,
         dependencies=_parents(world, place, jobs, shape),
         needs=Needs(
             skills=(world.random.choice(skills),) if world.chance(55) else ("GENERAL",),
             slots=0 if world.chance(40 if service else 4) else 1,
+            terms=_terms(world),
         ),
         priority=world.random.choice((0, 5, 5, 5, 10)),
         delay_ms=world.between(1, 8_000) if world.chance(12) else 0,
@@ -174,6 +192,37 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
         timeout_ms=world.random.choice(TIMEOUTS_MS) if not service and world.chance(15) else 0,
         exclusive=once or world.chance(18),
     )
+
+
+def draw_resources(world: World, *, all_of_it: bool) -> dict[str, int]:
+    """What a machine has of what is counted."""
+    if all_of_it:
+        return dict(RESOURCES)
+    chosen = (name for name in RESOURCES if world.chance(60))
+    return {name: world.between(0, RESOURCES[name]) for name in chosen}
+
+
+def _terms(world: World) -> Terms | None:
+    """Some take of what is counted: never more than the first machine has."""
+    if not world.chance(15):
+        return None
+    names = world.random.sample(sorted(RESOURCES), world.between(1, 2))
+    return Terms(
+        counted=tuple(
+            Counted(name=name, amount=world.between(1, RESOURCES[name])) for name in names
+        )
+    )
+
+
+def _launch(world: World) -> Launch:
+    launch = POISON if world.chance(0.7) else KEPT if world.chance(15) else LAUNCH
+    at_ms = _moment(world)
+    return replace(launch, at_ms=at_ms) if at_ms else launch
+
+
+def _moment(world: World) -> int:
+    """Mostly none; else one that may have passed when the job is ready."""
+    return world.now_ms + world.between(-5_000, 30_000) if world.chance(8) else 0
 
 
 def _retries(world: World) -> RetryPolicy:
@@ -195,7 +244,7 @@ def _gate(world: World, place: int, jobs: int, shape: str) -> JobSpec:
     choose = world.random.choice
     return JobSpec(
         id=f"j{place}",
-        launch=Launch(),
+        launch=Launch(at_ms=_moment(world)),
         kind=JobKind.GATE,
         dependencies=_parents(world, place, jobs, shape),
         delay_ms=world.between(1, 8_000) if world.chance(25) else 0,
@@ -311,7 +360,7 @@ def _run_again(
             yield Pause(world.between(1_000, 5_000))
         elif is_error(answer, ErrorCode.CONFLICT) and request.failed and not request.from_job:
             ends = [job.end for job in auditor.runs[receipt.run_id].jobs.values()]
-            if set(ends) != {JobState.SUCCEEDED}:
+            if set(ends) & {JobState.FAILED, JobState.CANCELLED}:
                 raise Violation(f"{receipt.alias} cannot run again though it failed: {answer}")
             return
         elif is_error(answer):

@@ -343,6 +343,16 @@ def test_only_what_is_healthy_and_the_same_in_everything_is_kept(change):
     assert placements(w.submit(spec, run_id="s")) == [("api", "w1")]
 
 
+def test_a_service_that_was_to_begin_later_is_the_same_service():
+    w = World({"w1": 2})
+    up(w)
+    spec = replace(service(), launch=replace(service().launch, at_ms=w.now_ms + 5_000))
+    w.submit(run("web", replace(spec, delay_ms=1_000)), run_id="s")
+    assert placements(w.advance(5_999)) == []
+    turn = w.advance(1)
+    assert KEPT in " ".join(events(turn))
+
+
 def test_all_instances_of_an_earlier_run_go_once_the_new_one_is_healthy():
     w = World({"w1": 9})
     up(w, replicas=2)

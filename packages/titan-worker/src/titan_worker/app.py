@@ -39,6 +39,7 @@ from titan_worker.engine import Engine, Parts
 from titan_worker.host import cgroups, orphans
 from titan_worker.host.identity import ProcessIdentity, boot_id
 from titan_worker.host.posix import PosixHost
+from titan_worker.host.resources import detected
 from titan_worker.host.usage import HostLooker, UsageSampler
 from titan_worker.launching import Launcher, Ports
 from titan_worker.ledger import Ledger
@@ -207,6 +208,7 @@ class Worker:
             port=settings.port,
             slots=settings.slots,
             skills=settings.skills,
+            resources={**detected(), **settings.resources},
             software=_SOFTWARE,
             pid=os.getpid(),
             drain_ms=settings.drain_ms,

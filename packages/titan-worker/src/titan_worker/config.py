@@ -15,14 +15,17 @@ from msgspec import Struct
 from titan_proto.durations import BadDuration, parse_duration
 from titan_proto.io.address import Address, BadAddress, find_master, parse_address
 from titan_proto.limits import (
+    CPU_MILLI,
     DEFAULT_WORKER_PORT,
     DRAIN_TIMEOUT_MS,
     DRAIN_TIMEOUT_MS_DEFAULT,
+    RESOURCE_AMOUNT,
+    RESOURCES_PER_WORKER,
     WORKER_SLOTS,
     WORKER_SLOTS_DEFAULT,
 )
 from titan_proto.specs import JobSpec, Launch, Needs, RunSpec
-from titan_proto.validation import BAD_SKILL, problems
+from titan_proto.validation import BAD_SKILL, problems, resource_name_fault
 
 CACHE_BYTES: Final = 2 * 1024 * 1024 * 1024
 """Unpacked artifacts that are kept."""
@@ -33,6 +36,7 @@ KEEP_MS_MAX: Final = 366 * 24 * 3600 * 1000
 WORKSPACE_BYTES_KEPT: Final = 10 * 1024 * 1024 * 1024
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)\Z")
 _SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_CORES: Final = re.compile(r"\d{1,4}(\.\d{1,3})?\Z", re.ASCII)
 _SIZE_MAX: Final = 1024**5
 SKILLS_DEFAULT: Final = ("GENERAL",)
 CGROUPS: Final = ("asked", "all", "off")
@@ -52,6 +56,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     master: Address
     slots: int
     skills: tuple[str, ...]
+    resources: dict[str, int]
+    """What was said of what jobs can take; `cpu` and `memory` that are not there are looked up."""
     data: Path
     cache_bytes: int
     drain_ms: int
@@ -84,6 +90,7 @@ def make_settings(
     master_flag: str | None,
     slots: int | None,
     skills: tuple[str, ...],
+    resources: tuple[str, ...],
     data: Path,
     drain_timeout: str | None,
     cgroups: str,
@@ -113,6 +120,7 @@ def make_settings(
         master=_master(master_host, master_port, master_flag, environ, cwd),
         slots=count,
         skills=tuple(dict.fromkeys(skills)) or SKILLS_DEFAULT,
+        resources=_resources(resources),
         data=(cwd / data).resolve(),
         cache_bytes=_bytes("--cache-bytes", cache_bytes, CACHE_BYTES),
         drain_ms=_drain_ms(drain_timeout),
@@ -120,6 +128,43 @@ def make_settings(
         keep_ms=_keep_ms(keep),
         workspace_bytes=_bytes("--keep-bytes", keep_bytes, WORKSPACE_BYTES_KEPT),
     )
+
+
+def _resources(given: tuple[str, ...]) -> dict[str, int]:
+    """By name, in the units of `Counted`."""
+    found: dict[str, int] = {}
+    for one in given:
+        name, equals, text = one.partition("=")
+        rule = resource_name_fault(name)
+        if not equals or rule:
+            expected = rule or "an amount behind it, such as gpu=2, cpu=3.5 or memory=12GiB"
+            raise ConfigError(f"--resource {one!r}: expected {expected}")
+        if name in found:
+            raise ConfigError(f"--resource {name} is given twice")
+        found[name] = _amount(name, text)
+    if len(found) > RESOURCES_PER_WORKER:
+        raise ConfigError(
+            f"{len(found)} resources are more than RESOURCES_PER_WORKER ({RESOURCES_PER_WORKER})"
+        )
+    return found
+
+
+def _amount(name: str, text: str) -> int:
+    if name == "memory":
+        return _bytes("--resource memory", text, 0)
+    if name == "cpu":
+        if not _CORES.match(text) or float(text) * 1000 > CPU_MILLI:
+            most = CPU_MILLI // 1000
+            raise ConfigError(
+                f"--resource cpu is {text!r}, expected cores, such as 3.5; up to {most}"
+            )
+        return round(float(text) * 1000)
+    if not text.isascii() or not text.isdigit() or int(text) > RESOURCE_AMOUNT:
+        raise ConfigError(
+            f"--resource {name} is {text!r}, expected a whole number up to {RESOURCE_AMOUNT} "
+            "(RESOURCE_AMOUNT)"
+        )
+    return int(text)
 
 
 def _keep_ms(text: str | None) -> int:

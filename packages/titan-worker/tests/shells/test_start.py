@@ -16,6 +16,7 @@ from titan_proto.states import ExitReason
 from titan_proto.validation import BAD_SKILL, problems
 from titan_worker.config import ConfigError, make_settings
 from titan_worker.host.identity import read_stat
+from titan_worker.host.resources import detected
 
 
 def settings(cwd=Path("/nowhere"), environ=None, **fields):
@@ -27,6 +28,7 @@ def settings(cwd=Path("/nowhere"), environ=None, **fields):
         "master_flag": None,
         "slots": None,
         "skills": (),
+        "resources": (),
         "data": Path(),
         "drain_timeout": None,
         "cgroups": "asked",
@@ -56,6 +58,40 @@ def test_what_is_kept_can_be_chosen():
     )
     usual = settings()
     assert (usual.keep_ms, usual.workspace_bytes) == (24 * 3_600_000, 10 * 1024**3)
+
+
+def test_resources_are_counted_in_their_units():
+    given = ("gpu=2", "cpu=3.5", "memory=12GiB", "licence=1", "tape.a-1=0")
+
+    assert settings(resources=given).resources == {
+        "gpu": 2, "cpu": 3_500, "memory": 12 * 1024**3, "licence": 1, "tape.a-1": 0,
+    }  # fmt: skip
+    assert settings().resources == {}
+    found = detected()
+    assert found["cpu"] >= 1_000
+    assert found["memory"] > 2**26
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("gpu",), "an amount behind it"),
+        (("gpu=",), "whole number"),
+        (("gpu=1.5",), "whole number"),
+        (("gpu=-1",), "whole number"),
+        (("gpu=9999999999",), r"RESOURCE_AMOUNT"),
+        (("gpu=1", "gpu=2"), "given twice"),
+        (("cpu=many",), "such as 3.5"),
+        (("cpu=5000",), "up to 4096"),
+        (("memory=12",), "KiB, MiB, GiB or TiB"),
+        (("pids=12",), "pids is not counted"),
+        (("a b=1",), "letters, digits"),
+        (tuple(f"r{n}=1" for n in range(65)), r"RESOURCES_PER_WORKER \(64\)"),
+    ],
+)
+def test_a_resource_that_cannot_be_is_refused_with_what_could(given, said):
+    with pytest.raises(ConfigError, match=said):
+        settings(resources=given)
 
 
 def test_arguments_and_flags_say_the_same():

@@ -305,6 +305,8 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     """Id of the folder that its jobs run in."""
     spawn: int = 0
     """It is the sibling that was asked for under this number."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it; see `Join`."""
 
 
 class WorkerSilent(Event, frozen=True, kw_only=True):

@@ -158,10 +158,20 @@ def is_kept(draft: Draft, run: Run, job: Job) -> str:
         return ""  # placement says what is missing
     for one in left:
         is_well = one.state is ServiceState.HEALTHY
-        if is_well and one.workspace == run.workspace and one.spec == _named(spec, one.job_id):
+        same = one.workspace == run.workspace and _definition(one.spec) == _definition(
+            _named(spec, one.job_id)
+        )
+        if is_well and same:
             return one.run_alias
     make_way(draft, spec, left)
     return ""
+
+
+def _definition(spec: JobSpec | None) -> JobSpec | None:
+    """What a service is, whenever it was to begin."""
+    if spec is None or not (spec.delay_ms or spec.launch.at_ms):
+        return spec
+    return replace(spec, delay_ms=0, launch=replace(spec.launch, at_ms=0))
 
 
 def _named(spec: JobSpec, job_id: str) -> JobSpec:

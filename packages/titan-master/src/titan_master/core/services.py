@@ -21,7 +21,14 @@ from titan_master.core.events import (
     ServiceUp,
 )
 from titan_master.core.inputs import Origin
-from titan_master.core.state import Job, Run, Service, State, WorkerInfo
+from titan_master.core.state import (
+    Job,
+    Run,
+    Service,
+    State,
+    WorkerInfo,
+    has_too_little,
+)
 from titan_master.core.timers import ServiceDue
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
@@ -168,6 +175,7 @@ def could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
         worker.state in _MAY_TAKE
         and set(spec.needs.skills) <= set(worker.skills)
         and spec.needs.slots <= worker.slots
+        and not has_too_little(worker, spec.needs.terms)
     )
 
 

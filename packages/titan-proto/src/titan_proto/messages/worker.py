@@ -73,6 +73,9 @@ class Join(Message, frozen=True, kw_only=True):
     """Id of the folder that its jobs run in, which several workers may share."""
     kin: Kin | None = None
     """Of the workers that it has spawned, and of the one that spawned it. Workers of before cannot spawn."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it, in the units of `Counted`. Of `cpu` and `memory`, where they are not
+    there, it does not know, and nothing is counted; of all others it has none."""
 
 
 class Joined(Message, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("runs", "Run a script or a pipeline."),
     "deploy": ("services", "Bring a script or a jar up as a service."),
     "validate": ("author", "Check pipeline files and say everything that is wrong with them."),
+    "next": ("times", "When a schedule fires next."),
     "ps": ("look", "Active runs and services; with RUN, its jobs."),
     "show": ("look", "All about one run, job, service or worker."),
     "logs": ("logs", "What a job has printed."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from titan_proto.states import JobState, RunState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
     Duration,
+    Moment,
     Names,
     Settings,
     emit,
@@ -57,6 +58,14 @@ _TAIL_LINES = 10
     metavar="PATH",
     help="KEY=VALUE lines for every job; may be repeated. --env wins over them.",
 )
+@click.option(
+    "--in", "delay", type=Duration(), help="Begin after this, instead of at once: 10m, 1h30m."
+)
+@click.option(
+    "--at",
+    type=Moment(),
+    help="Begin at this time: 08:30, '2026-12-01 08:30' (of this machine's zone), or with a zone.",
+)
 @output_option
 @click.pass_obj
 def run(
@@ -70,6 +79,8 @@ def run(
     name: str | None,
     env: tuple[str, ...],
     env_file: tuple[str, ...],
+    delay: float | None,
+    at: str | None,
     output: str,
 ) -> None:
     """Run FILE: a pipeline (.yaml, .yml) with its folder, or a script.
@@ -82,12 +93,16 @@ def run(
       titan run hello.py
       titan run pipeline.yaml --follow
       titan run train.py --wait --env STAGE=test -- --epochs 3
+      titan run cleanup.py --in 2h
     """  # noqa: D301 - click reads the backspace
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
+    if delay is not None and at is not None:
+        raise click.UsageError("--in and --at both say when it begins: give one of them.")
     variables = dict(pair.split("=", 1) for pair in env)
+    when = {"at": at, "delay": delay}
     with settings.client() as client:
-        handle = _submit(client, file, args, name, variables, env_file)
+        handle = _submit(client, file, args, name, variables, env_file, when)
         for notice in handle.notices:
             say(clean(f"note: {notice}"))
         if output != "json":
@@ -221,6 +236,7 @@ def _submit(
     name: str | None,
     env: dict[str, str],
     env_file: tuple[str, ...],
+    when: dict[str, Any],
 ) -> Run:
     from titan_sdk.client import PIPELINE_SUFFIXES
 
@@ -236,7 +252,7 @@ def _submit(
     if os.path.isdir(file):  # noqa: PTH112 - a text that may be no path at all
         raise Failure(f"{file} is a folder; name a script or a pipeline in it", USAGE)
     try:
-        return client.run_file(file, name=name, args=args, env=env, env_file=env_file)
+        return client.run_file(file, name=name, args=args, env=env, env_file=env_file, **when)
     except OSError as error:
         if error.filename is None:
             raise

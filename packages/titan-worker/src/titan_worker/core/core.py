@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_proto.limits import (
     DRAIN_TIMEOUT_MS,
@@ -109,6 +109,8 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """Of its host; 0: it does not spawn others."""
     born_as: BornAs | None = None
     """Of one that another worker has spawned."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it."""
 
 
 class Link(Enum):
@@ -274,6 +276,7 @@ class WorkerCore:
                 takes_shutdown=True,
                 workspace=config.workspace,
                 kin=self._kin(),
+                resources=config.resources,
             )
         )
 
