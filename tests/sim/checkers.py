@@ -235,6 +235,7 @@ class WorkerBook:
         self.skills = event.skills
         self.resources = event.resources
         self.workspace = event.workspace
+        self.network = event.network
         self.state = "ONLINE"
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
@@ -613,13 +614,18 @@ class Auditor:
             self.check(taken <= has, f"{ref} is placed where {taken} of {has} {one.name} are taken")
 
     def _check_port(self, ref: AttemptRef, worker: WorkerBook) -> None:
-        """Two services of one fixed port are never on one worker."""
+        """Two services of one fixed port are never where their ports are the same."""
         ports = [
             section.port
-            for held in worker.holds
+            for held in self._held_beside(worker)
             if (section := self._job(held).spec.service) is not None and section.port
         ]
         self.check(len(ports) == len(set(ports)), f"{ref} is placed where its port is taken")
+
+    def _held_beside(self, worker: WorkerBook) -> list[AttemptRef]:
+        """What is held by the workers whose ports are the same."""
+        books = (one for one in self.workers.values() if one.network == worker.network)
+        return [ref for one in books for ref in one.holds]
 
     def _on_attempt_started(self, event: e.AttemptStarted) -> None:
         ref = AttemptRef(event.run_id, event.job_id, event.number)
@@ -931,7 +937,8 @@ class Auditor:
             if any(ref in one.holds and one.state == "DRAINING" for one in self.workers.values()):
                 self._coverage.move(Move.REPLACED)
         elif "for its replacement" in event.why:
-            self._coverage.move(Move.MADE_WAY)
+            coming = [book for _, book in self._replacements(*key) if book.avoid]
+            self._coverage.move(Move.MADE_WAY_LATE if coming else Move.MADE_WAY)
 
     def _on_service_ended(self, event: e.ServiceEnded) -> None:
         """A person stopped it, or it came to its own end where nobody else could have it."""
@@ -966,9 +973,27 @@ class Auditor:
             and worker.has_all(job.spec)
             and worker_id not in (*job.avoid, last.worker_id)
         ]
+        if self._replacements(*key):
+            return  # which goes on alone
+        if could and job.moves < SERVICE_MOVES and self._would_end_another(key, job, could):
+            self._coverage.move(Move.SPARED)
+            return
         self.check(
             not could or job.moves >= SERVICE_MOVES,
             f"service {key} is given up, and {could} could have it",
+        )
+
+    def _would_end_another(self, key: tuple[str, str], job: JobBook, could: list[str]) -> bool:
+        """Whether it crashed, and what it replaces, which is well, has its port wherever it could go."""
+        replaced = (key[0], job.replaces)
+        if job.last is None or job.last.reason is not ExitReason.CRASH_LOOP:
+            return False
+        if not job.replaces or replaced not in self.well or self.services[replaced] != "UP":
+            return False
+        port = 0 if job.spec.service is None else job.spec.service.port
+        held = [self._held_beside(self.workers[worker_id]) for worker_id in could]
+        return bool(port) and all(
+            any((ref.run_id, ref.job_id) == replaced for ref in refs) for refs in held
         )
 
     def _on_worker_joined(self, event: e.WorkerJoined) -> None:
@@ -1000,18 +1025,43 @@ class Auditor:
             return False
         job = self._job(ref)
         return not job.spec.exclusive and any(
-            worker.state in {"ONLINE", "SILENT"}
+            self._could_have(worker, job)
             and worker_id not in job.avoid
-            and set(job.spec.needs.skills) <= set(worker.skills)
-            and job.spec.needs.slots <= worker.slots
-            and worker.has_all(job.spec)
             and not self._has_port(worker, job)
             for worker_id, worker in self.workers.items()
         )
 
+    def look(self) -> None:
+        """Nothing waits for ever for the port of what waits for it."""
+        for key, state in self.services.items():
+            job = self.runs[key[0]].find(key[1])
+            replaced = (key[0], job.replaces)
+            if state != "QUEUED" or self.services.get(replaced) != "UP":
+                continue
+            port = 0 if job.spec.service is None else job.spec.service.port
+            places = [
+                self._held_beside(worker)
+                for worker_id, worker in self.workers.items()
+                if worker_id not in job.avoid and self._could_have(worker, job)
+            ]
+            only = [
+                refs for refs in places if any((one.run_id, one.job_id) == replaced for one in refs)
+            ]
+            stuck = port and places and len(only) == len(places)
+            self.check(not stuck, f"{key} waits for the port of {replaced}, which waits for it")
+
+    @staticmethod
+    def _could_have(worker: WorkerBook, job: JobBook) -> bool:
+        return (
+            worker.state in {"ONLINE", "SILENT"}
+            and set(job.spec.needs.skills) <= set(worker.skills)
+            and job.spec.needs.slots <= worker.slots
+            and worker.has_all(job.spec)
+        )
+
     def _has_port(self, worker: WorkerBook, job: JobBook) -> bool:
         port = 0 if job.spec.service is None else job.spec.service.port
-        held = (self._job(ref).spec.service for ref in worker.holds)
+        held = (self._job(ref).spec.service for ref in self._held_beside(worker))
         return bool(port) and any(section is not None and section.port == port for section in held)
 
     def _check_shut_down(self, worker_id: str, what: str) -> None:
@@ -1276,6 +1326,14 @@ class Auditor:
         if order.spec.exclusive:
             self._check_alone(ref, host)
         self._alive[ref] = self._world.now_ms
+
+    def port_refused(self, ref: AttemptRef, holder: AttemptRef) -> None:
+        """A process was not started, for another one listens on its fixed port.
+
+        That must be one that nobody counts on any more: what the journal holds for up was placed first.
+        """
+        held = {one for worker in self.workers.values() for one in worker.holds}
+        self.check(not {ref, holder} <= held, f"{ref} is refused its port, which {holder} has")
 
     def _check_told(self, run: RunBook, wanted: Launch, told: Launch) -> None:
         """Where another job's output is named stands exactly what the journal has of it."""

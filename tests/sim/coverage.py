@@ -70,13 +70,15 @@ class Choice(Enum):
 
 
 class Move(Enum):
-    """What may become of a service whose worker leaves. All of it must happen somewhere in a suite."""
+    """What may become of a service that is replaced or moved. All of it must happen somewhere in a suite."""
 
     REPLACED = "its replacement was healthy, and it was stopped for that"
     STAYED = "nobody else could have it, and it was told to go with its worker"
     LEFT_BEHIND = "it went before its replacement was healthy, which went on alone"
     CAME_BACK = "its replacement had no room, and it took that one's place"
-    MADE_WAY = "the other workers for its port had gone, and it was stopped for its replacement"
+    MADE_WAY = "no other worker was there for its port, and it was stopped for its replacement"
+    MADE_WAY_LATE = "its replacement had failed on the other workers, and it was stopped for that"
+    SPARED = "its replacement had crashed on the other workers for its port, and it stayed"
 
 
 class Rearing(Enum):

@@ -24,6 +24,7 @@ from titan_master.core import (
     lifecycle,
     moving,
     placement,
+    rollout,
     scaling,
     services,
     sharing,
@@ -309,6 +310,29 @@ def share_fixed_ports(patch):
     patch.setattr(services, "holder_of", lambda *_: None)
 
 
+def share_fixed_ports_of_a_host(patch):
+    """Two services of one port may meet on a host, each on a worker of its own."""
+
+    def holder_of(state, worker, port):
+        for key in worker.held:
+            job = state.find_job(*key)
+            if job is not None and job.spec.service is not None and job.spec.service.port == port:
+                return key
+        return None
+
+    patch.setattr(services, "holder_of", holder_of)
+
+
+def wait_for_a_port_that_waits(patch):
+    """What a replacement has come to avoid still counts as a place for it."""
+    make_way = rollout.make_way
+
+    def forgetful(draft, spec, old, *, avoid=()):
+        make_way(draft, spec, old)
+
+    patch.setattr(rollout, "make_way", forgetful)
+
+
 def forget_submit_keys(patch):
     """A retried submission is a new run."""
     patch.setattr(admission, "remembered", lambda state, key, now_ms: None)
@@ -590,6 +614,8 @@ MUTANTS = [
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,
+    share_fixed_ports_of_a_host,
+    wait_for_a_port_that_waits,
     stop_services_with_their_worker,
     leave_services_where_they_are,
     bring_up_twice_what_is_replaced,

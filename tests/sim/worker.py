@@ -15,7 +15,7 @@ from tests.sim.coverage import Coverage, Rearing
 from tests.sim.disk import Ledger, decode, encode
 from tests.sim.driver import Driver
 from tests.sim.network import End, Network
-from tests.sim.processes import KILLS_ITS_WORKER, SIGKILL, Guard, Outcome, Processes
+from tests.sim.processes import KILLS_ITS_WORKER, SIGKILL, Guard, Host, Outcome, Processes
 from tests.sim.wire import Wire
 from tests.sim.workload import FIRST_PORT, SLOTS_MAX
 from tests.sim.world import Clock, Life, Violation, World
@@ -96,7 +96,10 @@ _STOPS_OF_THEIR_OWN = {ExitReason.TIMED_OUT, ExitReason.CANCELLED, ExitReason.ST
 
 
 class Machine:
-    """A worker's host. What is on it survives the worker's process, or not even a reboot."""
+    """What a worker lives on. What is on it survives the worker's process, or not even a reboot.
+
+    Several may be containers of one host, and share its ports.
+    """
 
     def __init__(
         self,
@@ -108,6 +111,7 @@ class Machine:
         number: int,
         slots: int,
         skills: tuple[str, ...],
+        host: Host,
         resources: dict[str, int],
         folder: str = "",
         copy_of: Machine | None = None,
@@ -123,7 +127,7 @@ class Machine:
         own = folder or self.name
         self.workspace: str = own if copy_of is None else copy_of.workspace
         """Its name lies in the folder, with the files: a copy has both, and so have workers of one folder."""
-        self.host = "sim" if copy_of is None else f"sim{number}"
+        self.host = host
         self.port = FIRST_PORT + number if copy_of is None else copy_of.port
         self.slots = slots
         self.skills = skills
@@ -134,7 +138,7 @@ class Machine:
         self.is_gone = False
         """Switched off for good."""
         self.boots = 1
-        self.processes = Processes(world, auditor, self.name)
+        self.processes = Processes(world, auditor, self.name, host)
         self.processes.started = self._process_started
         self.on_start: Callable[[], None] | None = None
         """An armed fault: strikes as soon as the next process has begun."""
@@ -186,6 +190,7 @@ class Machine:
             number=number,
             slots=self.slots,
             skills=self.skills,
+            host=Host(self.world, f"copy-host{number}"),
             resources=self.resources,
             copy_of=self,
         )
@@ -354,7 +359,7 @@ class WorkerProcess:
             WorkerConfig(
                 worker_id=ledger.worker_id,
                 incarnation=ledger.incarnation,
-                host=machine.host,
+                host=machine.host.name,
                 port=machine.port,
                 slots=machine.slots,
                 skills=machine.skills,
@@ -362,6 +367,7 @@ class WorkerProcess:
                 software=wire.SOFTWARE,
                 pid=self.world.between(2, 30_000),
                 workspace=machine.workspace,
+                network=machine.host.name,
                 drain_ms=self.world.random.choice(DRAINS_MS),
                 cores=machine.cores,
                 born_as=self._born_as(),
@@ -626,6 +632,16 @@ class WorkerProcess:
             self.life.after(
                 self.world.between(0, 5),
                 lambda: self.put(SpawnFailed(ref=ref, message="exec format error")),
+            )
+            return
+        port = 0 if order.spec.service is None else order.spec.service.port
+        holder = self.machine.host.ports.get(port)
+        if holder is not None or (port and self.machine.host.is_used_by_others):
+            if holder is not None:
+                self._auditor.port_refused(ref, holder)
+            message = f"port {port} is taken"
+            self.life.after(
+                self.world.between(0, 5), lambda: self.put(SpawnFailed(ref=ref, message=message))
             )
             return
         self._auditor.named_files(order, self._named.get(ref.run_id, {}))

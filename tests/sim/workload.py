@@ -87,6 +87,8 @@ TIMEOUTS_MS = (1, 100, 1_000, 15_000)
 IMPATIENT_MS = 300
 LEFT_MS = 60_000
 """A gate whose time is no longer than this may be left to it."""
+FIXED_PORT = 8000
+"""Of every service that has one: they are in each other's way."""
 FIRST_PORT = 8080
 SLOTS_MAX = 4
 """Of one worker."""
@@ -127,7 +129,9 @@ def draw_nightly(world: World) -> RunSpec:
         kind=JobKind.SERVICE,
         dependencies=("before",) if world.chance(60) else (),
         needs=Needs(slots=0 if world.chance(30) else 1),
-        service=ServiceSection(port=8000) if world.chance(20) else ServiceSection(port_auto=True),
+        service=ServiceSection(port=FIXED_PORT)
+        if world.chance(40)
+        else ServiceSection(port_auto=True),
     )
     before = JobSpec(id="before", launch=LAUNCH)
     after = JobSpec(id="after", launch=LAUNCH, dependencies=("service",))
@@ -273,12 +277,12 @@ def _service(world: World) -> ServiceSection:
         retries=world.between(1, 4),
         start_period_ms=world.random.choice((0, 3_000)),
     )
-    checked = health if world.chance(40) else None
+    checked = health if world.chance(60) else None
     replicas = world.between(2, 3) if world.chance(25) else 1
     return world.random.choice(
         (
             ServiceSection(restart=restart, health=checked, replicas=replicas),
-            ServiceSection(port=8000, restart=restart, health=checked),
+            ServiceSection(port=FIXED_PORT, restart=restart, health=checked),
             ServiceSection(port_auto=True, restart=restart, health=checked, replicas=replicas),
         )
     )
@@ -442,10 +446,12 @@ def _stop_a_job(world: World, auditor: Auditor, run_id: str) -> Errand:
         raise Violation(f"stopping {run_id}/{job_id} came to {view}")
 
 
-def _shut_down_a_worker(world: World) -> Errand:
+def _shut_down_a_worker(world: World, worker: str = "") -> Errand:
     """Somebody needs the machine; now and then in a hurry, and not always one that is there."""
     drain_ms = world.random.choice((None, None, 0, 3_000))
-    request = ShutDownWorker(worker=str(FIRST_PORT + world.between(0, 4)), drain_ms=drain_ms)
+    request = ShutDownWorker(
+        worker=worker or str(FIRST_PORT + world.between(0, 4)), drain_ms=drain_ms
+    )
     answer = yield Call(request)
     refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
     refused = any(is_error(answer, code) for code in refusals)
@@ -631,9 +637,13 @@ def keep_house(world: World, is_over: Any) -> Errand:
             )
             name = world.random.choice(names)
             changes -= 1
-            if changes > 0 and world.chance(30):
-                yield Call(ScaleService(service=name, replicas=world.between(0, 3)))
+            if service.state is ServiceState.UNHEALTHY and world.chance(80):
+                yield Call(RestartService(service=name))
+                if service.worker and world.chance(30):
+                    yield from _shut_down_a_worker(world, service.worker)  # perhaps it is that
             elif changes > 0 and world.chance(30):
+                yield Call(ScaleService(service=name, replicas=world.between(0, 3)))
+            elif changes > 0 and world.chance(60 if service.port == FIXED_PORT else 30):
                 yield Call(RestartService(service=name))
             else:
                 yield Call(StopService(service=name))

@@ -801,6 +801,17 @@ MESSAGES = (
             ),
         ),
     ),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=7,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        network="boot-2 net:[4026531840]",
+    ),
     SpawnSibling(
         term=17,
         number=70_005,

@@ -59,6 +59,23 @@ def only(spec):
     return found[0]
 
 
+def handled(name="pdf", skills=("pdf",), **fields):
+    launch = Launch(kind=LaunchKind.HANDLER, handler=name, **fields)
+    return run(JobSpec(id="A", launch=launch, needs=Needs(skills=skills)))
+
+
+def test_a_handler_needs_the_skill_of_its_name():
+    assert problems(handled(args=("report.html",))) == ()
+    problem = only(handled(skills=("GENERAL",)))
+    assert problem.where == "jobs[0].launch.handler"
+    assert "does not need the skill of that name" in problem.message
+
+
+def test_a_handler_is_named_and_alone():
+    assert "handler is empty" in only(handled(name="")).message
+    assert "beside handler" in only(handled(shell="ls")).message
+
+
 def test_a_good_run_has_no_problems():
     spec = run(
         job("EXTRACT"),

@@ -552,7 +552,16 @@ def test_a_titan_job_means_what_the_yaml_means():
         assert (pipeline.jobs[0], pipeline.shapes.get("A")) == (meant.spec, meant.shape)
     # What asks for an approval becomes a job of its own: see test_approvals; what is said in files
     # comes at submission: see test_envfiles.
-    apart = {"id", "run", "command", "requirement", "approval", "max_wait_seconds", "env_file"}
+    apart = {
+        "id",
+        "run",
+        "command",
+        "handler",
+        "requirement",
+        "approval",
+        "max_wait_seconds",
+        "env_file",
+    }
     assert {*values, *task, *gate} | apart == set(READERS)
 
 

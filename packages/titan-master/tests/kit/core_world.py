@@ -323,6 +323,7 @@ class World:
         takes_shutdown: bool = True,
         workspace: str | None = None,
         kin: Kin | None = None,
+        network: str | None = None,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
         before = self.joins.get(name)
@@ -336,6 +337,7 @@ class World:
                 software="test",
                 slots=4,
                 skills=("GENERAL",),
+                network=f"net-{name}",
             )
         join = Join(
             worker_id=name,
@@ -354,6 +356,7 @@ class World:
             workspace=before.workspace if workspace is None else workspace,
             kin=before.kin if kin is None else kin,
             resources=before.resources if resources is None else dict(resources),
+            network=before.network if network is None else network,
         )
         self._link += 1
         self.joins[name] = join

@@ -38,6 +38,8 @@ INLINE_SPEC_BYTES: Final = 1024 * 1024
 """A larger RunSpec travels as an artifact and is named by digest in the submission."""
 RUN_SPEC_BYTES: Final = 256 * 1024 * 1024
 """A run's whole description: it is decoded in memory, and becomes one record of the journal."""
+DAG_STRING_BYTES: Final = 16 * 1024 * 1024
+"""A raw DAG string, which holds its scripts."""
 JOB_SPEC_BYTES: Final = 1024 * 1024
 ENV_BYTES: Final = 128 * 1024
 ARGS_BYTES: Final = 256 * 1024

@@ -44,6 +44,8 @@ class LaunchKind(OpenEnum):
     """A line for ``/bin/sh -c``."""
     COMMAND = "COMMAND"
     """An argument vector, no shell."""
+    HANDLER = "HANDLER"
+    """What a worker registered under a skill's name, with the arguments as its data."""
     UNKNOWN = "UNKNOWN"
 
 
@@ -127,7 +129,7 @@ class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The process to start. Exactly one of `script`, `shell`, `command` is used, by `kind`."""
+    """The process to start. Exactly one of `script`, `shell`, `command`, `handler` is used, by `kind`."""
 
     kind: LaunchKind = LaunchKind.SCRIPT
     script: str = ""
@@ -146,6 +148,8 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int = 0
     """Not before this moment, in milliseconds since the epoch; the job's delay is counted from then. Also
     of a gate, which launches nothing: it opens no earlier."""
+    handler: str = ""
+    """The program that a worker registered under this name, which is one of its skills too."""
 
 
 class RestartWhen(OpenEnum):

@@ -297,6 +297,8 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
         yield from _gate_problems(where, job)
     else:
         yield from _launch_problems(f"{where}.launch", job.launch)
+        if job.launch.kind is LaunchKind.HANDLER:
+            yield from _handler_problems(where, job)
     if job.kind is JobKind.SERVICE and (job.timeout_ms or job.job_timeout_ms):
         yield Problem(
             where=f"{where}.timeout_ms",
@@ -620,7 +622,7 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         yield Problem(
             where=f"{where}.kind",
             message="the way to start this job is not known here",
-            hint="SCRIPT, SHELL or COMMAND",
+            hint="SCRIPT, SHELL, COMMAND or HANDLER",
             code=UNKNOWN_KIND,
         )
     else:
@@ -650,6 +652,18 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         yield from _pattern_problems(f"{where}.artifacts", launch.artifacts)
 
 
+def _handler_problems(where: str, job: JobSpec) -> Iterator[Problem]:
+    """A handler has a skill's name, and is looked for only where that skill is."""
+    if job.launch.handler and job.launch.handler not in job.needs.skills:
+        yield Problem(
+            where=f"{where}.launch.handler",
+            message=f"job {_named(job.id)} is for the handler {_quoted(job.launch.handler)} and does "
+            "not need the skill of that name",
+            hint="a worker has a handler's name among its skills",
+            code=BAD_LAUNCH,
+        )
+
+
 def _pattern_problems(where: str, artifacts: Artifacts) -> Iterator[Problem]:
     """Paths and patterns lead to no place outside a working folder, and are not too many."""
     for name, wanted in (
@@ -675,12 +689,13 @@ def _pattern_problems(where: str, artifacts: Artifacts) -> Iterator[Problem]:
 
 
 def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
-    """Exactly one of script, shell, command is set: the one that `kind` names."""
+    """Exactly one of script, shell, command, handler is set: the one that `kind` names."""
     wanted = launch.kind.lower()
     for name, is_set in (
         ("script", launch.script),
         ("shell", launch.shell),
         ("command", launch.command),
+        ("handler", launch.handler),
     ):
         if name == wanted and not is_set:
             yield Problem(
@@ -689,7 +704,8 @@ def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
         elif is_set and name != wanted:
             yield Problem(
                 where=f"{where}.{name}",
-                message=f"{name} is set beside {wanted}; a job has one of script, shell, command",
+                message=f"{name} is set beside {wanted}; a job has one of script, shell, "
+                "command, handler",
                 code=BAD_LAUNCH,
             )
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from titan_proto.io.address import Address
+    from titan_sdk.dagstring import DagJob
     from titan_sdk.pipeline import Pipeline
 
 ReplyT = TypeVar("ReplyT")
@@ -261,6 +263,26 @@ class TitanClient:
             **keys,
         )
         return self.submit(called, [job])
+
+    def submit_dag(
+        self,
+        text: str,
+        *,
+        name: str = "dag",
+        at: Moment | None = None,
+        delay: Duration | None = None,
+    ) -> Run:
+        """Hand in a raw DAG string, as `titan dag` takes it; what it carries in base64 comes along.
+
+        Raises:
+            DagStringError: it says nothing that could be run; nothing was sent.
+            InvalidSpec, PackagingError: as for `submit`.
+        """
+        from titan_sdk.dagstring import parse
+
+        with tempfile.TemporaryDirectory(prefix="titan-dag-") as folder:
+            jobs = [_dag_job(job, Path(folder)) for job in parse(text)]
+            return self.submit(name, jobs, at=at, delay=delay)
 
     def run_pipeline(
         self,
@@ -901,6 +923,32 @@ class TitanClient:
                 view.state,
                 how_ended(view),
             )
+
+
+def _dag_job(raw: DagJob, folder: Path) -> TitanJob:
+    """A job of a DAG string; what it carries is written into a folder of its own."""
+    script = raw.file
+    if raw.content is not None:
+        # Only the name: two jobs may carry different files of one name, and none leads elsewhere.
+        its_own = folder / hashlib.sha256(raw.id.encode("utf-8", "surrogatepass")).hexdigest()
+        its_own.mkdir(exist_ok=True)
+        path = its_own / (Path(raw.file).name or "script")
+        path.write_bytes(raw.content)
+        path.chmod(0o755)
+        script = str(path)
+    return TitanJob(
+        id=raw.id,
+        script=script or None,
+        handler=raw.handler or None,
+        args=raw.args if isinstance(raw.args, str) else list(raw.args),
+        dependencies=list(raw.parents),
+        type="SERVICE" if raw.is_service else None,
+        port=int(raw.port) if raw.port.isdigit() else raw.port or None,
+        skills=list(raw.skills) or None,
+        priority=raw.priority,
+        delay=raw.delay_ms / 1000,
+        affinity=raw.affinity or None,
+    )
 
 
 def _deferral(at: Moment | None, delay: Duration | None) -> Deferral:

@@ -35,6 +35,8 @@ class TitanJob:
         script: a file, looked for in the working folder, then by name in the master's perm_files.
         run: instead of a script: a line for the shell.
         command: instead of a script: a program and its arguments, no shell.
+        handler: instead of a script: what a worker registered under this name (`titan-worker --handler`),
+            which is a skill of that worker; `args` are its data.
         python: what runs a `.py` script on the worker: a version, looked for there by name (3.12 is
             python3.12), or an absolute path. By default the worker's own.
         args: a list is passed exactly, a string is split like a shell does.
@@ -94,6 +96,7 @@ class TitanJob:
         script: str | os.PathLike[str] | None = None,
         run: str | None = None,
         command: Sequence[str] | str | None = None,
+        handler: str | None = None,
         python: str | float | os.PathLike[str] | None = None,
         args: Sequence[object] | str | None = None,
         env: Mapping[str, object] | None = None,
@@ -142,6 +145,7 @@ class TitanJob:
                 "script": None if path is None else os.fspath(path),
                 "run": run,
                 "command": command,
+                "handler": handler,
                 "python": os.fspath(python) if isinstance(python, os.PathLike) else python,
                 "args": args,
                 "env": env,
@@ -217,7 +221,7 @@ class TitanJob:
         if self._spec.kind is JobKind.GATE:
             return f"{type(self).__name__}(id={self.id!r})"
         launch = self._spec.launch
-        what = launch.script or launch.shell or " ".join(launch.command)
+        what = launch.script or launch.shell or launch.handler or " ".join(launch.command)
         return f"{type(self).__name__}(id={self.id!r}, {launch.kind.value.lower()}={what!r})"
 
 

@@ -780,6 +780,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "script": script,
     "run": line,
     "command": command,
+    "handler": text,
     "python": python,
     "args": words,
     "env": environment,
@@ -842,6 +843,9 @@ FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 """Keys that mean nothing where a job is meant to stay up."""
 
 
+WAYS: Final = ("script", "run", "command", "handler")
+"""What a job may execute: exactly one of these."""
+
 FOR_GATES: Final = (
     "id", "type", "dependencies", "trigger", "at", "delay", "message", "timeout", "on_timeout",
 )  # fmt: skip
@@ -854,9 +858,10 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         hint = f"a gate runs nothing; it takes {', '.join(FOR_GATES[2:])}"
         return [(key, f"is a gate and has {key}", hint) for key in read if key not in FOR_GATES]
     found: list[tuple[str, str, str]] = []
-    ways = [key for key in ("script", "run", "command") if key in read]
+    ways = [key for key in WAYS if key in read]
     if not ways:
-        found.append(("id", "has nothing to execute", "give it a script, a run line or a command"))
+        hint = "give it a script, a run line, a command or a handler"
+        found.append(("id", "has nothing to execute", hint))
     if len(ways) > 1:
         found.append((ways[1], f"has {' and '.join(ways)}", "exactly one of them"))
     if "run" in read and read.get("args"):
@@ -974,7 +979,10 @@ _NEVER_AGAIN: Final = RetryPolicy(after_loss=False)
 
 
 def _needs(read: Mapping[str, Any]) -> Needs:
-    skills = read.get("skills", read.get("requirement", _GENERAL.skills))
+    usual = (read["handler"],) if "handler" in read else _GENERAL.skills
+    skills = read.get("skills", read.get("requirement", usual))
+    if "handler" in read:
+        skills = tuple(dict.fromkeys((*skills, read["handler"])))
     found = Needs(skills=skills, slots=read.get("slots", 1), terms=_terms(read))
     return _GENERAL if found == _GENERAL else found
 
@@ -994,6 +1002,7 @@ def _launch(read: Mapping[str, Any]) -> Launch:
 
 
 def _program(read: Mapping[str, Any]) -> Launch:
+    name: str
     env: dict[str, str] = read.get("env", {})
     args: tuple[str, ...] = read.get("args", ())
     limits = read["resources"].limits if "resources" in read else None
@@ -1002,7 +1011,10 @@ def _program(read: Mapping[str, Any]) -> Launch:
     if "command" in read:
         vector = (*read["command"], *args)
         return Launch(kind=LaunchKind.COMMAND, command=vector, env=env, resources=limits)
-    name: str = read.get("script", "")
+    if "handler" in read:
+        name = read["handler"]
+        return Launch(kind=LaunchKind.HANDLER, handler=name, args=args, env=env, resources=limits)
+    name = read.get("script", "")
     # What `defaults` say is for those scripts that it can mean something to.
     interpreter = read.get("python", "") if takes_python(name) else ""
     return Launch(script=name, args=args, env=env, python=interpreter, resources=limits)

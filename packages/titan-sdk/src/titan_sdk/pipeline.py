@@ -37,6 +37,7 @@ from titan_sdk.keys import (
     FOR_TASKS,
     LATER,
     READERS,
+    WAYS,
     BadValue,
     NotYet,
     approval,
@@ -106,6 +107,7 @@ _FIELDS: Final = {
     "launch": "script",
     "launch.shell": "run",
     "launch.command": "command",
+    "launch.handler": "handler",
     "launch.args": "args",
     "launch.env": "env",
     "launch.python": "python",
@@ -518,7 +520,7 @@ class _Reader:
         for key, message, hint in conflicts({**dict.fromkeys(bad), **read}):
             if not (key in bad or (key == "id" and "id" not in entries)):
                 place = self.places.get(f"{path}.{key}", self.places[path])
-                if key == "id" and self._probably_meant(node, ("script", "run", "command")):
+                if key == "id" and self._probably_meant(node, WAYS):
                     continue
                 self._error("Y106", f"job {called} {message}", place, hint)
         self._add(index, read, entries)

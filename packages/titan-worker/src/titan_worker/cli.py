@@ -42,6 +42,13 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 )
 @click.option("--skill", "skills", multiple=True, help="May be repeated (default GENERAL).")
 @click.option(
+    "--handler",
+    "handlers",
+    metavar="NAME=PATH",
+    multiple=True,
+    help="A program for `titan submit NAME DATA`; NAME becomes a skill. May be repeated.",
+)
+@click.option(
     "--resource",
     "resources",
     metavar="NAME=AMOUNT",
@@ -92,6 +99,7 @@ def command(
     master_flag: str | None,
     slots: int | None,
     skills: tuple[str, ...],
+    handlers: tuple[str, ...],
     resources: tuple[str, ...],
     data: Path,
     drain_timeout: str | None,
@@ -118,6 +126,7 @@ def command(
             master_flag=master_flag,
             slots=slots,
             skills=skills,
+            handlers=handlers,
             resources=resources,
             data=data,
             drain_timeout=drain_timeout,

@@ -5,12 +5,13 @@ Called by ``cli``; everything after it trusts these values.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_proto.durations import BadDuration, parse_duration
 from titan_proto.io.address import Address, BadAddress, find_master, parse_address
@@ -39,6 +40,8 @@ _SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _CORES: Final = re.compile(r"\d{1,4}(\.\d{1,3})?\Z", re.ASCII)
 _SIZE_MAX: Final = 1024**5
 SKILLS_DEFAULT: Final = ("GENERAL",)
+INTERPRETED: Final = (".py", ".sh", ".jar")
+"""Handlers that are started with a program of their own: they need no execute bit."""
 CGROUPS: Final = ("asked", "all", "off")
 """Services and those that ask for resources, every one, none."""
 _PORT_MAX: Final = 65_535
@@ -56,6 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     master: Address
     slots: int
     skills: tuple[str, ...]
+    """With the names of its handlers."""
     resources: dict[str, int]
     """What was said of what jobs can take; `cpu` and `memory` that are not there are looked up."""
     data: Path
@@ -69,6 +73,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     workspace_bytes: int = WORKSPACE_BYTES_KEPT
     """Above it those go earlier that ended first."""
     cache_keep_ms: int = CACHE_KEEP_MS
+    handlers: dict[str, str] = field(default_factory=dict)
+    """Programs that jobs may ask for by name, as absolute paths."""
 
     @property
     def private(self) -> Path:
@@ -90,6 +96,7 @@ def make_settings(
     master_flag: str | None,
     slots: int | None,
     skills: tuple[str, ...],
+    handlers: tuple[str, ...],
     resources: tuple[str, ...],
     data: Path,
     drain_timeout: str | None,
@@ -115,11 +122,13 @@ def make_settings(
         rule = _broken_rule(skill)
         if rule:
             raise ConfigError(f"--skill {skill!r}: expected {rule}")
+    programs = _handlers(handlers, cwd)
     return Settings(
         port=chosen,
         master=_master(master_host, master_port, master_flag, environ, cwd),
         slots=count,
-        skills=tuple(dict.fromkeys(skills)) or SKILLS_DEFAULT,
+        skills=tuple(dict.fromkeys((*(skills or SKILLS_DEFAULT), *programs))),
+        handlers=programs,
         resources=_resources(resources),
         data=(cwd / data).resolve(),
         cache_bytes=_bytes("--cache-bytes", cache_bytes, CACHE_BYTES),
@@ -128,6 +137,30 @@ def make_settings(
         keep_ms=_keep_ms(keep),
         workspace_bytes=_bytes("--keep-bytes", keep_bytes, WORKSPACE_BYTES_KEPT),
     )
+
+
+def _handlers(given: tuple[str, ...], cwd: Path) -> dict[str, str]:
+    """Name and program of each `NAME=PATH`; what could never run is refused now, not at the first job."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--handler {text!r}: expected NAME=PATH")
+        rule = _broken_rule(name)
+        if rule:
+            raise ConfigError(f"--handler {text!r}: NAME is a skill, expected {rule}")
+        if name in found:
+            raise ConfigError(f"--handler {name} is given twice")
+        file = (cwd / Path(path).expanduser()).resolve()
+        if not file.is_file():
+            raise ConfigError(f"--handler {text}: there is no file {file}")
+        if file.suffix not in INTERPRETED and not os.access(file, os.X_OK):
+            raise ConfigError(
+                f"--handler {text}: {file} is not executable; chmod +x it, or end its name in "
+                f"{', '.join(INTERPRETED)}"
+            )
+        found[name] = str(file)
+    return found
 
 
 def _resources(given: tuple[str, ...]) -> dict[str, int]:

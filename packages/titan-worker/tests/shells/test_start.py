@@ -28,6 +28,7 @@ def settings(cwd=Path("/nowhere"), environ=None, **fields):
         "master_flag": None,
         "slots": None,
         "skills": (),
+        "handlers": (),
         "resources": (),
         "data": Path(),
         "drain_timeout": None,
@@ -46,6 +47,47 @@ def test_defaults_are_those_of_the_document():
     assert found.skills == ("GENERAL",)
     assert found.private == Path("/nowhere/.worker-8080")
     assert found.workspace == Path("/nowhere/titan_workspace")
+
+
+def test_a_handler_is_a_skill_beside_the_others(tmp_path):
+    program = tmp_path / "convert.sh"
+    program.write_text("")
+
+    found = settings(cwd=tmp_path, handlers=("pdf_convert=./convert.sh",))
+
+    assert found.handlers == {"pdf_convert": str(program)}
+    assert found.skills == ("GENERAL", "pdf_convert")
+    assert settings(cwd=tmp_path, skills=("GPU",), handlers=("x=convert.sh",)).skills == (
+        "GPU",
+        "x",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("pdf_convert", "expected NAME=PATH"),
+        ("pdf_convert=", "expected NAME=PATH"),
+        ("=convert.sh", "NAME is a skill"),
+        ("p d f=convert.sh", "NAME is a skill"),
+        ("pdf_convert=absent.sh", "there is no file"),
+        ("pdf_convert=.", "there is no file"),
+        ("pdf_convert=plain", "is not executable; chmod"),
+    ],
+)
+def test_a_handler_that_could_never_run_is_refused_at_once(tmp_path, given, message):
+    (tmp_path / "convert.sh").write_text("")
+    (tmp_path / "plain").write_text("")
+
+    with pytest.raises(ConfigError, match=message):
+        settings(cwd=tmp_path, handlers=(given,))
+
+
+def test_a_handler_has_one_program(tmp_path):
+    (tmp_path / "convert.sh").write_text("")
+
+    with pytest.raises(ConfigError, match="given twice"):
+        settings(cwd=tmp_path, handlers=("x=convert.sh", "x=convert.sh"))
 
 
 def test_what_is_kept_can_be_chosen():

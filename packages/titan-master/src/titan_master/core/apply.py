@@ -676,6 +676,7 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
             _count_workspace(state, event.workspace, 1)
     worker.workspace = event.workspace
     _release_name(state, worker)
+    _release_ports(state, worker)
     worker.host = event.host
     worker.port = event.port
     worker.incarnation = event.incarnation
@@ -684,7 +685,9 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker.skills = event.skills
     worker.resources = dict(event.resources)
     worker.software = event.software
+    worker.network = event.network
     state.names[worker.name] = worker.worker_id
+    state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
     worker.kinship = _kinship(state, worker.kinship, event.spawn)
     if worker.kinship is None:
         state.siblings.pop(worker.worker_id, None)
@@ -719,6 +722,13 @@ def _release_name(state: State, worker: WorkerInfo) -> None:
         del state.names[worker.name]
 
 
+def _release_ports(state: State, worker: WorkerInfo) -> None:
+    neighbours = state.neighbours.get(worker.ports, {})
+    neighbours.pop(worker.worker_id, None)
+    if not neighbours:
+        state.neighbours.pop(worker.ports, None)
+
+
 def _worker_silent(state: State, event: WorkerSilent) -> None:
     _move_worker(state, state.workers[event.worker_id], WorkerState.SILENT, event.at_ms)
 
@@ -746,6 +756,7 @@ def _worker_retired(state: State, event: WorkerRetired) -> None:
     _move_worker(state, worker, WorkerState.RETIRED, event.at_ms)
     state.siblings.pop(worker.worker_id, None)
     _release_name(state, worker)
+    _release_ports(state, worker)
     _count_workspace(state, worker.workspace, -1)
     del state.workers[event.worker_id]
 
@@ -919,8 +930,10 @@ def derive(state: State) -> None:
     state.names = {worker.name: worker.worker_id for worker in state.workers.values()}
     state.siblings = {one.worker_id: None for one in state.workers.values() if one.kinship}
     state.workspaces = {}
+    state.neighbours = {}
     for worker in state.workers.values():
         _count_workspace(state, worker.workspace, 1)
+        state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
     state.counts = {}
     queued: list[Job] = []
     waiting: list[tuple[int, Job]] = []

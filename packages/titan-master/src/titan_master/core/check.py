@@ -301,6 +301,9 @@ def _index_problems(state: State) -> Iterator[str]:
     numbers = [one.kinship.number for one in state.workers.values() if one.kinship is not None]
     if len({*numbers, *state.spawns}) != len(numbers) + len(state.spawns):
         yield f"{numbers} have joined as what was asked for once, {list(state.spawns)} are asked for"
+    beside = {w: ports for ports, workers in state.neighbours.items() for w in workers}
+    if beside != {worker.worker_id: worker.ports for worker in state.workers.values()}:
+        yield f"whose ports workers have is listed as {state.neighbours}"
     order = [job.gate.number for job in state.gates.values() if job.gate is not None]
     if len(order) != state.counts.get(JobState.WAITING, 0) or order != sorted(order):
         yield f"the open gates are listed as {order}"

@@ -307,6 +307,8 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     """It is the sibling that was asked for under this number."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it; see `Join`."""
+    network: str = ""
+    """Id of the network that its jobs listen in."""
 
 
 class WorkerSilent(Event, frozen=True, kw_only=True):

@@ -267,11 +267,18 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """What jobs can take of it, in the units of `Counted`."""
     taken: dict[str, int] = field(default_factory=dict)
     """What is taken of each resource that any of its attempts takes. Derived."""
+    network: str = ""
+    """Id of the network that its jobs listen in; empty where its software does not say it."""
 
     @property
     def name(self) -> str:
         """What people see and type; unique among the workers that are not lost."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def ports(self) -> str:
+        """Whose ports its jobs listen on: workers of one machine share them, containers may not."""
+        return self.network or f"{self.host} {self.boot_id}"
 
 
 class Spawn(Struct, frozen=True, kw_only=True):
@@ -555,6 +562,8 @@ class State(Struct, kw_only=True, eq=False):
     """Worker's name → id of the worker that has it."""
     workspaces: dict[str, int] = field(default_factory=dict)
     """By the folder that their jobs run in: how many workers."""
+    neighbours: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By whose ports their jobs listen on: the workers."""
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs of live runs by state."""
     queue: ReadyQueue = field(default_factory=ReadyQueue)
@@ -649,6 +658,7 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         worker.spawns_failed,
         worker.spawn_failed_at_ms,
         sorted(worker.resources.items()),
+        worker.network,
     )
 
 

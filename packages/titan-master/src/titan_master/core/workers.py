@@ -186,6 +186,7 @@ def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
         workspace=join.workspace,
         spawn=0 if join.kin is None else join.kin.number,
         resources=join.resources,
+        network=join.network,
     )
 
 

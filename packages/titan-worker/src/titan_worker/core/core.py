@@ -111,6 +111,8 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """Of one that another worker has spawned."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it."""
+    network: str = ""
+    """Id of the network that its jobs listen in."""
 
 
 class Link(Enum):
@@ -277,6 +279,7 @@ class WorkerCore:
                 workspace=config.workspace,
                 kin=self._kin(),
                 resources=config.resources,
+                network=config.network,
             )
         )
 
