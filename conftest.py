@@ -12,6 +12,7 @@ runs with one wheel of ours at a time.
 from __future__ import annotations
 
 import collections
+import importlib.util
 import json
 import os
 import pathlib
@@ -23,13 +24,17 @@ import pytest
 
 # A tool is there when one of these programs is on PATH.
 PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
+# Or when this module can be imported: `nox -s e2e` installs them.
+MODULES = {"playwright": "playwright", "axe": "axe_playwright_python"}
 _SKIP = re.compile(r"needs ([a-z0-9.,_-]+): not on this machine")
 
 
 def has_tool(name: str) -> bool:
-    """Is this tool on the machine? `root` is the right to be root, anything else a program."""
+    """Is this tool on the machine? `root` is the right to be root, others are programs or modules."""
     if name == "root":
         return os.geteuid() == 0
+    if name in MODULES:
+        return importlib.util.find_spec(MODULES[name]) is not None
     return any(shutil.which(program) for program in PROGRAMS.get(name, (name,)))
 
 

@@ -60,6 +60,9 @@ nox.options.stop_on_first_error = False
 # What the suites need beside our wheels; the packages' own lists are tests/requirements.txt.
 TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-asyncio>=0.24", "hypothesis>=6.100")
 
+# A browser is driven, and pages are judged by axe-core; the browser itself is the machine's own Chromium.
+E2E_TOOLS = (*TEST_TOOLS, "playwright>=1.45", "axe-playwright-python>=0.1.4")
+
 # apsw: a disk that loses what was not synced is a VFS of SQLite, which the standard library cannot have.
 CHAOS_TOOLS = (*TEST_TOOLS, "apsw>=3.46")
 
@@ -305,8 +308,8 @@ def sim_full(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def e2e(session: nox.Session) -> None:
-    """Real processes, and installations as users make them."""
-    _install(session, PACKAGES, *TEST_TOOLS)
+    """Real processes, a real browser, and installations as users make them."""
+    _install(session, PACKAGES, *E2E_TOOLS)
     session.env["TITAN_OLDEST_PYTHON"] = _oldest_python()
     _pytest(session, str(ROOT / "tests" / "e2e"), *session.posargs)
 
@@ -355,5 +358,5 @@ def dev(session: nox.Session) -> None:
     """An environment with all five packages editable, and the tools."""
     editable = [arg for p in PACKAGES for arg in ("-e", str(ROOT / f"packages/titan-{p}"))]
     tools = ("nox", "ruff>=0.17", "mypy>=2", "import-linter>=2.5", "types-PyYAML", "types-psutil")
-    session.install(*editable, *tools, *CHAOS_TOOLS)
+    session.install(*editable, *tools, *CHAOS_TOOLS, *E2E_TOOLS)
     session.log("source %s/bin/activate", os.path.relpath(session.virtualenv.location))

@@ -1,66 +1,208 @@
-"""The dashboard as a browser sees it."""
+"""The dashboard as people see it: in Chromium, with workers under load, and through kills."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
+import signal
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.harness.cluster import Cluster, Daemon
+from tests.harness.cluster import Cluster
+from tests.harness.dashboard import Complaints, Dashboard, browser
+from titan_sdk import TitanJob
 
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging",
-]
+pytestmark = [pytest.mark.needs("chromium", "playwright"), pytest.mark.timeout(240)]
 
-
-@pytest.mark.needs("chromium")
-@pytest.mark.timeout(120)
-def test_the_page_in_a_browser(cluster: Cluster, tmp_path: Path) -> None:
-    """It names the cluster while its master answers, says so when not, and logs no error."""
-    dashboard = Daemon(
-        [sys.executable, "-m", "titan_dashboard", "--port", "0"],
-        ready=re.compile(r"titan-dashboard ready on (http://\S+)"),
-        log=tmp_path / "dashboard.log",
-        env=cluster.client_env(),
-        cwd=tmp_path,
-    )
-    try:
-        place = dashboard.wait_ready().group(1)
-        with cluster.client() as client:
-            name = client.stats().cluster_name
-        page = _look(place, tmp_path / "profile")
-        assert f"<strong>{name}</strong>" in page
-        master = cluster.master
-        assert master is not None
-        master.kill()
-        assert "No master can be reached" in _look(place, tmp_path / "profile")
-    finally:
-        dashboard.stop()
-        cluster.start_master()
+NOISE = """
+import sys, time
+print("begins", flush=True)
+end = time.monotonic() + float(sys.argv[1])
+n = 0
+while time.monotonic() < end:
+    n += 1
+    print("line", n, flush=True)
+    sum(range(100_000))
+    time.sleep(0.05)
+"""
 
 
-def _look(place: str, profile: Path) -> str:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or "google-chrome"
-    done = subprocess.run(
-        [program, *QUIET, f"--user-data-dir={profile}", "--dump-dom", place],
-        env={**os.environ, "HOME": str(profile)},  # it keeps more than its profile
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    return done.stdout
+@pytest.fixture
+def dashboard(cluster: Cluster, tmp_path: Path) -> Iterator[Dashboard]:
+    (cluster.perm_files / "noise.py").write_text(NOISE)
+    with Dashboard(cluster, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def chromium() -> Iterator[Any]:
+    with browser() as made:
+        yield made
+
+
+@pytest.fixture
+def page(chromium: Any, dashboard: Dashboard) -> Iterator[Any]:
+    """A tab that has signed in; whatever its console says fails the test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(30_000)
+    tab = context.new_page()
+    tab.complaints = Complaints(tab, dashboard.url)
+    dashboard.sign_in(tab)
+    yield tab
+    assert tab.complaints.found == []
+    context.close()
+
+
+def noise(seconds: float, name: str = "NOISE") -> TitanJob:
+    return TitanJob(id=name, script="noise.py", args=[str(seconds)])
+
+
+def unloaded(page: Any) -> None:
+    """Mark this document: if the mark is there later, nothing was loaded anew."""
+    page.evaluate("() => { window.neverReloaded = true; }")
+
+
+def assert_same_document(page: Any) -> None:
+    assert page.evaluate("() => window.neverReloaded") is True
+
+
+def test_workers_under_load_move_without_a_reload(
+    cluster: Cluster, dashboard: Dashboard, page: Any
+) -> None:
+    """Slots fill as boxes, jobs appear where they run, lines grow, and empty again."""
+    for port in (8080, 8081, 8082):
+        cluster.start_worker(port)
+    page.goto(f"{dashboard.url}/workers")
+    page.wait_for_selector("#live.is-live")
+    unloaded(page)
+    page.wait_for_selector("article:nth-of-type(3)")
+    assert page.locator(".slot.taken").count() == 0
+    with cluster.client() as client:
+        run = client.submit("busy", [noise(15, f"N{n}") for n in range(6)])
+        page.wait_for_selector(".slot.taken >> nth=5")
+        page.wait_for_selector("text=busy-1/N3")
+        page.wait_for_selector(".spark .line >> nth=5", state="attached")
+        before = page.locator(".spark .line").first.get_attribute("d")
+        page.wait_for_selector(f".spark .line:not([d='{before}'])", state="attached")
+        client.cancel(run)
+    page.locator(".slot.taken").first.wait_for(state="detached")
+    assert_same_document(page)
+
+
+def test_killing_a_worker_and_the_master_is_seen_and_survived(
+    cluster: Cluster, dashboard: Dashboard, page: Any
+) -> None:
+    """The open page says what is lost, that it is stale, and is current again, in one document."""
+    first = cluster.start_worker(8080)
+    cluster.start_worker(8081)
+    page.wait_for_selector("#live.is-live")
+    page.wait_for_selector("text=[8081]")
+    unloaded(page)
+    page.complaints.expected = re.compile("Failed to load resource|net::ERR")
+    page.goto(f"{dashboard.url}/workers")
+    page.wait_for_selector("article:nth-of-type(2)")
+    unloaded(page)
+    os.kill(first.pid, signal.SIGKILL)
+    page.wait_for_selector("text=no link")
+    master = cluster.master
+    assert master is not None
+    master.kill()
+    page.wait_for_selector("#banner:has-text('The master does not answer')")
+    page.wait_for_selector("#live.is-away")
+    answer = page.request.get(f"{dashboard.url}/workers")
+    assert answer.status == 503
+    assert "titan up -d" in answer.text()
+    cluster.start_master()
+    page.wait_for_selector("#live.is-live")
+    page.wait_for_selector("#banner", state="hidden")
+    cluster.start_worker(8083)
+    page.wait_for_selector("text=[8083]")
+    assert_same_document(page)
+
+
+def test_a_dashboard_that_is_killed_is_said_and_found_again(
+    cluster: Cluster, dashboard: Dashboard, page: Any, tmp_path: Path
+) -> None:
+    """The page says that it is stale; the new dashboard wants a sign-in, and says so."""
+    page.wait_for_selector("#live.is-live")
+    page.complaints.expected = re.compile("Failed to load resource|net::ERR")
+    dashboard.daemon.kill()
+    page.wait_for_selector("#banner:has-text('The dashboard does not answer')")
+    port = int(dashboard.url.rpartition(":")[2])
+    with Dashboard(cluster, tmp_path, port=port):
+        page.wait_for_selector("#banner:has-text('signed out')")
+        page.click("#banner >> text=Sign in")
+        page.fill("#token", cluster.token)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#live.is-live")
+
+
+def test_without_a_script_everything_is_there(
+    cluster: Cluster, dashboard: Dashboard, chromium: Any
+) -> None:
+    """Signing in, pages, the theme: by links and forms alone."""
+    cluster.start_worker(8080)
+    context = chromium.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    dashboard.sign_in(tab)
+    tab.click("text=Workers >> nth=0")
+    tab.wait_for_selector(".slot >> nth=3")
+    tab.click("[data-theme-button]")
+    tab.wait_for_selector("html[data-theme=light]")
+    assert tab.locator(".slot").count() == 4
+    context.close()
+
+
+def test_twelve_tabs_are_live_and_a_plain_page_answers(
+    cluster: Cluster, dashboard: Dashboard, page: Any
+) -> None:
+    """They share one stream, so a browser's six connections are enough."""
+    tabs = [page.context.new_page() for _ in range(11)]
+    for tab in tabs:
+        tab.goto(f"{dashboard.url}/workers")
+    cluster.start_worker(8080)
+    for tab in tabs:
+        tab.wait_for_selector("text=[8080]")
+    with urllib.request.urlopen(f"{dashboard.url}/healthz", timeout=20) as answer:
+        assert answer.status == 200
+    assert page.request.get(f"{dashboard.url}/workers").status == 200
+
+
+@pytest.mark.needs("axe")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_page_has_a_fault_that_keeps_people_out(
+    cluster: Cluster, dashboard: Dashboard, page: Any, theme: str
+) -> None:
+    """axe-core finds none that is serious; nothing scrolls sideways at 390 pixels."""
+    cluster.start_worker(8080)
+    with cluster.client() as client:
+        client.wait(client.submit("done", [noise(0.1)]))
+        client.submit("goes-on", [noise(60)])
+    page.context.add_cookies([{"name": "titan_theme", "value": theme, "url": dashboard.url}])
+    for path in ("/", "/workers", "/workers/8080", "/sign-in"):
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(dashboard.url + path)
+            page.wait_for_selector("h1")
+            assert faults(page) == [], f"{path} at {width} in {theme}"
+            wide = page.evaluate("() => document.documentElement.scrollWidth")
+            assert wide <= width, f"{path} is {wide} wide at {width}"
+
+
+def faults(page: Any) -> list[str]:
+    """What axe-core finds that is serious or critical."""
+    import axe_playwright_python
+
+    script = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+    # Into a world of its own: the page's policy lets no other script in, and that is as it should be.
+    page.evaluate(script.read_text(encoding="utf-8"))
+    found = page.evaluate("() => axe.run()")
+    return [
+        f"{one['id']}: {one['nodes'][0]['html']}"
+        for one in found["violations"]
+        if one["impact"] in {"serious", "critical"}
+    ]

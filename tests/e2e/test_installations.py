@@ -94,7 +94,7 @@ def test_four_environments_make_one_cluster(tmp_path: Path) -> None:
             [
                 dashboard,
                 "-c",
-                "import titan_dashboard as t; print(t.create_app().test_client().get('/').status_code)",
+                "import titan_dashboard as t; print(t.create_app().test_client().get('/sign-in').status_code)",
             ],
             env=cluster.client_env(),
             capture_output=True,

@@ -1,8 +1,9 @@
-"""The dashboard's page tells the truth about the master, and lets nothing else in."""
+"""The dashboard's pages tell the truth about the master, and let nothing else in."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 import subprocess
 import sys
@@ -14,55 +15,345 @@ from click.testing import CliRunner
 from flask.testing import FlaskClient
 
 from titan_dashboard import create_app, link
+from titan_dashboard.auth import HEADERS
 from titan_dashboard.cli import main
-from titan_dashboard.config import DashboardConfig
-from titan_dashboard.link import Sight
-from titan_proto.messages import Stats, WorkerView
-from titan_proto.states import WorkerState
+from titan_dashboard.config import SIGN_INS_PER_MINUTE, DashboardConfig
+from titan_dashboard.link import Credentials, Kind, Master, Trouble
+from titan_proto.messages import (
+    GetStats,
+    GetUsage,
+    JobList,
+    ListDead,
+    ListJobs,
+    ListRuns,
+    ListServices,
+    RunList,
+    RunView,
+    ServiceList,
+    Stats,
+    Usage,
+    UsagePoint,
+    UsageView,
+    WorkerUsageView,
+    WorkerView,
+)
+from titan_proto.states import RunState, WorkerState
+
+TOKEN = "titan_local_x_" + "0" * 64
+
+
+def config(folder: Path, **environ: str) -> DashboardConfig:
+    """Of a dashboard whose master does not exist (port 1 is nobody's)."""
+    return DashboardConfig(master="127.0.0.1:1", environ=environ, folder=folder)
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> FlaskClient:
-    """A browser at a dashboard whose master does not exist (port 1 is nobody's)."""
-    config = DashboardConfig(
-        master="127.0.0.1:1", environ={"TITAN_TOKEN": "titan_local_x_" + "0" * 64}, folder=tmp_path
+    """A browser at a dashboard without a master."""
+    return create_app(config(tmp_path)).test_client()
+
+
+@pytest.fixture
+def answers() -> dict[type, object]:
+    """What the master of `signed_in` says; a Trouble is raised."""
+    worker = WorkerView(
+        worker_id="w1",
+        host="<host>",
+        port=8080,
+        state=WorkerState.ONLINE,
+        slots=4,
+        used=1,
+        skills=("GENERAL", "GPU"),
     )
-    return create_app(config).test_client()
+    stats = Stats(
+        cluster_id="c",
+        cluster_name="<harbour>",
+        term=1,
+        at_ms=1_000_000,
+        started_at_ms=0,
+        workers=(worker,),
+        runs_active=1,
+        queued=3,
+        blocked=2,
+        delayed=0,
+        running=1,
+        services=0,
+    )
+    run = RunView(
+        run_id="r" * 16,
+        alias="<img src=x onerror=alert(1)>-1",
+        name="x",
+        state=RunState.ACTIVE,
+        submitted_at_ms=900_000,
+        jobs=2,
+        counts={"RUNNING": 1, "BLOCKED": 1},
+    )
+    usage = Usage(cpu_permille=371, memory_used_bytes=2**30, memory_total_bytes=2**32)
+    points = tuple(UsagePoint(at_ms=1_000_000 - 10_000 * n, usage=usage) for n in (3, 2, 1, 0))
+    known = WorkerUsageView(worker_id="w1", name="<host>:8080", at_ms=1_000_000, usage=usage)
+    return {
+        GetStats: stats,
+        ListRuns: RunList(runs=(run,)),
+        GetUsage: UsageView(at_ms=1_000_000, workers=(known,), history=points),
+        ListDead: JobList(jobs=()),
+        ListJobs: JobList(jobs=()),
+        ListServices: ServiceList(services=()),
+    }
+
+
+@pytest.fixture
+def signed_in(
+    tmp_path: Path, answers: dict[type, object], monkeypatch: pytest.MonkeyPatch
+) -> FlaskClient:
+    """A browser that has signed in, before a master that says what `answers` holds."""
+
+    def call(_: Master, who: Credentials, request: object) -> object:
+        assert who.token == TOKEN
+        reply = answers[type(request)]
+        if isinstance(reply, Trouble):
+            raise reply
+        return reply
+
+    monkeypatch.setattr(Master, "admit", lambda _, token: Credentials(token, "admin"))
+    monkeypatch.setattr(Master, "is_listening", lambda _: True)
+    monkeypatch.setattr(Master, "call", call)
+    browser = create_app(config(tmp_path)).test_client()
+    assert browser.post("/sign-in", data={"token": TOKEN}).status_code == 303
+    return browser
+
+
+def csrf(browser: FlaskClient) -> str:
+    """The session's second number, from a form."""
+    found = re.search(r'name="csrf" value="([^"]+)"', browser.get("/workers").text)
+    assert found is not None
+    return found.group(1)
+
+
+# -- who is let in --------------------------------------------------------------------------------
+
+
+def test_only_signing_in_and_what_it_needs_is_open_to_everybody(client: FlaskClient) -> None:
+    """Every other route leads to the sign-in, or is refused."""
+    open_to_all = set()
+    for rule in client.application.url_map.iter_rules():
+        path = re.sub(r"<[^>]+>", "titan.css" if rule.endpoint == "static" else "x", rule.rule)
+        with client.open(path, method="GET" if "GET" in rule.methods else "POST") as answer:
+            leads_to_it = (answer.location or "").startswith("/sign-in")
+            if answer.status_code != 401 and not (answer.status_code == 303 and leads_to_it):
+                open_to_all.add(rule.endpoint)
+    assert open_to_all <= {"static", "sign_in", "redeem", "healthz", "set_theme"}
+
+
+def test_a_token_signs_in_and_signing_out_ends_it(signed_in: FlaskClient) -> None:
+    """The cookie is a number that no script can read and no other site can have sent."""
+    cookie = signed_in.get_cookie("titan_80")
+    assert cookie is not None
+    assert TOKEN not in cookie.value
+    assert cookie.http_only
+    assert cookie.same_site == "Strict"
+    assert signed_in.get("/").status_code == 200
+    assert signed_in.post("/sign-out", data={"csrf": csrf(signed_in)}).status_code == 303
+    signed_in.set_cookie("titan_80", cookie.value)
+    assert signed_in.get("/").status_code == 303
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "titan_local_x_12"])
+def test_what_is_no_token_is_said(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """With 403, on the form, and without asking the master."""
+    monkeypatch.setattr(Master, "is_listening", lambda _: True)
+    answer = client.post("/sign-in", data={"token": text})
+    assert answer.status_code == 403
+    assert "not a token" in answer.text
+
+
+def test_a_token_that_the_master_refuses_is_said(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one try too many in a minute is not even looked at."""
+
+    def admit(_: Master, __: str) -> Credentials:
+        raise Trouble(Kind.REFUSED, "unknown token")
+
+    monkeypatch.setattr(Master, "is_listening", lambda _: True)
+    monkeypatch.setattr(Master, "admit", admit)
+    codes = [
+        client.post("/sign-in", data={"token": TOKEN}).status_code
+        for _ in range(SIGN_INS_PER_MINUTE + 1)
+    ]
+    assert set(codes[:-1]) == {403}
+    assert codes[-1] == 429
+
+
+@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil", "/a\nb"])
+def test_signing_in_leads_nowhere_else(signed_in: FlaskClient, target: str) -> None:
+    """Only to a path of ours."""
+    answer = signed_in.post("/sign-in", data={"token": TOKEN, "next": target})
+    assert answer.location == "/"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:9999"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_form_of_another_site_does_nothing(
+    signed_in: FlaskClient, headers: dict[str, str]
+) -> None:
+    """Even with the right cookie and the right number."""
+    number = csrf(signed_in)
+    answer = signed_in.post("/sign-out", data={"csrf": number}, headers=headers)
+    assert answer.status_code == 403
+    assert signed_in.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("number", ["", "x", "ö"])
+def test_a_form_without_the_sessions_number_does_nothing(
+    signed_in: FlaskClient, number: str
+) -> None:
+    """A cookie alone changes nothing."""
+    assert signed_in.post("/sign-out", data={"csrf": number}).status_code == 403
+    assert signed_in.get("/").status_code == 200
+
+
+def test_a_foreign_host_header_is_refused(client: FlaskClient) -> None:
+    """A name that merely resolves to loopback is somebody else's page."""
+    for path in ("/", "/sign-in", "/static/titan.css", "/healthz", "/nowhere"):
+        assert client.get(path, headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_nothing_may_be_loaded_from_elsewhere(signed_in: FlaskClient) -> None:
+    """No script but our own files, no frame, no request to another origin."""
+    answer = signed_in.get("/")
+    for name, value in HEADERS.items():
+        assert answer.headers[name] == value
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"""(src|href|action)="(https?:)?//""", answer.text)
+    assert not re.search(r"""\s(style|on\w+)=["']""", answer.text)
+    assert "<script>" not in answer.text
+
+
+# -- what is shown --------------------------------------------------------------------------------
+
+
+def test_the_cluster_its_workers_and_its_queue_are_shown(signed_in: FlaskClient) -> None:
+    """As the master has said, and nothing of it as markup."""
+    text = signed_in.get("/").text
+    assert "&lt;harbour&gt;" in text
+    assert "1 of 4 slots" in text
+    assert "&lt;img src=x onerror=alert(1)&gt;-1" in text
+    assert "<img" not in text
+    assert 'class="spark' in text
+
+
+def test_a_worker_has_boxes_skills_numbers_and_lines(signed_in: FlaskClient) -> None:
+    """One box a slot; CPU and memory as numbers and over time."""
+    for path in ("/workers", "/workers/8080", "/workers/w1"):
+        text = signed_in.get(path).text
+        assert text.count('class="slot taken"') == 1
+        assert text.count('class="slot"') == 3
+        assert "GPU" in text
+        assert "37 %" in text
+        assert "1.0 GiB" in text
+        assert text.count('class="line"') == 2
+    missing = signed_in.get("/workers/9999")
+    assert missing.status_code == 404
+    assert "There is no worker &#39;9999&#39;; known are: 8080." in missing.text
+
+
+def test_an_empty_cluster_teaches(signed_in: FlaskClient, answers: dict[type, object]) -> None:
+    """What to do stands where nothing is."""
+    stats = answers[GetStats]
+    assert isinstance(stats, Stats)
+    empty = {name: getattr(stats, name) for name in stats.__struct_fields__}
+    answers[GetStats] = Stats(**{**empty, "workers": (), "runs_active": 0})
+    answers[ListRuns] = RunList(runs=())
+    answers[GetUsage] = UsageView(at_ms=1)
+    assert "titan run" in signed_in.get("/").text
+    assert "titan-worker 8080 127.0.0.1 1" in signed_in.get("/workers").text
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "words"),
+    [
+        (Kind.AWAY, 503, "titan up -d"),
+        (Kind.REFUSED, 503, "Sign in again"),
+        (Kind.UNNAMED, 503, "--master HOST:PORT"),
+        (Kind.MISSING, 404, "Not found"),
+        (Kind.FORBIDDEN, 403, "Not permitted"),
+        (Kind.CONFLICT, 409, "Not done"),
+    ],
+)
+def test_each_trouble_is_a_short_page_of_its_own(
+    signed_in: FlaskClient, answers: dict[type, object], kind: Kind, status: int, words: str
+) -> None:
+    """What it is, and what to do, with the right status."""
+    answers[GetStats] = Trouble(kind, "<because>", "127.0.0.1:1")
+    answer = signed_in.get("/")
+    assert answer.status_code == status
+    assert words in answer.text
+    assert "&lt;because&gt;" in answer.text
+
+
+def test_what_fails_in_the_dashboard_is_no_traceback(
+    signed_in: FlaskClient, answers: dict[type, object]
+) -> None:
+    """Status 500, a sentence, and the trace in the log alone."""
+    del answers[GetStats]
+    answer = signed_in.get("/")
+    assert answer.status_code == 500
+    assert "KeyError" in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_a_theme_is_kept_without_a_script(client: FlaskClient) -> None:
+    """In a cookie, and only one that there is."""
+    answer = client.post("/theme", data={"theme": "dark", "next": "/sign-in"})
+    assert answer.status_code == 303
+    assert client.get_cookie("titan_theme").value == "dark"
+    assert client.post("/theme", data={"theme": "pink"}).status_code == 400
+
+
+# -- without a master -----------------------------------------------------------------------------
 
 
 def test_an_unreachable_master_is_said_with_what_to_do(client: FlaskClient) -> None:
     """No master: status 503, its address, and the command that starts one."""
-    answer = client.get("/")
+    answer = client.get("/", follow_redirects=True)
     assert answer.status_code == 503
     assert "127.0.0.1:1" in answer.text
     assert "titan up -d" in answer.text
 
 
-@pytest.mark.parametrize(
-    ("problem", "title", "hint"),
-    [
-        ("no token", "does not let this dashboard in", "TITAN_TOKEN_FILE"),
-        ("bad token", "does not let this dashboard in", "TITAN_TOKEN_FILE"),
-        ("no address", "No master can be looked for", "--master HOST:PORT"),
-        ("no master", "No master can be reached", "titan up -d"),
-        ("neither", "No master can be reached", "titan up -d"),
-    ],
-)
-def test_each_trouble_is_said_with_its_own_remedy(
-    tmp_path: Path, problem: str, title: str, hint: str
-) -> None:
-    """A master that refuses is not "no master", and nothing that goes wrong is a page of status 500."""
-    environ = {"HOME": str(tmp_path)}
-    if problem not in {"no token", "neither"}:
-        environ["TITAN_TOKEN"] = "x" if problem == "bad token" else "titan_local_x_" + "0" * 64
+def test_one_that_listens_and_is_no_master_is_said(tmp_path: Path) -> None:
+    """Nothing that goes wrong is a page of status 500."""
     with socket.create_server(("127.0.0.1", 0)) as somebody:
-        listening = f"127.0.0.1:{somebody.getsockname()[1]}"
-        master = {"no address": "a:b", "no token": listening}.get(problem, "127.0.0.1:1")
-        config = DashboardConfig(master=master, environ=environ, folder=tmp_path)
-        answer = create_app(config).test_client().get("/")
+        place = f"127.0.0.1:{somebody.getsockname()[1]}"
+        given = DashboardConfig(master=place, environ={}, folder=tmp_path)
+        browser = create_app(given).test_client()
+        assert browser.get("/sign-in").status_code == 200
+        answer = browser.post("/sign-in", data={"token": TOKEN})
     assert answer.status_code == 503
-    assert title in answer.text
-    assert hint in answer.text
+    assert "No master can be reached" in answer.text
+
+
+def test_an_address_that_is_none_is_said(tmp_path: Path) -> None:
+    """What TITAN_MASTER says is not an address."""
+    given = DashboardConfig(master="a:b", environ={}, folder=tmp_path)
+    answer = create_app(given).test_client().get("/sign-in")
+    assert answer.status_code == 503
+    assert "No master can be looked for" in answer.text
+
+
+# -- how it is started ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -81,56 +372,9 @@ def test_help_shows_an_example_as_it_is_typed() -> None:
     assert "\n    titan-dashboard --port" in told.output
 
 
-def test_a_reachable_master_is_named(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cluster's name stands on the page; without a sign-in, no more of it does."""
-    worker = WorkerView(
-        worker_id="w",
-        host="h",
-        port=8080,
-        state=WorkerState.ONLINE,
-        slots=4,
-        used=1,
-        skills=("GENERAL",),
-    )
-    stats = Stats(
-        cluster_id="c",
-        cluster_name="<harbour>",
-        term=1,
-        at_ms=0,
-        started_at_ms=0,
-        workers=(worker,),
-        runs_active=2,
-        queued=3,
-        blocked=0,
-        delayed=0,
-        running=1,
-        services=0,
-    )
-    monkeypatch.setattr("titan_dashboard.look", lambda _: Sight(address="h:1", stats=stats))
-    answer = client.get("/")
-    assert answer.status_code == 200
-    assert "&lt;harbour&gt;" in answer.text
-    assert "8080" not in answer.text
-
-
-def test_a_foreign_host_header_is_refused(client: FlaskClient) -> None:
-    """A name that merely resolves to loopback is somebody else's page."""
-    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
-
-
-def test_nothing_may_be_loaded_from_elsewhere(client: FlaskClient) -> None:
-    """The policy allows our own stylesheet and image, no script, no frame."""
-    policy = client.get("/healthz").headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy
-    assert "script-src" not in policy
-    for line in client.get("/").text.splitlines():
-        assert "http://" not in line
-        assert "https://" not in line
-
-
 def test_static_files_are_in_the_package(client: FlaskClient) -> None:
-    """What the page names is installed with it."""
-    for name in ("titan.css", "titan.svg"):
+    """What the pages name is installed with them."""
+    for name in ("titan.css", "titan.svg", "titan.js", "live.js", "morph.js", "stream.js"):
         with client.get(f"/static/{name}") as answer:
             assert answer.status_code == 200
 
@@ -163,4 +407,4 @@ def test_only_proto_is_needed() -> None:
     assert done.stdout.strip() == "[]"
     package = importlib.util.find_spec("titan_dashboard")
     assert package is not None
-    assert link.look is not None
+    assert link.Master is not None

@@ -54,7 +54,16 @@ def main(port: int, master: str | None) -> None:
         click.echo(f"error: cannot listen on 127.0.0.1:{port}: {error.strerror}", err=True)
         click.echo("  try:  titan-dashboard --port 0", err=True)
         sys.exit(75)
-    server = create_server(app, sockets=[listening], threads=THREADS)
+    server = create_server(
+        app,
+        sockets=[listening],
+        threads=THREADS,
+        # Only with it does a stream hear at once that its browser has gone.
+        channel_request_lookahead=1,
+        # What a browser does not read is not kept for it without end.
+        outbuf_high_watermark=1024 * 1024,
+        clear_untrusted_proxy_headers=True,
+    )
     bound = listening.getsockname()[1]
     click.echo(f"titan-dashboard ready on http://127.0.0.1:{bound}", err=True)
     signal.signal(signal.SIGTERM, _end)

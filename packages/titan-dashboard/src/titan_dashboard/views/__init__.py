@@ -1,0 +1,1 @@
+"""The pages: each module asks the master for what it shows, and decides nothing."""
