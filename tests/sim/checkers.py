@@ -656,6 +656,7 @@ class Auditor:
         if event.reason is ExitReason.LOST and worker is not None:
             # What was being stopped for another reason is over: nobody counts what became of it.
             stopping = self.services.get((ref.run_id, ref.job_id)) == "STOPPING"
+            stopping = stopping or job.stopped_for is not None
             blamed = ref in self._left and ref in worker.drained and not stopping
             self.check(not blamed, f"{ref} was stopped by a leave and counts as lost")
         if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED, ExitReason.OOM_KILLED}:

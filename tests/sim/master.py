@@ -63,6 +63,7 @@ from titan_proto.messages import (
     HeartbeatAck,
     Hello,
     Join,
+    Kin,
     Leave,
     Role,
     SpawnReports,
@@ -80,6 +81,8 @@ ROOM_BYTES = 1 << 40
 SLOW_COMMIT_MS = (50, 5_000)
 HISTORY_MS = 20
 DOWN_MS = 4_000
+KEPT = object()
+"""It belongs to what comes next."""
 DAMAGED_MS = 5_000
 """Within so long a person has brought a damaged journal back."""
 CHECKPOINT_PERCENT = 15
@@ -419,6 +422,7 @@ class MasterLink:
         self._link_id = link_id
         self._role = Role.UNKNOWN
         self._worker_id = ""
+        self._kin: Kin | None = None
         connection = wire.listener(process.world, partial(process.welcome, link_id))
         self.wire = Wire(process.world, end, connection, process.machine.coverage)
         self.wire.on_open = self._opened
@@ -433,6 +437,8 @@ class MasterLink:
             self._heard(received.message)
             return
         item = self._input(received)
+        if item is KEPT:
+            return
         if item is None:
             self.wire.hang_up(ErrorCode.PROTOCOL, "that is not for this role to say")
             raise Violation(f"a {self._role} sent {received.message}")
@@ -470,7 +476,10 @@ class MasterLink:
             if isinstance(message, Join):
                 self._worker_id = message.worker_id
                 self._process.newest_links[message.worker_id] = link_id
-                return WorkerArrived(link_id=link_id, join=message)
+                return WorkerArrived(link_id=link_id, join=message, kin=self._kin)
+            if isinstance(message, Kin):
+                self._kin = message
+                return KEPT
             if isinstance(message, AttemptReports):
                 self._check_logs(message)
                 return ReportsArrived(link_id=link_id, reports=message.reports)

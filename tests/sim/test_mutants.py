@@ -28,6 +28,7 @@ from titan_master.core import (
     scaling,
     services,
     sharing,
+    siblings,
     timers,
     workers,
 )
@@ -157,7 +158,7 @@ def place_on_silent_workers(patch):
 
 def let_in_whom_nobody_waits_for(patch):
     """A sibling that was given up, or another one with its proof, is let in."""
-    patch.setattr(scaling, "why_not_let_in", lambda _draft, _join, _known: "")
+    patch.setattr(siblings, "why_not_let_in", lambda _draft, _kin, _known: "")
 
 
 def spawn_as_often_as_told(patch):

@@ -291,6 +291,9 @@ class Nursery:
             number=port - FIRST_PORT,
             slots=1,
             skills=parent.skills,
+            host=parent.host,
+            # What can be counted out of the host is the parent's to give.
+            resources={"cpu": 0, "memory": 0},
             folder=parent.workspace,
             child_of=parent,
         )

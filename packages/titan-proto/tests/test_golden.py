@@ -867,17 +867,7 @@ MESSAGES = (
             ),
         ),
     ),
-    Join(
-        worker_id="w-2",
-        host="box",
-        port=8081,
-        incarnation=1,
-        boot_id="boot-2",
-        software="titan-worker 0.2.0",
-        slots=4,
-        skills=("GENERAL",),
-        kin=Kin(cores=2, number=70_005, proof="5ec2e7", spawned=(SpawnReport(number=70_006),)),
-    ),
+    Kin(cores=2, number=70_005, proof="5ec2e7", spawned=(SpawnReport(number=70_006),)),
 )
 
 

@@ -188,6 +188,7 @@ class World:
         self.moves: set[tuple[str, str, str]] = set()
         self.links: dict[str, int] = {}
         self.joins: dict[str, Join] = {}
+        self.kin: dict[str, Kin] = {}
         self.term = 0
         self._link = 100
         self._correlation = 0
@@ -354,14 +355,15 @@ class World:
             leaving=leaving,
             takes_shutdown=takes_shutdown,
             workspace=before.workspace if workspace is None else workspace,
-            kin=before.kin if kin is None else kin,
             resources=before.resources if resources is None else dict(resources),
             network=before.network if network is None else network,
         )
         self._link += 1
         self.joins[name] = join
+        if kin is not None:
+            self.kin[name] = kin
         self.links[name] = self._link
-        return self.turn(WorkerArrived(link_id=self._link, join=join))
+        return self.turn(WorkerArrived(link_id=self._link, join=join, kin=self.kin.get(name)))
 
     def heartbeat(self, *names: str, leaving: bool = False) -> Turn:
         """Heard at once, as the engine does; only what changes something makes an input."""

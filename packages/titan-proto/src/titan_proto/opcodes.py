@@ -110,6 +110,8 @@ class OpCode(IntEnum):
     # ancillary: how busy workers are 0x80-0x87
     WORKER_USAGE = 0x80
     SAMPLE_USAGE = 0x81
+    # ancillary: workers that workers spawn 0x88-0x8F
+    KIN = 0x88
 
 
 BULK: Final = frozenset(

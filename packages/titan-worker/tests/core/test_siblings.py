@@ -2,7 +2,7 @@
 
 import pytest
 
-from titan_proto.messages import Join, Leave, SpawnReport, SpawnReports, SpawnSibling, SpawnVerdicts
+from titan_proto.messages import Kin, Leave, SpawnReport, SpawnReports, SpawnSibling, SpawnVerdicts
 from titan_worker.core.core import BornAs
 from titan_worker.core.effects import BearSibling, EndSibling, Exit, FindSibling, Send
 from titan_worker.core.inputs import (
@@ -82,8 +82,8 @@ def test_an_end_is_told_and_remembered_until_the_master_has_heard(parent):
         SpawnReports(reports=(SpawnReport(number=7, ended=True, message="it ended with 1"),))
     ]
     parent.turn(LinkDown())
-    (join,) = said(parent.turn(parent.link_up()), Join)
-    assert join.kin.spawned == (SpawnReport(number=7, ended=True, message="it ended with 1"),)
+    (kin,) = said(parent.turn(parent.link_up()), Kin)
+    assert kin.spawned == (SpawnReport(number=7, ended=True, message="it ended with 1"),)
     turn = parent.turn(parent.joined(), verdict(settled=(7,)))
     assert [type(record) for record in turn.records] == [SiblingForgotten]
 
@@ -91,8 +91,8 @@ def test_an_end_is_told_and_remembered_until_the_master_has_heard(parent):
 def test_one_that_has_joined_is_told_of_no_more_and_forgotten_when_it_ends(parent):
     parent.turn(order(), began(), verdict(settled=(7,)))
     parent.turn(LinkDown())
-    (join,) = said(parent.turn(parent.link_up()), Join)
-    assert join.kin.spawned == ()
+    (kin,) = said(parent.turn(parent.link_up()), Kin)
+    assert kin.spawned == ()
     parent.turn(parent.joined())
     turn = parent.turn(gone())
     assert said(turn, SpawnReports) == []
@@ -115,16 +115,16 @@ def test_the_next_process_looks_for_what_this_one_spawned(parent):
     found = [(one.order.number, one.pid) for one in asked(turn, FindSibling)]
     assert found == [(7, 4711), (8, 0)]
     parent.turn(gone(8, "it ended while nobody watched"))
-    (join,) = said(parent.turn(parent.link_up()), Join)
-    assert [(one.number, one.ended) for one in join.kin.spawned] == [(7, False), (8, True)]
+    (kin,) = said(parent.turn(parent.link_up()), Kin)
+    assert [(one.number, one.ended) for one in kin.spawned] == [(7, False), (8, True)]
 
 
 def test_after_a_boot_none_of_them_is_there(parent):
     parent.turn(order(), began())
     turn = parent.crash().turn(Started(boot_id="another"))
     assert asked(turn, FindSibling) == []
-    (join,) = said(parent.turn(parent.link_up()), Join)
-    assert join.kin.spawned[0].ended
+    (kin,) = said(parent.turn(parent.link_up()), Kin)
+    assert kin.spawned[0].ended
 
 
 def test_a_worker_that_leaves_spawns_nobody_and_says_so(parent):
@@ -146,8 +146,7 @@ def test_a_master_of_an_older_term_has_nobody_spawned_or_killed(new_world):
 
 def test_a_worker_without_cores_says_nothing_of_siblings(new_world):
     world = new_world()
-    (join,) = said(world.turn(world.link_up()), Join)
-    assert join.kin is None
+    assert said(world.turn(world.link_up()), Kin) == []
 
 
 # -- one that was spawned ---------------------------------------------------------------------------
@@ -157,8 +156,8 @@ BORN = BornAs(number=7, proof="p", join_within_ms=60_000, alone_ms=600_000)
 def test_a_spawned_worker_shows_that_it_was_asked_for(new_world):
     world = new_world(cores=8, born_as=BORN)
     world.turn(Started(boot_id="boot"))
-    (join,) = said(world.turn(world.link_up()), Join)
-    assert (join.kin.number, join.kin.proof) == (7, "p")
+    (kin,) = said(world.turn(world.link_up()), Kin)
+    assert (kin.number, kin.proof) == (7, "p")
 
 
 def test_a_spawned_worker_that_is_not_taken_in_ends_by_itself(new_world):

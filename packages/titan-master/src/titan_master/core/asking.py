@@ -18,8 +18,8 @@ from titan_master.core import (
     lifecycle,
     queries,
     rollout,
-    scaling,
     services,
+    siblings,
 )
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
@@ -456,6 +456,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     ListGates: _list_gates,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
-    SpawnWorker: scaling.spawn_worker,
-    GetScaling: scaling.get_scaling,
+    SpawnWorker: siblings.spawn_worker,
+    GetScaling: siblings.get_scaling,
 }

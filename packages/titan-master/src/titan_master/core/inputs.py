@@ -18,6 +18,7 @@ from titan_proto.messages import (
     GetScaling,
     GetStats,
     Join,
+    Kin,
     ListDead,
     ListGates,
     ListJobs,
@@ -124,6 +125,8 @@ class WorkerArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     join: Join
+    kin: Kin | None = None
+    """What it has said before that of workers that are spawned."""
 
 
 class WorkerHeard(Struct, frozen=True, kw_only=True):

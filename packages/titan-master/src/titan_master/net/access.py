@@ -114,6 +114,7 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.WORKER_USAGE: _WORKERS,
     OpCode.SAMPLE_USAGE: _NOBODY,
     # workers that workers spawn
+    OpCode.KIN: _WORKERS,
     OpCode.SPAWN_SIBLING: _NOBODY,
     OpCode.SPAWN_REPORTS: _WORKERS,
     OpCode.SPAWN_VERDICTS: _NOBODY,

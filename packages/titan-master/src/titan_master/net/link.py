@@ -182,6 +182,7 @@ class MasterLink:
         self.identity = identity
         self._desks = desks
         self._worker_id = ""
+        self._kin: Kin | None = None
         self.worker = ""
         """Name of the worker that has asked to join on it."""
         self._acks: dict[tuple[AttemptRef, int], int] = {}
@@ -347,7 +348,15 @@ class MasterLink:
             "worker link up link=%d worker=%s worker_id=%s incarnation=%d peer=%s",
             self._link_id, self.worker, message.worker_id, message.incarnation, self.peer,
         )  # fmt: skip
-        self._put(WorkerArrived(link_id=self._link_id, join=message))
+        self._put(WorkerArrived(link_id=self._link_id, join=message, kin=self._kin))
+
+    def _hear_kin(self, message: Kin, _received: Received) -> None:
+        """It belongs to the Join that follows."""
+        complaint = kin_complaint(message)
+        if complaint:
+            self.close(ErrorCode.MALFORMED, complaint)
+            return
+        self._kin = message
 
     def _status(self, message: WorkerStatus, _received: Received) -> None:
         """Stamped and acknowledged at once: a worker's lease does not wait for our disk."""
@@ -492,6 +501,7 @@ class MasterLink:
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,
+        Kin: _hear_kin,
         SpawnReports: _spawn_reports,
         Leave: _leave,
         WorkerUsage: _usage,
@@ -525,7 +535,7 @@ def join_complaint(join: Join) -> str:
     for skill in join.skills:
         if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
             return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"
-    return "" if join.kin is None else kin_complaint(join.kin)
+    return ""
 
 
 def kin_complaint(kin: Kin) -> str:

@@ -64,7 +64,7 @@ DERIVED: Final = {
     State: frozenset(
         {
             *("aliases", "names", "workspaces", "counts", "queue", "gates", "instances"),
-            *("siblings", "observer"),
+            *("siblings", "neighbours", "observer"),
         }
     ),
     Run: frozenset(

@@ -216,6 +216,7 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         NameFile,
         FileView,
         # workers that workers spawn
+        Kin,
         SpawnSibling,
         SpawnReports,
         SpawnVerdicts,

@@ -21,9 +21,13 @@ class SpawnReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why, for people."""
 
 
-class Kin(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a worker says, in Join, of the workers that it spawns, and of the one that spawned it."""
+class Kin(Message, frozen=True, kw_only=True):
+    """What a worker says, just before its Join, of workers that it spawns and of the one that spawned it.
 
+    Masters of before ignore it, and workers that do not say it cannot spawn.
+    """
+
+    OPCODE: ClassVar[OpCode] = OpCode.KIN
     cores: int = 0
     """Of its host; 0: it cannot spawn."""
     number: int = 0

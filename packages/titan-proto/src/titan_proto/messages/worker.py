@@ -8,7 +8,6 @@ from msgspec import Struct, field
 
 from titan_proto.ids import AttemptRef
 from titan_proto.messages.base import Message
-from titan_proto.messages.siblings import Kin
 from titan_proto.opcodes import OpCode
 from titan_proto.specs import ArtifactRef, JobSpec
 from titan_proto.states import AttemptState, ExitReason
@@ -71,8 +70,6 @@ class Join(Message, frozen=True, kw_only=True):
     """It understands ShutDown. Workers of before do not, and can be ended on their host only."""
     workspace: str = ""
     """Id of the folder that its jobs run in, which several workers may share."""
-    kin: Kin | None = None
-    """Of the workers that it has spawned, and of the one that spawned it. Workers of before cannot spawn."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it, in the units of `Counted`. Of `cpu` and `memory`, where they are not
     there, it does not know, and nothing is counted; of all others it has none."""

@@ -262,6 +262,9 @@ class WorkerCore:
             return
         config = self._config
         self._lease.join(now_ms)
+        kin = self._kin()
+        if kin is not None:
+            self._send(kin)
         self._send(
             Join(
                 worker_id=self._worker_id(),
@@ -277,7 +280,6 @@ class WorkerCore:
                 leaving=self.is_leaving,
                 takes_shutdown=True,
                 workspace=config.workspace,
-                kin=self._kin(),
                 resources=config.resources,
                 network=config.network,
             )
@@ -469,7 +471,9 @@ class WorkerCore:
         return True
 
     # -- what the master is told ----------------------------------------------------------------
-    def _send(self, message: AttemptReports | Join | Leave | SpawnReports | WorkerStatus) -> None:
+    def _send(
+        self, message: AttemptReports | Join | Kin | Leave | SpawnReports | WorkerStatus
+    ) -> None:
         self._draft.ask(Send(message=message))
 
     def _hang_up(self, reason: str, now_ms: int) -> None:
