@@ -63,12 +63,32 @@ AGGREGATES: Final = frozenset(
 DERIVED: Final = {
     State: frozenset(
         {
-            *("aliases", "names", "workspaces", "counts", "queue", "gates", "instances"),
-            *("siblings", "neighbours", "observer"),
+            "aliases",
+            "names",
+            "workspaces",
+            "counts",
+            "queue",
+            "gates",
+            "instances",
+            "groups",
+            "seats",
+            "neighbours",
+            "siblings",
+            "observer",
         }
     ),
     Run: frozenset(
-        {"jobs", "order", "children", "counts", "remaining", "outputs_bytes", "skills", "layers"}
+        {
+            "jobs",
+            "order",
+            "children",
+            "counts",
+            "remaining",
+            "outputs_bytes",
+            "skills",
+            "layers",
+            "is_tied",
+        }
     ),
     Job: frozenset({"spec", "run_id", "index", "waiting", "layers", "shape"}),
 }
