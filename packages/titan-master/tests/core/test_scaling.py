@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from core_world import World, events, job, kinds, run
+from core_world import World, events, gate, job, kinds, run
 
 from titan_master.core.core import CoreConfig
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.inputs import SpawnsReported
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
+    DecideGate,
     Error,
     GetScaling,
     Kin,
@@ -21,6 +23,7 @@ from titan_proto.messages import (
     SpawnWorker,
     WorkerStatus,
 )
+from titan_proto.specs import Needs, Terms
 from titan_proto.states import ScalingKind
 
 CONFIG = CoreConfig(
@@ -364,3 +367,21 @@ def test_the_number_of_all_spawned_workers_is_limited():
     w.join("w1", kin=Kin(cores=2))
     w.ask(SpawnWorker(port=9000))
     assert "(SIBLINGS)" in w.answer(SpawnWorker(port=9001)).message
+
+
+def test_what_has_to_be_beside_a_job_of_a_sibling_that_left_goes_to_who_has_its_folder():
+    """A spawned worker does not come back; its folder is its parent's."""
+    beside = Needs(terms=Terms(near="j4", required=True))
+    spec = run("r", *(job(f"j{n}") for n in range(5)), gate("g", "j4"))
+    late = msgspec.structs.replace(job("late", "g", "j4"), needs=beside)
+    w = crowded(spec=run("r", *spec.jobs, late), workspace="folder")
+    (order,) = told(w.advance(250), SpawnSibling)
+    born(w, order, workspace="folder")
+    assert w.worker_of("r/j4") == "s1"
+    for n in range(5):
+        w.ended(f"r/j{n}")
+    w.advance(3_000)
+    w.leave("s1")
+    w.heartbeat("w1")
+    w.ask(DecideGate(gate="r/g", approve=True))
+    assert w.worker_of("r/late") == "w1"

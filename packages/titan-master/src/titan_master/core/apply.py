@@ -486,6 +486,7 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
         incarnation=event.incarnation,
         fence=event.fence,
         placed_at_ms=event.at_ms,
+        workspace=worker.workspace,
     )
     if instance is None:
         _move_job(state, _run_of(state, event.run_id), job, JobState.PLACED)

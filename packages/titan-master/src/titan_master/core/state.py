@@ -67,6 +67,8 @@ class Attempt(Struct, kw_only=True, gc=False, eq=False):
     message: str = ""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    workspace: str = ""
+    """Id of the folder of its worker: what lies there outlives a worker that was spawned for a while."""
 
     @property
     def is_live(self) -> bool:
