@@ -18,6 +18,7 @@ from titan_master.core import (
     lifecycle,
     queries,
     rollout,
+    schedules,
     services,
     siblings,
 )
@@ -36,13 +37,17 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     GetScaling,
+    GetSchedule,
     GetStats,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     RunList,
@@ -53,6 +58,7 @@ from titan_proto.messages import (
     SpawnWorker,
     StopJob,
     StopService,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -85,6 +91,12 @@ def ask(draft: Draft, item: Asked) -> None:
         return
     if isinstance(item.request, DecideGate):
         _decide_gate(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, PauseSchedule):
+        schedules.pause(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, TriggerSchedule):
+        schedules.trigger(draft, item.origin, item.request, item.by)
         return
     _HANDLERS[type(item.request)](draft, item.origin, item.request)
 
@@ -454,6 +466,9 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     RestartService: rollout.restart,
     StopJob: _stop_job,
     ListGates: _list_gates,
+    ListSchedules: schedules.list_all,
+    GetSchedule: schedules.get,
+    RemoveSchedule: schedules.remove,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
     SpawnWorker: siblings.spawn_worker,

@@ -14,9 +14,11 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
     DecideGate,
+    Fired,
     GetJob,
     GetRun,
     GetScaling,
+    GetSchedule,
     GetStats,
     Join,
     Kin,
@@ -24,8 +26,11 @@ from titan_proto.messages import (
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     ScaleService,
@@ -34,13 +39,14 @@ from titan_proto.messages import (
     SpawnWorker,
     StopJob,
     StopService,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
     WorkerStatus,
 )
 from titan_proto.messages.worker import AttemptReport, Left
-from titan_proto.specs import RunSpec
+from titan_proto.specs import RunSpec, ScheduleSpec
 
 
 class Origin(Struct, frozen=True, order=True):
@@ -73,6 +79,11 @@ Ask = (
     | ShutDownWorker
     | SpawnWorker
     | GetScaling
+    | ListSchedules
+    | GetSchedule
+    | PauseSchedule
+    | TriggerSchedule
+    | RemoveSchedule
 )
 """Requests that go to the core as they are."""
 
@@ -106,6 +117,23 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     """The attempt that asked for it."""
     notices: tuple[str, ...] = ()
     """For the receipt: what became of the files that came along."""
+    fired: Fired | None = None
+    """The slot of the run that this one repeats."""
+
+
+class ScheduleSubmitted(Struct, frozen=True, kw_only=True):
+    """A valid schedule; `schedule_id` was drawn in the shell for the case that it is a new one."""
+
+    origin: Origin
+    name: str
+    schedule_id: str
+    spec: ScheduleSpec
+    run: RunSpec
+    run_bytes: bytes
+    """The msgpack encoding of `run`, as the journal keeps it."""
+    digest: str
+    """Of what the client sent: the same again changes nothing."""
+    owner: str
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -189,6 +217,7 @@ class StorageChanged(Struct, frozen=True, kw_only=True):
 
 Input = (
     RunSubmitted
+    | ScheduleSubmitted
     | Asked
     | ExchangeDropped
     | WorkerArrived

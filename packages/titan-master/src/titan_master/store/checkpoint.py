@@ -35,7 +35,16 @@ from titan_master.core.events import (
     WorkerLost,
     WorkerRetired,
 )
-from titan_master.core.state import Job, KeyRecord, Run, Service, Spawn, State, WorkerInfo
+from titan_master.core.state import (
+    Job,
+    KeyRecord,
+    Run,
+    Schedule,
+    Service,
+    Spawn,
+    State,
+    WorkerInfo,
+)
 from titan_master.store.base import JournalDamaged
 from titan_master.store.codec import JOURNAL_FORMAT, check_format
 from titan_proto.messages import ScalingChange
@@ -55,9 +64,13 @@ SLUG: Final = "slug"
 POISON: Final = "poison"
 SPAWN: Final = "spawn"
 SCALINGS: Final = "scalings"
+SCHEDULE: Final = "schedule"
 
 AGGREGATES: Final = frozenset(
-    {"runs", "workers", "services", "keys", "slugs", "poison", "spawns", "scalings"}
+    {
+        *("runs", "workers", "services", "keys", "slugs", "poison", "schedules"),
+        *("spawns", "scalings"),
+    }
 )
 """Fields of State that have rows of their own; what is neither here nor derived is in the head."""
 DERIVED: Final = {
@@ -293,6 +306,8 @@ class Shadow:
 
     def _accept(self, seq: int, crc: int, event: RunAccepted) -> None:
         state = self.state
+        if event.fired is not None:
+            self._touch_schedule(seq, event.fired.schedule)
         for key in (*expired_keys(state, event.at_ms), event.key):
             self.touched[KEY, key] = None
         self._key_places[event.key] = seq
@@ -307,6 +322,9 @@ class Shadow:
             self.touched[SPAWN, str(event.number)] = None
         if type(event) in _SCALINGS_BY:
             self.touched[SCALINGS, ""] = None
+        schedule = getattr(event, "schedule", "")
+        if schedule:
+            self._touch_schedule(seq, schedule)
         worker_id = getattr(event, "worker_id", None)
         if worker_id is not None:
             is_there = worker_id in self.state.workers
@@ -332,6 +350,9 @@ class Shadow:
                     self.touched[SERVICE, f"{run_of}/{name}"] = None
         if run is None and not self._left_service(run_id):
             self.accepted.pop(run_id, None)
+
+    def _touch_schedule(self, seq: int, name: str) -> None:
+        self._touch_placed(seq, (SCHEDULE, name), is_there=name in self.state.schedules)
 
     def _touch_placed(self, seq: int, address: Address, *, is_there: bool) -> None:
         if is_there:
@@ -441,6 +462,12 @@ class Shadow:
     def _slug_body(self, slug: str) -> bytes | None:
         return _ENCODER.encode(self.state.slugs[slug])
 
+    def _schedule_body(self, name: str) -> bytes | None:
+        schedule = self.state.schedules.get(name)
+        if schedule is None:
+            return None
+        return _ENCODER.encode(_Placed(self.places[SCHEDULE, name], _raw(schedule)))
+
     def _poison_body(self, digest: str) -> bytes | None:
         return _ENCODER.encode(self.state.poison[digest])
 
@@ -462,6 +489,7 @@ class Shadow:
         POISON: _poison_body,
         SPAWN: _spawn_body,
         SCALINGS: _scalings_body,
+        SCHEDULE: _schedule_body,
     }
     """What a row of each kind holds; None where there is nothing any more."""
 
@@ -568,6 +596,10 @@ class _Loading:
         state.slugs.clear()
         self._workers()
         self._services()
+        state.schedules.clear()
+        for one in self._in_order(SCHEDULE):
+            state.schedules[one.id] = _decode(_placed(one).value, Schedule)
+            self._shadow.places[SCHEDULE, one.id] = _placed(one).place
         for key in self._in_order(KEY):
             state.keys[key.id] = _decode(_placed(key).value, KeyRecord)
         for slug in self._found[SLUG]:
