@@ -400,7 +400,7 @@ class MasterProcess:
             self._dirty[link_id] = None
 
     def _answer(self, effect: AskHistory) -> None:
-        answer = Answers(self._store, self.machine.draw_run_id).answer(effect)
+        answer = Answers(self._store, self.machine.draw_run_id, lambda _: 0).answer(effect)
         if isinstance(answer, (Asked, RunSubmitted)):
             self.forward(answer)
             return

@@ -166,6 +166,14 @@ RERUN_ANCESTORS: Final = 16
 """Runs before the one that is repeated whose shared folders may stand in for its own."""
 ARTIFACT_PATTERNS: Final = 100
 """Paths and patterns of one job's `artifacts`, each of `out` and `in`."""
+ARTIFACT_KEEP_MS: Final = 30 * 24 * 3_600_000
+"""For so long the master keeps an artifact that nobody wants, unless that was told otherwise: as long a
+run can be run again after its end."""
+ARTIFACT_KEEP_MIN_MS: Final = 3_600_000
+"""So long at least, however full they are: a run whose files are being sent is not known yet."""
+ARTIFACTS_BYTES: Final = 64 * 1024**3
+"""What the master's artifacts may weigh together, unless that was told otherwise, before those that nobody
+wants go sooner."""
 LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024
 """Kept of both outputs of an attempt together, at its worker and at the master, unless that was told
 otherwise: their beginnings and their ends."""
