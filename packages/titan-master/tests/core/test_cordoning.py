@@ -57,6 +57,14 @@ def test_it_lasts_through_restarts_of_both():
     assert placements(w.ask(CordonWorker(worker="w1", cordoned=False))) == [("a", "w1")]
 
 
+def test_one_that_left_in_good_order_and_comes_back_is_given_jobs():
+    w = World({"w1": 1})
+    w.answer(CordonWorker(worker="w1"))
+    w.leave("w1")
+    w.submit(run("r", job("a")))
+    assert placements(w.join("w1", incarnation=2)) == [("a", "w1")]
+
+
 def test_one_that_nobody_knows_is_refused_with_those_that_there_are():
     w = two()
     answer = w.answer(CordonWorker(worker="nobody"))

@@ -207,6 +207,20 @@ DRAIN_TIMEOUT_MS_DEFAULT: Final = 30_000
 DRAIN_TIMEOUT_MS: Final = 24 * 3600 * 1000
 CRASH_LIMIT: Final = 3
 """Attempts of one job that may be lost with their workers before it is quarantined."""
+SCALE_EVERY_MS: Final = 15_000
+"""How often the queue is compared with what can serve it."""
+SIBLING_IDLE_MS: Final = 45_000
+"""A spawned worker that holds nothing for so long is told to leave."""
+SPAWN_TIMEOUT_MS: Final = 30_000
+"""A worker that was asked for and has not joined after so long is given up."""
+SIBLINGS_PER_HOST: Final = 4
+"""Workers that are spawned on one host because of the queue."""
+SIBLINGS: Final = 64
+"""Spawned workers of a cluster, those that a person asked for included."""
+SLOTS_PER_CORE: Final = 4
+"""Nothing is spawned that would give all workers of a host together more slots a core."""
+SCALINGS_KEPT: Final = 50
+"""So many of the last spawns and retirements are told with their causes; the journal has all."""
 USAGE_ATTEMPTS: Final = 1_000
 """So many attempts a worker tells the use of at once, the largest first."""
 USAGE_HISTORY_MS: Final = 15 * 60_000

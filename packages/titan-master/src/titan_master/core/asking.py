@@ -21,6 +21,7 @@ from titan_master.core import (
     rollout,
     schedules,
     services,
+    siblings,
 )
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
@@ -37,6 +38,7 @@ from titan_proto.messages import (
     DecideGate,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     ListDead,
@@ -56,6 +58,7 @@ from titan_proto.messages import (
     ScaleService,
     ServiceList,
     ShutDownWorker,
+    SpawnWorker,
     StopJob,
     StopService,
     TriggerSchedule,
@@ -475,4 +478,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
     ListWorkers: cordoning.list_workers,
+    SpawnWorker: siblings.spawn_worker,
+    GetScaling: siblings.get_scaling,
 }

@@ -19,7 +19,7 @@ from titan_proto.messages import CordonWorker, ListWorkers, Room, WorkerDetail, 
 
 def cordon(draft: Draft, origin: Origin, request: CordonWorker, by: str) -> None:
     """Give the worker nothing new, or take that back. Twice is once."""
-    worker = leaving.find_worker(draft, origin, request.worker)
+    worker = leaving.find(draft, origin, request.worker)
     if worker is None:
         return
     if worker.cordoned is not request.cordoned:
@@ -41,7 +41,7 @@ def list_workers(draft: Draft, origin: Origin, request: ListWorkers) -> None:
     if not request.worker:
         draft.reply(origin, WorkerList(workers=details(draft, draft.state.workers.values())))
         return
-    worker = leaving.find_worker(draft, origin, request.worker)
+    worker = leaving.find(draft, origin, request.worker)
     if worker is not None:
         draft.reply(origin, WorkerList(workers=details(draft, [worker])))
 

@@ -18,9 +18,11 @@ from titan_proto.messages import (
     Fired,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     Join,
+    Kin,
     ListDead,
     ListGates,
     ListJobs,
@@ -35,6 +37,8 @@ from titan_proto.messages import (
     RestartService,
     ScaleService,
     ShutDownWorker,
+    SpawnReport,
+    SpawnWorker,
     StopJob,
     StopService,
     TriggerSchedule,
@@ -77,6 +81,8 @@ Ask = (
     | ShutDownWorker
     | CordonWorker
     | ListWorkers
+    | SpawnWorker
+    | GetScaling
     | ListSchedules
     | GetSchedule
     | PauseSchedule
@@ -154,6 +160,8 @@ class WorkerArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     join: Join
+    kin: Kin | None = None
+    """What it has said before that of workers that are spawned."""
 
 
 class WorkerHeard(Struct, frozen=True, kw_only=True):
@@ -179,6 +187,13 @@ class ReportsArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     reports: tuple[AttemptReport, ...]
+
+
+class SpawnsReported(Struct, frozen=True, kw_only=True):
+    """A worker says what became of siblings that it was told to spawn."""
+
+    link_id: int
+    reports: tuple[SpawnReport, ...]
 
 
 class WorkerLeft(Struct, frozen=True, kw_only=True):
@@ -212,6 +227,7 @@ Input = (
     | WorkerArrived
     | WorkerHeard
     | ReportsArrived
+    | SpawnsReported
     | WorkerLeft
     | LinkClosed
     | StorageChanged

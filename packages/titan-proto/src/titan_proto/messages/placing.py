@@ -46,7 +46,7 @@ class ListWorkers(Request[WorkerList], frozen=True, kw_only=True):
 
 
 class CordonWorker(Request[WorkerList], frozen=True, kw_only=True):
-    """Give a worker nothing new, or take that back. Lasts through restarts of both sides."""
+    """Give a worker nothing new, or take that back. Lasts through crashes of both sides."""
 
     OPCODE: ClassVar[OpCode] = OpCode.CORDON_WORKER
     worker: str
