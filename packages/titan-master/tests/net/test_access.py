@@ -12,7 +12,7 @@ from titan_proto.handshake import format_token, parse_token
 from titan_proto.messages import REGISTRY, Hello, OpCode, Refused, Request, Role
 
 READS = (
-    "READ_LOG GET_RUN LIST_RUNS LIST_JOBS GET_JOB WAIT_RUN WAIT_JOB WATCH_RUN LIST_SERVICES "
+    "READ_LOG GET_RUN LIST_RUNS LIST_JOBS GET_JOB LIST_ATTEMPTS WAIT_RUN WAIT_JOB WATCH_RUN LIST_SERVICES "
     "GET_STATS GET_TRAFFIC GET_USAGE LIST_GATES LIST_DEAD LIST_FILES "
 )
 ACTS = (

@@ -161,6 +161,8 @@ CRASH_LIMIT: Final = 3
 """Attempts of one job that may be lost with their workers before it is quarantined."""
 USAGE_ATTEMPTS: Final = 1_000
 """So many attempts a worker tells the use of at once, the largest first."""
+ATTEMPTS_LISTED: Final = 500
+"""Tries at one job that are told at once."""
 USAGE_HISTORY_MS: Final = 15 * 60_000
 USAGE_HISTORY_BYTES: Final = 64 * 1024 * 1024
 """What the master remembers of it in memory, of all workers together."""

@@ -99,6 +99,9 @@ class OpCode(IntEnum):
     # how busy workers are 0x70-0x77
     GET_USAGE = 0x70
     USAGE_VIEW = 0x71
+    # attempts of a job 0x74-0x77
+    LIST_ATTEMPTS = 0x74
+    ATTEMPT_LIST = 0x75
     # ancillary: how busy workers are 0x80-0x87
     WORKER_USAGE = 0x80
     SAMPLE_USAGE = 0x81

@@ -17,6 +17,7 @@ from titan_proto.messages import (
     GetRun,
     GetStats,
     Join,
+    ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
@@ -51,6 +52,7 @@ Ask = (
     | ListRuns
     | ListJobs
     | GetJob
+    | ListAttempts
     | WaitRun
     | WaitJob
     | WatchRun
