@@ -201,6 +201,7 @@ def build(session: nox.Session) -> None:
             "integration*",
             "quick",
             "seeds",
+            "cron*",
             "sim*",
             "e2e",
             "chaos*",
@@ -267,6 +268,23 @@ def seeds(session: nox.Session) -> None:
     _install(session, PACKAGES, *TEST_TOOLS)
     # Every seed of a suite belongs to one test, so a single test may take as long as all of them.
     _pytest(session, "--timeout=180", str(ROOT / "tests" / "sim"), *session.posargs)
+
+
+@nox.session(requires=["build"], allow_parallel=True)
+def cron(session: nox.Session) -> None:
+    """When schedules fire, against a scan of every minute near each change of clocks."""
+    _install(session, PACKAGES, *TEST_TOOLS)
+    _pytest(session, str(ROOT / "tests" / "cron"), *session.posargs)
+
+
+@nox.session(name="cron-full", requires=["build"], default=False)
+def cron_full(session: nox.Session) -> None:
+    """The same for ten years: every minute in five zones, every change of every zone, and its report."""
+    _install(session, PACKAGES, *TEST_TOOLS)
+    try:
+        session.run("python", "-m", "tests.cron")
+    finally:
+        session.run("python", "-m", "tests.chaos", "report")
 
 
 @nox.session(requires=["build"], default=False)

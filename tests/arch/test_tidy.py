@@ -18,7 +18,7 @@ TEXT = {
 # Every distribution that installing one of ours brings along on purpose. A new line here is a
 # decision: it is one more thing that every user installs.
 MANDATORY = {
-    "proto": {"msgspec", "typing-extensions (3.10 only)"},
+    "proto": {"msgspec", "cronsim", "tzdata", "typing-extensions (3.10 only)"},
     "master": {"titan-proto", "click"},
     "worker": {"titan-proto", "click", "psutil"},
     "sdk": {"titan-proto", "click", "pyyaml"},

@@ -18,6 +18,7 @@ from tests.bench import floor
 from tests.harness.cluster import Cluster
 from titan_proto.io.address import Address
 from titan_proto.io.blocking import BlockingLink
+from titan_proto.limits import BULK_CHUNK_BYTES
 from titan_proto.messages import GetStats, Role, SubmitRun, WaitJob
 from titan_proto.specs import ArtifactRef, JobSpec, Launch, LaunchKind, RunSpec
 from titan_sdk import TitanClient, TitanJob
@@ -421,10 +422,13 @@ while left:
     left -= os.write(1, block[:left])
 """
 PRINT = [sys.executable, "-c", _PRINTS]
+_BLOCK = b"".join(b"%07d line of a rather long log\n" % n for n in range(2560))
+_PRINTED = _BLOCK * (2 + BULK_CHUNK_BYTES // len(_BLOCK))
+"""As much of it as a piece of the log can be, from any place of a block on."""
 
 
 def l1(root: Path, repeats: int) -> list[Figure]:
-    """A job that prints 100 MB: from its submission to the last byte at a follower's file."""
+    """A job that prints 100 MB: from its submission to the last byte at a follower, who compares them all."""
     floors, titans = [], []
     for turn in range(repeats):
         folder = root / str(turn)
@@ -437,10 +441,12 @@ def l1(root: Path, repeats: int) -> list[Figure]:
             _run(client, "warm-up", [true_job("a")])
             begin = time.perf_counter()
             run = client.submit("l1", [TitanJob(id="print", command=PRINT)])
-            with (folder / "followed.log").open("wb") as out:
-                for piece in client.read_log(run.id, "print", follow=True):
-                    out.write(piece.data)
-                size = out.tell()
+            size = 0
+            for piece in client.read_log(run.id, "print", follow=True):
+                place = size % len(_BLOCK)
+                if not _PRINTED.startswith(piece.data, place):
+                    raise AssertionError(f"other bytes than were printed, after {size}")
+                size += len(piece.data)
             titans.append(time.perf_counter() - begin)
             client.close()
             if size != LOG_BYTES:

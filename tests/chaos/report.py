@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "reliability-report.md"
 HEAD = """\
 # Reliability report
 
-Written by the full runs themselves (`nox -s chaos-full` and `nox -s sim-full`), from the files in
+Written by the full runs themselves (`nox -s chaos-full`, `sim-full` and `cron-full`), from the files in
 [reliability/](reliability/) that each of them leaves. What a line says can be run again with the
 command beside it; the same seed asks the same of Titan, while the moments at which real processes
 meet it are never quite the same. What is promised, and what is not, is
@@ -29,7 +29,7 @@ it ran on: `git log` of its file says which that was.
 
 _LINE_CHARS = 300
 
-ORDER = ("sim", "crashes", "scenarios", "storage", "planted")
+ORDER = ("sim", "cron", "crashes", "scenarios", "storage", "planted")
 """Of the campaigns on the page; others follow by name."""
 
 

@@ -5,38 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import pytest
 
 from tests.e2e.conftest import Titan
+from tests.e2e.little_server import SERVER, said
 from tests.harness.cluster import Cluster
-from tests.harness.waiting import wait_until
 from titan_proto.messages import ServiceView
 from titan_sdk import TitanClient
 
-SOON_S = 45.0
 LONG = "10m"
-
-SERVER = """
-import http.server, os, signal, sys
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(f"{os.environ['TITAN_JOB_ID']} on {os.environ['TITAN_WORKER']}".encode())
-
-    def log_message(self, *_):
-        pass
-
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-server.serve_forever()
-"""
 
 PIPELINE = """name: Shop
 jobs:
@@ -56,15 +36,6 @@ def deploy(titan: Titan, folder: Path, *, port: object = "auto", replicas: int =
     text = PIPELINE.format(port=port, replicas=replicas)
     (folder / "shop.yaml").write_text(text, encoding="utf-8")
     titan("run", str(folder / "shop.yaml"), "--wait")
-
-
-def said(port: int) -> str:
-    """What answers there; empty if nothing does."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-            return str(answer.read().decode())
-    except OSError:
-        return ""
 
 
 def healthy(client: TitanClient) -> list[ServiceView]:
@@ -106,14 +77,6 @@ class Caller:
         return next(filter(None, (said(one.port) for one in healthy(client))), "")
 
 
-def wait(cluster: Cluster, condition: Callable[[], bool], what: str) -> None:
-    """Until it is so; with all logs where it is not."""
-    try:
-        wait_until(condition, within_s=SOON_S, what=what)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{cluster.logs()}") from None
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["signal", "order"])
 def test_a_service_is_moved_without_a_gap_when_its_worker_is_asked_to_leave(
@@ -124,15 +87,15 @@ def test_a_service_is_moved_without_a_gap_when_its_worker_is_asked_to_leave(
     deploy(titan, tmp_path / "shop", replicas=2)
     cluster.start_worker(8081)
     with cluster.client() as client, Caller(cluster) as caller:
-        wait(cluster, lambda: len(healthy(client)) == 2, "both are up")
-        wait(cluster, lambda: bool(caller.answers), "somebody asks")
+        cluster.wait(lambda: len(healthy(client)) == 2, "both are up")
+        cluster.wait(lambda: bool(caller.answers), "somebody asks")
         if how == "signal":
             leaving.process.send_signal(signal.SIGTERM)
         else:
             assert "2 service" in titan("shutdown", "8080").stderr
         assert leaving.process.wait(120) == 0, cluster.logs()
         asked = len(caller.answers)
-        wait(cluster, lambda: len(caller.answers) > asked, "it is asked afterwards too")
+        cluster.wait(lambda: len(caller.answers) > asked, "it is asked afterwards too")
         moved = {one.job_id: one.worker.rpartition(":")[2] for one in client.services()}
     assert caller.unanswered == [], cluster.logs()
     assert moved == {"api~3": "8081", "api~4": "8081"}
@@ -151,12 +114,12 @@ def test_what_no_other_worker_can_have_goes_with_its_worker_waits_and_says_why(
     deploy(titan, tmp_path / "shop")
     leaving.process.send_signal(signal.SIGTERM)
     assert leaving.process.wait(60) == 0, cluster.logs()
-    wait(cluster, lambda: "no other worker could have it" in cluster.logs(), "it is said why")
+    cluster.wait(lambda: "no other worker could have it" in cluster.logs(), "it is said why")
     with cluster.client() as client:
         (waits,) = client.services()
         assert (waits.job_id, waits.state) == ("api", "STARTING")
         cluster.start_worker(8081)
-        wait(cluster, lambda: [said(one.port) for one in healthy(client)] != [], "it is up")
+        cluster.wait(lambda: [said(one.port) for one in healthy(client)] != [], "it is up")
         (moved,) = healthy(client)
         assert said(moved.port).endswith(":8081")
 
@@ -177,16 +140,15 @@ def test_a_service_that_cannot_come_up_elsewhere_in_time_is_stopped_anyway(
     )
     titan("run", str(file))
     with cluster.client() as client:
-        wait(
-            cluster,
+        cluster.wait(
             lambda: any(w.port == 8081 and w.used for w in client.stats().workers),
             "the other one is busy",
         )
         leaving.process.send_signal(signal.SIGTERM)
         assert leaving.process.wait(60) == 0, cluster.logs()
         said_why = "no worker had room for its replacement in time"
-        wait(cluster, lambda: said_why in cluster.logs(), "it is said why")
+        cluster.wait(lambda: said_why in cluster.logs(), "it is said why")
         flag.touch()
-        wait(cluster, lambda: len(healthy(client)) == 1, "it is up elsewhere")
+        cluster.wait(lambda: len(healthy(client)) == 1, "it is up elsewhere")
         (moved,) = healthy(client)
         assert (moved.job_id, moved.attempt) == ("api", 2)

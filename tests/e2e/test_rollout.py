@@ -8,37 +8,14 @@ import os
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Titan
+from tests.e2e.little_server import SERVER, said
 from tests.harness.cluster import Cluster
-from tests.harness.waiting import wait_until
 from titan_sdk import TitanClient
-
-SOON_S = 45.0
-
-SERVER = """
-import http.server, os, signal, sys
-
-RELEASE = sys.argv[1]
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(f"{os.environ['TITAN_JOB_ID']} {RELEASE} {os.getpid()}".encode())
-
-    def log_message(self, *_):
-        pass
-
-server = http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-server.serve_forever()
-"""
 
 PIPELINE = """name: Shop
 jobs:
@@ -75,26 +52,9 @@ def services(titan: Titan) -> list[dict[str, object]]:
     return found
 
 
-def said(port: object) -> str:
-    """What answers there; empty if nothing does."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-            return str(answer.read().decode())
-    except OSError:
-        return ""
-
-
 def well(titan: Titan) -> list[str]:
     """What the healthy instances say."""
     return sorted(said(one["port"]) for one in services(titan) if one["state"] == "HEALTHY")
-
-
-def wait(cluster: Cluster, condition: Callable[[], bool], what: str) -> None:
-    """Until it is so; with all logs where it is not."""
-    try:
-        wait_until(condition, within_s=SOON_S, what=what)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{cluster.logs()}") from None
 
 
 @pytest.mark.timeout(300)
@@ -103,20 +63,19 @@ def test_a_service_is_scaled_and_restarted_instance_by_instance(
 ) -> None:
     cluster.start_worker(slots=9)
     titan("run", write(tmp_path / "shop", "one", replicas=2), "--wait")
-    wait(cluster, lambda: len(well(titan)) == 2, "both are up")
+    cluster.wait(lambda: len(well(titan)) == 2, "both are up")
     assert [line.split()[0] for line in well(titan)] == ["api", "api~2"]
     shown = titan("service", "scale", "api", "3").stdout
     assert "Shop/api~3" in shown
     assert "STARTING" in shown
-    wait(cluster, lambda: len(well(titan)) == 3, "there are three")
+    cluster.wait(lambda: len(well(titan)) == 3, "there are three")
     assert "api~3" in titan("show", "shop-1/api~3").stdout
     titan("service", "scale", "Shop/api", "1")
-    wait(cluster, lambda: len(services(titan)) == 1, "there is one")
+    cluster.wait(lambda: len(services(titan)) == 1, "there is one")
 
     (before,) = well(titan)
     titan("service", "restart", "api")
-    wait(
-        cluster,
+    cluster.wait(
         lambda: len(services(titan)) == 1 and well(titan) not in ([], [before]),
         "its replacement is all there is",
     )
@@ -126,7 +85,7 @@ def test_a_service_is_scaled_and_restarted_instance_by_instance(
     refused = titan("service", "scale", "Shop/apo", "1", code=3)
     assert "Shop/api" in refused.stderr
     titan("stop", "api")
-    wait(cluster, lambda: services(titan) == [], "all of it is stopped")
+    cluster.wait(lambda: services(titan) == [], "all of it is stopped")
 
 
 @pytest.mark.timeout(300)
@@ -163,7 +122,7 @@ def test_a_nightly_pipeline_keeps_its_service_and_a_changed_one_replaces_it_with
     asking.start()
     try:
         titan("run", write(tmp_path / "shop", "two"), "--wait")
-        wait(cluster, lambda: len(services(titan)) == 1, "the old one is gone")
+        cluster.wait(lambda: len(services(titan)) == 1, "the old one is gone")
     finally:
         over.set()
         asking.join(60)
@@ -180,11 +139,40 @@ def test_a_fixed_port_on_the_only_worker_is_given_up_first_and_the_log_says_so(
     titan("run", write(tmp_path / "shop", "one"), "--wait")
     port = services(titan)[0]["port"]
     titan("stop", "api")
-    wait(cluster, lambda: services(titan) == [], "its port is free")
+    cluster.wait(lambda: services(titan) == [], "its port is free")
     titan("run", write(tmp_path / "shop", "one", port=port), "--wait")
     titan("run", write(tmp_path / "shop", "two", port=port), "--wait")
     assert [line.split()[1] for line in well(titan)] == ["two"]
     assert f"no other worker can have port {port} for its replacement" in cluster.logs()
+
+
+@pytest.mark.timeout(300)
+def test_two_workers_of_one_host_share_its_ports(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """A restart and the shutdown of the one that has it: the other one is tried once the port is free."""
+    cluster.start_worker(8080, drain="10m")
+    cluster.start_worker(8081, home=tmp_path / "other", drain="10m")
+    titan("run", write(tmp_path / "shop", "one"), "--wait")
+    port = services(titan)[0]["port"]
+    titan("stop", "api")
+    cluster.wait(lambda: services(titan) == [], "its port is free")
+    titan("run", write(tmp_path / "shop", "one", port=port), "--wait")
+    (before,) = well(titan)
+
+    titan("service", "restart", "api")
+    cluster.wait(lambda: well(titan) not in ([], [before]), "its replacement answers")
+    (after,) = well(titan)
+    assert after.startswith("api~2 ")
+    holder = after.rpartition(":")[2]
+    titan("shutdown", holder)
+    assert cluster.workers[int(holder)].process.wait(60) == 0, cluster.logs()
+    cluster.wait(lambda: well(titan) not in ([], [after]), "it answers on the other worker")
+    (moved,) = well(titan)
+    assert moved.startswith("api~2 "), "the very instance"
+    assert not moved.endswith(holder)
+    assert "START_FAILED" not in cluster.logs(), "no worker was told to try"
+    assert cluster.logs().count(f"no other worker can have port {port} for its replacement") == 2
 
 
 @pytest.mark.timeout(300)
@@ -201,9 +189,9 @@ def test_a_running_job_is_stopped_and_the_rest_of_its_run_goes_on(
         encoding="utf-8",
     )
     titan("run", str(file))
-    wait(cluster, lambda: "begun" in titan("logs", "work-1/long").stdout, "it has begun")
+    cluster.wait(lambda: "begun" in titan("logs", "work-1/long").stdout, "it has begun")
     assert "Job work-1/long is CANCELL" in titan("stop", "long").stderr
-    wait(cluster, lambda: "CANCELLED" in titan("ps", "-a").stdout, "its run has ended")
+    cluster.wait(lambda: "CANCELLED" in titan("ps", "-a").stdout, "its run has ended")
     jobs = json.loads(titan("ps", "work-1", "-o", "json").stdout)["items"]
     assert {job["id"]: job["state"] for job in jobs} == {
         "long": "CANCELLED",
@@ -240,7 +228,7 @@ def test_a_redis_is_a_service_whose_check_is_a_command(
     (redis,) = services(titan)
     assert redis["state"] == "HEALTHY"
     titan("stop", "redis")
-    wait(cluster, lambda: services(titan) == [], "it is gone")
+    cluster.wait(lambda: services(titan) == [], "it is gone")
 
 
 @pytest.mark.timeout(300)
@@ -249,7 +237,7 @@ def test_a_file_is_deployed_as_a_service_and_again_when_it_has_changed(
 ) -> None:
     cluster.start_worker()
     here = tmp_path / "here"
-    mine = SERVER.replace("sys.argv[1]", '"one"') + "\nprint('never')\n"
+    mine = SERVER.replace("sys.argv[1:]", '["one"]') + "\nprint('never')\n"
     mine = mine.replace("server.serve", "print('serving', flush=True)\nserver.serve")
     (here / "server.py").write_text(mine, encoding="utf-8")
     shown = titan("deploy", "server.py", "auto", "GENERAL", "--health", "/").stdout
@@ -259,16 +247,16 @@ def test_a_file_is_deployed_as_a_service_and_again_when_it_has_changed(
     titan("deploy", "server.py", "auto", "GENERAL", "--health", "/")
     assert well(titan) == [first], "it has not changed"
     titan("service", "scale", "server", "2")
-    wait(cluster, lambda: len(well(titan)) == 2, "there are two")
+    cluster.wait(lambda: len(well(titan)) == 2, "there are two")
     assert "server/server~2" in titan("stats").stdout
     titan("stop", "server-1/server~2")
-    wait(cluster, lambda: len(services(titan)) == 1, "there is one")
+    cluster.wait(lambda: len(services(titan)) == 1, "there is one")
     assert titan("logs", "server-1/server~2").stdout == "serving\n", "its log is there still"
     titan("deploy", "server.py", "auto", "GENERAL", "--health", "/")
     assert well(titan) == [first]
-    (here / "server.py").write_text(SERVER.replace("sys.argv[1]", '"two"'), encoding="utf-8")
+    (here / "server.py").write_text(SERVER.replace("sys.argv[1:]", '["two"]'), encoding="utf-8")
     titan("deploy", "server.py", "auto", "GENERAL", "--health", "/")
-    wait(cluster, lambda: len(services(titan)) == 1, "the old one is gone")
+    cluster.wait(lambda: len(services(titan)) == 1, "the old one is gone")
     assert [line.split()[1] for line in well(titan)] == ["two"]
 
     taken = services(titan)[0]["port"]
@@ -278,7 +266,7 @@ def test_a_file_is_deployed_as_a_service_and_again_when_it_has_changed(
     broken = titan("deploy", "broken.py", "auto", code=1)
     assert "broken did not come up" in broken.stderr
     titan("stop", "server")
-    wait(cluster, lambda: services(titan) == [], "it is stopped")
+    cluster.wait(lambda: services(titan) == [], "it is stopped")
 
 
 @pytest.mark.timeout(300)

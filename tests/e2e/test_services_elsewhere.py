@@ -6,16 +6,12 @@ import os
 import signal
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.harness.cluster import Cluster
-from tests.harness.waiting import wait_until
 from titan_sdk import TitanClient, TitanJob, TitanService
-
-SOON_S = 45.0
 
 SERVER = """
 import http.server, os, sys
@@ -104,9 +100,9 @@ def test_a_service_moves_when_its_machine_is_lost_and_its_old_process_goes_when_
             first.kill()
             assert not gone(old), "nobody is there to end it"
             cluster.start_worker(8081, home=tmp_path / "second")
-            _wait(cluster, lambda: says(client).endswith(":8081"), "it answers on the other worker")
+            cluster.wait(lambda: says(client).endswith(":8081"), "it answers on the other worker")
             cluster.start_worker(8080, home=first_home)
-            _wait(cluster, lambda: gone(old), "its old process is swept")
+            cluster.wait(lambda: gone(old), "its old process is swept")
             assert says(client).endswith(":8081"), "and it is left where it is"
 
 
@@ -129,7 +125,7 @@ def test_kill_9_of_a_worker_leaves_nothing_and_loses_nothing(tmp_path: Path) -> 
             assert not gone(task)
             cluster.start_worker()
             assert work.wait(timeout=60) == "SUCCEEDED", cluster.logs()
-            _wait(cluster, lambda: bool(says(client)), "the service answers again")
+            cluster.wait(lambda: bool(says(client)), "the service answers again")
             assert gone(service)
             assert gone(task)
             (job,) = work.jobs()
@@ -149,15 +145,14 @@ def test_a_service_is_back_after_everything_was_shut_down_and_what_was_stopped_i
         assert cluster.master is not None
         assert cluster.master.stop() == 0
         cluster.start_master()
-        _wait(
-            cluster,
+        cluster.wait(
             lambda: [one["state"] for one in services(client)] == ["STARTING"],
             "it is known to be wanted, with no worker there",
         )
         cluster.start_worker()
-        _wait(cluster, lambda: bool(says(client)), "it answers again")
+        cluster.wait(lambda: bool(says(client)), "it answers again")
         client.stop("api")
-        _wait(cluster, lambda: services(client) == [], "it is stopped")
+        cluster.wait(lambda: services(client) == [], "it is stopped")
         cluster.workers[8080].kill()
         cluster.master.kill()
         cluster.start_master()
@@ -180,16 +175,15 @@ def test_an_ill_service_is_started_again_and_one_that_stays_ill_has_failed_with_
         assert run.wait(timeout=60) == "SUCCEEDED"
         first = pid_of(client)
         ill.write_text(str(first), encoding="ascii")
-        _wait(cluster, lambda: gone(first), "it is ended")
-        _wait(
-            cluster,
+        cluster.wait(lambda: gone(first), "it is ended")
+        cluster.wait(
             lambda: (
                 services(client)[0]["state"] == "HEALTHY" and services(client)[0]["restarts"] == 1
             ),
             "it is well, and everybody can see what happened",
         )
         ill.write_text("", encoding="ascii")
-        _wait(cluster, lambda: services(client) == [], "its budget is spent")
+        cluster.wait(lambda: services(client) == [], "its budget is spent")
         (ended,) = client.services(ended=True)
         assert (str(ended.state), str(ended.reason)) == ("FAILED", "CRASH_LOOP")
         assert "GET /health on port" in ended.message
@@ -215,13 +209,6 @@ def test_a_port_that_somebody_else_has_is_one_clear_reason_and_another_worker_ge
             assert f"port {port}" in job.message
 
 
-def _wait(cluster: Cluster, condition: Callable[[], bool], what: str) -> None:
-    try:
-        wait_until(condition, within_s=SOON_S, what=what)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{cluster.logs()}") from None
-
-
 @pytest.mark.timeout(240)
 def test_fifty_services_without_slots_are_up_on_one_worker(cluster: Cluster) -> None:
     """They take no room: a task runs beside them."""
@@ -234,7 +221,7 @@ def test_fifty_services_without_slots_are_up_on_one_worker(cluster: Cluster) -> 
         assert (worker.used, len(worker.services)) == (0, 50)
         (one, *_) = client.services()
         os.kill(int(_pid_of(cluster, one.run_id, one.job_id)), signal.SIGKILL)
-        _wait(cluster, lambda: client.services()[0].restarts == 1, "one is started again")
+        cluster.wait(lambda: client.services()[0].restarts == 1, "one is started again")
 
 
 def _pid_of(cluster: Cluster, run_id: str, job_id: str) -> str:

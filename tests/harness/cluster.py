@@ -13,14 +13,17 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tests.harness.waiting import wait_until
 from titan_sdk import TitanClient
 
 READY_S = 20.0
 STOP_S = 30.0
+SOON_S = 45.0
 _MASTER_READY = re.compile(r"titan-master ready on ([\d.]+):(\d+)")
 _WORKER_READY = re.compile(r"titan-worker ready")
 
@@ -240,6 +243,13 @@ class Cluster:
             f"== {path.name}\n{path.read_text(errors='replace')}"
             for path in sorted(self.folder.glob("*.log"))
         )
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        """Until it is so, within SOON_S; with what all daemons said where it is not."""
+        try:
+            wait_until(condition, within_s=SOON_S, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
 
     # -- the end ------------------------------------------------------------------------------
     def stop(self) -> None:

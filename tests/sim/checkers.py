@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from tests.sim.coverage import Coverage, Fault, Move
+from tests.sim.coverage import Choice, Coverage, Fault, Move
 from tests.sim.driver import CrashPoint
 from tests.sim.world import Violation, World
 from titan_master.core import events as e
@@ -42,7 +42,9 @@ from titan_proto.specs import (
     Launch,
     RetryCause,
     RunSpec,
+    Shape,
     Share,
+    Trigger,
 )
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
 
@@ -95,18 +97,44 @@ def _used(spec: JobSpec) -> list[tuple[str, str]]:
     return [(match[1], match[2]) for text in texts for match in _USED.finditer(text)]
 
 
+def _alone(spec: JobSpec) -> JobSpec:
+    """What a service is without its run."""
+    return replace(spec, id="", dependencies=(), launch=_ANY)
+
+
+def _begins(spec: JobSpec, ready_ms: int) -> int:
+    """A job's own moment first, then its delay."""
+    return max(spec.launch.at_ms, ready_ms) + spec.delay_ms
+
+
 def left_by(ref: AttemptRef) -> Left:
     """The files that an attempt leaves, if it leaves any: no other attempt's list is like it."""
     digest = hashlib.sha256(str(ref).encode()).hexdigest()
     return Left(digest=digest, size_bytes=ref.number, shared=1)
 
 
+def _may_begin(trigger: Trigger, parents: list[JobBook]) -> bool:
+    """Whether these ends are what the trigger asks for."""
+    ends = {one.end for one in parents}
+    failed = any(one.is_failure for one in parents)
+    if trigger is Trigger.ALL_SUCCEEDED:
+        return ends == {JobState.SUCCEEDED}
+    if trigger is Trigger.ANY_SUCCEEDED:
+        return JobState.SUCCEEDED in ends
+    if trigger is Trigger.ANY_FAILED:
+        return failed
+    return trigger is Trigger.ALL_DONE or (not failed and JobState.CANCELLED not in ends)
+
+
 class JobBook:
     """What the journal has said of one job."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, shape: Shape | None = None) -> None:
         self.spec = spec
+        self.trigger = Trigger.ALL_SUCCEEDED if shape is None else shape.trigger
         self.end: JobState | None = None
+        self.reason = ExitReason.UNKNOWN
+        """Once it has ended: for what."""
         self.numbers = 0
         self.live: int | None = None
         """The attempt that is placed and has not ended."""
@@ -128,6 +156,11 @@ class JobBook:
         self.left: Left | None = None
 
     @property
+    def is_failure(self) -> bool:
+        """Whether it counts as failed for those after it."""
+        return self.end is JobState.FAILED or self.reason is ExitReason.PARENT_FAILED
+
+    @property
     def is_gate(self) -> bool:
         return self.spec.kind is JobKind.GATE
 
@@ -143,16 +176,18 @@ class RunBook:
         self.run_id = event.run_id
         self.key = event.key
         self.alias = f"{event.slug}-{event.number}"
-        self.jobs = {job.id: JobBook(job) for job in _SPEC.decode(event.spec).jobs}
+        spec = _SPEC.decode(event.spec)
+        self.jobs = {job.id: JobBook(job, spec.shapes.get(job.id)) for job in spec.jobs}
         for job in self.jobs.values():
-            job.not_before_ms = event.at_ms + job.spec.delay_ms
+            job.not_before_ms = _begins(job.spec, event.at_ms)
         for job_id in event.taken_over:
             self.jobs[job_id].end = JobState.SUCCEEDED
         self.rerun_of = event.rerun_of
         self.ancestors = event.ancestors
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
-            if job.is_gate and job.end is None and is_free and not job.spec.delay_ms:
+            is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED
+            if job.is_gate and job.end is None and is_free and job.not_before_ms <= event.at_ms:
                 job.opened_ms = event.at_ms
         self.state = RunState.ACTIVE
         self.cancelled = False
@@ -175,12 +210,13 @@ class RunBook:
         if left.shared:
             self.layers.append(left)
 
-    def above(self, job_id: str) -> set[str]:
-        """Every job that comes before this one."""
+    def ended_above(self, job_id: str) -> set[str]:
+        """The jobs that come before this one and have ended, each with all between the two."""
         above: set[str] = set()
         todo = [job_id]
         while todo:
             parents = set(self.find(todo.pop()).spec.dependencies) - above
+            parents = {name for name in parents if self.jobs[name].end is not None}
             above |= parents
             todo += parents
         return above
@@ -192,13 +228,22 @@ class WorkerBook:
     def __init__(self, event: e.WorkerJoined) -> None:
         self.slots = event.slots
         self.skills = event.skills
+        self.resources = event.resources
         self.workspace = event.workspace
+        self.network = event.network
         self.state = "ONLINE"
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
         self.to_move: dict[AttemptRef, None] = {}
         """Services on it that others could have had when it began to leave, and that are not replaced."""
         """What it held when the master learned that it is being shut down."""
+
+    def has_all(self, spec: JobSpec) -> bool:
+        """Whether it has what the job takes of counted resources, be it free or not."""
+        return spec.needs.terms is None or all(
+            one.amount <= self.resources.get(one.name, one.amount if one.name == "cpu" else 0)
+            for one in spec.needs.terms.counted
+        )
 
 
 class Auditor:
@@ -240,7 +285,7 @@ class Auditor:
         self._left: dict[AttemptRef, None] = {}
         """Attempts that ran when their worker said so: no job may be blamed for their ends."""
         self._needed: dict[AttemptRef, dict[str, str]] = {}
-        """By attempt: the files that had been left above its job when it was first started."""
+        """By attempt: the files that had been left above its job when it was placed; of a service, first."""
         self.receipts: dict[str, str] = {}
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
@@ -416,7 +461,7 @@ class Auditor:
         for job_id, until_ms in zip(event.job_ids, event.until_ms, strict=True):
             self._ready(event.run_id, job_id)
             job = self.runs[event.run_id].jobs[job_id]
-            job.not_before_ms = event.at_ms + job.spec.delay_ms
+            job.not_before_ms = _begins(job.spec, event.at_ms)
             self.check(until_ms == job.not_before_ms, f"{job_id} waits until {until_ms}: {event}")
 
     def _on_job_backoff(self, event: e.JobBackoff) -> None:
@@ -461,11 +506,16 @@ class Auditor:
         self._check_parents(run, job)
 
     def _check_parents(self, run: RunBook, job: JobBook) -> None:
-        for parent in job.spec.dependencies:
-            self.check(
-                run.jobs[parent].end is JobState.SUCCEEDED,
-                f"{run.run_id}/{job.spec.id} goes on before its parent {parent} has succeeded",
-            )
+        parents = [run.jobs[parent] for parent in job.spec.dependencies]
+        if not parents:
+            return
+        name, trigger = f"{run.run_id}/{job.spec.id}", job.trigger
+        self.check(all(one.end for one in parents), f"{name} goes on before its parents have ended")
+        self._coverage.trigger(trigger, begins=True)
+        self.check(
+            _may_begin(trigger, parents),
+            f"{name} goes on by {trigger} after {[one.end for one in parents]}",
+        )
 
     def _on_attempt_placed(self, event: e.AttemptPlaced) -> None:
         run = self.runs[event.run_id]
@@ -503,6 +553,7 @@ class Auditor:
         self._check_parents(run, job)
         self._fence = job.fence = event.fence
         job.numbers = event.number
+        self._need(run, event.job_id, ref if job.spec.kind is JobKind.TASK else None)
         job.live = event.number
         job.first_placed_ms = job.first_placed_ms or event.at_ms
         limit_ms = job.spec.job_timeout_ms
@@ -516,16 +567,40 @@ class Auditor:
             taken <= worker.slots or not job.spec.needs.slots,
             f"{ref} is one too many on {event.worker_id}",
         )
+        self._check_resources(ref, worker)
         self._check_port(ref, worker)
 
+    def _check_resources(self, ref: AttemptRef, worker: WorkerBook) -> None:
+        """What is counted is never given away twice."""
+        terms = self._job(ref).spec.needs.terms
+        for one in () if terms is None else terms.counted:
+            self._coverage.choice(Choice.COUNTED)
+            if one.name == "cpu" and "cpu" not in worker.resources:
+                continue  # nobody knows how much there is
+            held = (self._job(other).spec.needs.terms for other in worker.holds)
+            taken = sum(
+                other.amount
+                for found in held
+                if found is not None
+                for other in found.counted
+                if other.name == one.name
+            )
+            has = worker.resources.get(one.name, 0)
+            self.check(taken <= has, f"{ref} is placed where {taken} of {has} {one.name} are taken")
+
     def _check_port(self, ref: AttemptRef, worker: WorkerBook) -> None:
-        """Two services of one fixed port are never on one worker."""
+        """Two services of one fixed port are never where their ports are the same."""
         ports = [
             section.port
-            for held in worker.holds
+            for held in self._held_beside(worker)
             if (section := self._job(held).spec.service) is not None and section.port
         ]
         self.check(len(ports) == len(set(ports)), f"{ref} is placed where its port is taken")
+
+    def _held_beside(self, worker: WorkerBook) -> list[AttemptRef]:
+        """What is held by the workers whose ports are the same."""
+        books = (one for one in self.workers.values() if one.network == worker.network)
+        return [ref for one in books for ref in one.holds]
 
     def _on_attempt_started(self, event: e.AttemptStarted) -> None:
         ref = AttemptRef(event.run_id, event.job_id, event.number)
@@ -650,8 +725,7 @@ class Auditor:
             if self.runs[key[0]].alias == whose
             and key[0] != event.run_id
             and key[1].partition("~")[0] == event.job_id
-            and replace(self.runs[key[0]].find(key[1]).spec, id="", dependencies=(), launch=_ANY)
-            == replace(job.spec, id="", dependencies=(), launch=_ANY)
+            and _alone(self.runs[key[0]].find(key[1]).spec) == _alone(job.spec)
         ]
         self.check(kept, f"{run.run_id}/{event.job_id} is kept from {whose}, where none is like it")
 
@@ -678,15 +752,27 @@ class Auditor:
             self._end_job(event.run_id, job, event.state, event.reason)
             parents = {run.jobs[parent].end for parent in job.spec.dependencies}
             if event.state is JobState.SKIPPED:
-                self.check(
-                    parents & {JobState.FAILED, JobState.SKIPPED},
-                    f"{event.run_id}/{job_id} is skipped and no parent failed",
-                )
+                self._check_skipped(run, job, event)
             else:
                 self.check(
                     run.cancelled or job_id in run.stopped or JobState.CANCELLED in parents,
                     f"{event.run_id}/{job_id} is {event.state} and nobody cancelled",
                 )
+
+    def _check_skipped(self, run: RunBook, job: JobBook, event: e.JobsDropped) -> None:
+        """Nothing that may still happen would let it begin, and the reason is what was in its way."""
+        name, trigger = f"{run.run_id}/{job.spec.id}", job.trigger
+        parents = [run.jobs[parent] for parent in job.spec.dependencies]
+        known = [one for one in parents if one.end]
+        failed = [one for one in known if one.is_failure]
+        self._coverage.trigger(trigger, begins=False)
+        expected = ExitReason.PARENT_FAILED if failed else ExitReason.PARENT_SKIPPED
+        if trigger is Trigger.ANY_FAILED:
+            expected = ExitReason.TRIGGER_UNMET
+        self.check(event.reason is expected, f"{name} is skipped for {event.reason}: {trigger}")
+        early = failed and trigger in (Trigger.ALL_SUCCEEDED, Trigger.NONE_FAILED)
+        self.check(early or known == parents, f"{name} is skipped while something above it runs")
+        self.check(not _may_begin(trigger, known), f"{name} is skipped, and its {trigger} is there")
 
     def _end_job(self, run_id: str, job: JobBook, state: JobState, reason: ExitReason) -> None:
         name = f"{run_id}/{job.spec.id}"
@@ -698,6 +784,7 @@ class Auditor:
             f"{name} ends as {state} while attempt {job.live} lives",
         )
         job.end = state
+        job.reason = reason
         self._coverage.reason(reason)
 
     def _on_service_up(self, event: e.ServiceUp) -> None:
@@ -825,7 +912,8 @@ class Auditor:
             if any(ref in one.holds and one.state == "DRAINING" for one in self.workers.values()):
                 self._coverage.move(Move.REPLACED)
         elif "for its replacement" in event.why:
-            self._coverage.move(Move.MADE_WAY)
+            coming = [book for _, book in self._replacements(*key) if book.avoid]
+            self._coverage.move(Move.MADE_WAY_LATE if coming else Move.MADE_WAY)
 
     def _on_service_ended(self, event: e.ServiceEnded) -> None:
         """A person stopped it, or it came to its own end where nobody else could have it."""
@@ -857,11 +945,30 @@ class Auditor:
             for worker_id, worker in self.workers.items()
             if worker.state in {"ONLINE", "SILENT"}
             and set(job.spec.needs.skills) <= set(worker.skills)
+            and worker.has_all(job.spec)
             and worker_id not in (*job.avoid, last.worker_id)
         ]
+        if self._replacements(*key):
+            return  # which goes on alone
+        if could and job.moves < SERVICE_MOVES and self._would_end_another(key, job, could):
+            self._coverage.move(Move.SPARED)
+            return
         self.check(
             not could or job.moves >= SERVICE_MOVES,
             f"service {key} is given up, and {could} could have it",
+        )
+
+    def _would_end_another(self, key: tuple[str, str], job: JobBook, could: list[str]) -> bool:
+        """Whether it crashed, and what it replaces, which is well, has its port wherever it could go."""
+        replaced = (key[0], job.replaces)
+        if job.last is None or job.last.reason is not ExitReason.CRASH_LOOP:
+            return False
+        if not job.replaces or replaced not in self.well or self.services[replaced] != "UP":
+            return False
+        port = 0 if job.spec.service is None else job.spec.service.port
+        held = [self._held_beside(self.workers[worker_id]) for worker_id in could]
+        return bool(port) and all(
+            any((ref.run_id, ref.job_id) == replaced for ref in refs) for refs in held
         )
 
     def _on_worker_joined(self, event: e.WorkerJoined) -> None:
@@ -888,17 +995,43 @@ class Auditor:
             return False
         job = self._job(ref)
         return not job.spec.exclusive and any(
-            worker.state in {"ONLINE", "SILENT"}
+            self._could_have(worker, job)
             and worker_id not in job.avoid
-            and set(job.spec.needs.skills) <= set(worker.skills)
-            and job.spec.needs.slots <= worker.slots
             and not self._has_port(worker, job)
             for worker_id, worker in self.workers.items()
         )
 
+    def look(self) -> None:
+        """Nothing waits for ever for the port of what waits for it."""
+        for key, state in self.services.items():
+            job = self.runs[key[0]].find(key[1])
+            replaced = (key[0], job.replaces)
+            if state != "QUEUED" or self.services.get(replaced) != "UP":
+                continue
+            port = 0 if job.spec.service is None else job.spec.service.port
+            places = [
+                self._held_beside(worker)
+                for worker_id, worker in self.workers.items()
+                if worker_id not in job.avoid and self._could_have(worker, job)
+            ]
+            only = [
+                refs for refs in places if any((one.run_id, one.job_id) == replaced for one in refs)
+            ]
+            stuck = port and places and len(only) == len(places)
+            self.check(not stuck, f"{key} waits for the port of {replaced}, which waits for it")
+
+    @staticmethod
+    def _could_have(worker: WorkerBook, job: JobBook) -> bool:
+        return (
+            worker.state in {"ONLINE", "SILENT"}
+            and set(job.spec.needs.skills) <= set(worker.skills)
+            and job.spec.needs.slots <= worker.slots
+            and worker.has_all(job.spec)
+        )
+
     def _has_port(self, worker: WorkerBook, job: JobBook) -> bool:
         port = 0 if job.spec.service is None else job.spec.service.port
-        held = (self._job(ref).spec.service for ref in worker.holds)
+        held = (self._job(ref).spec.service for ref in self._held_beside(worker))
         return bool(port) and any(section is not None and section.port == port for section in held)
 
     def _check_shut_down(self, worker_id: str, what: str) -> None:
@@ -949,7 +1082,7 @@ class Auditor:
                 self.check(order.fence == job.fence, f"{ref} is sent with fence {order.fence}")
                 # Whom the job waited for is not the worker's business and is left out.
             told = order.spec.launch
-            same = order.spec == msgspec.structs.replace(job.spec, dependencies=(), launch=told)
+            same = order.spec == replace(job.spec, dependencies=(), launch=told)
             self.check(same, f"{ref} is sent as another job: {order.spec}")
             if run is not None:
                 self._check_told(run, job.spec.launch, told)
@@ -1082,6 +1215,14 @@ class Auditor:
             self._check_alone(ref, host)
         self._alive[ref] = self._world.now_ms
 
+    def port_refused(self, ref: AttemptRef, holder: AttemptRef) -> None:
+        """A process was not started, for another one listens on its fixed port.
+
+        That must be one that nobody counts on any more: what the journal holds for up was placed first.
+        """
+        held = {one for worker in self.workers.values() for one in worker.holds}
+        self.check(not {ref, holder} <= held, f"{ref} is refused its port, which {holder} has")
+
     def _check_told(self, run: RunBook, wanted: Launch, told: Launch) -> None:
         """Where another job's output is named stands exactly what the journal has of it."""
 
@@ -1117,17 +1258,28 @@ class Auditor:
                 f"{order.ref}: {left} is named as layer {index} of {run.layers}",
             )
         told = {left.digest for left in named.values()}
-        # A service that is started again has its files: what came since is for whoever comes after it.
-        needed = self._needed.setdefault(
-            order.ref,
-            {
-                job_id: left.digest
-                for job_id in run.above(order.ref.job_id)
-                if (left := run.jobs[job_id].left) is not None and left.shared
-            },
-        )
-        for job_id, digest in needed.items():
+        for job_id, digest in self._needs(order.ref).items():
             self.check(digest in told, f"{order.ref} starts without what {job_id} left")
+
+    def _need(self, run: RunBook, job_id: str, ref: AttemptRef | None) -> None:
+        """It is placed: it is to have what has been left above it by now.
+
+        What comes later is not for it, though it is above: what was skipped for one failure did not wait
+        for the others. Of a service it is what was there when it was placed first.
+        """
+        key = ref or AttemptRef(run.run_id, job_id, 0)
+        if key in self._needed:
+            return
+        self._needed[key] = {
+            name: left.digest
+            for name in run.ended_above(job_id)
+            if (left := run.jobs[name].left) is not None and left.shared
+        }
+
+    def _needs(self, ref: AttemptRef) -> dict[str, str]:
+        if ref in self._needed:
+            return self._needed[ref]
+        return self._needed.get(AttemptRef(ref.run_id, ref.job_id, 0), {})
 
     def _check_restart(self, host: str, order: AttemptOrder) -> None:
         """Only a service has more than one process in an attempt: on one machine, in its budget."""

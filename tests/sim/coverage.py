@@ -17,6 +17,7 @@ from titan_master.core import inputs as master_inputs
 from titan_master.core.transitions import TABLES
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import REGISTRY
+from titan_proto.specs import Trigger
 from titan_proto.states import ExitReason, OpenEnum, WorkerState
 from titan_worker.core import effects as worker_effects
 from titan_worker.core import inputs as worker_inputs
@@ -62,14 +63,22 @@ class Fault(Enum):
     POISON = "a request breaks the master's core"
 
 
+class Choice(Enum):
+    """What placement has to mind beside slots and skills. All of it must happen somewhere in a suite."""
+
+    COUNTED = "it takes of what is counted"
+
+
 class Move(Enum):
-    """What may become of a service whose worker leaves. All of it must happen somewhere in a suite."""
+    """What may become of a service that is replaced or moved. All of it must happen somewhere in a suite."""
 
     REPLACED = "its replacement was healthy, and it was stopped for that"
     STAYED = "nobody else could have it, and it was told to go with its worker"
     LEFT_BEHIND = "it went before its replacement was healthy, which went on alone"
     CAME_BACK = "its replacement had no room, and it took that one's place"
-    MADE_WAY = "the other workers for its port had gone, and it was stopped for its replacement"
+    MADE_WAY = "no other worker was there for its port, and it was stopped for its replacement"
+    MADE_WAY_LATE = "its replacement had failed on the other workers, and it was stopped for that"
+    SPARED = "its replacement had crashed on the other workers for its port, and it stayed"
 
 
 MESSAGES_LEFT_OUT = {
@@ -134,7 +143,9 @@ class Coverage:
             group: Counter()
             for group in (
                 "fault",
+                "choice",
                 "move",
+                "trigger",
                 "message",
                 "closing",
                 "reason",
@@ -148,6 +159,14 @@ class Coverage:
     def fault(self, kind: Fault) -> None:
         """It struck."""
         self.counts["fault"][kind.value] += 1
+
+    def trigger(self, trigger: Trigger, *, begins: bool) -> None:
+        """It decided about a job."""
+        self.counts["trigger"][f"{trigger} {'begins' if begins else 'skips'}"] += 1
+
+    def choice(self, kind: Choice) -> None:
+        """It was made."""
+        self.counts["choice"][kind.value] += 1
 
     def move(self, kind: Move) -> None:
         """It was made."""
@@ -218,7 +237,14 @@ def required() -> dict[str, list[str]]:
     facts = _names("master", master_events.AnyEvent) + _names("worker", worker_records.AnyRecord)
     return {
         "fault": [kind.value for kind in Fault],
+        "choice": [kind.value for kind in Choice],
         "move": [kind.value for kind in Move],
+        "trigger": [
+            f"{trigger} {what}"
+            for trigger in Trigger
+            for what in ("begins", "skips")
+            if trigger is not Trigger.UNKNOWN and (trigger, what) != (Trigger.ALL_DONE, "skips")
+        ],
         "message": [
             kind.__name__ for kind in REGISTRY.values() if kind.__name__ not in MESSAGES_LEFT_OUT
         ],

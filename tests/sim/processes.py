@@ -82,12 +82,26 @@ class Process:
         return watcher.alive and watcher.pauses == self.pauses and not self.frozen_until_ms
 
 
+class Host:
+    """What machines share that are containers of one host without networks of their own."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
+        self.ports: dict[int, AttemptRef] = {}
+        """Fixed ports that are taken, and whose process listens there."""
+        self.is_used_by_others = world.chance(15)
+        """A program that is none of the cluster's has every fixed port."""
+        self.lacks_something = world.chance(15)
+        """Services that need a fixed port crash here as soon as they are started."""
+
+
 class Processes:
     """The process table of a machine."""
 
-    def __init__(self, world: World, auditor: Auditor, host: str) -> None:
+    def __init__(self, world: World, auditor: Auditor, machine: str, host: Host) -> None:
         self._world = world
         self._auditor = auditor
+        self._machine = machine
         self._host = host
         self._pid = 1000
         self.started: Callable[[AttemptOrder], None]
@@ -114,7 +128,10 @@ class Processes:
         process.ignores_term = world.chance(15)
         self.live[order.ref] = process
         taken = sum(process.order.spec.needs.slots for process in self.live.values())
-        self._auditor.spawned(self._host, order, taken)
+        self._auditor.spawned(self._machine, order, taken)
+        service = order.spec.service
+        if service is not None and service.port:
+            self._host.ports[service.port] = order.ref
         lasts_ms = self._lifetime_ms(order)
         if lasts_ms is not None:
             self._end_after(process, lasts_ms)
@@ -208,6 +225,9 @@ class Processes:
         if self.live.get(ref) is not process:
             return
         del self.live[ref]
+        service = process.order.spec.service
+        if service is not None and service.port:
+            del self._host.ports[service.port]
         if process.end is not None:
             process.end.cancel()
         for alarm in process.alarms:
@@ -222,6 +242,9 @@ class Processes:
 
     def _lifetime_ms(self, order: AttemptOrder) -> int | None:
         world = self._world
+        section = order.spec.service
+        if section is not None and section.port and self._host.lacks_something:
+            return world.between(0, 200)
         if order.spec.kind is JobKind.SERVICE:
             # One that has ended before will soon end again.
             is_again, self._begun[order.ref] = order.ref in self._begun, None

@@ -13,6 +13,7 @@ from tests.sim.coverage import Coverage
 from tests.sim.faults import Faults
 from tests.sim.master import Master
 from tests.sim.network import Network
+from tests.sim.processes import Host
 from tests.sim.worker import Machine
 from tests.sim.world import Violation, World
 from titan_master.core.state import State
@@ -55,6 +56,8 @@ class Simulation:
         self.master = Master(world, self.network, self.auditor, self.coverage)
         # Workers of one data folder, and perhaps others that have each their own.
         self.together = world.between(2, WORKERS_MAX) if world.chance(30) else 0
+        # Few hosts: machines that are one share its ports, whoever their folders belong to.
+        self.hosts = [Host(world, f"sim{n}") for n in range(world.between(1, WORKERS_MAX))]
         self.machines = [self._machine(n) for n in range(world.between(WORKERS_MIN, WORKERS_MAX))]
         self.clients = [
             Client(world, self.network, self.coverage, f"client{n}", stranger=False)
@@ -109,6 +112,8 @@ class Simulation:
             number=number,
             slots=slots,
             skills=skills,
+            host=self.hosts[0] if number < self.together else world.random.choice(self.hosts),
+            resources=workload.draw_resources(world, all_of_it=number == 0),
             folder="folder" if number < self.together else "",
         )
         self.auditor.machine(machine.name, slots)
@@ -205,6 +210,8 @@ class Simulation:
         """Now and then: is it over, or should it be?"""
         if self.stranger is not None and self.stranger.refusals >= 2:
             self.stranger.life.end()
+        if self.master.process is not None:
+            self.auditor.look()
         if self.faults.over:
             restless = self._restless()
             if not restless:

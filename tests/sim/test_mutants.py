@@ -24,6 +24,7 @@ from titan_master.core import (
     lifecycle,
     moving,
     placement,
+    rollout,
     services,
     sharing,
     timers,
@@ -31,6 +32,7 @@ from titan_master.core import (
 )
 from titan_master.core.inputs import WorkerHeard
 from titan_master.core.presence import Roster
+from titan_master.core.state import has_too_little
 from titan_master.core.storage import Storage
 from titan_master.engine import Engine
 from titan_master.store import codec
@@ -127,11 +129,12 @@ def place_again_under_the_same_number(patch):
 def begin_before_the_last_parent(patch):
     """One succeeded parent is taken for all of them."""
 
-    def opened_by(run, jobs):
-        found = [run.order[c] for job in jobs for c in run.children.get(job.index, ())]
-        return [job for job in found if job.state is JobState.BLOCKED]
+    def decided_by(run, ended, dropping=()):
+        found = [run.order[c] for job in ended for c in run.children.get(job.index, ())]
+        opened = [job for job in found if job.state is JobState.BLOCKED]
+        return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [])
 
-    patch.setattr(graph, "opened_by", opened_by)
+    patch.setattr(graph, "decided_by", decided_by)
 
 
 def place_on_silent_workers(patch):
@@ -206,6 +209,11 @@ def fill_one_slot_too_many(patch):
     patch.setattr(Roster, "refresh", greedy)
 
 
+def give_away_what_is_taken(patch):
+    """What is counted is compared with what a worker has, not with what is left."""
+    patch.setattr(placement, "short_of", has_too_little)
+
+
 def give_services_up_with_their_worker(patch):
     """What is wanted still is taken for ended when its worker is gone."""
     patch.setattr(services, "WITH_ITS_WORKER", ())
@@ -257,6 +265,29 @@ def forget_where_files_of_what_is_not_run_again_are(patch):
 def share_fixed_ports(patch):
     """Two services of one port may meet on a worker."""
     patch.setattr(services, "holder_of", lambda *_: None)
+
+
+def share_fixed_ports_of_a_host(patch):
+    """Two services of one port may meet on a host, each on a worker of its own."""
+
+    def holder_of(state, worker, port):
+        for key in worker.held:
+            job = state.find_job(*key)
+            if job is not None and job.spec.service is not None and job.spec.service.port == port:
+                return key
+        return None
+
+    patch.setattr(services, "holder_of", holder_of)
+
+
+def wait_for_a_port_that_waits(patch):
+    """What a replacement has come to avoid still counts as a place for it."""
+    make_way = rollout.make_way
+
+    def forgetful(draft, spec, old, *, avoid=()):
+        make_way(draft, spec, old)
+
+    patch.setattr(rollout, "make_way", forgetful)
 
 
 def forget_submit_keys(patch):
@@ -531,9 +562,12 @@ MUTANTS = [
     begin_what_waits_while_leaving,
     forget_who_may_go_on,
     fill_one_slot_too_many,
+    give_away_what_is_taken,
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,
+    share_fixed_ports_of_a_host,
+    wait_for_a_port_that_waits,
     stop_services_with_their_worker,
     leave_services_where_they_are,
     bring_up_twice_what_is_replaced,

@@ -15,7 +15,7 @@ from tests.sim.coverage import Coverage
 from tests.sim.disk import Ledger, decode, encode
 from tests.sim.driver import Driver
 from tests.sim.network import End, Network
-from tests.sim.processes import KILLS_ITS_WORKER, SIGKILL, Guard, Outcome, Processes
+from tests.sim.processes import KILLS_ITS_WORKER, SIGKILL, Guard, Host, Outcome, Processes
 from tests.sim.wire import Wire
 from tests.sim.workload import FIRST_PORT, SLOTS_MAX
 from tests.sim.world import Clock, Life, Violation, World
@@ -86,7 +86,10 @@ _STOPS_OF_THEIR_OWN = {ExitReason.TIMED_OUT, ExitReason.CANCELLED, ExitReason.ST
 
 
 class Machine:
-    """A worker's host. What is on it survives the worker's process, or not even a reboot."""
+    """What a worker lives on. What is on it survives the worker's process, or not even a reboot.
+
+    Several may be containers of one host, and share its ports.
+    """
 
     def __init__(
         self,
@@ -98,6 +101,8 @@ class Machine:
         number: int,
         slots: int,
         skills: tuple[str, ...],
+        host: Host,
+        resources: dict[str, int],
         folder: str = "",
         copy_of: Machine | None = None,
     ) -> None:
@@ -109,17 +114,18 @@ class Machine:
         own = folder or self.name
         self.workspace: str = own if copy_of is None else copy_of.workspace
         """Its name lies in the folder, with the files: a copy has both, and so have workers of one folder."""
-        self.host = "sim" if copy_of is None else f"sim{number}"
+        self.host = host
         self.port = FIRST_PORT + number if copy_of is None else copy_of.port
         self.slots = slots
         self.skills = skills
+        self.resources = resources
         # Clocks of machines differ; only durations may be compared between them.
         self.clock = Clock(world, ahead_ms=world.between(-5_000, 5_000))
         self.is_disk_slow = False
         self.is_gone = False
         """Switched off for good."""
         self.boots = 1
-        self.processes = Processes(world, auditor, self.name)
+        self.processes = Processes(world, auditor, self.name, host)
         self.processes.started = self._process_started
         self.on_start: Callable[[], None] | None = None
         """An armed fault: strikes as soon as the next process has begun."""
@@ -162,6 +168,8 @@ class Machine:
             number=number,
             slots=self.slots,
             skills=self.skills,
+            host=Host(self.world, f"copy-host{number}"),
+            resources=self.resources,
             copy_of=self,
         )
         self.auditor.machine(copy.name, copy.slots)
@@ -246,13 +254,15 @@ class WorkerProcess:
             WorkerConfig(
                 worker_id=ledger.worker_id,
                 incarnation=ledger.incarnation,
-                host=machine.host,
+                host=machine.host.name,
                 port=machine.port,
                 slots=machine.slots,
                 skills=machine.skills,
+                resources=machine.resources,
                 software=wire.SOFTWARE,
                 pid=self.world.between(2, 30_000),
                 workspace=machine.workspace,
+                network=machine.host.name,
                 drain_ms=self.world.random.choice(DRAINS_MS),
             ),
         )
@@ -451,6 +461,16 @@ class WorkerProcess:
             self.life.after(
                 self.world.between(0, 5),
                 lambda: self.put(SpawnFailed(ref=ref, message="exec format error")),
+            )
+            return
+        port = 0 if order.spec.service is None else order.spec.service.port
+        holder = self.machine.host.ports.get(port)
+        if holder is not None or (port and self.machine.host.is_used_by_others):
+            if holder is not None:
+                self._auditor.port_refused(ref, holder)
+            message = f"port {port} is taken"
+            self.life.after(
+                self.world.between(0, 5), lambda: self.put(SpawnFailed(ref=ref, message=message))
             )
             return
         self._auditor.named_files(order, self._named.get(ref.run_id, {}))

@@ -51,6 +51,7 @@ from titan_proto.messages import (
     WatchRun,
 )
 from titan_proto.specs import (
+    Counted,
     GateExpiry,
     GateSection,
     HealthCheck,
@@ -66,7 +67,10 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Shape,
     Share,
+    Terms,
+    Trigger,
 )
 from titan_proto.states import (
     JOB_TERMINAL,
@@ -78,6 +82,8 @@ from titan_proto.states import (
 )
 
 SKILLS = ("GENERAL", "GPU")
+RESOURCES = {"gpu": 2, "licence": 1, "cpu": 2_000}
+"""What a machine has at most of what is counted; the first one has it."""
 NAMES = ("nightly", "Nightly!", "etl", "a")
 LAUNCH = Launch(kind=LaunchKind.SHELL, shell="true")
 KEPT = replace(LAUNCH, share=Share.NODE)
@@ -86,6 +92,8 @@ TIMEOUTS_MS = (1, 100, 1_000, 15_000)
 IMPATIENT_MS = 300
 LEFT_MS = 60_000
 """A gate whose time is no longer than this may be left to it."""
+FIXED_PORT = 8000
+"""Of every service that has one: they are in each other's way."""
 FIRST_PORT = 8080
 SLOTS_MAX = 4
 """Of one worker."""
@@ -108,7 +116,14 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
     specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
     named = tuple(_using_outputs(world, specs, job) for job in specs)
-    return RunSpec(name=world.random.choice(NAMES), jobs=named)
+    shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
+    return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
+
+
+def _shape(world: World) -> Shape:
+    """Which ends of its dependencies a job is to begin after."""
+    triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
+    return Shape(trigger=world.random.choice(triggers))
 
 
 def draw_nightly(world: World) -> RunSpec:
@@ -119,7 +134,9 @@ def draw_nightly(world: World) -> RunSpec:
         kind=JobKind.SERVICE,
         dependencies=("before",) if world.chance(60) else (),
         needs=Needs(slots=0 if world.chance(30) else 1),
-        service=ServiceSection(port=8000) if world.chance(20) else ServiceSection(port_auto=True),
+        service=ServiceSection(port=FIXED_PORT)
+        if world.chance(40)
+        else ServiceSection(port_auto=True),
     )
     before = JobSpec(id="before", launch=LAUNCH)
     after = JobSpec(id="after", launch=LAUNCH, dependencies=("service",))
@@ -132,9 +149,9 @@ def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Jo
     tasks = [
         other.id
         for other in _above(specs, job)
-        if other.kind is JobKind.TASK and other.launch != POISON
+        if other.kind is JobKind.TASK and not _is_poison(other)
     ]
-    if not tasks or job.kind is JobKind.GATE or job.launch == POISON or not world.chance(40):
+    if not tasks or job.kind is JobKind.GATE or _is_poison(job) or not world.chance(40):
         return job
     used = [f"${{{{ jobs.{world.random.choice(tasks)}.outputs.attempt }}}}" for _ in range(3)]
     launch = replace(
@@ -144,6 +161,10 @@ def _using_outputs(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Jo
         env={"AFTER": used[2]} if world.chance(50) else {},
     )
     return replace(job, launch=launch)
+
+
+def _is_poison(job: JobSpec) -> bool:
+    return job.launch.shell == POISON.shell
 
 
 def _above(specs: tuple[JobSpec, ...], job: JobSpec) -> list[JobSpec]:
@@ -162,12 +183,13 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
     once = not service and world.chance(6)
     return JobSpec(
         id=f"j{place}",
-        launch=POISON if world.chance(0.7) else KEPT if world.chance(15) else LAUNCH,
+        launch=_launch(world),
         kind=JobKind.SERVICE if service else JobKind.TASK,
         dependencies=_parents(world, place, jobs, shape),
         needs=Needs(
             skills=(world.random.choice(skills),) if world.chance(55) else ("GENERAL",),
             slots=0 if world.chance(40 if service else 4) else 1,
+            terms=_terms(world),
         ),
         priority=world.random.choice((0, 5, 5, 5, 10)),
         delay_ms=world.between(1, 8_000) if world.chance(12) else 0,
@@ -179,6 +201,37 @@ def _job(world: World, place: int, jobs: int, shape: str, skills: tuple[str, ...
         timeout_ms=world.random.choice(TIMEOUTS_MS) if not service and world.chance(15) else 0,
         exclusive=once or world.chance(18),
     )
+
+
+def draw_resources(world: World, *, all_of_it: bool) -> dict[str, int]:
+    """What a machine has of what is counted."""
+    if all_of_it:
+        return dict(RESOURCES)
+    chosen = (name for name in RESOURCES if world.chance(60))
+    return {name: world.between(0, RESOURCES[name]) for name in chosen}
+
+
+def _terms(world: World) -> Terms | None:
+    """Some take of what is counted: never more than the first machine has."""
+    if not world.chance(15):
+        return None
+    names = world.random.sample(sorted(RESOURCES), world.between(1, 2))
+    return Terms(
+        counted=tuple(
+            Counted(name=name, amount=world.between(1, RESOURCES[name])) for name in names
+        )
+    )
+
+
+def _launch(world: World) -> Launch:
+    launch = POISON if world.chance(0.7) else KEPT if world.chance(15) else LAUNCH
+    at_ms = _moment(world)
+    return replace(launch, at_ms=at_ms) if at_ms else launch
+
+
+def _moment(world: World) -> int:
+    """Mostly none; else one that may have passed when the job is ready."""
+    return world.now_ms + world.between(-5_000, 30_000) if world.chance(8) else 0
 
 
 def _retries(world: World) -> RetryPolicy:
@@ -200,7 +253,7 @@ def _gate(world: World, place: int, jobs: int, shape: str) -> JobSpec:
     choose = world.random.choice
     return JobSpec(
         id=f"j{place}",
-        launch=Launch(),
+        launch=Launch(at_ms=_moment(world)),
         kind=JobKind.GATE,
         dependencies=_parents(world, place, jobs, shape),
         delay_ms=world.between(1, 8_000) if world.chance(25) else 0,
@@ -229,12 +282,12 @@ def _service(world: World) -> ServiceSection:
         retries=world.between(1, 4),
         start_period_ms=world.random.choice((0, 3_000)),
     )
-    checked = health if world.chance(40) else None
+    checked = health if world.chance(60) else None
     replicas = world.between(2, 3) if world.chance(25) else 1
     return world.random.choice(
         (
             ServiceSection(restart=restart, health=checked, replicas=replicas),
-            ServiceSection(port=8000, restart=restart, health=checked),
+            ServiceSection(port=FIXED_PORT, restart=restart, health=checked),
             ServiceSection(port_auto=True, restart=restart, health=checked, replicas=replicas),
         )
     )
@@ -316,7 +369,7 @@ def _run_again(
             yield Pause(world.between(1_000, 5_000))
         elif is_error(answer, ErrorCode.CONFLICT) and request.failed and not request.from_job:
             ends = [job.end for job in auditor.runs[receipt.run_id].jobs.values()]
-            if set(ends) != {JobState.SUCCEEDED}:
+            if set(ends) & {JobState.FAILED, JobState.CANCELLED}:
                 raise Violation(f"{receipt.alias} cannot run again though it failed: {answer}")
             return
         elif is_error(answer):
@@ -398,10 +451,12 @@ def _stop_a_job(world: World, auditor: Auditor, run_id: str) -> Errand:
         raise Violation(f"stopping {run_id}/{job_id} came to {view}")
 
 
-def _shut_down_a_worker(world: World) -> Errand:
+def _shut_down_a_worker(world: World, worker: str = "") -> Errand:
     """Somebody needs the machine; now and then in a hurry, and not always one that is there."""
     drain_ms = world.random.choice((None, None, 0, 3_000))
-    request = ShutDownWorker(worker=str(FIRST_PORT + world.between(0, 4)), drain_ms=drain_ms)
+    request = ShutDownWorker(
+        worker=worker or str(FIRST_PORT + world.between(0, 4)), drain_ms=drain_ms
+    )
     answer = yield Call(request)
     refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
     refused = any(is_error(answer, code) for code in refusals)
@@ -577,9 +632,13 @@ def keep_house(world: World, is_over: Any) -> Errand:
             )
             name = world.random.choice(names)
             changes -= 1
-            if changes > 0 and world.chance(30):
-                yield Call(ScaleService(service=name, replicas=world.between(0, 3)))
+            if service.state is ServiceState.UNHEALTHY and world.chance(80):
+                yield Call(RestartService(service=name))
+                if service.worker and world.chance(30):
+                    yield from _shut_down_a_worker(world, service.worker)  # perhaps it is that
             elif changes > 0 and world.chance(30):
+                yield Call(ScaleService(service=name, replicas=world.between(0, 3)))
+            elif changes > 0 and world.chance(60 if service.port == FIXED_PORT else 30):
                 yield Call(RestartService(service=name))
             else:
                 yield Call(StopService(service=name))

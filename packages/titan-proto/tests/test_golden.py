@@ -119,6 +119,7 @@ from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
     Artifacts,
+    Counted,
     GateExpiry,
     GateSection,
     HealthCheck,
@@ -135,6 +136,7 @@ from titan_proto.specs import (
     RunSpec,
     ServiceSection,
     Share,
+    Terms,
 )
 from titan_proto.states import (
     AttemptState,
@@ -764,6 +766,41 @@ MESSAGES = (
         kind=JobKind.TASK,
         state=JobState.RUNNING,
         resources=Resources(cpu_milli=500, memory_bytes=2**29, pids=100),
+    ),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=6,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        resources={"cpu": 8_000, "memory": 2**36, "gpu": 2},
+    ),
+    SubmitRun(
+        key="key-7",
+        spec=RunSpec(
+            name="Counted",
+            jobs=(
+                JobSpec(
+                    id="TRAIN",
+                    launch=Launch(script="train.py"),
+                    needs=Needs(terms=Terms(counted=(Counted(name="gpu", amount=1),))),
+                ),
+            ),
+        ),
+    ),
+    Join(
+        worker_id="w-1",
+        host="box",
+        port=8080,
+        incarnation=7,
+        boot_id="boot-2",
+        software="titan-worker 0.2.0",
+        slots=4,
+        skills=("GENERAL",),
+        network="boot-2 net:[4026531840]",
     ),
     ListAttempts(run=RUN, job="SORT"),
     AttemptList(

@@ -83,6 +83,7 @@ def test_importing_the_pure_part_loads_no_socket():
     script = """
 import importlib, json, sys
 import msgspec, hashlib, hmac, difflib, enum, re, struct, collections, typing
+import bisect, cronsim, zoneinfo, pkgutil
 before = set(sys.modules)
 for name in sys.argv[1:]:
     importlib.import_module(name)

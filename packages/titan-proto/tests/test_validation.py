@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from titan_proto import validation
 from titan_proto.limits import (
     ARGS_BYTES,
     ARTIFACT_BYTES,
+    AT_MS,
     DELAY_MS,
     ENV_BYTES,
     JOBS_PER_RUN,
@@ -20,6 +22,7 @@ from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
     Artifacts,
+    Counted,
     GateExpiry,
     GateSection,
     Intake,
@@ -33,6 +36,7 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Terms,
 )
 from titan_proto.validation import is_inside, problems
 
@@ -53,6 +57,23 @@ def only(spec):
     found = problems(spec)
     assert len(found) == 1, found
     return found[0]
+
+
+def handled(name="pdf", skills=("pdf",), **fields):
+    launch = Launch(kind=LaunchKind.HANDLER, handler=name, **fields)
+    return run(JobSpec(id="A", launch=launch, needs=Needs(skills=skills)))
+
+
+def test_a_handler_needs_the_skill_of_its_name():
+    assert problems(handled(args=("report.html",))) == ()
+    problem = only(handled(skills=("GENERAL",)))
+    assert problem.where == "jobs[0].launch.handler"
+    assert "does not need the skill of that name" in problem.message
+
+
+def test_a_handler_is_named_and_alone():
+    assert "handler is empty" in only(handled(name="")).message
+    assert "beside handler" in only(handled(shell="ls")).message
 
 
 def test_a_good_run_has_no_problems():
@@ -156,6 +177,8 @@ def test_a_long_cycle_is_shortened():
         ({"priority": -1}, "priority"),
         ({"delay_ms": -1}, "delay_ms"),
         ({"delay_ms": DELAY_MS + 1}, "delay_ms"),
+        ({"launch": {"at_ms": -1}}, "launch.at_ms"),
+        ({"launch": {"at_ms": AT_MS + 1}}, "launch.at_ms"),
         ({"stop_grace_ms": -1}, "stop_grace_ms"),
         ({"stop_grace_ms": STOP_GRACE_MS + 1}, "stop_grace_ms"),
         ({"needs": Needs(skills=("a",) * (SKILLS_PER_JOB + 1))}, "needs.skills"),
@@ -375,6 +398,27 @@ def test_all_problems_come_at_once_but_not_without_end():
     assert found[-1].message == "and 801 more problems"
 
 
+def test_what_is_counted_is_checked():
+    """Names, amounts, doubles, and that a gate takes nothing."""
+
+    def found(*counted, **fields):
+        needs = Needs(terms=Terms(counted=tuple(Counted(name=n, amount=a) for n, a in counted)))
+        one = replace(job("A"), needs=needs, **fields)
+        return [(problem.code, problem.message) for problem in problems(run(one))]
+
+    assert found(("gpu", 1), ("cpu", 4_096_000), ("memory", 2**40)) == []
+    assert found(("pids", 1)) == [("Y240", '"pids" cannot be a resource')]
+    assert found(("a b", 1)) == [("Y240", '"a b" cannot be a resource')]
+    assert found(("gpu", 1), ("gpu", 1)) == [("Y240", "resource gpu is asked for twice")]
+    ((code, message),) = found(("gpu", 0))
+    assert (code, "RESOURCE_AMOUNT" in message) == ("Y213", True)
+    ((code, message),) = found(("cpu", 4_096_001))
+    assert (code, "CPU_MILLI" in message) == ("Y213", True)
+    ((code, message),) = found(*((f"r{n}", 1) for n in range(17)))
+    assert (code, "RESOURCES_PER_JOB" in message) == ("Y213", True)
+    assert found(("gpu", 1), kind=JobKind.GATE, launch=Launch())[0][0] == "Y219"
+
+
 def test_every_code_means_one_thing():
     codes = [
         value
@@ -382,7 +426,7 @@ def test_every_code_means_one_thing():
         if name.isupper() and isinstance(value, str) and value.startswith("Y2")
     ]
 
-    assert len(set(codes)) == len(codes) == 23
+    assert len(set(codes)) == len(codes) == 25
 
 
 def test_a_problem_can_travel():

@@ -433,7 +433,11 @@ def test_a_broken_read_resumes_where_it_stood(master, client):
             "all 4 slots are taken, 7 jobs wait",
         ),
         ({"state": JobState.PLACED, "worker": "h:8080"}, stats(), "PLACED on h:8080"),
-        ({"state": JobState.SCHEDULED}, stats(), "its delay has not passed"),
+        (
+            {"state": JobState.SCHEDULED, "ready_at_ms": 1_782_900_000_000},
+            stats(),
+            "SCHEDULED, it begins at 2026-07-01 ",
+        ),
     ],
     ids=["no worker", "blocked", "skill", "slots", "placed", "delay"],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from titan_proto.errors import InvalidSpec
 from titan_proto.specs import (
+    Counted,
     HealthCheck,
     HealthKind,
     JobKind,
@@ -20,6 +21,7 @@ from titan_proto.specs import (
     RetryCause,
     RetryPolicy,
     ServiceSection,
+    Trigger,
 )
 from titan_sdk import TitanJob
 from titan_sdk.findings import INFO, PipelineError, errors, in_order, report
@@ -511,6 +513,7 @@ def test_a_titan_job_means_what_the_yaml_means():
         "slots": 0,
         "priority": 9,
         "delay": "1m",
+        "at": "2026-12-01T08:30:00+01:00",
         "affinity": True,
         "restart": {"policy": "on-failure", "max": 9, "within": "1h", "delay": "2s", "backoff": 3},
         "stop_grace": "2s",
@@ -531,9 +534,11 @@ def test_a_titan_job_means_what_the_yaml_means():
         "on_timeout": "approve",
         "dependencies": ["B"],
         "delay": 3,
+        "at": "2026-12-01T08:30:00Z",
     }
     task |= {
         "dependencies": ["B"],
+        "trigger": "none_failed",
         "share": "node",
         "artifacts": {"out": ["a/*.csv", "b"], "in": ["B:c/**"]},
     }
@@ -543,16 +548,80 @@ def test_a_titan_job_means_what_the_yaml_means():
         )
         pipeline = read(body + "  - {id: B, run: b, artifacts: {out: [c]}}\n")
         assert pipeline.findings == []
-        assert pipeline.jobs[0] == TitanJob(id="A", **given).spec
+        meant = TitanJob(id="A", **given)
+        assert (pipeline.jobs[0], pipeline.shapes.get("A")) == (meant.spec, meant.shape)
     # What asks for an approval becomes a job of its own: see test_approvals; what is said in files
     # comes at submission: see test_envfiles.
-    apart = {"id", "run", "command", "requirement", "approval", "max_wait_seconds", "env_file"}
+    apart = {
+        "id",
+        "run",
+        "command",
+        "handler",
+        "requirement",
+        "approval",
+        "max_wait_seconds",
+        "env_file",
+    }
     assert {*values, *task, *gate} | apart == set(READERS)
+
+
+# -- what comes after all others ------------------------------------------------------------------
+
+AFTERWARDS = """\
+name: p
+jobs:
+  - {id: A, run: a}
+  - {id: B, run: b, dependencies: [A]}
+  - {id: C, run: c, dependencies: [A], trigger: all_done}
+  - {id: D, run: d, dependencies: [C], approval: Go?}
+on_failure: [{id: TELL, run: t}]
+on_success: {PRAISE: {run: p}}
+always:
+  - {id: TIDY, run: y}
+"""
+
+
+def test_jobs_that_come_after_all_others_depend_on_every_end_there_is():
+    """Where nothing needs the success of A, it is one of them: C may succeed though A failed."""
+    pipeline = read(AFTERWARDS)
+    assert pipeline.findings == []
+    shown = {
+        job.id: (job.dependencies, pipeline.shapes[job.id].trigger)
+        for job in pipeline.all_jobs()
+        if job.id in pipeline.shapes
+    }
+    ends = ("B", "hitl-gate-D")
+    assert shown["TELL"] == (ends, Trigger.ANY_FAILED)
+    assert shown["PRAISE"] == (ends, Trigger.NONE_FAILED)
+    assert shown["TIDY"] == (ends, Trigger.ALL_DONE)
+    alone = read(AFTERWARDS.replace("  - {id: B, run: b, dependencies: [A]}\n", ""))
+    assert alone.jobs[-1].dependencies == ("A", "D")
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("on_failure: []", ["4:13 Y102"]),
+        ("on_failure: {id: B, run: b}", ["4:13 Y102"]),
+        ("always: tidy.sh", ["4:9 Y102"]),
+        ("always: [tidy.sh]", ["4:10 Y102"]),
+        ("always: [{id: A, run: a}]", ["4:15 Y203"]),
+        ("always: [{id: B, run: b, needs: [A]}]", ["4:26 Y106"]),
+        ("always: [{id: B, run: b, trigger: all_done}]", ["4:26 Y106"]),
+        ("on_failure: [{webhook: {url: x}}]", ["4:15 Y104"]),
+        ("on_failure: [{id: B, rum: b}]", ["4:22 Y103"]),
+    ],
+)
+def test_what_is_no_job_after_all_others_is_refused_at_its_place(lines, found):
+    assert said(read(f"name: p\njobs:\n  - {{id: A, run: a}}\n{lines}\n")) == found
 
 
 @pytest.mark.parametrize(
     ("keys", "found"),
     [
+        ("trigger: any_failure", ["5:14 Y107"]),
+        ("trigger: [all_done]", ["5:14 Y107"]),
+        ("trigger: all_done", ["5:14 Y223"]),
         ("share: all", ["5:12 Y107"]),
         ("artifacts: [a]", ["5:16 Y107"]),
         ("artifacts: {to: [a]}", ["5:21 Y107"]),
@@ -676,9 +745,19 @@ def test_retries_in_short_and_in_full():
         ("retries", {"limit": 1, "maxdelay": 1}, 'did you mean "max_delay"?'),
         ("retries", {"limit": 1, "backoff": 0.5}, "a factor from 1 to 10"),
         ("retries", {"limit": 1, "not_exit_codes": [0]}, "a number from 1 to 255"),
+        ("at", "2026-12-01T08:30:00", "or with an offset such as +01:00"),
+        ("at", "tomorrow", "write 2026-12-01T08:30:00Z"),
+        ("at", 1_800_000_000, "write 2026-12-01T08:30:00Z"),
         ("resources", {}, "any of cpu, memory, pids"),
         ("resources", "2G", "resources: {cpu: 0.5, memory: 512MiB}"),
         ("resources", {"mem": "2G"}, 'did you mean "memory"?'),
+        ("resources", {"gpus": 1}, 'did you mean "gpu"?'),
+        ("resources", {"GPU": 1}, 'did you mean "gpu"?'),
+        ("resources", {"memroy": 1}, 'did you mean "memory"?'),
+        ("resources", {"gpu": 0.5}, "a number from 0 to 1000000000 (RESOURCE_AMOUNT)"),
+        ("resources", {"a b": 1}, "letters, digits"),
+        ("resources", {"disk": 1}, "disk is not counted"),
+        ("resources", {f"r{n}": 1 for n in range(17)}, "at most 16 (RESOURCES_PER_JOB)"),
         ("resources", {"cpu": 0}, "from 0.01 to 4096 (CPU_MILLI)"),
         ("resources", {"cpu": float("nan")}, "from 0.01 to 4096 (CPU_MILLI)"),
         ("resources", {"cpu": True}, "from 0.01 to 4096 (CPU_MILLI)"),
@@ -714,6 +793,36 @@ def test_a_wrong_policy_is_refused_with_what_is_allowed(key, value, said):
 def test_limits_are_written_as_people_write_them(given, field, value):
     spec = TitanJob(id="A", run="a", resources=given).spec
     assert getattr(spec.launch.resources, field) == value
+
+
+def test_what_is_asked_for_is_counted():
+    """Limits of processor and memory are claims, too; of all other names there are only claims."""
+    given = {"tpu": 1, "cpu": 0.5, "memory": "1GiB", "pids": 7, "gpu": 2, "licence": 0}
+    spec = TitanJob(id="A", run="a", resources=given).spec
+    assert spec.needs.terms.counted == (
+        Counted(name="cpu", amount=500),
+        Counted(name="gpu", amount=2),
+        Counted(name="memory", amount=2**30),
+        Counted(name="tpu", amount=1),
+    )
+    only = TitanJob(id="A", run="a", resources={"gpu": 1}).spec
+    assert only.launch.resources is None, "a claim alone asks for no control group"
+    assert TitanJob(id="A", run="a", resources={"pids": 7}).spec.needs.terms is None
+
+
+def test_a_requirement_may_be_a_list():
+    assert TitanJob(id="A", run="a", requirement=["GPU", "BIG"]).spec.needs.skills == ("GPU", "BIG")
+    assert TitanJob(id="A", run="a", requirement="GPU").spec.needs.skills == ("GPU",)
+    assert TitanJob(id="A", run="a", skills=[]).spec.needs.skills == ()
+    pipeline = read("name: p\njobs:\n  - {id: A, run: a, requirement: [GPU, BIG]}\n")
+    assert pipeline.findings == []
+    assert pipeline.jobs[0].needs.skills == ("GPU", "BIG")
+
+
+def test_a_bad_resource_is_shown_at_its_place():
+    pipeline = read("name: p\njobs:\n  - id: A\n    run: a\n    resources: {cpu: 1, gpus: 2}\n")
+    (finding,) = pipeline.findings
+    assert (finding.place.line, finding.place.column) == (5, 31)
 
 
 def test_limits_of_all_jobs_are_no_gates_business():

@@ -140,7 +140,7 @@ def ready_times(run: RunView, jobs: Sequence[JobView]) -> dict[str, int]:
     ends = {
         job.job_id: job.ended_at_ms or job.started_at_ms
         for job in jobs
-        if job.state in {JobState.SUCCEEDED} or job.ended_at_ms
+        if job.state is JobState.SUCCEEDED or job.ended_at_ms
     }
     found = {}
     for job in jobs:

@@ -8,16 +8,27 @@ import pytest
 from core_world import World, job, run
 
 from titan_master.core.check import check, problems
-from titan_master.core.state import InvariantViolation, State
+from titan_master.core.state import ClassKey, InvariantViolation, State
 from titan_proto.states import AttemptState, JobState, ServiceState, WorkerState
 
 
 def world():
     """Everything at once: blocked, queued, placed, running, a service with and without its run."""
-    w = World({"w1": 2, "w2": 2})
+    w = World()
+    w.join("w1", slots=2, resources={"gpu": 1})
+    w.join("w2", slots=2)
     w.submit(run("old", job("api", service=True)))
     w.running("old/api", healthy=True)
-    w.submit(run("r", job("a"), job("b", "a"), job("c"), job("api", service=True), job("q")))
+    w.submit(
+        run(
+            "r",
+            job("a", takes={"gpu": 1}),
+            job("b", "a"),
+            job("c"),
+            job("api", service=True),
+            job("q"),
+        )
+    )
     w.running("r/a")
     w.running("r/api", healthy=True)
     return w
@@ -65,6 +76,8 @@ DAMAGE = {
     "are placed as": lambda s: s.instances.update({("x", "y"): s.instances["old", "api"]}),
     "is held back": lambda s: setattr(s.services["old", "api"], "not_before_ms", 1),
     "slots taken": lambda s: setattr(s.workers["w1"], "used", 9),
+    "of its resources taken": lambda s: s.workers["w1"].taken.update({"gpu": 9}),
+    "of 0 gpu are taken": lambda s: s.workers["w1"].resources.pop("gpu"),
     "without slots": lambda s: setattr(s.queue, "slotless", 9),
     "and still there": lambda s: setattr(s.services["r", "api"], "state", ServiceState.STOPPED),
     "its job is": lambda s: setattr(jobs(s)["api"], "state", JobState.RUNNING),
@@ -74,9 +87,9 @@ DAMAGE = {
     "jobs are counted as": lambda s: s.counts.update({JobState.BLOCKED: 7}),
     "dead entries": lambda s: setattr(jobs(s)["q"], "state", JobState.CANCELLED),
     "wrong line": lambda s: (
-        s.queue.push(s.queue.classes[("GENERAL",), 1].lines[5].jobs[0])
-        or s.queue.classes[("GENERAL",), 1].lines.reverse()
-        or s.queue.classes[("GENERAL",), 1].lines.insert(0, None)
+        s.queue.push(s.queue.classes[ClassKey(("GENERAL",), 1)].lines[5].jobs[0])
+        or s.queue.classes[ClassKey(("GENERAL",), 1)].lines.reverse()
+        or s.queue.classes[ClassKey(("GENERAL",), 1)].lines.insert(0, None)
     ),
     "out of order": lambda s: s.queue.push(jobs(s)["q"]),
     "in the queue": lambda s: s.queue.classes.clear(),

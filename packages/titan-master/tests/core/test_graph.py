@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from core_world import World, job, run
+import msgspec
+import pytest
+from core_world import World, events, gate, job, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from titan_master.core.graph import blocked_below, opened_by
-from titan_proto.states import JobState
+from titan_master.core.graph import End, decided_by
+from titan_master.core.state import layers_above
+from titan_proto.messages import CancelRun, DecideGate, StopJob
+from titan_proto.messages.worker import Left
+from titan_proto.specs import RetryPolicy, Trigger
+from titan_proto.states import JOB_TERMINAL, ExitReason, JobState
+
+
+def last(turn):
+    return events(turn)[-1]
 
 
 @st.composite
@@ -23,6 +33,16 @@ def graphs(draw):
     return draw(st.permutations(jobs))
 
 
+def dropped_below(admitted_run, job_id):
+    """As if this job had just failed."""
+    top = admitted_run.jobs[job_id]
+    top.state = JobState.FAILED
+    outcome = decided_by(admitted_run, [top])
+    assert not outcome.opened
+    assert {end for end, _ in outcome.dropped} <= {End(JobState.SKIPPED, ExitReason.PARENT_FAILED)}
+    return [one.spec.id for _, jobs in outcome.dropped for one in jobs]
+
+
 def admitted(jobs):
     w = World()
     w.submit(run("r", *jobs))
@@ -31,14 +51,13 @@ def admitted(jobs):
 
 @settings(max_examples=80, deadline=None)
 @given(jobs=graphs(), data=st.data())
-def test_below_a_job_is_everything_that_needs_it_however_indirectly(jobs, data):
+def test_below_a_failure_everything_that_needs_it_is_dropped_however_indirectly(jobs, data):
     admitted_run = admitted(jobs)
     start = data.draw(st.sampled_from(jobs))
     below = {start.id}
     for _ in jobs:
         below |= {one.id for one in jobs if below & set(one.dependencies)}
-    found = blocked_below(admitted_run, [admitted_run.jobs[start.id]])
-    assert [one.spec.id for one in found] == [
+    assert dropped_below(admitted_run, start.id) == [
         one.id for one in jobs if one.id in below - {start.id}
     ]
 
@@ -66,9 +85,11 @@ def test_a_job_is_opened_once_though_two_parents_end_together():
     child = admitted_run.jobs["c"]
     child.waiting = 0
     parents = [admitted_run.jobs["a"], admitted_run.jobs["b"]]
-    assert opened_by(admitted_run, parents) == [child]
+    for parent in parents:
+        parent.state = JobState.SUCCEEDED
+    assert decided_by(admitted_run, parents) == ([child], [])
     child.waiting = 1
-    assert opened_by(admitted_run, parents) == []
+    assert decided_by(admitted_run, parents) == ([], [])
 
 
 def test_a_chain_of_fifty_thousand_is_no_recursion():
@@ -76,7 +97,7 @@ def test_a_chain_of_fifty_thousand_is_no_recursion():
     w = World()
     w.core.handle(w.submission(run("r", *jobs)), w.now_ms)
     admitted_run = w.state.runs["r"]
-    assert len(blocked_below(admitted_run, [admitted_run.jobs["j0"]])) == 49_999
+    assert len(dropped_below(admitted_run, "j0")) == 49_999
 
 
 def test_what_is_reached_on_many_ways_is_looked_at_once():
@@ -85,4 +106,167 @@ def test_what_is_reached_on_many_ways_is_looked_at_once():
     for n in range(1, 60):
         jobs += [job(f"{name}{n}", f"a{n - 1}", f"b{n - 1}") for name in "ab"]
     admitted_run = admitted(jobs)
-    assert len(blocked_below(admitted_run, [admitted_run.jobs["a0"]])) == 118
+    assert len(dropped_below(admitted_run, "a0")) == 118
+
+
+# -- triggers -------------------------------------------------------------------------------------
+TRIGGERS = [one for one in Trigger if one is not Trigger.UNKNOWN]
+OK, BAD, SKIPPED = JobState.SUCCEEDED, JobState.FAILED, JobState.SKIPPED
+
+
+def begins(trigger, ends):
+    """Whether a job begins after dependencies that ended so: succeeded, failed or skipped, each with
+    whether that counts as a failure. Slow and simple, and never in the way of the core.
+    """
+    states = [state for state, _ in ends]
+    failed = [is_failure for _, is_failure in ends]
+    return {
+        Trigger.ALL_SUCCEEDED: set(states) <= {OK},
+        Trigger.ALL_DONE: True,
+        Trigger.ANY_FAILED: any(failed),
+        Trigger.ANY_SUCCEEDED: OK in states,
+        Trigger.NONE_FAILED: not any(failed),
+    }[trigger]
+
+
+@settings(max_examples=150, deadline=None)
+@given(jobs=graphs(), data=st.data())
+def test_every_job_ends_as_its_trigger_says_in_whatever_order_things_happen(jobs, data):
+    triggers = {one.id: data.draw(st.sampled_from(TRIGGERS)) for one in jobs if one.dependencies}
+    fails = {one.id: data.draw(st.booleans(), label=f"{one.id} fails") for one in jobs}
+    expected: dict[str, tuple[JobState, bool]] = {}
+    while len(expected) < len(jobs):
+        for one in jobs:
+            if one.id in expected or not set(one.dependencies) <= expected.keys():
+                continue
+            above = [expected[parent] for parent in one.dependencies]
+            trigger = triggers.get(one.id, Trigger.ALL_SUCCEEDED)
+            if begins(trigger, above):
+                expected[one.id] = (BAD, True) if fails[one.id] else (OK, False)
+            else:
+                # Only what waits for failures alone is skipped for want of one.
+                wants = trigger is not Trigger.ANY_FAILED
+                expected[one.id] = (SKIPPED, wants and any(failed for _, failed in above))
+    w = World({"w1": 20})
+    w.submit(run("r", *jobs, job("keeps-the-run", skills=["NONE"]), **triggers))
+    live = w.state.runs["r"]
+    while placed := [one for one in live.order if one.state is JobState.PLACED]:
+        one = data.draw(st.sampled_from(placed), label="ends next")
+        w.ended(f"r/{one.spec.id}", int(fails[one.spec.id]))
+    assert {one.id: live.jobs[one.id].state for one in jobs} == {
+        name: state for name, (state, _) in expected.items()
+    }
+
+
+def begun(trigger, *ends):
+    """What becomes of a job with this trigger after dependencies that end so, and for what reason."""
+    w = World({"w1": 20})
+    names = [f"p{n}" for n in range(len(ends))]
+    w.submit(
+        run(
+            "r",
+            *(job(name) for name in names),
+            job("x", *names),
+            job("keeps-the-run", skills=["NONE"]),
+            x=trigger,
+        )
+    )
+    for name, end in zip(names, ends, strict=True):
+        if end is JobState.CANCELLED:
+            w.ask(StopJob(run="r", job=name))
+            w.ended(f"r/{name}", reason=ExitReason.CANCELLED)
+        else:
+            w.ended(f"r/{name}", int(end is BAD))
+    found = w.state.runs["r"].jobs["x"]
+    assert found.is_terminal == (found.state in JOB_TERMINAL)
+    return str(found.reason) if found.is_terminal else str(found.state)
+
+
+GONE = JobState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("trigger", "ends", "becomes"),
+    [
+        (Trigger.ALL_SUCCEEDED, (OK, OK), "PLACED"),
+        (Trigger.ALL_SUCCEEDED, (OK, BAD), "PARENT_FAILED"),
+        (Trigger.ALL_SUCCEEDED, (GONE, OK), "CANCELLED"),
+        (Trigger.ALL_DONE, (OK, BAD), "PLACED"),
+        (Trigger.ALL_DONE, (GONE, BAD), "PLACED"),
+        (Trigger.ANY_FAILED, (OK, BAD), "PLACED"),
+        (Trigger.ANY_FAILED, (OK, OK), "TRIGGER_UNMET"),
+        (Trigger.ANY_FAILED, (OK, GONE), "TRIGGER_UNMET"),
+        (Trigger.ANY_SUCCEEDED, (BAD, OK), "PLACED"),
+        (Trigger.ANY_SUCCEEDED, (BAD, GONE), "PARENT_FAILED"),
+        (Trigger.ANY_SUCCEEDED, (GONE, GONE), "CANCELLED"),
+        (Trigger.NONE_FAILED, (OK, OK), "PLACED"),
+        (Trigger.NONE_FAILED, (OK, BAD), "PARENT_FAILED"),
+        (Trigger.NONE_FAILED, (OK, GONE), "CANCELLED"),
+    ],
+)
+def test_what_a_trigger_makes_of_how_dependencies_ended(trigger, ends, becomes):
+    assert begun(trigger, *ends) == becomes
+
+
+def test_a_job_that_waits_for_all_to_end_is_not_begun_by_the_first_of_them():
+    w = World({"w1": 20})
+    w.submit(run("r", job("a"), job("b"), job("x", "a", "b"), x=Trigger.ANY_FAILED))
+    w.ended("r/a", 1)
+    assert w.job_states("r")["x"] == "BLOCKED"
+    w.ended("r/b")
+    assert w.job_states("r")["x"] == "PLACED"
+
+
+def test_a_handled_failure_leaves_its_run_failed():
+    w = World({"w1": 20})
+    w.submit(run("r", job("a"), job("mend", "a"), job("after", "mend"), mend=Trigger.ANY_FAILED))
+    w.ended("r/a", 1)
+    w.ended("r/mend")
+    assert last(w.ended("r/after")) == "RunEnded(run_id=r, state=FAILED)"
+
+
+def test_a_handler_that_has_nothing_to_do_leaves_its_run_succeeded():
+    w = World({"w1": 20})
+    w.submit(run("r", job("a"), job("mend", "a"), job("after", "mend"), mend=Trigger.ANY_FAILED))
+    assert events(w.ended("r/a"))[2:] == [
+        "JobsDropped(run_id=r, job_ids=[mend], state=SKIPPED, reason=TRIGGER_UNMET)",
+        "JobsDropped(run_id=r, job_ids=[after], state=SKIPPED, reason=PARENT_SKIPPED)",
+        "RunEnded(run_id=r, state=SUCCEEDED)",
+    ]
+
+
+def test_a_run_that_is_cancelled_begins_nothing_whatever_its_trigger():
+    w = World({"w1": 20})
+    w.submit(run("r", job("a"), job("tidy", "a"), tidy=Trigger.ALL_DONE))
+    w.ask(CancelRun(run="r"))
+    assert last(w.ended("r/a", reason=ExitReason.CANCELLED)) == (
+        "RunEnded(run_id=r, state=CANCELLED)"
+    )
+
+
+def test_a_job_below_a_failure_that_is_tried_again_waits_for_its_last_try():
+    w = World({"w1": 20})
+    patient = msgspec.structs.replace(job("a"), retries=RetryPolicy(limit=1, delay_ms=0))
+    w.submit(run("r", patient, job("mend", "a"), mend=Trigger.ANY_FAILED))
+    w.ended("r/a", 1)
+    assert w.job_states("r")["mend"] == "BLOCKED"
+    w.advance(10)
+    w.ended("r/a", 1)
+    assert w.job_states("r")["mend"] == "PLACED"
+
+
+def test_a_rejected_gate_is_a_failure_to_those_after_it():
+    w = World({"w1": 20})
+    w.submit(run("r", gate("ask"), job("tell", "ask"), tell=Trigger.ANY_FAILED))
+    w.ask(DecideGate(gate="r/ask", approve=False))
+    assert w.job_states("r")["tell"] == "PLACED"
+
+
+def test_files_from_above_a_failure_come_to_what_is_begun_after_it():
+    w = World({"w1": 20})
+    w.join("w2", workspace="elsewhere")
+    w.submit(run("r", job("a"), job("b", "a"), job("x", "b"), x=Trigger.ALL_DONE))
+    w.ended("r/a", left=Left(digest="d" * 64, size_bytes=1, shared=1))
+    w.ended("r/b", 1)
+    live = w.state.runs["r"]
+    assert layers_above(live, live.jobs["x"]) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_world import World, effects, events, job, kinds, run
+from core_world import World, effects, events, gate, job, kinds, placements, run
 
 from titan_master.core.core import CoreConfig
 from titan_master.core.inputs import Asked
@@ -229,6 +229,46 @@ def test_a_delay_begins_when_the_job_is_ready():
     turn = w.ended("r/a")
     assert events(turn)[-1] == f"JobsScheduled(run_id=r, job_ids=[b], until_ms=[{w.now_ms + 1000}])"
     assert kinds(w.advance(999)) == []
+    assert kinds(w.advance(1)) == ["JobsQueued", "AttemptPlaced"]
+
+
+def test_a_moment_counts_from_the_clock_and_its_delay_from_the_moment():
+    w = World({"w1": 4})
+    at_ms = w.now_ms + 5_000
+    turn = w.submit(
+        run(
+            "r",
+            job("a", at_ms=at_ms),
+            job("b", at_ms=at_ms, delay_ms=1_000),
+            job("past", at_ms=w.now_ms),
+            job("c", "a", at_ms=w.now_ms + 8_000),
+            job("d", "a", at_ms=at_ms, delay_ms=500),
+            gate("g", at_ms=at_ms),
+        )
+    )
+    assert kinds(turn) == ["RunAccepted", "AttemptPlaced"]
+    assert placements(turn) == [("past", "w1")]
+    assert kinds(w.advance(4_999)) == []
+    turn = w.advance(1)
+    assert kinds(turn) == ["JobsQueued", "GatesOpened", "AttemptPlaced"]
+    assert events(turn)[0] == "JobsQueued(run_id=r, job_ids=[a])"
+    w.now_ms += 100
+    turn = w.ended("r/a")
+    assert events(turn)[-1] == (
+        f"JobsScheduled(run_id=r, job_ids=[c, d], until_ms=[{at_ms + 3_000}, {at_ms + 600}])"
+    )
+    assert placements(w.advance(899)) == [("d", "w1")]
+    assert placements(w.advance(1)) == [("b", "w1")]
+    assert placements(w.advance(2_000)) == [("c", "w1")]
+
+
+def test_moments_survive_a_restart_of_the_master():
+    w = World({"w1": 4})
+    w.submit(run("r", job("a", at_ms=w.now_ms + 5_000)))
+    w.now_ms += 1_000
+    w.restart()
+    w.join("w1")
+    assert kinds(w.advance(3_999)) == []
     assert kinds(w.advance(1)) == ["JobsQueued", "AttemptPlaced"]
 
 

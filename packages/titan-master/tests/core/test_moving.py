@@ -206,6 +206,29 @@ def test_what_is_pinned_by_a_skill_a_port_or_by_being_exclusive_says_so():
     ]
 
 
+def test_a_fixed_port_is_not_given_to_another_worker_of_the_same_host_while_it_answers():
+    w = World()
+    for name in ("w1", "w2"):
+        w.join(name, network="shared")
+    up(w, port=8080)
+    other = "w2" if w.worker_of("r/api") == "w1" else "w1"
+    turn = w.heartbeat("w1", leaving=True)
+    assert "ServiceAdded" not in kinds(turn)
+    assert told_to_stop(turn) == [("r/api.1", ExitReason.WORKER_LEFT)]
+    turn = left(w, "r/api")
+    assert why_queued(turn) == ["no other worker can have port 8080 for its replacement"]
+    assert placements(turn) == [("api", other)]
+
+
+def test_what_has_failed_wherever_it_might_go_is_not_waited_for():
+    """The replacement of one that leaves has failed on the only other worker."""
+    w = World({"w1": 2, "w2": 2})
+    up(w, port=8080)
+    assert placements(w.heartbeat("w1", leaving=True)) == [("api~2", "w2")]
+    turn = w.ended("r/api~2", reason=ExitReason.START_FAILED)
+    assert told_to_stop(turn) == [("r/api.1", ExitReason.WORKER_LEFT)]
+
+
 def test_an_order_to_stop_that_was_lost_with_a_link_goes_out_again():
     w = World({"w1": 1})
     up(w)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from core_world import World, job, kinds, placements, run
+from core_world import World, effects, job, kinds, placements, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from titan_master.core import placement
 from titan_master.core.core import CoreConfig
+from titan_master.core.state import ClassKey
 from titan_proto.messages import CancelRun
 from titan_proto.states import JobState
 
@@ -180,7 +181,9 @@ def test_cancelled_jobs_in_the_middle_of_a_line_are_passed_over():
         w.submit(run(f"r{n}", job("a")))
     for n in range(1, 299):
         w.ask(CancelRun(run=f"r{n}"))
-    line = next(line for line in w.state.queue.classes[("GENERAL",), 1].lines if line is not None)
+    line = next(
+        line for line in w.state.queue.classes[ClassKey(("GENERAL",), 1)].lines if line is not None
+    )
     assert len(line.jobs) < 150, "dead entries are swept once they outnumber the living"
     turn = w.join("w1", slots=4)
     assert [event.run_id for event in turn.events[1:]] == ["r0", "r299"]
@@ -255,3 +258,115 @@ def test_a_worker_with_other_skills_finds_what_waited_for_them():
     w.leave("w2")
     w.submit(run("s", job("b", skills=["GPU", "GENERAL"]), job("c", skills=["TPU"])))
     assert order(w.join("w3", skills=["GPU", "GENERAL"], slots=4)) == ["a", "b"]
+
+
+# -- counted resources ----------------------------------------------------------------------------
+def test_what_is_counted_is_never_given_away_twice():
+    """Four slots and two GPUs: the third job that takes one waits, and others do not wait with it."""
+    w = World()
+    w.join("w1", resources={"gpu": 2})
+    w.submit(run("r", *(job(f"g{n}", takes={"gpu": 1}, priority=10) for n in range(3)), job("a")))
+    assert sorted(order(w.last)) == ["a", "g0", "g1"]
+    assert w.state.workers["w1"].taken == {"gpu": 2}
+    assert order(w.ended("r/a")) == []
+    assert order(w.ended("r/g0")) == ["g2"]
+    w.ended("r/g1")
+    w.ended("r/g2")
+    assert w.state.workers["w1"].taken == {}
+
+
+def test_a_job_goes_where_enough_is_left_though_another_is_less_loaded():
+    w = World()
+    w.join("w1", resources={"licence": 1}, slots=4)
+    w.join("w2", resources={"licence": 2}, slots=4)
+    w.submit(run("r", job("a", takes={"licence": 1})))
+    w.submit(run("s", job("b", takes={"licence": 2})))
+    assert placements(w.last) == [("b", "w2")]
+
+
+def test_of_a_resource_that_a_worker_does_not_name_it_has_none():
+    w = World({"w1": 4})
+    w.submit(run("r", job("a", takes={"gpu": 1})))
+    assert placements(w.last) == []
+    assert placements(w.join("w2", resources={"gpu": 1})) == [("a", "w2")]
+
+
+def test_processor_and_memory_of_a_worker_that_says_nothing_of_them_are_not_counted():
+    """Workers of before say nothing: what ran on them still does."""
+    w = World({"w1": 2})
+    w.submit(run("r", job("a", takes={"cpu": 4_000, "memory": 2**40}), job("b", takes={"cpu": 1})))
+    assert order(w.last) == ["a", "b"]
+
+
+def test_the_order_in_which_resources_are_named_makes_no_class_of_its_own():
+    w = World()
+    w.submit(run("r", job("a", takes={"gpu": 1, "cpu": 5}), job("b", takes={"cpu": 5, "gpu": 1})))
+    assert len(w.state.queue.classes) == 1
+
+
+def test_what_is_taken_is_known_again_after_a_restart():
+    w = World()
+    w.join("w1", resources={"gpu": 1})
+    w.submit(run("r", job("a", takes={"gpu": 1}), job("b", takes={"gpu": 1})))
+    w.restart()
+    assert w.state.workers["w1"].taken == {"gpu": 1}
+    w.join("w1", held=[("r/a", "RUNNING")])
+    assert order(w.ended("r/a")) == ["b"]
+
+
+def test_a_worker_that_comes_back_with_less_gets_nothing_until_that_is_free():
+    w = World()
+    w.join("w1", resources={"gpu": 2})
+    w.submit(run("r", *(job(f"g{n}", takes={"gpu": 1}) for n in range(3))))
+    w.join(
+        "w1", resources={"gpu": 1}, incarnation=2, held=[("r/g0", "RUNNING"), ("r/g1", "RUNNING")]
+    )
+    assert order(w.ended("r/g0")) == []
+    assert order(w.ended("r/g1")) == ["g2"]
+
+
+def test_too_many_resources_are_refused_with_the_limit():
+    w = World()
+    w.join("w1", resources={f"r{n}": 1 for n in range(65)})
+    assert w.state.workers == {}
+    (refused,) = [text for text in effects(w.last) if "RESOURCES_PER_WORKER" in text]
+    assert "at most 64" in refused
+
+
+@given(
+    workers=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=5),
+    asked=st.lists(st.integers(0, 3), min_size=1, max_size=14),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_job_waits_for_what_some_worker_has_left(workers, asked):
+    w = World()
+    for number, (slots, gpus) in enumerate(workers):
+        w.join(f"w{number}", slots=slots, resources={"gpu": gpus})
+    jobs = [job(f"j{n}", takes={"gpu": gpus} if gpus else None) for n, gpus in enumerate(asked)]
+    w.submit(run("r", *jobs))
+    for worker in w.state.workers.values():
+        assert worker.taken.get("gpu", 0) <= worker.resources["gpu"]
+        for one in w.state.runs["r"].jobs.values():
+            if one.state is JobState.QUEUED and worker.used < worker.slots:
+                wanted = asked[one.index]
+                assert wanted > worker.resources["gpu"] - worker.taken.get("gpu", 0)
+
+
+def test_whether_a_worker_could_ever_have_a_job_is_a_question_of_what_it_is():
+    """Full, silent or not: who asks wants to know whether one like it would be of use."""
+    w = World()
+    w.join("w1", slots=2, skills=["GENERAL", "GPU"], resources={"gpu": 1})
+    w.submit(
+        run(
+            "r",
+            job("fits", skills=["GPU"], slots=2, takes={"gpu": 1}),
+            job("skill", skills=["TPU"]),
+            job("slots", slots=3),
+            job("gpus", takes={"gpu": 2}),
+            job("waits", skills=["GPU"]),
+        )
+    )
+    worker, jobs = w.state.workers["w1"], w.state.runs["r"].jobs
+    could = [name for name, one in jobs.items() if placement.could_have(w.state, worker, one)]
+    assert could == ["fits", "waits"]
+    assert worker.used == worker.slots

@@ -6,7 +6,7 @@ these tests add what only the whole story shows.
 
 from __future__ import annotations
 
-from core_world import World, job, run
+from core_world import START_MS, World, job, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +19,7 @@ OPTIONS = st.fixed_dictionaries(
     {
         "priority": st.integers(0, 10),
         "delay_ms": st.sampled_from([0, 0, 0, 3_000]),
+        "at_ms": st.sampled_from([0, 0, 0, 0, START_MS + 2_000]),
         "affinity": st.booleans(),
         "service": st.sampled_from([False, False, False, True]),
         "skills": st.sampled_from([("GENERAL",), ("GENERAL",), ("GPU",)]),

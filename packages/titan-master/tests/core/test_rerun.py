@@ -10,6 +10,7 @@ from repeating import Cluster
 from titan_master.core import rerun
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import Error, GetJob, GetRun, RerunRun, RunReceipt
+from titan_proto.specs import Trigger
 from titan_proto.states import ExitReason, JobState
 
 SPEC = run("etl", job("a"), job("b", "a"), job("c", "b"), job("d", "a"), job("e", "c", "d"))
@@ -32,6 +33,18 @@ def test_only_what_did_not_succeed():
 def test_from_a_job_on_with_all_that_hangs_on_it_and_what_did_not_succeed():
     assert taken(from_job="d") == ("a",)
     assert taken(dict.fromkeys("abcde", OK), from_job="c") == ("a", "b", "d")
+
+
+def test_what_succeeded_after_a_failure_runs_again_with_it():
+    ends = {"a": OK, "b": BAD, "c": OK, "d": OK, "e": OK}
+    assert taken(ends, failed=True) == ("a", "d")
+
+
+def test_what_was_skipped_though_nothing_failed_is_no_reason_to_run_again():
+    ends = {"a": OK, "b": OK, "c": SKIPPED, "d": OK, "e": OK}
+    with pytest.raises(rerun.NothingToRerun, match="nothing of it failed"):
+        taken(ends, failed=True)
+    assert taken(ends, from_job="d") == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -115,3 +128,17 @@ def test_the_digest_of_a_repetition_says_what_is_asked_for():
     assert rerun.rerun_digest(one) == rerun.rerun_digest(msgspec.structs.replace(one, key="l"))
     for other in ({"run": "etl-2"}, {"failed": True}, {"from_job": "a"}):
         assert rerun.rerun_digest(one) != rerun.rerun_digest(msgspec.structs.replace(one, **other))
+
+
+def test_what_has_a_trigger_and_only_what_was_taken_over_above_it_is_decided_about_at_once():
+    world = Cluster({"w1": 9})
+    jobs = [job("a"), job("mend", "a"), job("after", "mend"), job("tell", "a")]
+    world.submit(run("etl", *jobs, mend=Trigger.ANY_FAILED, tell=Trigger.ALL_DONE), run_id="first")
+    world.ended("first/a")
+    world.ended("first/tell", 1)
+    turn = world.again(failed=True)
+    assert events(turn)[1:4] == [
+        "JobsDropped(run_id=again, job_ids=[mend], state=SKIPPED, reason=TRIGGER_UNMET)",
+        "JobsDropped(run_id=again, job_ids=[after], state=SKIPPED, reason=PARENT_SKIPPED)",
+        "JobsQueued(run_id=again, job_ids=[tell])",
+    ]

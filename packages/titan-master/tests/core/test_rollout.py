@@ -265,6 +265,105 @@ def test_with_another_worker_for_the_port_nothing_is_stopped_first():
     assert "ServiceStopping" not in kinds(turn)
 
 
+def test_workers_of_one_host_share_their_ports():
+    """Whether they say that they share a network, or say nothing and have one host and boot."""
+    for network in ("shared", ""):
+        w = World()
+        for name in ("w1", "w2"):
+            w.join(name, slots=2, network=network)
+        up(w, port=8080)
+        turn = w.ask(RestartService(service="api"))
+        assert [event for event in events(turn) if "Stopping" in event] == [
+            f"ServiceStopping(run_id=r, job_id=api, why={NO_OTHER_PORT!r})"
+        ]
+        assert placements(turn) == []
+        assert len(placements(w.ended("r/api", reason=ExitReason.STOPPED))) == 1
+
+
+def test_a_port_is_free_again_once_its_holder_has_ended_on_another_worker_of_the_host():
+    w = World()
+    w.join("w1", slots=1, network="shared")
+    up(w, port=8080)
+    w.join("w2", slots=1, network="shared")
+    w.submit(run("busy", job("a")))  # on w2
+    w.ask(RestartService(service="api"))
+    w.ended("r/api", reason=ExitReason.STOPPED)
+    w.running("r/api~2", healthy=True, port=8080)
+    w.ended("busy/a")
+    assert w.worker_of("r/api~2") == "w1"
+
+
+def failed_elsewhere(reason):
+    """`api` has port 8080 on w1; its replacement has failed on w2, the only other place."""
+    w = World({"w1": 2, "w2": 2})
+    up(w, port=8080)
+    assert placements(w.ask(RestartService(service="api"))) == [("api~2", "w2")]
+    return w, w.ended("r/api~2", reason=reason)
+
+
+def test_a_replacement_that_could_not_start_elsewhere_has_its_fixed_port_after_the_old_one():
+    """Somebody else has the port there, or the machine lacks something: only one worker is left."""
+    for reason in (ExitReason.START_FAILED, ExitReason.PREPARE_FAILED):
+        w, turn = failed_elsewhere(reason)
+        assert [event for event in events(turn) if "Stopping" in event] == [
+            f"ServiceStopping(run_id=r, job_id=api, why={NO_OTHER_PORT!r})"
+        ]
+        turn = w.ended("r/api", reason=ExitReason.STOPPED)
+        assert placements(turn) == [("api~2", "w1")]
+
+
+def test_a_replacement_that_crashed_elsewhere_does_not_end_what_answers():
+    """It was executed and did not come up: in the place of the old one it might not either."""
+    w, turn = failed_elsewhere(ExitReason.CRASH_LOOP)
+    assert [event for event in events(turn) if "Service" in event] == [
+        "ServiceEnded(run_id=r, job_id=api~2, number=1, stopped=False, reason=CRASH_LOOP)"
+    ]
+    assert instances(w) == {"api": "HEALTHY"}
+
+
+def test_an_instance_that_is_nowhere_is_not_replaced_when_all_are_restarted():
+    """It comes up anew anyway. Beside a replacement of its own, each of them might wait for the other."""
+    w = World({"w1": 2})
+    up(w, port=8080, replicas=2)
+    assert instances(w) == {"api": "HEALTHY", "api~2": "STARTING"}
+    turn = w.ask(RestartService(service="api"))
+    assert [event for event in events(turn) if "Added" in event] == [
+        "ServiceAdded(run_id=r, job_id=api~3, of=api, number=3, replaces=api)"
+    ]
+
+
+def test_what_fails_while_its_replacement_is_there_is_not_moved_besides():
+    w = World({"w1": 1, "w2": 1})
+    up(w)
+    w.submit(run("busy", job("a")))
+    assert placements(w.ask(RestartService(service="api"))) == []
+    turn = w.ended("r/api", reason=ExitReason.CRASH_LOOP)
+    assert "ServiceQueued" not in kinds(turn)
+    assert placements(turn) == [("api~2", "w1")]
+
+
+def test_a_worker_that_comes_back_on_the_same_host_is_no_place_for_the_port_any_more():
+    w = World({"w1": 1, "w2": 1})
+    up(w, port=8080)
+    w.submit(run("busy", job("a")))
+    assert "ServiceStopping" not in kinds(w.ask(RestartService(service="api")))
+    w.cut("w2")
+    turn = w.join("w2", incarnation=2, network="net-w1")
+    assert [event for event in events(turn) if "Stopping" in event] == [
+        f"ServiceStopping(run_id=r, job_id=api, why={NO_OTHER_PORT!r})"
+    ]
+
+
+def test_with_a_third_worker_a_replacement_that_failed_on_the_second_goes_there():
+    for reason in (ExitReason.START_FAILED, ExitReason.CRASH_LOOP):
+        w = World({"w1": 2, "w2": 2, "w3": 2})
+        up(w, port=8080)
+        w.ask(RestartService(service="api"))
+        turn = w.ended("r/api~2", reason=reason)
+        assert placements(turn) == [("api~2", "w3")]
+        assert "ServiceStopping" not in kinds(turn)
+
+
 # -- a later run of the same name ------------------------------------------------------------------
 def test_a_later_run_keeps_a_service_that_is_defined_alike():
     w = World({"w1": 1})
@@ -341,6 +440,16 @@ def test_only_what_is_healthy_and_the_same_in_everything_is_kept(change):
         folder = RunSpec(name="web", jobs=spec.jobs, workspace=FOLDER)
         spec = folder
     assert placements(w.submit(spec, run_id="s")) == [("api", "w1")]
+
+
+def test_a_service_that_was_to_begin_later_is_the_same_service():
+    w = World({"w1": 2})
+    up(w)
+    spec = replace(service(), launch=replace(service().launch, at_ms=w.now_ms + 5_000))
+    w.submit(run("web", replace(spec, delay_ms=1_000)), run_id="s")
+    assert placements(w.advance(5_999)) == []
+    turn = w.advance(1)
+    assert KEPT in " ".join(events(turn))
 
 
 def test_all_instances_of_an_earlier_run_go_once_the_new_one_is_healthy():

@@ -29,7 +29,7 @@ def test_a_new_worker_is_let_in_and_told_its_lease():
     assert events(turn) == [
         (
             "WorkerJoined(worker_id=w1, host=host, port=8080, incarnation=1, boot_id=boot, slots=4,"
-            " skills=[GENERAL, GPU], software=test)"
+            " skills=[GENERAL, GPU], software=test, network=net-w1)"
         )
     ]
     assert effects(turn) == [

@@ -8,11 +8,12 @@ records behind it. Turns are read as lines of text: see `text`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from titan_master.core.apply import apply
 from titan_master.core.check import check
@@ -38,6 +39,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import AttemptOrder, HeldAttempt, Join, StartAttempts, WorkerStatus
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import (
+    Counted,
     GateSection,
     JobKind,
     JobSpec,
@@ -46,6 +48,9 @@ from titan_proto.specs import (
     Needs,
     RunSpec,
     ServiceSection,
+    Shape,
+    Terms,
+    Trigger,
 )
 from titan_proto.states import AttemptState, ExitReason, JobState
 
@@ -63,25 +68,30 @@ def job(
     slots: int = 1,
     service: bool = False,
     port: int = 0,
+    takes: Mapping[str, int] | None = None,
+    at_ms: int = 0,
     **options: Any,
 ) -> JobSpec:
-    """A job `name` that runs after the others named."""
+    """A job `name` that runs after the others named, and takes so much of counted resources."""
+    counted = tuple(Counted(name=name, amount=amount) for name, amount in (takes or {}).items())
     return JobSpec(
         id=name,
-        launch=LAUNCH,
+        launch=replace(LAUNCH, at_ms=at_ms),
         dependencies=after,
-        needs=Needs(skills=tuple(skills), slots=slots),
+        needs=Needs(
+            skills=tuple(skills), slots=slots, terms=Terms(counted=counted) if counted else None
+        ),
         kind=JobKind.SERVICE if service else JobKind.TASK,
         service=ServiceSection(port=port, port_auto=not port) if service else None,
         **options,
     )
 
 
-def gate(name: str, *after: str, delay_ms: int = 0, **section: Any) -> JobSpec:
+def gate(name: str, *after: str, delay_ms: int = 0, at_ms: int = 0, **section: Any) -> JobSpec:
     """A gate `name` that opens after the jobs named."""
     return JobSpec(
         id=name,
-        launch=Launch(),
+        launch=Launch(at_ms=at_ms),
         kind=JobKind.GATE,
         dependencies=after,
         delay_ms=delay_ms,
@@ -89,8 +99,13 @@ def gate(name: str, *after: str, delay_ms: int = 0, **section: Any) -> JobSpec:
     )
 
 
-def run(name: str, *jobs: JobSpec) -> RunSpec:
-    return RunSpec(name=name, jobs=jobs)
+def run(name: str, *jobs: JobSpec, **shapes: Shape | Trigger) -> RunSpec:
+    """A run; of jobs named besides: what it says of them, or their triggers."""
+    read = {
+        job_id: shape if isinstance(shape, Shape) else Shape(trigger=shape)
+        for job_id, shape in shapes.items()
+    }
+    return RunSpec(name=name, jobs=jobs, shapes=read)
 
 
 # -- turns as text --------------------------------------------------------------------------------
@@ -299,6 +314,7 @@ class World:
         *,
         slots: int | None = None,
         skills: Sequence[str] | None = None,
+        resources: Mapping[str, int] | None = None,
         port: int | None = None,
         boot: str | None = None,
         incarnation: int | None = None,
@@ -306,6 +322,7 @@ class World:
         leaving: bool = False,
         takes_shutdown: bool = True,
         workspace: str | None = None,
+        network: str | None = None,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
         before = self.joins.get(name)
@@ -319,6 +336,7 @@ class World:
                 software="test",
                 slots=4,
                 skills=("GENERAL",),
+                network=f"net-{name}",
             )
         join = Join(
             worker_id=name,
@@ -335,6 +353,8 @@ class World:
             leaving=leaving,
             takes_shutdown=takes_shutdown,
             workspace=before.workspace if workspace is None else workspace,
+            resources=before.resources if resources is None else dict(resources),
+            network=before.network if network is None else network,
         )
         self._link += 1
         self.joins[name] = join

@@ -38,6 +38,8 @@ INLINE_SPEC_BYTES: Final = 1024 * 1024
 """A larger RunSpec travels as an artifact and is named by digest in the submission."""
 RUN_SPEC_BYTES: Final = 256 * 1024 * 1024
 """A run's whole description: it is decoded in memory, and becomes one record of the journal."""
+DAG_STRING_BYTES: Final = 16 * 1024 * 1024
+"""A raw DAG string, which holds its scripts."""
 JOB_SPEC_BYTES: Final = 1024 * 1024
 ENV_BYTES: Final = 128 * 1024
 ARGS_BYTES: Final = 256 * 1024
@@ -45,6 +47,13 @@ SKILLS_PER_JOB: Final = 16
 PRIORITY_MAX: Final = 10
 PRIORITY_DEFAULT: Final = 5
 DELAY_MS: Final = 366 * 24 * 3600 * 1000
+AT_MS: Final = 253_402_300_799_000
+"""The last moment that may be named: the end of the year 9999."""
+CRON_CHARS: Final = 256
+"""Of a schedule's text."""
+EVERY_MS_MIN: Final = 1_000
+EVERY_MS: Final = 366 * 24 * 3600 * 1000
+"""The rarest that `@every` can be."""
 STOP_GRACE_MS_DEFAULT: Final = 10_000
 STOP_GRACE_MS: Final = 3_600_000
 RETRIES: Final = 100
@@ -85,6 +94,13 @@ CPU_MILLI: Final = 4_096_000
 MEMORY_BYTES_MIN: Final = 4 * 1024 * 1024
 MEMORY_BYTES: Final = 64 * 1024**4
 PIDS: Final = 4_194_304
+RESOURCE_CHARS: Final = 64
+"""Of the name of a counted resource."""
+RESOURCES_PER_JOB: Final = 16
+"""Kinds of counted resources that a job may ask for, and a worker may have four times as many."""
+RESOURCES_PER_WORKER: Final = 4 * RESOURCES_PER_JOB
+RESOURCE_AMOUNT: Final = 1_000_000_000
+"""Of a counted resource other than memory: of `gpu` and named ones in units, of `cpu` in thousandths."""
 GATE_MESSAGE_CHARS: Final = 4_000
 DECISION_CHARS: Final = 4_000
 """What is said beside an approval or a rejection."""

@@ -44,6 +44,8 @@ class LaunchKind(OpenEnum):
     """A line for ``/bin/sh -c``."""
     COMMAND = "COMMAND"
     """An argument vector, no shell."""
+    HANDLER = "HANDLER"
+    """What a worker registered under a skill's name, with the arguments as its data."""
     UNKNOWN = "UNKNOWN"
 
 
@@ -91,12 +93,29 @@ class Artifacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     take: tuple[Intake, ...] = ()
 
 
+class Counted(Struct, frozen=True, kw_only=True):
+    """So much of a resource, by name: of `cpu` thousandths of a core, of `memory` bytes, of all others
+    units.
+    """
+
+    name: str
+    amount: int
+
+
+class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
+    """On which terms a job is placed, beyond skills and slots; most jobs have none."""
+
+    counted: tuple[Counted, ...] = ()
+    """What it takes of what its worker has, for as long as it holds its slot. Each name once."""
+
+
 class Needs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker must offer. Jobs of equal needs form one class in the queue."""
 
     skills: tuple[str, ...] = ("GENERAL",)
     slots: int = 1
     """How much of a worker's room it takes; 0 for what hardly does anything."""
+    terms: Terms | None = None
 
 
 class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,7 +129,7 @@ class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The process to start. Exactly one of `script`, `shell`, `command` is used, by `kind`."""
+    """The process to start. Exactly one of `script`, `shell`, `command`, `handler` is used, by `kind`."""
 
     kind: LaunchKind = LaunchKind.SCRIPT
     script: str = ""
@@ -126,6 +145,11 @@ class Launch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     resources: Resources | None = None
     share: Share = Share.RUN
     artifacts: Artifacts | None = None
+    at_ms: int = 0
+    """Not before this moment, in milliseconds since the epoch; the job's delay is counted from then. Also
+    of a gate, which launches nothing: it opens no earlier."""
+    handler: str = ""
+    """The program that a worker registered under this name, which is one of its skills too."""
 
 
 class RestartWhen(OpenEnum):
@@ -259,6 +283,33 @@ class GateSection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_timeout: GateExpiry = GateExpiry.REJECT
 
 
+class Trigger(OpenEnum):
+    """Which ends of its dependencies let a job begin. It is decided once all of them have ended.
+
+    One that was skipped because of a failure above it counts as failed here, too.
+    """
+
+    ALL_SUCCEEDED = "ALL_SUCCEEDED"
+    ALL_DONE = "ALL_DONE"
+    """However they ended."""
+    ANY_FAILED = "ANY_FAILED"
+    ANY_SUCCEEDED = "ANY_SUCCEEDED"
+    NONE_FAILED = "NONE_FAILED"
+    """Each succeeded, or was skipped though nothing had failed."""
+    UNKNOWN = "UNKNOWN"
+
+
+class Shape(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What there is to a job beside its dependencies, as a part of its run: whether it begins."""
+
+    trigger: Trigger = Trigger.ALL_SUCCEEDED
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the job may end without being tried though no dependency of it failed."""
+        return self.trigger is not Trigger.ALL_SUCCEEDED
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One node of a run."""
 
@@ -285,6 +336,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Two attempts never run at once: its own worker stops it before the master may give it away."""
     gate: GateSection | None = None
 
+    def begins_at_ms(self, ready_ms: int) -> int:
+        """When it may be queued, whose dependencies were all met at `ready_ms`."""
+        return max(ready_ms, self.launch.at_ms) + self.delay_ms
+
 
 class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A graph of jobs to run."""
@@ -293,3 +348,5 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobSpec, ...]
     workspace: ArtifactRef | None = None
     """What every job's workspace starts from."""
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    """By job, of those that have one: what concerns the graph and not what is executed."""

@@ -22,6 +22,7 @@ from titan_proto.limits import (
     ARGS_BYTES,
     ARTIFACT_BYTES,
     ARTIFACT_PATTERNS,
+    AT_MS,
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
     CPU_MILLI,
@@ -44,6 +45,9 @@ from titan_proto.limits import (
     PIDS,
     PRIORITY_MAX,
     REPLICAS,
+    RESOURCE_AMOUNT,
+    RESOURCE_CHARS,
+    RESOURCES_PER_JOB,
     RESTARTS,
     RETRIES,
     RETRY_DELAY_MS,
@@ -57,6 +61,7 @@ from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
     Artifacts,
+    Counted,
     GateExpiry,
     GateSection,
     HealthCheck,
@@ -73,7 +78,10 @@ from titan_proto.specs import (
     RetryPolicy,
     RunSpec,
     ServiceSection,
+    Shape,
     Share,
+    Terms,
+    Trigger,
 )
 
 PROBLEMS_MAX: Final = 200
@@ -101,6 +109,8 @@ BAD_GATE: Final = "Y219"
 BAD_PYTHON: Final = "Y220"
 BAD_EXPRESSION: Final = "Y221"
 BAD_FILES: Final = "Y222"
+BAD_SHAPE: Final = "Y223"
+BAD_RESOURCE: Final = "Y240"
 MORE: Final = "Y299"
 
 _SKILL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:+-]{{0,{SKILL_CHARS - 1}}}\Z")
@@ -108,9 +118,17 @@ _SKILL_RULE: Final = (
     f"letters, digits, '_', '.', ':', '+', '-'; starts with a letter, a digit or '_'; "
     f"at most {SKILL_CHARS} characters"
 )
+_RESOURCE = re.compile(rf"[A-Za-z_][A-Za-z0-9_.-]{{0,{RESOURCE_CHARS - 1}}}\Z")
+_RESOURCE_RULE: Final = f"letters, digits, '_', '.', '-'; starts with a letter or '_'; at most {RESOURCE_CHARS} characters"
+_OTHER_LIMITS: Final = frozenset({"pids", "disk"})
+"""Names that mean a limit, or may come to: nothing that is counted is called so."""
 _PYTHON_VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}t?)?\Z")
 PYTHON_RULE: Final = "a version such as 3.12, or an absolute path on the worker"
 _USUAL_SKILLS: Final = Needs().skills
+_COUNTED_MOST: Final = {
+    "cpu": (CPU_MILLI, "CPU_MILLI"),
+    "memory": (MEMORY_BYTES, "MEMORY_BYTES"),
+}
 _HTTP_PATH = re.compile(r"/[!-~]{0,2000}\Z")
 _USUAL_RETRIES: Final = RetryPolicy()
 _NOTHING: Final = Launch()
@@ -161,6 +179,13 @@ def takes_python(script: str) -> bool:
     return script.endswith(".py")
 
 
+def resource_name_fault(name: str) -> str:
+    """The rule that `name` breaks as the name of a counted resource; empty if it keeps it."""
+    if name in _OTHER_LIMITS:
+        return f"another name: {name} is not counted"
+    return "" if _RESOURCE.match(name) else _RESOURCE_RULE
+
+
 def file_name_fault(name: str) -> str:
     """Why nothing in ``perm_files/`` can be called so, as the end of a sentence; empty if it can.
 
@@ -201,6 +226,8 @@ def _all(spec: RunSpec) -> Iterator[Problem]:
                 code=DUPLICATE_ID,
             )
         yield from _job_problems(where, job)
+    if spec.shapes:
+        yield from _shapes_problems(spec, index)
     yield from _graph_problems(spec.jobs, index)
 
 
@@ -240,12 +267,13 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
     for name, value, most, limit in (
         ("priority", job.priority, PRIORITY_MAX, "PRIORITY_MAX"),
         ("delay_ms", job.delay_ms, DELAY_MS, "DELAY_MS"),
+        ("launch.at_ms", job.launch.at_ms, AT_MS, "AT_MS"),
         ("stop_grace_ms", job.stop_grace_ms, STOP_GRACE_MS, "STOP_GRACE_MS"),
         ("timeout_ms", job.timeout_ms, TIMEOUT_MS, "TIMEOUT_MS"),
         ("job_timeout_ms", job.job_timeout_ms, TIMEOUT_MS, "TIMEOUT_MS"),
     ):
         if not 0 <= value <= most:
-            yield _out_of_range(f"{where}.{name}", name, value, most, limit)
+            yield _out_of_range(f"{where}.{name}", name.rpartition(".")[2], value, most, limit)
     if job.needs.skills != _USUAL_SKILLS:
         yield from _skill_problems(f"{where}.needs.skills", job.needs.skills)
     if job.needs.slots != 1:
@@ -259,6 +287,8 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
                 "WORKER_SLOTS",
                 least,
             )
+    if job.needs.terms is not None:
+        yield from _terms_problems(f"{where}.needs.terms", job, job.needs.terms)
     if job.service is not None:
         yield from _service_problems(f"{where}.service", job, job.service)
     if job.retries != _USUAL_RETRIES:
@@ -267,6 +297,8 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
         yield from _gate_problems(where, job)
     else:
         yield from _launch_problems(f"{where}.launch", job.launch)
+        if job.launch.kind is LaunchKind.HANDLER:
+            yield from _handler_problems(where, job)
     if job.kind is JobKind.SERVICE and (job.timeout_ms or job.job_timeout_ms):
         yield Problem(
             where=f"{where}.timeout_ms",
@@ -275,6 +307,37 @@ def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
             code=BAD_SERVICE,
         )
     yield from _size_problems(where, job)
+
+
+def _shapes_problems(spec: RunSpec, index: Mapping[str, int]) -> Iterator[Problem]:
+    """Each is a job's of this run, and makes sense for that job."""
+    for name, shape in spec.shapes.items():
+        number = index.get(name)
+        if number is None:
+            yield Problem(
+                where="shapes",
+                message=f"a trigger is said of {_quoted(name)}, which is not in this pipeline",
+                code=BAD_SHAPE,
+            )
+        else:
+            yield from _shape_problems(f"jobs[{number}].shape", spec.jobs[number], shape)
+
+
+def _shape_problems(where: str, job: JobSpec, shape: Shape) -> Iterator[Problem]:
+    if shape.trigger is Trigger.UNKNOWN:
+        yield Problem(
+            where=f"{where}.trigger",
+            message=f"the trigger of job {_named(job.id)} is not known here",
+            hint=f"any of {', '.join(one.value for one in Trigger if one is not Trigger.UNKNOWN)}",
+            code=BAD_SHAPE,
+        )
+    elif shape.trigger is not Trigger.ALL_SUCCEEDED and not job.dependencies:
+        yield Problem(
+            where=f"{where}.trigger",
+            message=f"job {_named(job.id)} has a trigger and depends on nothing",
+            hint="a trigger is about the ends of its dependencies: name them, or take it away",
+            code=BAD_SHAPE,
+        )
 
 
 def _out_of_range(
@@ -359,7 +422,12 @@ def _gate_problems(where: str, job: JobSpec) -> Iterator[Problem]:
             code=BAD_GATE,
         )
         return
-    if job.launch != _NOTHING or job.service is not None or job.exclusive or job.timeout_ms:
+    if (
+        _but_for_its_moment(job.launch) != _NOTHING
+        or job.service is not None
+        or job.exclusive
+        or job.timeout_ms
+    ):
         yield Problem(
             where=f"{where}.launch",
             message=f"job {_named(job.id)} is a GATE, which runs nothing",
@@ -390,6 +458,10 @@ def _gate_problems(where: str, job: JobSpec) -> Iterator[Problem]:
         )
 
 
+def _but_for_its_moment(launch: Launch) -> Launch:
+    return msgspec.structs.replace(launch, at_ms=0) if launch.at_ms else launch
+
+
 def _skill_problems(where: str, skills: tuple[str, ...]) -> Iterator[Problem]:
     if len(skills) > SKILLS_PER_JOB:
         yield Problem(
@@ -405,6 +477,47 @@ def _skill_problems(where: str, skills: tuple[str, ...]) -> Iterator[Problem]:
                 hint=_SKILL_RULE,
                 code=BAD_SKILL,
             )
+
+
+def _terms_problems(where: str, job: JobSpec, terms: Terms) -> Iterator[Problem]:
+    if job.kind is JobKind.GATE:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} is a GATE, which is placed nowhere, and says where",
+            hint="take resources away",
+            code=BAD_GATE,
+        )
+    yield from _counted_problems(f"{where}.counted", terms.counted)
+
+
+def _counted_problems(where: str, counted: tuple[Counted, ...]) -> Iterator[Problem]:
+    if len(counted) > RESOURCES_PER_JOB:
+        yield Problem(
+            where=where,
+            message=f"{len(counted)} resources are more than RESOURCES_PER_JOB ({RESOURCES_PER_JOB})",
+            code=OUT_OF_RANGE,
+        )
+    seen: set[str] = set()
+    for one in counted:
+        rule = resource_name_fault(one.name)
+        if rule:
+            yield Problem(
+                where=where,
+                message=f"{_quoted(one.name)} cannot be a resource",
+                hint=rule,
+                code=BAD_RESOURCE,
+            )
+        if one.name in seen:
+            yield Problem(
+                where=where,
+                message=f"resource {_named(one.name)} is asked for twice",
+                code=BAD_RESOURCE,
+            )
+        seen.add(one.name)
+        most, limit = _COUNTED_MOST.get(one.name, (RESOURCE_AMOUNT, "RESOURCE_AMOUNT"))
+        if not 1 <= one.amount <= most:
+            what = f"resources.{_named(one.name)}"
+            yield _out_of_range(where, what, one.amount, most, limit, 1)
 
 
 def _service_problems(where: str, job: JobSpec, service: ServiceSection) -> Iterator[Problem]:
@@ -509,7 +622,7 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         yield Problem(
             where=f"{where}.kind",
             message="the way to start this job is not known here",
-            hint="SCRIPT, SHELL or COMMAND",
+            hint="SCRIPT, SHELL, COMMAND or HANDLER",
             code=UNKNOWN_KIND,
         )
     else:
@@ -539,6 +652,18 @@ def _launch_problems(where: str, launch: Launch) -> Iterator[Problem]:
         yield from _pattern_problems(f"{where}.artifacts", launch.artifacts)
 
 
+def _handler_problems(where: str, job: JobSpec) -> Iterator[Problem]:
+    """A handler has a skill's name, and is looked for only where that skill is."""
+    if job.launch.handler and job.launch.handler not in job.needs.skills:
+        yield Problem(
+            where=f"{where}.launch.handler",
+            message=f"job {_named(job.id)} is for the handler {_quoted(job.launch.handler)} and does "
+            "not need the skill of that name",
+            hint="a worker has a handler's name among its skills",
+            code=BAD_LAUNCH,
+        )
+
+
 def _pattern_problems(where: str, artifacts: Artifacts) -> Iterator[Problem]:
     """Paths and patterns lead to no place outside a working folder, and are not too many."""
     for name, wanted in (
@@ -564,12 +689,13 @@ def _pattern_problems(where: str, artifacts: Artifacts) -> Iterator[Problem]:
 
 
 def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
-    """Exactly one of script, shell, command is set: the one that `kind` names."""
+    """Exactly one of script, shell, command, handler is set: the one that `kind` names."""
     wanted = launch.kind.lower()
     for name, is_set in (
         ("script", launch.script),
         ("shell", launch.shell),
         ("command", launch.command),
+        ("handler", launch.handler),
     ):
         if name == wanted and not is_set:
             yield Problem(
@@ -578,7 +704,8 @@ def _choice_problems(where: str, launch: Launch) -> Iterator[Problem]:
         elif is_set and name != wanted:
             yield Problem(
                 where=f"{where}.{name}",
-                message=f"{name} is set beside {wanted}; a job has one of script, shell, command",
+                message=f"{name} is set beside {wanted}; a job has one of script, shell, "
+                "command, handler",
                 code=BAD_LAUNCH,
             )
 

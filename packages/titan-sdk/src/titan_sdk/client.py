@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -83,8 +84,8 @@ from titan_proto.messages import (
 from titan_proto.specs import ArtifactRef, JobKind, JobSpec
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, WorkerState
 from titan_sdk.approvals import gate_id, obstacle, with_gates
-from titan_sdk.jobs import TitanJob, TitanService
-from titan_sdk.keys import BadValue, duration_ms, named
+from titan_sdk.jobs import Duration, Moment, TitanJob, TitanService
+from titan_sdk.keys import BadValue, duration_ms, moment_ms, named
 from titan_sdk.links import Links
 from titan_sdk.loglines import (
     LogLine,
@@ -99,6 +100,8 @@ from titan_sdk.loglines import (
 from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
 from titan_sdk.staging import (
+    NOW,
+    Deferral,
     Staged,
     check_spec_size,
     read_variables,
@@ -111,6 +114,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from titan_proto.io.address import Address
+    from titan_sdk.dagstring import DagJob
     from titan_sdk.pipeline import Pipeline
 
 ReplyT = TypeVar("ReplyT")
@@ -161,6 +165,8 @@ class TitanClient:
         jobs: Sequence[TitanJob] | TitanJob,
         *,
         workspace: str | os.PathLike[str] | None = None,
+        at: Moment | None = None,
+        delay: Duration | None = None,
     ) -> Run:
         """Hand in a run; it is durable when this returns.
 
@@ -169,6 +175,9 @@ class TitanClient:
             jobs: the jobs; they may name each other as dependencies.
             workspace: a folder that every job's workspace starts from. Without it each script is
                 packed alone.
+            at: nothing of it starts before this moment: text such as 2026-12-01T08:30:00Z, or a
+                datetime with a zone.
+            delay: nothing of it starts before so much time has passed: `10m`, or seconds.
 
         Raises:
             InvalidSpec: the jobs make no valid run, or a script is nowhere; nothing was sent.
@@ -178,6 +187,7 @@ class TitanClient:
         if not isinstance(name, str):
             raise InvalidSpec(f"a run's name is text, not {name!r}")
         folder = None if workspace is None else Path(os.fspath(workspace)).expanduser()
+        deferral = _deferral(at, delay)
         staged = stage_jobs(
             name,
             _with_gates(given),
@@ -185,8 +195,9 @@ class TitanClient:
             workspace=folder,
             find=self.find_files,
             env_files={job.id: job.env_file for job in given if job.env_file},
+            shapes={job.id: job.shape for job in given if job.shape is not None},
         )
-        return self._submit(staged)
+        return self._submit(staged, deferral)
 
     def run_file(
         self,
@@ -196,11 +207,13 @@ class TitanClient:
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         env_file: Sequence[str | os.PathLike[str]] = (),
+        at: Moment | None = None,
+        delay: Duration | None = None,
     ) -> Run:
         """Run a pipeline file with its folder (`.yaml`, `.yml`), or any other file as a script.
 
         `env_file` are files of KEY=VALUE lines in the working folder, for every job; they win over
-        what the pipeline says, and `env` wins over them.
+        what the pipeline says, and `env` wins over them. `at` and `delay` are as for `submit`.
         """
         shown = os.fspath(path)
         if shown.lower().endswith(PIPELINE_SUFFIXES):
@@ -209,7 +222,7 @@ class TitanClient:
             if args:
                 raise InvalidSpec("a pipeline takes no arguments; its jobs have args of their own")
             added = {**read_variables([os.fspath(one) for one in env_file]), **(env or {})}
-            return self.run_pipeline(load(path), name=name, env=added)
+            return self.run_pipeline(load(path), name=name, env=added, at=at, delay=delay)
         job = TitanJob(
             id=job_id_for(shown),
             script=shown,
@@ -217,7 +230,7 @@ class TitanClient:
             env=env,
             env_file=list(env_file) or None,
         )
-        return self.submit(name or Path(shown).stem or "run", [job])
+        return self.submit(name or Path(shown).stem or "run", [job], at=at, delay=delay)
 
     def deploy(
         self,
@@ -251,15 +264,45 @@ class TitanClient:
         )
         return self.submit(called, [job])
 
-    def run_pipeline(
-        self, pipeline: Pipeline, *, name: str | None = None, env: Mapping[str, str] | None = None
+    def submit_dag(
+        self,
+        text: str,
+        *,
+        name: str = "dag",
+        at: Moment | None = None,
+        delay: Duration | None = None,
     ) -> Run:
-        """Run a pipeline that was read before; `env` is added to the environment of every job."""
+        """Hand in a raw DAG string, as `titan dag` takes it; what it carries in base64 comes along.
+
+        Raises:
+            DagStringError: it says nothing that could be run; nothing was sent.
+            InvalidSpec, PackagingError: as for `submit`.
+        """
+        from titan_sdk.dagstring import parse
+
+        with tempfile.TemporaryDirectory(prefix="titan-dag-") as folder:
+            jobs = [_dag_job(job, Path(folder)) for job in parse(text)]
+            return self.submit(name, jobs, at=at, delay=delay)
+
+    def run_pipeline(
+        self,
+        pipeline: Pipeline,
+        *,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        at: Moment | None = None,
+        delay: Duration | None = None,
+    ) -> Run:
+        """Run a pipeline that was read before; `env` is added to the environment of every job.
+
+        `at` and `delay` are as for `submit`.
+        """
+        deferral = _deferral(at, delay)
         if name is not None:
             pipeline.name = name
         if env:
             pipeline.add_env(env)
-        return self._submit(stage_pipeline(pipeline, self.find_files))
+        return self._submit(stage_pipeline(pipeline, self.find_files), deferral)
 
     def run(self, run: RunLike) -> Run:
         """The handle of a run that somebody submitted: by id, alias, unique prefix or @last."""
@@ -776,20 +819,21 @@ class TitanClient:
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _submit(self, staged: Staged) -> Run:
+    def _submit(self, staged: Staged, deferral: Deferral = NOW) -> Run:
         # The key is drawn before the first try: a retry cannot become a second run.
         key = new_key()
         with staged:
             for package in staged.packages:
                 self._upload(package.digest, package.size, package.chunks)
-            encoded = msgspec.msgpack.encode(staged.spec)
+            spec = deferral.of(staged.spec)
+            encoded = msgspec.msgpack.encode(spec)
             if len(encoded) > INLINE_SPEC_BYTES:
                 check_spec_size(len(encoded))
                 digest = hashlib.sha256(encoded).hexdigest()
                 self._upload(digest, len(encoded), lambda offset: iter((encoded[offset:],)))
                 receipt = self.ask(SubmitRun(key=key, spec_digest=digest))
             else:
-                receipt = self.ask(SubmitRun(key=key, spec=staged.spec))
+                receipt = self.ask(SubmitRun(key=key, spec=spec))
         self._last_run = Run(
             self, receipt.run_id, receipt.alias, skills_of(staged.spec.jobs), receipt.notices
         )
@@ -879,6 +923,45 @@ class TitanClient:
                 view.state,
                 how_ended(view),
             )
+
+
+def _dag_job(raw: DagJob, folder: Path) -> TitanJob:
+    """A job of a DAG string; what it carries is written into a folder of its own."""
+    script = raw.file
+    if raw.content is not None:
+        # Only the name: two jobs may carry different files of one name, and none leads elsewhere.
+        its_own = folder / hashlib.sha256(raw.id.encode("utf-8", "surrogatepass")).hexdigest()
+        its_own.mkdir(exist_ok=True)
+        path = its_own / (Path(raw.file).name or "script")
+        path.write_bytes(raw.content)
+        path.chmod(0o755)
+        script = str(path)
+    return TitanJob(
+        id=raw.id,
+        script=script or None,
+        handler=raw.handler or None,
+        args=raw.args if isinstance(raw.args, str) else list(raw.args),
+        dependencies=list(raw.parents),
+        type="SERVICE" if raw.is_service else None,
+        port=int(raw.port) if raw.port.isdigit() else raw.port or None,
+        skills=list(raw.skills) or None,
+        priority=raw.priority,
+        delay=raw.delay_ms / 1000,
+        affinity=raw.affinity or None,
+    )
+
+
+def _deferral(at: Moment | None, delay: Duration | None) -> Deferral:
+    """When a run begins. Raises InvalidSpec."""
+    read: dict[str, int] = {}
+    for name, value, reader in (("at", at, moment_ms), ("delay", delay, duration_ms)):
+        if value is None:
+            continue
+        try:
+            read[f"{name}_ms"] = reader(value)
+        except BadValue as error:
+            raise InvalidSpec(f"{name}: {error.message}: {error.hint}") from error
+    return Deferral(**read)
 
 
 def _drain_ms(value: str | float) -> int:

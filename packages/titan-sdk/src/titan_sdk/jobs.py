@@ -8,16 +8,20 @@ when it submits.
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from titan_proto.errors import InvalidSpec, Problem
-from titan_proto.specs import GateSection, JobKind, JobSpec, LaunchKind
-from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, named
+from titan_proto.specs import GateSection, JobKind, JobSpec, LaunchKind, Shape
+from titan_sdk.keys import READERS, BadValue, approval_of, conflicts, job_spec, named, shape_of
 
 Duration = str | int | float
 """`90s`, `1h30m`, or a number of seconds."""
+
+Moment = str | datetime.datetime
+"""A date and a time with its zone: `2026-12-01T08:30:00Z`, or an aware datetime."""
 
 FilePath = str | os.PathLike[str]
 
@@ -31,22 +35,25 @@ class TitanJob:
         script: a file, looked for in the working folder, then by name in the master's perm_files.
         run: instead of a script: a line for the shell.
         command: instead of a script: a program and its arguments, no shell.
+        handler: instead of a script: what a worker registered under this name (`titan-worker --handler`),
+            which is a skill of that worker; `args` are its data.
         python: what runs a `.py` script on the worker: a version, looked for there by name (3.12 is
             python3.12), or an absolute path. By default the worker's own.
         args: a list is passed exactly, a string is split like a shell does.
         env: variables for the process.
         env_file: one or more files of KEY=VALUE lines, read at submission from the working folder;
             `env` wins over them.
-        dependencies: jobs (or their ids) that must have succeeded before.
+        dependencies: jobs (or their ids) that must have succeeded before; see `trigger`.
         type: "TASK" ends by itself, "SERVICE" is meant to stay up, "APPROVAL" waits for a person.
         port: of a service: its port, told to it as $PORT; "auto" takes a free one.
         healthcheck: of a service: when it counts as healthy; a path that answers by HTTP, or a mapping
             of http, tcp or command and interval, timeout, retries, start_period, port.
         replicas: of a service: how many instances of it there are.
-        requirement: one skill that the worker must have.
+        requirement: one skill that the worker must have, or a list of them.
         skills: the skills that the worker must have.
         slots: how much of a worker's room it takes; of a service also 0.
         priority: 0 to 10, 10 first.
+        at: it does not start before this moment; text such as 2026-12-01T08:30:00Z, or a datetime with a zone.
         delay: how long it waits once it could start.
         affinity: prefer the worker on which a parent ran.
         stop_grace: time between SIGTERM and SIGKILL when it is stopped.
@@ -56,8 +63,9 @@ class TitanJob:
             limit, delay, backoff, max_delay, jitter, causes, not_exit_codes.
         timeout: how long one attempt may run; of a gate: how long it waits for a decision.
         job_timeout: how long all attempts together may take, from the first one's placement.
-        resources: what it may use at most, with all that it starts: a mapping of cpu (cores), memory
-            (512MiB, 2G) and pids.
+        resources: what it may use at most, with all that it starts, and what it takes of its worker's
+            for as long as it runs: a mapping of cpu (cores), memory (512MiB, 2G), pids (only a limit),
+            gpu and other names (only counted).
         exclusive: two attempts must never run at once, even where a machine cannot be reached.
         delivery: "at-least-once" (the default), or "at-most-once": never tried again where it may
             have been done.
@@ -70,13 +78,15 @@ class TitanJob:
             on whichever machine; "node", only what runs on the same one.
         artifacts: files that are carried from job to job: a mapping of out (paths and patterns inside
             its working folder) and in ("JOB:PATTERN", of what a job before it hands out).
+        trigger: which ends of its dependencies let it begin: "all_succeeded" (the default), "all_done",
+            "any_failed", "any_succeeded" or "none_failed".
         on_timeout: of a gate about which nobody decided in time: "reject", "approve" or "fail".
 
     Raises:
         InvalidSpec: a value is not what its key takes; `problems` lists all of them.
     """
 
-    __slots__ = ("_approval", "_env_file", "_spec")
+    __slots__ = ("_approval", "_env_file", "_shape", "_spec")
 
     def __init__(
         self,
@@ -86,6 +96,7 @@ class TitanJob:
         script: str | os.PathLike[str] | None = None,
         run: str | None = None,
         command: Sequence[str] | str | None = None,
+        handler: str | None = None,
         python: str | float | os.PathLike[str] | None = None,
         args: Sequence[object] | str | None = None,
         env: Mapping[str, object] | None = None,
@@ -93,9 +104,10 @@ class TitanJob:
         dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
         type: str | None = None,  # noqa: A002 - likewise
         port: int | str | None = None,
-        requirement: str | None = None,
+        requirement: Sequence[str] | str | None = None,
         skills: Sequence[str] | str | None = None,
         priority: int | None = None,
+        at: Moment | None = None,
         delay: Duration | None = None,
         affinity: bool | None = None,
         stop_grace: Duration | None = None,
@@ -116,6 +128,7 @@ class TitanJob:
         on_timeout: str | None = None,
         share: str | None = None,
         artifacts: Mapping[str, object] | None = None,
+        trigger: str | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(
@@ -132,6 +145,7 @@ class TitanJob:
                 "script": None if path is None else os.fspath(path),
                 "run": run,
                 "command": command,
+                "handler": handler,
                 "python": os.fspath(python) if isinstance(python, os.PathLike) else python,
                 "args": args,
                 "env": env,
@@ -142,6 +156,7 @@ class TitanJob:
                 "requirement": requirement,
                 "skills": skills,
                 "priority": priority,
+                "at": at,
                 "delay": delay,
                 "affinity": affinity,
                 "stop_grace": stop_grace,
@@ -161,9 +176,11 @@ class TitanJob:
                 "on_timeout": on_timeout,
                 "share": share,
                 "artifacts": artifacts,
+                "trigger": trigger,
             }
         )
         self._spec = job_spec(read)
+        self._shape = shape_of(read)
         self._approval = approval_of(read)
         self._env_file: tuple[str, ...] = read.get("env_file", ())
 
@@ -186,6 +203,11 @@ class TitanJob:
         return self._spec
 
     @property
+    def shape(self) -> Shape | None:
+        """What is sent of it beside that, as a part of its run; None where that is nothing."""
+        return self._shape
+
+    @property
     def approval(self) -> GateSection | None:
         """The gate that is put behind it at submission, if it asks for one."""
         return self._approval
@@ -199,7 +221,7 @@ class TitanJob:
         if self._spec.kind is JobKind.GATE:
             return f"{type(self).__name__}(id={self.id!r})"
         launch = self._spec.launch
-        what = launch.script or launch.shell or " ".join(launch.command)
+        what = launch.script or launch.shell or launch.handler or " ".join(launch.command)
         return f"{type(self).__name__}(id={self.id!r}, {launch.kind.value.lower()}={what!r})"
 
 
@@ -228,7 +250,9 @@ class TitanGate(TitanJob):
         dependencies: jobs (or their ids) that must have succeeded before it is asked.
         timeout: how long it waits for a decision; 48 hours by default.
         on_timeout: what becomes of it then: "reject" (the default), "approve" or "fail".
+        at: it is not asked before this moment.
         delay: how long it waits before it is asked.
+        trigger: which ends of its dependencies let it open.
     """
 
     __slots__ = ()
@@ -241,7 +265,9 @@ class TitanGate(TitanJob):
         dependencies: Sequence[str | TitanJob] | str | TitanJob | None = None,
         timeout: Duration | None = None,
         on_timeout: str | None = None,
+        at: Moment | None = None,
         delay: Duration | None = None,
+        trigger: str | None = None,
     ) -> None:
         super().__init__(
             id,
@@ -250,7 +276,9 @@ class TitanGate(TitanJob):
             dependencies=dependencies,
             timeout=timeout,
             on_timeout=on_timeout,
+            at=at,
             delay=delay,
+            trigger=trigger,
         )
 
 

@@ -7,18 +7,20 @@ a key means the same in both.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import math
 import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
 from titan_proto.ids import JOB_ID_RULE, is_job_id
 from titan_proto.limits import (
+    AT_MS,
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
     CPU_MILLI,
@@ -33,6 +35,8 @@ from titan_proto.limits import (
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
     REPLICAS,
+    RESOURCE_AMOUNT,
+    RESOURCES_PER_JOB,
     RESTARTS,
     RETRIES,
     RETRY_DELAY_MS,
@@ -43,6 +47,7 @@ from titan_proto.limits import (
 from titan_proto.outputs import tightened
 from titan_proto.specs import (
     Artifacts,
+    Counted,
     GateExpiry,
     GateSection,
     HealthCheck,
@@ -59,9 +64,12 @@ from titan_proto.specs import (
     RetryCause,
     RetryPolicy,
     ServiceSection,
+    Shape,
     Share,
+    Terms,
+    Trigger,
 )
-from titan_proto.validation import PYTHON_RULE, is_python, takes_python
+from titan_proto.validation import PYTHON_RULE, is_python, resource_name_fault, takes_python
 from titan_sdk.scripts import names_a_folder
 
 PORT_AUTO: Final = "auto"
@@ -106,6 +114,32 @@ def duration_ms(value: object) -> int:
             whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
             return round(whole * 1000 + rest)
     raise BadValue(f"{_shown(value)} is no duration", "write 90s, 5m, 1h30m, or seconds")
+
+
+def moment_ms(value: object) -> int:
+    """A date and a time with its zone, in milliseconds since the epoch."""
+    hint = "write 2026-12-01T08:30:00Z, or with an offset such as +01:00"
+    given = value
+    if isinstance(given, str):
+        iso = given.strip()
+        # Python 3.10 does not read the Z of RFC 3339.
+        iso = iso[:-1] + "+00:00" if iso[-1:] in {"Z", "z"} else iso
+        try:
+            given = datetime.datetime.fromisoformat(iso)
+        except ValueError:
+            raise BadValue(f"{_shown(value)} is no point in time", hint) from None
+    if not isinstance(given, datetime.datetime):
+        raise BadValue(f"{_shown(value)} is no point in time", hint)
+    if given.tzinfo is None:
+        raise BadValue(f"{_shown(value)} does not say in which time zone", hint)
+    at_ms = math.floor((given - _EPOCH) / _MILLISECOND)
+    if not 0 < at_ms <= AT_MS:
+        raise BadValue(f"{_shown(value)} lies before 1970")
+    return at_ms
+
+
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_MILLISECOND: Final = datetime.timedelta(milliseconds=1)
 
 
 def text(value: object) -> str:
@@ -505,16 +539,69 @@ _RESOURCE_KEYS: Final[_Keys] = {
 }
 
 
-def resources(value: object) -> Resources:
-    """What the job may use at most: cpu, memory, pids."""
+class Asked(NamedTuple):
+    """What a job says of `resources`."""
+
+    limits: Resources | None
+    """What it may use at most ..."""
+    counted: tuple[Counted, ...]
+    """... and what it takes of its worker's."""
+
+
+def resources(value: object) -> Asked:
+    """What the job may use at most, and takes of its worker: cpu, memory, pids, gpu, any other name."""
     if not isinstance(value, Mapping):
         raise BadValue(
             f"expected limits, not {_shown(value)}", "resources: {cpu: 0.5, memory: 512MiB}"
         )
-    read = _fields("resources", value, _RESOURCE_KEYS)
-    if not read:
-        raise BadValue("resources has no limit", f"any of {', '.join(_RESOURCE_KEYS)}")
-    return Resources(**read)
+    if not value:
+        raise BadValue("resources has no limit", f"any of {', '.join(_RESOURCE_KEYS)}, gpu, …")
+    limited = {key: amount for key, amount in value.items() if key in _RESOURCE_KEYS}
+    read = _fields("resources", limited, _RESOURCE_KEYS)
+    counted = {
+        key: read[field] for key, field in (("cpu", "cpu_milli"), ("memory", "memory_bytes"))
+        if field in read
+    }  # fmt: skip
+    for key, amount in value.items():
+        if key in _RESOURCE_KEYS:
+            continue
+        try:
+            taken = _units(key, amount)
+        except BadValue as error:
+            error.at = (str(key), *error.at)
+            raise
+        if taken:
+            counted[key] = taken
+    if len(counted) > RESOURCES_PER_JOB:
+        raise BadValue(
+            f"{len(counted)} resources", f"at most {RESOURCES_PER_JOB} (RESOURCES_PER_JOB)"
+        )
+    ordered = tuple(Counted(name=name, amount=counted[name]) for name in sorted(counted))
+    return Asked(Resources(**read) if read else None, ordered)
+
+
+def _misspelt(name: str) -> str:
+    """Which of the names that have a meaning this is nearly; one as short as `tpu` may be its own."""
+    lowered = name.lower()
+    for known in (*_RESOURCE_KEYS, "gpu"):
+        is_cut = len(lowered) >= 3 and known.startswith(lowered)
+        if name != known and (is_cut or lowered == f"{known}s"):
+            return known
+    close = difflib.get_close_matches(lowered, ("memory",), n=1, cutoff=0.8)
+    return close[0] if close else ""
+
+
+def _units(name: object, value: object) -> int:
+    """Of a resource that is only counted: how much of it the job takes; 0 is as if it said nothing."""
+    if not isinstance(name, str) or resource_name_fault(name):
+        rule = resource_name_fault(str(name))
+        raise BadValue(
+            f"{_shown(name)} is no resource", f"{', '.join(_RESOURCE_KEYS)}, gpu; or {rule}"
+        )
+    meant = _misspelt(name)
+    if meant:
+        raise BadValue(f"resources has no {_shown(name)}", f'did you mean "{meant}"?')
+    return _whole(value, f"an amount of {name}", 0, RESOURCE_AMOUNT, "RESOURCE_AMOUNT")
 
 
 AT_LEAST_ONCE: Final = "at-least-once"
@@ -626,6 +713,19 @@ def _parent(value: object) -> str:
     return text(value)
 
 
+def trigger(value: object) -> Trigger:
+    """Which ends of its dependencies let a job begin."""
+    word = value.lower() if isinstance(value, str) else ""
+    if word in _TRIGGERS:
+        return _TRIGGERS[word]
+    meant = nearest(word, _TRIGGERS)
+    hint = f'did you mean "{meant}"?' if meant else f"any of {', '.join(_TRIGGERS)}"
+    raise BadValue(f"{_shown(value)} is no trigger", hint)
+
+
+_TRIGGERS: Final = {one.value.lower(): one for one in Trigger if one is not Trigger.UNKNOWN}
+
+
 def share(value: object) -> Share:
     """Who is given what the job leaves in the run's shared folder."""
     name = text(value)
@@ -680,6 +780,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "script": script,
     "run": line,
     "command": command,
+    "handler": text,
     "python": python,
     "args": words,
     "env": environment,
@@ -690,10 +791,11 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "restart": restart,
     "healthcheck": healthcheck,
     "replicas": replicas,
-    "requirement": text,
+    "requirement": texts,
     "skills": texts,
     "slots": slots,
     "priority": priority,
+    "at": moment_ms,
     "delay": duration_ms,
     "affinity": boolean,
     "stop_grace": duration_ms,
@@ -709,6 +811,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "on_timeout": expiry,
     "share": share,
     "artifacts": artifacts,
+    "trigger": trigger,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -723,7 +826,7 @@ ALIASES: Final[dict[str, str]] = {
 LATER: Final = frozenset(
     {
         "approvers", "matrix", "on_end", "outputs",
-        "reschedule", "secrets", "trigger", "when",
+        "reschedule", "secrets", "when",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -740,7 +843,12 @@ FOR_TASKS: Final = ("retries", "timeout", "job_timeout", "delivery")
 """Keys that mean nothing where a job is meant to stay up."""
 
 
-FOR_GATES: Final = ("id", "type", "dependencies", "delay", "message", "timeout", "on_timeout")
+WAYS: Final = ("script", "run", "command", "handler")
+"""What a job may execute: exactly one of these."""
+
+FOR_GATES: Final = (
+    "id", "type", "dependencies", "trigger", "at", "delay", "message", "timeout", "on_timeout",
+)  # fmt: skip
 """All that a gate takes: it runs nothing, anywhere."""
 
 
@@ -750,9 +858,10 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         hint = f"a gate runs nothing; it takes {', '.join(FOR_GATES[2:])}"
         return [(key, f"is a gate and has {key}", hint) for key in read if key not in FOR_GATES]
     found: list[tuple[str, str, str]] = []
-    ways = [key for key in ("script", "run", "command") if key in read]
+    ways = [key for key in WAYS if key in read]
     if not ways:
-        found.append(("id", "has nothing to execute", "give it a script, a run line or a command"))
+        hint = "give it a script, a run line, a command or a handler"
+        found.append(("id", "has nothing to execute", hint))
     if len(ways) > 1:
         found.append((ways[1], f"has {' and '.join(ways)}", "exactly one of them"))
     if "run" in read and read.get("args"):
@@ -827,7 +936,7 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
     if read.get("type") is JobKind.GATE:
         return JobSpec(
             id=read["id"],
-            launch=Launch(),
+            launch=Launch(at_ms=read.get("at", 0)),
             kind=JobKind.GATE,
             dependencies=read.get("dependencies", ()),
             delay_ms=read.get("delay", 0),
@@ -855,38 +964,57 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
     )
 
 
+def shape_of(read: Mapping[str, Any]) -> Shape | None:
+    """What the job's run is told of it beside its spec; None where that is nothing unusual."""
+    shape = Shape(trigger=read.get("trigger", Trigger.ALL_SUCCEEDED))
+    return None if shape == _USUAL_SHAPE else shape
+
+
 _GENERAL: Final = Needs()
+_USUAL_SHAPE: Final = Shape()
+_NO_TERMS: Final = Terms()
 _USUAL_RESTART: Final = RestartPolicy()
 _NO_RETRIES: Final = RetryPolicy()
 _NEVER_AGAIN: Final = RetryPolicy(after_loss=False)
 
 
 def _needs(read: Mapping[str, Any]) -> Needs:
-    slots_taken: int = read.get("slots", 1)
-    if "skills" in read:
-        return Needs(skills=read["skills"], slots=slots_taken)
-    if "requirement" in read:
-        return Needs(skills=(read["requirement"],), slots=slots_taken)
-    return _GENERAL if slots_taken == 1 else Needs(slots=slots_taken)
+    usual = (read["handler"],) if "handler" in read else _GENERAL.skills
+    skills = read.get("skills", read.get("requirement", usual))
+    if "handler" in read:
+        skills = tuple(dict.fromkeys((*skills, read["handler"])))
+    found = Needs(skills=skills, slots=read.get("slots", 1), terms=_terms(read))
+    return _GENERAL if found == _GENERAL else found
+
+
+def _terms(read: Mapping[str, Any]) -> Terms | None:
+    terms = Terms(counted=read["resources"].counted if "resources" in read else ())
+    return None if terms == _NO_TERMS else terms
 
 
 def _launch(read: Mapping[str, Any]) -> Launch:
     made = _program(read)
     if "share" in read or "artifacts" in read:
         made = replace(made, share=read.get("share", Share.RUN), artifacts=read.get("artifacts"))
+    if "at" in read:
+        made = replace(made, at_ms=read["at"])
     return made
 
 
 def _program(read: Mapping[str, Any]) -> Launch:
+    name: str
     env: dict[str, str] = read.get("env", {})
     args: tuple[str, ...] = read.get("args", ())
-    limits: Resources | None = read.get("resources")
+    limits = read["resources"].limits if "resources" in read else None
     if "run" in read:
         return Launch(kind=LaunchKind.SHELL, shell=read["run"], env=env, resources=limits)
     if "command" in read:
         vector = (*read["command"], *args)
         return Launch(kind=LaunchKind.COMMAND, command=vector, env=env, resources=limits)
-    name: str = read.get("script", "")
+    if "handler" in read:
+        name = read["handler"]
+        return Launch(kind=LaunchKind.HANDLER, handler=name, args=args, env=env, resources=limits)
+    name = read.get("script", "")
     # What `defaults` say is for those scripts that it can mean something to.
     interpreter = read.get("python", "") if takes_python(name) else ""
     return Launch(script=name, args=args, env=env, python=interpreter, resources=limits)

@@ -18,16 +18,26 @@ from msgspec.structs import replace
 from titan_proto.errors import Problem
 from titan_proto.ids import is_job_id
 from titan_proto.limits import NAME_CHARS
-from titan_proto.specs import ArtifactRef, GateSection, JobKind, JobSpec, LaunchKind, RunSpec
+from titan_proto.specs import (
+    ArtifactRef,
+    GateSection,
+    JobKind,
+    JobSpec,
+    LaunchKind,
+    RunSpec,
+    Shape,
+)
 from titan_proto.validation import DUPLICATE_ID, UNKNOWN_PARENT, problems
 from titan_sdk import yamltree
 from titan_sdk.approvals import obstacle, with_gates
 from titan_sdk.findings import ERROR, INFO, Finding, PipelineError, Place, Source, errors
+from titan_sdk.handlers import GIVEN, HANDLERS, ends_of
 from titan_sdk.keys import (
     ALIASES,
     FOR_TASKS,
     LATER,
     READERS,
+    WAYS,
     BadValue,
     NotYet,
     approval,
@@ -54,6 +64,7 @@ from titan_sdk.keys import (
     resources,
     restart,
     retries,
+    shape_of,
     slots,
     text,
     texts,
@@ -64,12 +75,12 @@ from titan_sdk.keys import (
 from titan_sdk.scripts import is_absent
 
 ROOT_KEYS: Final = (
-    "name", "description", "jobs", "env", "env_file", "defaults", "workspace", "apiVersion",
+    "name", "description", "jobs", "on_failure", "on_success", "always", "env", "env_file", "defaults",
+    "workspace", "apiVersion",
 )  # fmt: skip
 ROOT_LATER: Final = frozenset(
     {
-        "always", "concurrency", "hitl_message", "labels", "on_cancel", "on_failure", "on_success",
-        "params", "retries", "schedule", "secrets", "timeout",
+        "concurrency", "hitl_message", "labels", "on_cancel", "params", "retries", "schedule", "secrets", "timeout",
     }
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
@@ -96,6 +107,7 @@ _FIELDS: Final = {
     "launch": "script",
     "launch.shell": "run",
     "launch.command": "command",
+    "launch.handler": "handler",
     "launch.args": "args",
     "launch.env": "env",
     "launch.python": "python",
@@ -112,11 +124,14 @@ _FIELDS: Final = {
     "service.health": "healthcheck",
     "service.replicas": "replicas",
     "needs.slots": "slots",
+    "needs.terms.counted": "resources",
     "delay_ms": "delay",
+    "launch.at_ms": "at",
     "stop_grace_ms": "stop_grace",
     "retries.after_loss": "delivery",
     "timeout_ms": "timeout",
     "job_timeout_ms": "job_timeout",
+    "shape.trigger": "trigger",
 }
 """Where a field of the spec stands in the file."""
 
@@ -168,6 +183,8 @@ class Pipeline:
         """Variables that win over everything in the file, and in the files that it names."""
         self.approvals: dict[int, GateSection] = {}
         """What is asked behind which of the jobs, by place."""
+        self.shapes: dict[str, Shape] = {}
+        """By job."""
         self.workspace = WorkspaceWish(path.parent)
         self.findings: list[Finding] = []
 
@@ -212,7 +229,7 @@ class Pipeline:
             launch = replace(job.launch, script=name, artifact=artifact)
             jobs[use.job] = replace(job, launch=launch)
         whole = tuple(job for _, job in with_gates(jobs, self.approvals))
-        return RunSpec(name=self.name, jobs=whole, workspace=workspace)
+        return RunSpec(name=self.name, jobs=whole, workspace=workspace, shapes=self.shapes)
 
     def add_env(self, env: Mapping[str, str]) -> None:
         """Add to the environment of every job; what a job says itself gives way."""
@@ -327,6 +344,7 @@ class _Reader:
                 )
             return
         self._jobs(tree.entries["jobs"])
+        self._handlers(tree)
         self._validate()
 
     def _root_keys(self, tree: yamltree.Mapping, known: Iterable[str]) -> None:
@@ -434,6 +452,49 @@ class _Reader:
         else:
             self._error("Y102", "jobs is a list, or a mapping of ids to jobs", node.place)
 
+    def _handlers(self, tree: yamltree.Mapping) -> None:
+        """The jobs that come after all others, each once it is known which of these ends there are."""
+        after = ends_of(self.pipeline.jobs, self.pipeline.shapes)
+        for key, trigger in HANDLERS.items():
+            node = tree.entries.get(key)
+            if node is None:
+                continue
+            first = len(self.pipeline.jobs)
+            if isinstance(node, yamltree.Listing) and node.items:
+                for place, item in enumerate(node.items):
+                    self._handler(key, first + place, item, None)
+            elif isinstance(node, yamltree.Mapping) and node.entries and "id" not in node.entries:
+                for place, (name, item) in enumerate(node.entries.items()):
+                    key_id = yamltree.Scalar(name, name, node.keys[name])
+                    self._handler(key, first + place, item, key_id)
+            else:
+                said = f"{key} is a list of jobs, or a mapping of ids to jobs"
+                self._error("Y102", said, node.place, f"{key}: [{{id: …, run: …}}]")
+                continue
+            for index in range(first, len(self.pipeline.jobs)):
+                job = replace(self.pipeline.jobs[index], dependencies=after)
+                self.pipeline.jobs[index] = job
+                if any(other.id == job.id for other in self.pipeline.jobs[:index]):
+                    continue  # which is said; the trigger is not that one's
+                shape = self.pipeline.shapes.get(job.id, Shape())
+                self.pipeline.shapes[job.id] = replace(shape, trigger=trigger)
+
+    def _handler(
+        self, owner: str, index: int, node: yamltree.Node, key_id: yamltree.Scalar | None
+    ) -> None:
+        if isinstance(node, yamltree.Mapping):
+            if "webhook" in node.entries:
+                place = node.keys["webhook"]
+                message = f'"webhook" in {owner} is not supported by this version of Titan'
+                self._error("Y104", message, place, "a job can call it: run: curl …")
+                self._place_holder(index)
+                return
+            for key, place in node.keys.items():
+                if ALIASES.get(key, key) in GIVEN:
+                    message = f"a job of {owner} has {key}"
+                    self._error("Y106", message, place, "it comes after all others: leave it out")
+        self._job(index, node, key_id)
+
     def _job(self, index: int, node: yamltree.Node, key_id: yamltree.Scalar | None) -> None:
         path = f"jobs[{index}]"
         self.places[path] = node.place if key_id is None else key_id.place
@@ -459,7 +520,7 @@ class _Reader:
         for key, message, hint in conflicts({**dict.fromkeys(bad), **read}):
             if not (key in bad or (key == "id" and "id" not in entries)):
                 place = self.places.get(f"{path}.{key}", self.places[path])
-                if key == "id" and self._probably_meant(node, ("script", "run", "command")):
+                if key == "id" and self._probably_meant(node, WAYS):
                     continue
                 self._error("Y106", f"job {called} {message}", place, hint)
         self._add(index, read, entries)
@@ -527,6 +588,9 @@ class _Reader:
             said = frozenset(read.get("env", {}))
             place = entries["env_file"].place
             self.pipeline.env_files.append(EnvUse(index, called, read["env_file"], place, said))
+        shape = shape_of(merged)
+        if shape is not None:
+            self.pipeline.shapes[spec.id] = shape
         section = approval_of(merged)
         if section is not None and spec.kind is not JobKind.GATE:
             self.pipeline.approvals[index] = section
@@ -574,7 +638,11 @@ class _Reader:
                 place = self.places[f"jobs[{index}].approval"]
                 self._error("Y106", f"job {jobs[index].id} {message}", place, hint)
         placed = with_gates(jobs, self.pipeline.approvals)
-        whole = RunSpec(name=self.pipeline.name, jobs=tuple(job for _, job in placed))
+        whole = RunSpec(
+            name=self.pipeline.name,
+            jobs=tuple(job for _, job in placed),
+            shapes=self.pipeline.shapes,
+        )
         for found in problems(whole):
             problem = self._as_written(found, placed)
             if problem is not None and not self._said_already(problem):

@@ -5,6 +5,7 @@ Decides only the words. Never asks anything; callers bring the views.
 
 from __future__ import annotations
 
+import datetime
 from typing import Final
 
 from titan_proto.messages import JobChange, JobView, ServiceView, Stats, WorkerView
@@ -20,7 +21,7 @@ def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -
     if view.state is JobState.BLOCKED:
         return _blocked(view)
     if view.state is JobState.SCHEDULED:
-        return "SCHEDULED, its delay has not passed yet"
+        return f"SCHEDULED, it begins at {_local(view.ready_at_ms)}"
     if view.state is JobState.BACKOFF:
         return f"BACKOFF, attempt {view.attempt} failed and the next one has not begun"
     if view.state is JobState.PLACED:
@@ -32,6 +33,12 @@ def why_not_started(view: JobView, stats: Stats, skills: tuple[str, ...] = ()) -
     if view.message:  # the master knows more than the counts of the cluster say
         return f"QUEUED, {view.message}"
     return f"QUEUED, {_queued(stats, skills)}"
+
+
+def _local(at_ms: int) -> str:
+    """A moment by this machine's clock, with its offset from UTC."""
+    at = datetime.datetime.fromtimestamp(at_ms / 1000).astimezone()
+    return at.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def _blocked(view: JobView) -> str:
@@ -92,6 +99,8 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
         ExitReason.REJECTED: "rejected",
         ExitReason.EXPIRED: "nobody decided in time",
         ExitReason.PARENT_FAILED: "a job before it did not succeed",
+        ExitReason.PARENT_SKIPPED: "a job before it was skipped",
+        ExitReason.TRIGGER_UNMET: "nothing before it failed",
     }
     said = words.get(view.reason, "")
     if view.message and view.reason in _DECISIONS:

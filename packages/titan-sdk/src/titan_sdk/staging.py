@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from msgspec.structs import replace
 
 from titan_proto.errors import InvalidSpec, LinkError, Problem
 from titan_proto.limits import RUN_SPEC_BYTES
-from titan_proto.specs import ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec
+from titan_proto.specs import ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec, Shape
 from titan_proto.validation import environment_problems, problems
 from titan_sdk.envfiles import EnvFiles
 from titan_sdk.findings import ERROR, WARNING, Finding
@@ -32,6 +32,36 @@ if TYPE_CHECKING:
 
 Find = Callable[[Sequence[str]], Mapping[str, ArtifactRef]]
 """Those of the names that are files in the master's perm_files."""
+
+
+class Deferral(NamedTuple):
+    """When a run begins, where that is not at once: its jobs without dependencies wait so long."""
+
+    at_ms: int = 0
+    """Not before this moment ..."""
+    delay_ms: int = 0
+    """... and so long after the submission; where a job says something of its own, both hold."""
+
+    def of(self, spec: RunSpec) -> RunSpec:
+        """The run, with its first jobs deferred."""
+        if self == NOW:
+            return spec
+        jobs = tuple(
+            job
+            if job.dependencies
+            else replace(
+                job,
+                launch=replace(job.launch, at_ms=max(job.launch.at_ms, self.at_ms)),
+                delay_ms=job.delay_ms + self.delay_ms,
+            )
+            for job in spec.jobs
+        )
+        deferred = replace(spec, jobs=jobs)
+        refuse(problems(deferred))
+        return deferred
+
+
+NOW: Final = Deferral()
 
 
 Launches = dict[str, tuple[str, ArtifactRef | None]]
@@ -67,6 +97,7 @@ def stage_jobs(
     workspace: Path | None,
     find: Find,
     env_files: Mapping[str, tuple[str, ...]],
+    shapes: Mapping[str, Shape] | None = None,
 ) -> Staged:
     """Jobs of a program: each script packed alone, or all out of one `workspace` folder.
 
@@ -76,6 +107,7 @@ def stage_jobs(
         InvalidSpec: a script is nowhere, or the graph is not valid; all problems at once.
         PackagingError: what is there cannot be packed.
     """
+    shapes = dict(shapes or {})
     jobs, bad_lines = _with_env_files(jobs, env_files, folder)
     base = folder if workspace is None else folder / workspace
     scripts = {job.launch.script for job in jobs if _runs_script(job)}
@@ -109,7 +141,13 @@ def stage_jobs(
         if workspace is not None and os.path.relpath(path, base).startswith(os.pardir)
     ]
     planned: Launches = {script: (alone(script), None) for script in scripts}
-    refuse([*found, *bad_lines, *problems(RunSpec(name=name, jobs=_launched(jobs, planned)))])
+    refuse(
+        [
+            *found,
+            *bad_lines,
+            *problems(RunSpec(name=name, jobs=_launched(jobs, planned), shapes=shapes)),
+        ]
+    )
     with ExitStack() as undo:
         packages: list[Package] = []
         whole: ArtifactRef | None = None
@@ -124,7 +162,7 @@ def stage_jobs(
             for script, path in here.items():
                 packages.append(undo.enter_context(pack_script(path, alone(script))))
                 launches[script] = (alone(script), packages[-1].ref)
-        spec = RunSpec(name=name, jobs=_launched(jobs, launches), workspace=whole)
+        spec = RunSpec(name=name, jobs=_launched(jobs, launches), workspace=whole, shapes=shapes)
         staged = Staged(spec, packages)
         undo.pop_all()
     return staged

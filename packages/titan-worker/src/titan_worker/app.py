@@ -37,8 +37,9 @@ from titan_worker.core.state import WorkerState
 from titan_worker.endings import Endings
 from titan_worker.engine import Engine, Parts
 from titan_worker.host import cgroups, orphans
-from titan_worker.host.identity import ProcessIdentity, boot_id
+from titan_worker.host.identity import ProcessIdentity, boot_id, network_id
 from titan_worker.host.posix import PosixHost
+from titan_worker.host.resources import detected
 from titan_worker.host.usage import HostLooker, UsageSampler
 from titan_worker.launching import Launcher, Ports
 from titan_worker.ledger import Ledger
@@ -207,10 +208,12 @@ class Worker:
             port=settings.port,
             slots=settings.slots,
             skills=settings.skills,
+            resources={**detected(), **settings.resources},
             software=_SOFTWARE,
             pid=os.getpid(),
             drain_ms=settings.drain_ms,
             workspace=workspace_id(settings.workspace, new_id),
+            network=network_id(),
         )
         clock = system_clock()
         self._now_ms = clock.now_ms
@@ -267,7 +270,12 @@ class Worker:
             ),
             carrier=carrier,
             artifacts=artifacts,
-            launcher=Launcher(environ=os.environ, worker=self._name, home=self._home),
+            launcher=Launcher(
+                environ=os.environ,
+                worker=self._name,
+                home=self._home,
+                handlers=settings.handlers,
+            ),
             ports=Ports(),
             probes=Probes(
                 tasks=tasks, on_answer=engine.probe_answered, on_failure=engine.probe_failed

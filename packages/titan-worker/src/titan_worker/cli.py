@@ -42,6 +42,21 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 )
 @click.option("--skill", "skills", multiple=True, help="May be repeated (default GENERAL).")
 @click.option(
+    "--handler",
+    "handlers",
+    metavar="NAME=PATH",
+    multiple=True,
+    help="A program for `titan submit NAME DATA`; NAME becomes a skill. May be repeated.",
+)
+@click.option(
+    "--resource",
+    "resources",
+    metavar="NAME=AMOUNT",
+    multiple=True,
+    help="What jobs can ask for and take, such as gpu=2 or licence=1; may be repeated. cpu (cores) and "
+    "memory (12GiB) are those of this machine unless they are given.",
+)
+@click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
@@ -84,6 +99,8 @@ def command(
     master_flag: str | None,
     slots: int | None,
     skills: tuple[str, ...],
+    handlers: tuple[str, ...],
+    resources: tuple[str, ...],
     data: Path,
     drain_timeout: str | None,
     cgroups: str,
@@ -109,6 +126,8 @@ def command(
             master_flag=master_flag,
             slots=slots,
             skills=skills,
+            handlers=handlers,
+            resources=resources,
             data=data,
             drain_timeout=drain_timeout,
             cgroups=cgroups,

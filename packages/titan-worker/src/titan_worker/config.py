@@ -5,24 +5,28 @@ Called by ``cli``; everything after it trusts these values.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_proto.durations import BadDuration, parse_duration
 from titan_proto.io.address import Address, BadAddress, find_master, parse_address
 from titan_proto.limits import (
+    CPU_MILLI,
     DEFAULT_WORKER_PORT,
     DRAIN_TIMEOUT_MS,
     DRAIN_TIMEOUT_MS_DEFAULT,
+    RESOURCE_AMOUNT,
+    RESOURCES_PER_WORKER,
     WORKER_SLOTS,
     WORKER_SLOTS_DEFAULT,
 )
 from titan_proto.specs import JobSpec, Launch, Needs, RunSpec
-from titan_proto.validation import BAD_SKILL, problems
+from titan_proto.validation import BAD_SKILL, problems, resource_name_fault
 
 CACHE_BYTES: Final = 2 * 1024 * 1024 * 1024
 """Unpacked artifacts that are kept."""
@@ -33,8 +37,11 @@ KEEP_MS_MAX: Final = 366 * 24 * 3600 * 1000
 WORKSPACE_BYTES_KEPT: Final = 10 * 1024 * 1024 * 1024
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)\Z")
 _SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_CORES: Final = re.compile(r"\d{1,4}(\.\d{1,3})?\Z", re.ASCII)
 _SIZE_MAX: Final = 1024**5
 SKILLS_DEFAULT: Final = ("GENERAL",)
+INTERPRETED: Final = (".py", ".sh", ".jar")
+"""Handlers that are started with a program of their own: they need no execute bit."""
 CGROUPS: Final = ("asked", "all", "off")
 """Services and those that ask for resources, every one, none."""
 _PORT_MAX: Final = 65_535
@@ -52,6 +59,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     master: Address
     slots: int
     skills: tuple[str, ...]
+    """With the names of its handlers."""
+    resources: dict[str, int]
+    """What was said of what jobs can take; `cpu` and `memory` that are not there are looked up."""
     data: Path
     cache_bytes: int
     drain_ms: int
@@ -63,6 +73,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     workspace_bytes: int = WORKSPACE_BYTES_KEPT
     """Above it those go earlier that ended first."""
     cache_keep_ms: int = CACHE_KEEP_MS
+    handlers: dict[str, str] = field(default_factory=dict)
+    """Programs that jobs may ask for by name, as absolute paths."""
 
     @property
     def private(self) -> Path:
@@ -84,6 +96,8 @@ def make_settings(
     master_flag: str | None,
     slots: int | None,
     skills: tuple[str, ...],
+    handlers: tuple[str, ...],
+    resources: tuple[str, ...],
     data: Path,
     drain_timeout: str | None,
     cgroups: str,
@@ -108,11 +122,14 @@ def make_settings(
         rule = _broken_rule(skill)
         if rule:
             raise ConfigError(f"--skill {skill!r}: expected {rule}")
+    programs = _handlers(handlers, cwd)
     return Settings(
         port=chosen,
         master=_master(master_host, master_port, master_flag, environ, cwd),
         slots=count,
-        skills=tuple(dict.fromkeys(skills)) or SKILLS_DEFAULT,
+        skills=tuple(dict.fromkeys((*(skills or SKILLS_DEFAULT), *programs))),
+        handlers=programs,
+        resources=_resources(resources),
         data=(cwd / data).resolve(),
         cache_bytes=_bytes("--cache-bytes", cache_bytes, CACHE_BYTES),
         drain_ms=_drain_ms(drain_timeout),
@@ -120,6 +137,67 @@ def make_settings(
         keep_ms=_keep_ms(keep),
         workspace_bytes=_bytes("--keep-bytes", keep_bytes, WORKSPACE_BYTES_KEPT),
     )
+
+
+def _handlers(given: tuple[str, ...], cwd: Path) -> dict[str, str]:
+    """Name and program of each `NAME=PATH`; what could never run is refused now, not at the first job."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--handler {text!r}: expected NAME=PATH")
+        rule = _broken_rule(name)
+        if rule:
+            raise ConfigError(f"--handler {text!r}: NAME is a skill, expected {rule}")
+        if name in found:
+            raise ConfigError(f"--handler {name} is given twice")
+        file = (cwd / Path(path).expanduser()).resolve()
+        if not file.is_file():
+            raise ConfigError(f"--handler {text}: there is no file {file}")
+        if file.suffix not in INTERPRETED and not os.access(file, os.X_OK):
+            raise ConfigError(
+                f"--handler {text}: {file} is not executable; chmod +x it, or end its name in "
+                f"{', '.join(INTERPRETED)}"
+            )
+        found[name] = str(file)
+    return found
+
+
+def _resources(given: tuple[str, ...]) -> dict[str, int]:
+    """By name, in the units of `Counted`."""
+    found: dict[str, int] = {}
+    for one in given:
+        name, equals, text = one.partition("=")
+        rule = resource_name_fault(name)
+        if not equals or rule:
+            expected = rule or "an amount behind it, such as gpu=2, cpu=3.5 or memory=12GiB"
+            raise ConfigError(f"--resource {one!r}: expected {expected}")
+        if name in found:
+            raise ConfigError(f"--resource {name} is given twice")
+        found[name] = _amount(name, text)
+    if len(found) > RESOURCES_PER_WORKER:
+        raise ConfigError(
+            f"{len(found)} resources are more than RESOURCES_PER_WORKER ({RESOURCES_PER_WORKER})"
+        )
+    return found
+
+
+def _amount(name: str, text: str) -> int:
+    if name == "memory":
+        return _bytes("--resource memory", text, 0)
+    if name == "cpu":
+        if not _CORES.match(text) or float(text) * 1000 > CPU_MILLI:
+            most = CPU_MILLI // 1000
+            raise ConfigError(
+                f"--resource cpu is {text!r}, expected cores, such as 3.5; up to {most}"
+            )
+        return round(float(text) * 1000)
+    if not text.isascii() or not text.isdigit() or int(text) > RESOURCE_AMOUNT:
+        raise ConfigError(
+            f"--resource {name} is {text!r}, expected a whole number up to {RESOURCE_AMOUNT} "
+            "(RESOURCE_AMOUNT)"
+        )
+    return int(text)
 
 
 def _keep_ms(text: str | None) -> int:

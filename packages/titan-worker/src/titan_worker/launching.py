@@ -1,7 +1,7 @@
 """From an order to the process: which program, which arguments, which environment.
 
 Knows the rules for scripts (``.py`` this interpreter or the one that the job asks for, ``.sh`` bash
-or sh, ``.jar`` java, anything else itself) and what a job finds in its environment: an allow-list of
+or sh, ``.jar`` java, anything else itself), which handlers this worker has, and what a job finds in its environment: an allow-list of
 the worker's own, what Titan tells it, then what its spec sets. Starts nothing. Called by the engine.
 """
 
@@ -39,7 +39,15 @@ _LISTED: Final = 8
 class Launcher:
     """Makes plans for one worker."""
 
-    def __init__(self, *, environ: Mapping[str, str], worker: str, home: str) -> None:
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str],
+        worker: str,
+        home: str,
+        handlers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._handlers = dict(handlers or {})
         inherited = {
             name: value
             for name, value in environ.items()
@@ -103,7 +111,20 @@ class Launcher:
             return (*launch.command, *launch.args)
         if launch.kind is LaunchKind.SCRIPT:
             return (*self._script(launch.script, launch.python, work, path), *launch.args)
+        if launch.kind is LaunchKind.HANDLER:
+            return (*self._handler(launch.handler, path), *launch.args)
         raise SpawnError(f"this worker does not know how to launch {launch.kind}: is it too old?")
+
+    def _handler(self, name: str, path: str) -> tuple[str, ...]:
+        """How a handler of this worker is executed."""
+        file = self._handlers.get(name)
+        if file is None:
+            raise SpawnError(
+                f"this worker has no handler {name!r}; start it with --handler {name}=PATH"
+            )
+        if not os.path.isfile(file):
+            raise SpawnError(f"handler {name!r} of this worker is gone: {file}")
+        return self._interpreted(file, f"handler {name!r}", "", path)
 
     def _script(self, script: str, python: str, work: str, path: str) -> tuple[str, ...]:
         """How a script of the workspace is executed."""
@@ -117,40 +138,42 @@ class Launcher:
             raise SpawnError(
                 f"script {script!r} is not in the workspace, which holds {_listed(work)}"
             )
+        return self._interpreted(file, f"script {script!r}", python, path)
+
+    def _interpreted(self, file: str, called: str, python: str, path: str) -> tuple[str, ...]:
+        """A file that is there, with whatever program its suffix asks for."""
         if not os.access(file, os.R_OK):
-            raise SpawnError(f"script {script!r} is not readable")
-        suffix = script[script.rfind(".") :] if "." in script else ""
+            raise SpawnError(f"{called} is not readable")
+        name = file[file.rfind("/") + 1 :]
+        suffix = name[name.rfind(".") :] if "." in name else ""
         if suffix == ".py":
-            return (self._python(python, script, path) if python else sys.executable, file)
+            return (self._python(python, called, path) if python else sys.executable, file)
         if suffix == ".sh":
             return (self._find("bash", path) or "/bin/sh", file)
         if suffix == ".jar":
             java = self._find("java", path)
             if java is None:
-                raise SpawnError(
-                    f"script {script!r} needs java, which is not on this worker's PATH"
-                )
+                raise SpawnError(f"{called} needs java, which is not on this worker's PATH")
             return (java, "-jar", file)
         if not os.access(file, os.X_OK):
             raise SpawnError(
-                f"script {script!r} is not executable: chmod +x it before it is submitted, "
-                "or give it a name that ends in .py, .sh or .jar"
+                f"{called} is not executable: chmod +x it before it is submitted, or give it a name that ends in .py, .sh or .jar"
             )
         return (file,)
 
-    def _python(self, python: str, script: str, path: str) -> str:
+    def _python(self, python: str, called: str, path: str) -> str:
         """The interpreter that a job asks for: a path as it stands, a version looked for by name."""
         if "/" in python:
             if not os.path.isfile(python):
-                raise SpawnError(f"script {script!r} needs {python}, which is not on this worker")
+                raise SpawnError(f"{called} needs {python}, which is not on this worker")
             if not os.access(python, os.X_OK):
-                raise SpawnError(f"script {script!r} needs {python}, which is not executable")
+                raise SpawnError(f"{called} needs {python}, which is not executable")
             return python
         name = f"python{python}"
         program = self._find(name, path)
         if program is None:
             raise SpawnError(
-                f"script {script!r} needs {name}, which was not found on this worker (PATH is {path})"
+                f"{called} needs {name}, which was not found on this worker (PATH is {path})"
             )
         return program
 

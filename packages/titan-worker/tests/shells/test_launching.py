@@ -28,6 +28,34 @@ def plan(folders, make_order):
     return make
 
 
+def handler(name, *args):
+    return Launch(kind=LaunchKind.HANDLER, handler=name, args=args)
+
+
+def test_a_handler_is_run_with_the_data_as_its_argument(folders, make_order, tmp_path):
+    program = tmp_path / "convert.sh"
+    program.write_text("")
+    handlers = {"pdf": str(program)}
+    launcher = Launcher(environ={}, worker="vm:1", home="/home", handlers=handlers)
+
+    made = launcher.plan(make_order("a", launch=handler("pdf", "a b.pdf")), folders, 0)
+
+    assert made.argv[1:] == (str(program), "a b.pdf")
+    assert made.argv[0].endswith("sh")
+
+
+def test_a_handler_that_this_worker_has_not_is_named(plan):
+    with pytest.raises(SpawnError, match="no handler 'pdf'; start it with --handler pdf=PATH"):
+        plan(handler("pdf"))
+
+
+def test_a_handler_whose_program_is_gone_says_so(folders, make_order):
+    launcher = Launcher(environ={}, worker="vm:1", home="/home", handlers={"pdf": "/gone.sh"})
+
+    with pytest.raises(SpawnError, match=r"handler 'pdf' of this worker is gone: /gone\.sh"):
+        launcher.plan(make_order("a", launch=handler("pdf")), folders, 0)
+
+
 def script(name, **fields):
     return Launch(kind=LaunchKind.SCRIPT, script=name, **fields)
 

@@ -16,6 +16,7 @@ from titan_proto.states import ExitReason
 from titan_proto.validation import BAD_SKILL, problems
 from titan_worker.config import ConfigError, make_settings
 from titan_worker.host.identity import read_stat
+from titan_worker.host.resources import detected
 
 
 def settings(cwd=Path("/nowhere"), environ=None, **fields):
@@ -27,6 +28,8 @@ def settings(cwd=Path("/nowhere"), environ=None, **fields):
         "master_flag": None,
         "slots": None,
         "skills": (),
+        "handlers": (),
+        "resources": (),
         "data": Path(),
         "drain_timeout": None,
         "cgroups": "asked",
@@ -46,6 +49,47 @@ def test_defaults_are_those_of_the_document():
     assert found.workspace == Path("/nowhere/titan_workspace")
 
 
+def test_a_handler_is_a_skill_beside_the_others(tmp_path):
+    program = tmp_path / "convert.sh"
+    program.write_text("")
+
+    found = settings(cwd=tmp_path, handlers=("pdf_convert=./convert.sh",))
+
+    assert found.handlers == {"pdf_convert": str(program)}
+    assert found.skills == ("GENERAL", "pdf_convert")
+    assert settings(cwd=tmp_path, skills=("GPU",), handlers=("x=convert.sh",)).skills == (
+        "GPU",
+        "x",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("pdf_convert", "expected NAME=PATH"),
+        ("pdf_convert=", "expected NAME=PATH"),
+        ("=convert.sh", "NAME is a skill"),
+        ("p d f=convert.sh", "NAME is a skill"),
+        ("pdf_convert=absent.sh", "there is no file"),
+        ("pdf_convert=.", "there is no file"),
+        ("pdf_convert=plain", "is not executable; chmod"),
+    ],
+)
+def test_a_handler_that_could_never_run_is_refused_at_once(tmp_path, given, message):
+    (tmp_path / "convert.sh").write_text("")
+    (tmp_path / "plain").write_text("")
+
+    with pytest.raises(ConfigError, match=message):
+        settings(cwd=tmp_path, handlers=(given,))
+
+
+def test_a_handler_has_one_program(tmp_path):
+    (tmp_path / "convert.sh").write_text("")
+
+    with pytest.raises(ConfigError, match="given twice"):
+        settings(cwd=tmp_path, handlers=("x=convert.sh", "x=convert.sh"))
+
+
 def test_what_is_kept_can_be_chosen():
     found = settings(keep="2h", keep_bytes="512MiB", cache_bytes="1 GiB")
 
@@ -56,6 +100,40 @@ def test_what_is_kept_can_be_chosen():
     )
     usual = settings()
     assert (usual.keep_ms, usual.workspace_bytes) == (24 * 3_600_000, 10 * 1024**3)
+
+
+def test_resources_are_counted_in_their_units():
+    given = ("gpu=2", "cpu=3.5", "memory=12GiB", "licence=1", "tape.a-1=0")
+
+    assert settings(resources=given).resources == {
+        "gpu": 2, "cpu": 3_500, "memory": 12 * 1024**3, "licence": 1, "tape.a-1": 0,
+    }  # fmt: skip
+    assert settings().resources == {}
+    found = detected()
+    assert found["cpu"] >= 1_000
+    assert found["memory"] > 2**26
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("gpu",), "an amount behind it"),
+        (("gpu=",), "whole number"),
+        (("gpu=1.5",), "whole number"),
+        (("gpu=-1",), "whole number"),
+        (("gpu=9999999999",), r"RESOURCE_AMOUNT"),
+        (("gpu=1", "gpu=2"), "given twice"),
+        (("cpu=many",), "such as 3.5"),
+        (("cpu=5000",), "up to 4096"),
+        (("memory=12",), "KiB, MiB, GiB or TiB"),
+        (("pids=12",), "pids is not counted"),
+        (("a b=1",), "letters, digits"),
+        (tuple(f"r{n}=1" for n in range(65)), r"RESOURCES_PER_WORKER \(64\)"),
+    ],
+)
+def test_a_resource_that_cannot_be_is_refused_with_what_could(given, said):
+    with pytest.raises(ConfigError, match=said):
+        settings(resources=given)
 
 
 def test_arguments_and_flags_say_the_same():

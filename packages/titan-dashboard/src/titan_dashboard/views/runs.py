@@ -232,9 +232,7 @@ def _rank(state: JobState) -> int:
     return _WORST_FIRST.index(state) if state in _WORST_FIRST else 0
 
 
-def _gantt(
-    look: Look, view: RunView, jobs: Sequence[JobView], now_ms: int
-) -> dict[str, Any]:
+def _gantt(look: Look, view: RunView, jobs: Sequence[JobView], now_ms: int) -> dict[str, Any]:
     begin = view.submitted_at_ms
     step = step_of(now_ms - begin)
     end = view.ended_at_ms or now_ms // step * step + step

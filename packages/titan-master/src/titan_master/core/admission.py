@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from titan_master.core import lifecycle
+from titan_master.core import graph, lifecycle
 from titan_master.core.apply import KEY_REMEMBERED_MS
 from titan_master.core.events import RunAccepted
 from titan_master.core.inputs import Origin, RunSubmitted
@@ -142,6 +142,8 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         lifecycle.keep_services(
             draft, run, [job for job in ready if job.spec.kind is JobKind.SERVICE]
         )
+    if item.spec.shapes:
+        lifecycle.follow(draft, run, graph.undecided(run))
     lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
 
 

@@ -57,7 +57,9 @@ from titan_master.core.state import (
     Service,
     State,
     WorkerInfo,
+    give_back,
     layers_above,
+    take,
 )
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
@@ -260,6 +262,7 @@ def _add_jobs(
     push = state.queue.push
     seq = state.queued_seq
     blocked, scheduled, queued = JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED
+    shapes = spec.shapes
     dependants: list[Job] = []
     delayed = waiting = opened = 0
     for index, job_spec in enumerate(spec.jobs):
@@ -270,13 +273,15 @@ def _add_jobs(
             job.message = f"from {run.rerun_alias}"
             job.ended_at_ms = at_ms
             dependants.append(job)
-        elif job_spec.dependencies and not taken_over.issuperset(job_spec.dependencies):
+        elif (job_spec.dependencies and not taken_over.issuperset(job_spec.dependencies)) or (
+            shapes and job_spec.id in shapes and shapes[job_spec.id].is_conditional
+        ):
             job = Job(job_spec, run_id, index, blocked, 0)
             dependants.append(job)
             waiting += 1
-        elif job_spec.delay_ms > 0:
+        elif job_spec.delay_ms > 0 or job_spec.launch.at_ms > at_ms:
             delayed += 1
-            job = Job(job_spec, run_id, index, scheduled, 0, at_ms + job_spec.delay_ms)
+            job = Job(job_spec, run_id, index, scheduled, 0, job_spec.begins_at_ms(at_ms))
         elif job_spec.kind is JobKind.GATE:
             opened += 1
             job = Job(job_spec, run_id, index, JobState.WAITING, 0)
@@ -298,6 +303,8 @@ def _add_jobs(
         job.waiting = len(parents) - sum(parent in taken_over for parent in parents)
         for parent in parents:
             children.setdefault(jobs[parent].index, []).append(job.index)
+    for job_id, shape in shapes.items():
+        jobs[job_id].shape = shape
     run.skills = frozenset(job_spec.needs.skills for job_spec in spec.jobs)
     state.queued_seq, ready = seq, seq - state.queued_seq
     for first, number in (
@@ -388,6 +395,8 @@ def _jobs_dropped(state: State, event: JobsDropped) -> None:
         _move_job(state, run, job, event.state)
         job.reason = event.reason
         job.ended_at_ms = event.at_ms
+    for job_id in event.job_ids:
+        _let_go(run, run.jobs[job_id])
 
 
 def _job_ended(state: State, event: JobEnded) -> None:
@@ -405,12 +414,16 @@ def _job_ended(state: State, event: JobEnded) -> None:
         _leave(run, job, event.left)
     if event.home and event.home not in run.homes:
         run.homes = (*run.homes, event.home)
-    if event.state is JobState.SUCCEEDED:
-        if run.layers:
-            _add_layers(run, job)
-        order = run.order
-        for child in run.children.get(job.index, ()):
-            order[child].waiting -= 1
+    _let_go(run, job)
+
+
+def _let_go(run: Run, job: Job) -> None:
+    """It is terminal: those after it wait for it no more."""
+    if run.layers:
+        _add_layers(run, job)
+    order = run.order
+    for child in run.children.get(job.index, ()):
+        order[child].waiting -= 1
 
 
 def _leave(run: Run, job: Job, left: Left) -> None:
@@ -421,16 +434,17 @@ def _leave(run: Run, job: Job, left: Left) -> None:
 
 
 def _add_layers(run: Run, job: Job) -> None:
-    """It has succeeded: whoever comes after it needs its layer and those above it."""
+    """It is terminal: whoever comes after it needs its layer, if it left one, and those above it."""
     todo = [job]
     while todo:
         job = todo.pop()
         layers = job.layers | layers_above(run, job) | (1 << job.layer >> 1)
         if layers != job.layers:
             job.layers = layers
-            # Of a run that repeats another, what comes after it may have been taken over.
+            # Of a run that repeats another, what comes after it may have been taken over; and what was
+            # skipped for another's sake did not wait for it.
             below = [run.order[index] for index in run.children.get(job.index, ())]
-            todo += (child for child in below if child.state is JobState.SUCCEEDED)
+            todo += (child for child in below if child.is_terminal)
 
 
 # -- attempts -------------------------------------------------------------------------------------
@@ -461,7 +475,7 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
     job.first_placed_at_ms = job.first_placed_at_ms or event.at_ms
     state.fence = event.fence
     worker.held[key] = event.number
-    worker.used += job.spec.needs.slots
+    take(worker, job.spec)
 
 
 def _job_of(state: State, run_id: str, job_id: str) -> Job | None:
@@ -500,7 +514,7 @@ def _attempt_ended(state: State, event: AttemptEnded) -> None:
         raise InvariantViolation(f"{event.run_id}/{event.job_id}: an attempt of no job")
     worker = state.workers[event.worker_id]
     del worker.held[event.run_id, event.job_id]
-    worker.used -= job.spec.needs.slots
+    give_back(worker, job.spec)
     if event.reason is ExitReason.LOST:
         job.lost += 1
 
@@ -654,14 +668,18 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
             _count_workspace(state, event.workspace, 1)
     worker.workspace = event.workspace
     _release_name(state, worker)
+    _release_ports(state, worker)
     worker.host = event.host
     worker.port = event.port
     worker.incarnation = event.incarnation
     worker.boot_id = event.boot_id
     worker.slots = event.slots
     worker.skills = event.skills
+    worker.resources = dict(event.resources)
     worker.software = event.software
+    worker.network = event.network
     state.names[worker.name] = worker.worker_id
+    state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
 
 
 def _count_workspace(state: State, workspace: str, more: int) -> None:
@@ -675,6 +693,13 @@ def _count_workspace(state: State, workspace: str, more: int) -> None:
 def _release_name(state: State, worker: WorkerInfo) -> None:
     if state.names.get(worker.name) == worker.worker_id:
         del state.names[worker.name]
+
+
+def _release_ports(state: State, worker: WorkerInfo) -> None:
+    neighbours = state.neighbours.get(worker.ports, {})
+    neighbours.pop(worker.worker_id, None)
+    if not neighbours:
+        state.neighbours.pop(worker.ports, None)
 
 
 def _worker_silent(state: State, event: WorkerSilent) -> None:
@@ -699,6 +724,7 @@ def _worker_retired(state: State, event: WorkerRetired) -> None:
         raise InvariantViolation(f"worker {worker.worker_id} cannot retire: it holds attempts")
     _move_worker(state, worker, WorkerState.RETIRED, event.at_ms)
     _release_name(state, worker)
+    _release_ports(state, worker)
     _count_workspace(state, worker.workspace, -1)
     del state.workers[event.worker_id]
 
@@ -741,7 +767,12 @@ def twin(state: State) -> State:
     made = replace(state, observer=None)
     made.runs = {run_id: _twin_run(run) for run_id, run in state.runs.items()}
     made.workers = {
-        worker_id: replace(worker, held=dict(worker.held))
+        worker_id: replace(
+            worker,
+            held=dict(worker.held),
+            resources=dict(worker.resources),
+            taken=dict(worker.taken),
+        )
         for worker_id, worker in state.workers.items()
     }
     made.services = {key: _twin_service(made, one) for key, one in state.services.items()}
@@ -781,8 +812,10 @@ def derive(state: State) -> None:
     state.aliases = {run.alias: run.run_id for run in state.runs.values()}
     state.names = {worker.name: worker.worker_id for worker in state.workers.values()}
     state.workspaces = {}
+    state.neighbours = {}
     for worker in state.workers.values():
         _count_workspace(state, worker.workspace, 1)
+        state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
     state.counts = {}
     queued: list[Job] = []
     waiting: list[tuple[int, Job]] = []
@@ -802,8 +835,11 @@ def derive(state: State) -> None:
         _add_instance(state, service)
     queued += (job for job in state.instances.values() if job.state is JobState.QUEUED)
     for worker in state.workers.values():
-        held = (state.find_job(*key) for key in worker.held)
-        worker.used = sum(job.spec.needs.slots for job in held if job is not None)
+        worker.used, worker.taken = 0, {}
+        for key in worker.held:
+            job = state.find_job(*key)
+            if job is not None:
+                take(worker, job.spec)
     state.queue = ReadyQueue()
     queued.sort(key=lambda job: job.queued_seq)
     for job in queued:
@@ -819,7 +855,7 @@ def _derive_run(run: Run) -> None:
         counts[job.state] = counts.get(job.state, 0) + 1
         if job.spec.dependencies:
             parents = dict.fromkeys(job.spec.dependencies)
-            job.waiting = sum(run.jobs[p].state is not JobState.SUCCEEDED for p in parents)
+            job.waiting = sum(not run.jobs[p].is_terminal for p in parents)
     run.counts = counts
     run.remaining = sum(number for state, number in counts.items() if state not in JOB_TERMINAL)
     run.outputs_bytes = sum(size_of(job.outputs) for job in run.order if job.outputs)
@@ -829,10 +865,10 @@ def _derive_run(run: Run) -> None:
 
 
 def _derive_layers(run: Run) -> None:
-    """What each job that has succeeded knows of the layers above it, from the top down.
+    """What each job that has ended knows of the layers above it, from the top down.
 
     Through jobs that have not, too: of a run that repeats another, one that was taken over may come after
-    one that runs again.
+    one that runs again, and one that was skipped after one that still runs.
     """
     if not run.layers:
         return
@@ -842,7 +878,7 @@ def _derive_layers(run: Run) -> None:
     while ready:
         job = ready.pop()
         known = above[job.index] | (1 << job.layer >> 1)
-        if job.state is JobState.SUCCEEDED:
+        if job.is_terminal:
             job.layers = known
         for index in run.children.get(job.index, ()):
             above[index] |= known

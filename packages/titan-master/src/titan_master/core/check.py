@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from titan_master.core.state import (
+    UNCOUNTED,
     InvariantViolation,
     Job,
     Run,
@@ -19,7 +20,7 @@ from titan_master.core.state import (
     layers_above,
 )
 from titan_proto.outputs import size_of
-from titan_proto.specs import JobKind
+from titan_proto.specs import JobKind, Trigger
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -96,29 +97,63 @@ def _run_problems(state: State, run: Run) -> Iterator[str]:
 def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
     name = f"{run.run_id}/{job.spec.id}"
     parents = [run.jobs[parent] for parent in dict.fromkeys(job.spec.dependencies)]
-    unmet = sum(parent.state is not JobState.SUCCEEDED for parent in parents)
+    unmet = sum(not parent.is_terminal for parent in parents)
     if job.waiting != unmet:
         yield f"{name}: counts {job.waiting} unmet dependencies, has {unmet}"
+    is_usual = job.trigger is Trigger.ALL_SUCCEEDED
     if unmet and (job.attempt is not None or job.state in AFTER_PARENTS):
         yield f"{name}: {job.state} before its dependencies"
     if job.state is JobState.BLOCKED:
         if not unmet:
             yield f"{name}: blocked by nothing"
-        if any(parent.is_terminal and parent.state is not JobState.SUCCEEDED for parent in parents):
+        if is_usual and any(_is_in_the_way(parent) for parent in parents):
             yield f"{name}: blocked by a dependency that can never succeed"
+    begun = job.attempt is not None or job.state in AFTER_PARENTS
+    if (
+        begun
+        and not unmet
+        and (not all(map(_is_well, parents)) if is_usual else _is_unmet(run, job))
+    ):
+        yield f"{name}: {job.state} after dependencies that ended otherwise"
     if job.spec.kind is JobKind.GATE or job.gate is not None:
         yield from _gate_problems(state, job, name)
     if job.left is not None and job.state is not JobState.SUCCEEDED:
         yield f"{name}: {job.state}, and it left files"
     if (job.layer > 0) != (job.left is not None and job.left.shared > 0):
         yield f"{name}: has layer {job.layer}, and left {job.left}"
-    if job.state is JobState.SUCCEEDED and run.layers:
+    if job.is_terminal and run.layers:
         known = layers_above(run, job) | (1 << job.layer >> 1)
-        # One that was taken over may come after one that runs again, and know what is above that.
-        is_exact = job.reason is not ExitReason.TAKEN_OVER
+        # One that was taken over, or skipped early, may come after one that runs, and know what is above that.
+        is_exact = job.reason is not ExitReason.TAKEN_OVER and not unmet
         if known & ~job.layers or (is_exact and known != job.layers):
             yield f"{name}: does not know the layers above it"
     yield from _attempt_problems(state, job, name)
+
+
+def _is_in_the_way(job: Job) -> bool:
+    """Whether nothing that needs its success can still begin, whatever becomes of other jobs."""
+    failed = job.state is JobState.FAILED or job.reason is ExitReason.PARENT_FAILED
+    return failed or job.state is JobState.CANCELLED
+
+
+def _is_well(job: Job) -> bool:
+    """Whether it has succeeded."""
+    return job.state is JobState.SUCCEEDED
+
+
+def _is_unmet(run: Run, job: Job) -> bool:
+    """Whether the ends of its dependencies, all there, do not let a job of some other trigger begin."""
+    parents = [run.jobs[name] for name in job.spec.dependencies]
+    failed = [
+        one.state is JobState.FAILED or one.reason is ExitReason.PARENT_FAILED for one in parents
+    ]
+    if job.trigger is Trigger.ANY_FAILED:
+        return not any(failed)
+    if job.trigger is Trigger.ANY_SUCCEEDED:
+        return not any(map(_is_well, parents))
+    if job.trigger is Trigger.NONE_FAILED:
+        return any(failed) or any(one.state is JobState.CANCELLED for one in parents)
+    return False
 
 
 def _gate_problems(state: State, job: Job, name: str) -> Iterator[str]:
@@ -174,6 +209,9 @@ def _held_problems(state: State) -> Iterator[str]:
     live = 0
     for worker in state.workers.values():
         mine = used = 0
+        taken: dict[str, int] = {}
+        by_this: dict[str, int] = {}
+        """Likewise, by attempts of its present process."""
         for (run_id, job_id), number in worker.held.items():
             attempt = state.find_attempt(run_id, job_id)
             if attempt is None or attempt.number != number or not attempt.is_live:
@@ -183,9 +221,16 @@ def _held_problems(state: State) -> Iterator[str]:
             job = state.find_job(run_id, job_id)
             slots = 0 if job is None else job.spec.needs.slots
             used += slots
+            terms = None if job is None else job.spec.needs.terms
+            counted = () if terms is None else terms.counted
+            is_own = attempt.incarnation == worker.incarnation
+            for one in counted:
+                taken[one.name] = taken.get(one.name, 0) + one.amount
+                if is_own:
+                    by_this[one.name] = by_this.get(one.name, 0) + one.amount
             if attempt.worker_id != worker.worker_id:
                 yield f"{worker.worker_id} holds {run_id}/{job_id}, placed on {attempt.worker_id}"
-            if attempt.incarnation == worker.incarnation:
+            if is_own:
                 # Those of an earlier process do not count: it may have had more slots.
                 mine += slots
             elif attempt.incarnation > worker.incarnation:
@@ -194,6 +239,12 @@ def _held_problems(state: State) -> Iterator[str]:
             yield f"{worker.worker_id}: counts {worker.used} slots taken, has {used}"
         if mine > worker.slots:
             yield f"{worker.worker_id}: {mine} attempts on {worker.slots} slots"
+        if taken != worker.taken:
+            yield f"{worker.worker_id}: counts {worker.taken} of its resources taken, has {taken}"
+        for name, amount in by_this.items():
+            total = worker.resources.get(name, amount if name in UNCOUNTED else 0)
+            if amount > total:
+                yield f"{worker.worker_id}: {amount} of {total} {name} are taken"
         if worker.state is WorkerState.LOST and worker.held:
             yield f"{worker.worker_id}: lost, and holds attempts"
     attempts = {
@@ -244,6 +295,9 @@ def _index_problems(state: State) -> Iterator[str]:
         worker = state.workers.get(worker_id)
         if worker is None or worker.name != name:
             yield f"name {name} means {worker_id}, which is not called so"
+    beside = {w: ports for ports, workers in state.neighbours.items() for w in workers}
+    if beside != {worker.worker_id: worker.ports for worker in state.workers.values()}:
+        yield f"whose ports workers have is listed as {state.neighbours}"
     order = [job.gate.number for job in state.gates.values() if job.gate is not None]
     if len(order) != state.counts.get(JobState.WAITING, 0) or order != sorted(order):
         yield f"the open gates are listed as {order}"

@@ -303,6 +303,10 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     software: str = ""
     workspace: str = ""
     """Id of the folder that its jobs run in."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it; see `Join`."""
+    network: str = ""
+    """Id of the network that its jobs listen in."""
 
 
 class WorkerSilent(Event, frozen=True, kw_only=True):

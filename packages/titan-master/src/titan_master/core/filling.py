@@ -18,6 +18,7 @@ from titan_master.core.state import Job, Run
 from titan_proto import outputs
 from titan_proto.limits import ARGS_BYTES, ENV_BYTES
 from titan_proto.specs import JobSpec, Launch
+from titan_proto.states import JobState
 
 VARIABLE: Final = "TITAN_VALUE_"
 """With a number behind it: the variable through which a shell line is given a value."""
@@ -79,6 +80,8 @@ def _value(run: Run, match: re.Match[str]) -> str:
     if key not in written:
         shown = ", ".join(islice(sorted(written), _KEYS_SHOWN))
         more = ", …" if len(written) > _KEYS_SHOWN else ""
+        if source is not None and source.state is not JobState.SUCCEEDED:
+            raise Missing(f"it uses {match.group()}, and {match['job']} is {source.state}")
         raise Missing(
             f"it uses {match.group()}, and {match['job']} wrote "
             f"{'only ' + shown + more if written else 'no outputs'} to its $TITAN_OUTPUT"

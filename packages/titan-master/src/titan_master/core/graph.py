@@ -5,31 +5,155 @@ Pure questions about a run, answered without recursion; ``lifecycle`` turns the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 from titan_master.core.state import Job, Run
-from titan_proto.states import JobState
+from titan_proto.specs import Trigger
+from titan_proto.states import ExitReason, JobState
 
 
-def opened_by(run: Run, jobs: Iterable[Job]) -> list[Job]:
-    """Dependants of `jobs` whose last unmet dependency has just succeeded, in submission order."""
+class End(NamedTuple):
+    """How a job ended, as far as those after it are concerned."""
+
+    state: JobState
+    reason: ExitReason
+
+    @property
+    def is_failure(self) -> bool:
+        """Failed itself, or was skipped for a failure above it."""
+        skipped_for_it = (JobState.SKIPPED, ExitReason.PARENT_FAILED)
+        return self.state is JobState.FAILED or self == skipped_for_it
+
+
+_PARENT_FAILED: Final = End(JobState.SKIPPED, ExitReason.PARENT_FAILED)
+_PARENT_SKIPPED: Final = End(JobState.SKIPPED, ExitReason.PARENT_SKIPPED)
+_TRIGGER_UNMET: Final = End(JobState.SKIPPED, ExitReason.TRIGGER_UNMET)
+CANCELLED: Final = End(JobState.CANCELLED, ExitReason.CANCELLED)
+
+
+class Outcome(NamedTuple):
+    """What follows from the end of some jobs."""
+
+    opened: list[Job]
+    """These begin; in submission order."""
+    dropped: list[tuple[End, list[Job]]]
+    """These end without an attempt; what is dropped for another's sake is not before that. In each group
+    in submission order."""
+
+
+def decided_by(run: Run, ended: Iterable[Job], dropping: Iterable[Job] = ()) -> Outcome:
+    """What is decided of the jobs further down, now that `ended` have ended; each is looked at once
+    for each of its dependencies that ends by this.
+
+    Args:
+        run: theirs.
+        ended: they are terminal.
+        dropping: they are not yet: they are cancelled by this, and named among the dropped.
+    """
+    return _followed(run, _places(ended), dict.fromkeys(_places(dropping), CANCELLED))
+
+
+def undecided(run: Run) -> Outcome:
+    """What is decided of jobs that wait for nothing: those whose own condition stands in their way."""
+    ends: dict[int, End] = {}
     opened: dict[int, Job] = {}
-    for job in jobs:
-        for index in run.children.get(job.index, ()):
-            child = run.order[index]
-            if child.state is JobState.BLOCKED and child.waiting == 0:
-                opened[index] = child
-    return [opened[index] for index in sorted(opened)]
+    for job in run.order:
+        if job.state is JobState.BLOCKED and not job.waiting:
+            fate = verdict(run, job, {})
+            if fate is None:
+                opened[job.index] = job
+            else:
+                ends[job.index] = fate
+    below = _followed(run, [], ends)
+    opened.update((job.index, job) for job in below.opened)
+    return Outcome([opened[index] for index in sorted(opened)], below.dropped)
 
 
-def blocked_below(run: Run, jobs: Iterable[Job]) -> list[Job]:
-    """Every job that still hangs on one of `jobs`, however far down, in submission order."""
-    found: dict[int, Job] = {}
-    todo = [job.index for job in jobs]
+def _places(jobs: Iterable[Job]) -> list[int]:
+    return [job.index for job in jobs]
+
+
+def _followed(run: Run, ended: list[int], ends: dict[int, End]) -> Outcome:
+    """What follows from the ends of `ended`, and of those in `ends`, which are dropped by this."""
+    opened: dict[int, Job] = {}
+    less: dict[int, int] = {}
+    """How many of a job's dependencies end by this decision."""
+    todo = [*ended, *ends]
     while todo:
-        for index in run.children.get(todo.pop(), ()):
+        here = todo.pop()
+        end = ends.get(here)
+        by = _end_of(run.order[here]) if end is None else end
+        for index in run.children.get(here, ()):
             child = run.order[index]
-            if child.state is JobState.BLOCKED and index not in found:
-                found[index] = child
+            if child.state is not JobState.BLOCKED or index in ends:
+                continue
+            if end is not None:
+                less[index] = less.get(index, 0) + 1
+            left = child.waiting - less.get(index, 0)
+            fate = _dropped_early(child, by)
+            if fate is None and not left:
+                fate = verdict(run, child, ends)
+                if fate is None:
+                    opened[index] = child
+                    continue
+            if fate is not None:
+                ends[index] = fate
                 todo.append(index)
-    return [found[index] for index in sorted(found)]
+    # They were found from the top down.
+    dropped = [
+        (end, [run.order[index] for index in sorted(index for index, _ in group)])
+        for end, group in groupby(ends.items(), key=itemgetter(1))
+    ]
+    return Outcome([opened[index] for index in sorted(opened)], dropped)
+
+
+def _end_of(job: Job) -> End:
+    return End(job.state, job.reason)
+
+
+def _dropped_early(child: Job, by: End) -> End | None:
+    """How it ends because of one dependency alone, whatever becomes of the others; None if it may begin."""
+    trigger = child.trigger
+    if by.state is JobState.SUCCEEDED or trigger not in (
+        Trigger.ALL_SUCCEEDED,
+        Trigger.NONE_FAILED,
+    ):
+        return None
+    if by.state is JobState.CANCELLED:
+        return CANCELLED
+    # For one that was skipped though nothing failed it waits: another may fail yet, and which of the two
+    # it ends for must not hang on which came first.
+    return _PARENT_FAILED if by.is_failure else None
+
+
+def verdict(run: Run, job: Job, ends: Mapping[int, End]) -> End | None:
+    """How it ends without an attempt, now that all its dependencies have ended; None if it begins.
+
+    Args:
+        run: its run.
+        job: it waits for nothing any more.
+        ends: of dependencies of which the state does not say it yet, by index.
+    """
+    trigger = job.trigger
+    if trigger in (Trigger.NONE_FAILED, Trigger.ALL_DONE):
+        return None  # what could have been in the way has dropped it before
+    if trigger is Trigger.ALL_SUCCEEDED and not ends and not run.counts.get(JobState.SKIPPED):
+        return (
+            None  # likewise, and nothing was skipped: the usual case, in which nobody is looked at
+        )
+    parents = [run.jobs[name] for name in job.spec.dependencies]
+    known = [ends.get(parent.index) or _end_of(parent) for parent in parents]
+    if trigger is Trigger.ANY_FAILED:
+        return None if any(end.is_failure for end in known) else _TRIGGER_UNMET
+    if trigger is Trigger.ALL_SUCCEEDED:
+        is_skipped = any(end.state is JobState.SKIPPED for end in known)
+        return _PARENT_SKIPPED if is_skipped else None
+    if any(end.state is JobState.SUCCEEDED for end in known):
+        return None
+    if any(end.is_failure for end in known):
+        return _PARENT_FAILED
+    is_cancelled = any(end.state is JobState.CANCELLED for end in known)
+    return CANCELLED if is_cancelled else _PARENT_SKIPPED

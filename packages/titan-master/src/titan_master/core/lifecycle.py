@@ -290,7 +290,7 @@ def settle_job(
     left: Left | None = None,
     home: str = "",
 ) -> None:
-    """A job that had attempts, or a gate, is terminal: let others begin, or drop what hung on it."""
+    """A job that had attempts, or a gate, is terminal: let others begin, or drop them."""
     attempt = job.attempt
     ended = attempt is not None and attempt.state is AttemptState.ENDED
     draft.emit(
@@ -311,19 +311,15 @@ def settle_job(
             home=home,
         )
     )
-    if state is JobState.SUCCEEDED:
-        release(draft, run, graph.opened_by(run, (job,)))
-    else:
-        _drop_below(draft, run, job, state)
+    follow(draft, run, graph.decided_by(run, (job,)))
     end_if_over(draft, run)
 
 
-def _drop_below(draft: Draft, run: Run, job: Job, state: JobState) -> None:
-    below = graph.blocked_below(run, (job,))
-    if state is JobState.CANCELLED:
-        drop(draft, run, below, JobState.CANCELLED, ExitReason.CANCELLED)
-    else:
-        drop(draft, run, below, JobState.SKIPPED, ExitReason.PARENT_FAILED)
+def follow(draft: Draft, run: Run, outcome: graph.Outcome) -> None:
+    """Make what has been decided of jobs further down come true."""
+    for end, jobs in outcome.dropped:
+        drop(draft, run, jobs, end.state, end.reason)
+    release(draft, run, outcome.opened)
 
 
 def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitReason) -> None:
@@ -341,17 +337,17 @@ def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitR
 
 
 def release(draft: Draft, run: Run, jobs: list[Job]) -> None:
-    """These jobs wait for nothing but, perhaps, their delay."""
+    """These jobs wait for nothing but, perhaps, their moment and their delay."""
     now_ms = draft.now_ms
-    begin(draft, run, [job for job in jobs if not job.spec.delay_ms])
-    later = [job for job in jobs if job.spec.delay_ms]
+    begin(draft, run, [job for job in jobs if job.spec.begins_at_ms(now_ms) <= now_ms])
+    later = [job for job in jobs if job.spec.begins_at_ms(now_ms) > now_ms]
     if later:
         draft.emit(
             JobsScheduled(
                 at_ms=now_ms,
                 run_id=run.run_id,
                 job_ids=tuple(job.spec.id for job in later),
-                until_ms=tuple(now_ms + job.spec.delay_ms for job in later),
+                until_ms=tuple(job.spec.begins_at_ms(now_ms) for job in later),
             )
         )
 
@@ -457,14 +453,13 @@ def cancel_run(draft: Draft, run: Run) -> None:
 
 
 def cancel_job(draft: Draft, run: Run, job: Job) -> None:
-    """This one, and what hangs on it; the rest of its run goes on. Twice is once, but for the order."""
+    """This one, and what needs its success; the rest of its run goes on. Twice is once, but for the order."""
     if job.state in (JobState.PLACED, JobState.RUNNING):
         stop_job(draft, run, job, ExitReason.CANCELLED)
     elif job.state is JobState.CANCELLING:
         order_stop(draft, run, job)
     else:
-        below = graph.blocked_below(run, (job,))
-        drop(draft, run, [job, *below], JobState.CANCELLED, ExitReason.CANCELLED)
+        follow(draft, run, graph.decided_by(run, (), dropping=(job,)))
         end_if_over(draft, run)
 
 

@@ -60,7 +60,7 @@ def look_again(draft: Draft) -> None:
 
 
 def _make_way_again(draft: Draft) -> None:
-    """What waits to take another's place may have lost the only worker that could have both."""
+    """What waits to take another's place may have no worker any more that could have both."""
     state = draft.state
     ports: dict[str, dict[str, list[Service]]] = {}
     for service in list(state.services.values()):
@@ -69,7 +69,8 @@ def _make_way_again(draft: Draft) -> None:
             continue
         ports.setdefault(service.run_name, {}).setdefault(service.base, []).append(service)
         if service.replaces and not service.attempt.is_live:
-            rollout.make_way(draft, service.spec, rollout.replaced_by(state, service))
+            replaced = rollout.replaced_by(state, service)
+            rollout.make_way(draft, service.spec, replaced, avoid=service.avoid)
     if not ports:
         return
     for run in state.runs.values():

@@ -14,7 +14,18 @@ from typing import Final
 from titan_master.core import filling, lifecycle, rollout, services, sharing
 from titan_master.core.events import AttemptPlaced
 from titan_master.core.presence import Entry
-from titan_master.core.state import ClassKey, InvariantViolation, Job, ReadyClass, Run, fits
+from titan_master.core.state import (
+    ClassKey,
+    InvariantViolation,
+    Job,
+    ReadyClass,
+    Run,
+    State,
+    WorkerInfo,
+    fits,
+    has_too_little,
+    short_of,
+)
 from titan_master.core.turn import CoreConfig, Draft
 from titan_master.core.workers import send_order
 from titan_proto.specs import JobKind
@@ -85,7 +96,12 @@ def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     """Where a parent ran, if the job wants that; else the least loaded, ties by name."""
     if rollout.has_to_wait(draft.state, draft.state.runs.get(job.run_id), job):
         return None
-    is_usual = key.slots == 1 and job.spec.service is None and not _has_home(draft, job)
+    is_usual = (
+        key.slots == 1
+        and key.terms is None
+        and job.spec.service is None
+        and not _has_home(draft, job)
+    )
     if job.spec.affinity and not _is_instance(draft, job):
         at_home = _parents_worker(draft, job, key)
         if at_home is not None:
@@ -106,10 +122,27 @@ def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     return None if best is None else best[2]
 
 
+def could_have(state: State, worker: WorkerInfo, job: Job) -> bool:
+    """Whether this worker, if it were idle, could ever be given this job: its skills, its size, what is
+    counted, and what ties the job to certain workers. Whether it is here, and well, is another question.
+    """
+    needs = job.spec.needs
+    is_own = state.instances.get((job.run_id, job.spec.id)) is job
+    run = None if is_own else state.runs.get(job.run_id)
+    return (
+        fits(needs.skills, worker.skills)
+        and needs.slots <= worker.slots
+        and not has_too_little(worker, needs.terms)
+        and sharing.is_at_home(run, job, worker)
+    )
+
+
 def _can_have(draft: Draft, job: Job, key: ClassKey, worker_id: str) -> bool:
     """Whether a worker of the right skills has room for this very job, and it was not bad for it before."""
     worker = draft.state.workers[worker_id]
     if key.slots > worker.slots - worker.used and key.slots:
+        return False
+    if key.terms is not None and short_of(worker, key.terms):
         return False
     run = None if _is_instance(draft, job) else draft.state.runs.get(job.run_id)
     if not sharing.is_at_home(run, job, worker):

@@ -142,7 +142,7 @@ def _waits_for(run: Run, job: Job) -> tuple[str, ...]:
     unmet = (
         parent
         for parent in dict.fromkeys(job.spec.dependencies)
-        if run.jobs[parent].state is not JobState.SUCCEEDED
+        if not run.jobs[parent].is_terminal
     )
     return tuple(islice(unmet, WAITS_FOR_ITEMS))
 

@@ -34,20 +34,24 @@ def taken_over(spec: RunSpec, ends: Mapping[str, JobState], request: RerunRun) -
     if not request.failed and not request.from_job:
         return ()
     again = {job.id for job in spec.jobs if ends.get(job.id) is not JobState.SUCCEEDED}
+    # What was skipped for its own condition alone is decided about again, and is no reason to run again.
+    is_wanted = any(ends.get(name) is not JobState.SKIPPED for name in again)
     if request.from_job:
-        again |= _with_all_below(spec, request.from_job)
-    if not again:
-        raise NothingToRerun("all its jobs succeeded: name one with --from, or leave --failed out")
+        again.add(request.from_job)
+    again = _with_all_below(spec, again)
+    if not is_wanted and not request.from_job:
+        raise NothingToRerun("nothing of it failed: name one with --from, or leave --failed out")
     return tuple(job.id for job in spec.jobs if job.id not in again)
 
 
-def _with_all_below(spec: RunSpec, top: str) -> set[str]:
+def _with_all_below(spec: RunSpec, tops: set[str]) -> set[str]:
+    """These and what comes after them: some of that may have succeeded, after a failure too."""
     children: dict[str, list[str]] = {}
     for job in spec.jobs:
         for parent in job.dependencies:
             children.setdefault(parent, []).append(job.id)
-    found = {top}
-    todo = [top]
+    found = set(tops)
+    todo = list(tops)
     while todo:
         for child in children.get(todo.pop(), ()):
             if child not in found:

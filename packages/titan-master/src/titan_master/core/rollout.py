@@ -101,7 +101,9 @@ def restart(draft: Draft, origin: Origin, request: RestartService) -> None:
     if not found:
         return
     for one in found:
-        if _stays(draft, one) and not replaced_by(draft.state, one):
+        # What is nowhere comes up anew anyway.
+        is_new = bool(replaced_by(draft.state, one)) or not one.attempt.is_live
+        if _stays(draft, one) and not is_new:
             _add(draft, one, replaces=one.job_id)
             instance = draft.state.instances[one.run_id, instance_id(one.base, one.made)]
             make_way(draft, instance.spec, [one])
@@ -158,20 +160,33 @@ def is_kept(draft: Draft, run: Run, job: Job) -> str:
         return ""  # placement says what is missing
     for one in left:
         is_well = one.state is ServiceState.HEALTHY
-        if is_well and one.workspace == run.workspace and one.spec == _named(spec, one.job_id):
+        same = one.workspace == run.workspace and _definition(one.spec) == _definition(
+            _named(spec, one.job_id)
+        )
+        if is_well and same:
             return one.run_alias
     make_way(draft, spec, left)
     return ""
+
+
+def _definition(spec: JobSpec | None) -> JobSpec | None:
+    """What a service is, whenever it was to begin."""
+    if spec is None or not (spec.delay_ms or spec.launch.at_ms):
+        return spec
+    return replace(spec, delay_ms=0, launch=replace(spec.launch, at_ms=0))
 
 
 def _named(spec: JobSpec, job_id: str) -> JobSpec:
     return spec if spec.id == job_id else replace(spec, id=job_id)
 
 
-def make_way(draft: Draft, spec: JobSpec, old: Iterable[Service]) -> None:
+def make_way(
+    draft: Draft, spec: JobSpec, old: Iterable[Service], *, avoid: tuple[str, ...] = ()
+) -> None:
     """Where a replacement cannot be beside what it replaces, that goes first.
 
-    It cannot where it is exclusive, or where a fixed port leaves no worker for both.
+    It cannot where it is exclusive, or where a fixed port leaves no worker for both, of those that it
+    has not come to `avoid`.
     """
     if spec.exclusive:
         for one in list(old):
@@ -181,8 +196,7 @@ def make_way(draft: Draft, spec: JobSpec, old: Iterable[Service]) -> None:
     port = 0 if spec.service is None else spec.service.port
     if not port:
         return
-    workers = draft.state.workers.values()
-    places = [worker for worker in workers if services.could_have(worker, spec)]
+    places = services.places_for(draft.state, spec, avoid)
     if any(services.holder_of(draft.state, worker, port) is None for worker in places):
         return
     for one in old:
@@ -197,7 +211,7 @@ def make_way(draft: Draft, spec: JobSpec, old: Iterable[Service]) -> None:
 def port_taken(state: State, run: Run, job: Job) -> str:
     """Who has the job's fixed port on every worker that could have it, in words; empty if it may wait."""
     port = 0 if job.spec.service is None else job.spec.service.port
-    places = [worker for worker in state.workers.values() if services.could_have(worker, job.spec)]
+    places = services.places_for(state, job.spec)
     holders = [services.holder_of(state, worker, port) for worker in places]
     names = []
     for key in holders:

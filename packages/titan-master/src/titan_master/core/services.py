@@ -21,7 +21,14 @@ from titan_master.core.events import (
     ServiceUp,
 )
 from titan_master.core.inputs import Origin
-from titan_master.core.state import Job, Run, Service, State, WorkerInfo
+from titan_master.core.state import (
+    Job,
+    Run,
+    Service,
+    State,
+    WorkerInfo,
+    has_too_little,
+)
 from titan_master.core.timers import ServiceDue
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
@@ -149,14 +156,18 @@ def why_it_stays(state: State, service: Service) -> str:
     if spec.exclusive:
         return "it is exclusive, and never beside its replacement"
     own = service.attempt.worker_id
-    others = [one for one in state.workers.values() if one.worker_id != own]
-    places = [one for one in others if could_have(one, spec)]
+    places = places_for(state, spec, (own,))
     if not places:
         return "no other worker could have it"
-    places = [one for one in places if one.worker_id not in service.avoid]
+    replacement = replacement_of(state, service)
+    avoid = service.avoid if replacement is None else (*service.avoid, *replacement.avoid)
+    places = [one for one in places if one.worker_id not in avoid]
     if not places:
         return "it has failed on every other worker that could have it"
     port = 0 if spec.service is None else spec.service.port
+    # Its own port may be free by now: what is asked is whether both could have been up.
+    beside = {} if own not in state.workers else state.neighbours[state.workers[own].ports]
+    places = [one for one in places if one.worker_id not in beside]
     if port and all(holder_of(state, one, port) is not None for one in places):
         return f"no other worker can have port {port} for its replacement"
     return ""
@@ -168,7 +179,17 @@ def could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
         worker.state in _MAY_TAKE
         and set(spec.needs.skills) <= set(worker.skills)
         and spec.needs.slots <= worker.slots
+        and not has_too_little(worker, spec.needs.terms)
     )
+
+
+def places_for(state: State, spec: JobSpec, avoid: tuple[str, ...] = ()) -> list[WorkerInfo]:
+    """The workers that could have it, perhaps later, but for those that it avoids."""
+    return [
+        worker
+        for worker in state.workers.values()
+        if worker.worker_id not in avoid and could_have(worker, spec)
+    ]
 
 
 def _move(draft: Draft, service: Service, spec: JobSpec, event: AttemptEnded) -> None:
@@ -178,18 +199,33 @@ def _move(draft: Draft, service: Service, spec: JobSpec, event: AttemptEnded) ->
     was_well = lasted_ms > policy.within_ms + RESTART_WELL_MS
     moves, avoid = (0, ()) if was_well else (service.moves, service.avoid)
     avoid = (*avoid, event.worker_id)
-    if moves >= SERVICE_MOVES or not _is_placeable(draft.state, spec, avoid):
+    places = places_for(draft.state, spec, avoid)
+    if replacement_of(draft.state, service) is not None:
+        _end(draft, service, event.reason)  # beside what takes its place it would be one too many
+        return
+    if moves >= SERVICE_MOVES or not places or _ends_another(draft.state, service, event, places):
         _end(draft, service, event.reason)
         return
     _queue(draft, service, event.reason, moves=moves + 1, avoid=avoid)
+    draft.places_due = True
 
 
-def _is_placeable(state: State, spec: JobSpec, avoid: tuple[str, ...]) -> bool:
-    """Whether a worker is known that could have it, perhaps later."""
-    return any(
-        worker.worker_id not in avoid and could_have(worker, spec)
-        for worker in state.workers.values()
-    )
+def _ends_another(
+    state: State, service: Service, event: AttemptEnded, places: list[WorkerInfo]
+) -> bool:
+    """Whether it crashed, and could come up only once what it replaces, which is well, has gone.
+
+    One that was not even begun may lack there what it has in the other's place; one that crashed may
+    crash there as well.
+    """
+    replaced = state.services.get((service.run_id, service.replaces))
+    section = None if service.spec is None else service.spec.service
+    if replaced is None or section is None or not section.port:
+        return False
+    if replaced.state is not ServiceState.HEALTHY or event.reason is not ExitReason.CRASH_LOOP:
+        return False
+    key = (replaced.run_id, replaced.job_id)
+    return all(holder_of(state, worker, section.port) == key for worker in places)
 
 
 def _queue(
@@ -254,12 +290,13 @@ def _end(draft: Draft, service: Service, reason: ExitReason, *, stopped: bool = 
 
 
 def holder_of(state: State, worker: WorkerInfo, port: int) -> tuple[str, str] | None:
-    """Which (run, job) has this fixed port on the worker's host, as far as this worker goes."""
-    for key in worker.held:
-        job = state.find_job(*key)
-        section = None if job is None else job.spec.service
-        if section is not None and section.port == port:
-            return key
+    """Which (run, job) of the cluster has this fixed port where the worker's jobs listen."""
+    for worker_id in state.neighbours[worker.ports]:
+        for key in state.workers[worker_id].held:
+            job = state.find_job(*key)
+            section = None if job is None else job.spec.service
+            if section is not None and section.port == port:
+                return key
     return None
 
 

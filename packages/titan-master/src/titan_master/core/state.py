@@ -18,7 +18,7 @@ from msgspec import Struct, field
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
 from titan_proto.messages.worker import Layer, Left
-from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs
+from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs, Shape, Terms, Trigger
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -34,6 +34,10 @@ OFFERS_REMEMBERED: Final = 256
 
 
 _USUAL_GATE: Final = GateSection()
+_NO_TERMS: Final = Terms()
+
+UNCOUNTED: Final = frozenset({"cpu", "memory"})
+"""Resources that every machine has: where a worker does not say how much, nothing is counted."""
 
 
 class InvariantViolation(Exception):
@@ -91,7 +95,7 @@ class Job(Struct, gc=False, eq=False):
     """Its place in the submission."""
     state: JobState
     waiting: int
-    """Dependencies that have not succeeded yet."""
+    """Dependencies that have not ended yet."""
     ready_at_ms: int = 0
     """When it was queued last; while SCHEDULED, when it will be."""
     queued_seq: int = 0
@@ -116,7 +120,14 @@ class Job(Struct, gc=False, eq=False):
     layer: int = 0
     """The place of its files of the shared folder among those of all jobs of its run; 0: it left none."""
     layers: int = 0
-    """Once it has succeeded: the layers that it and the jobs above it have left, as bits. Derived."""
+    """Once it has ended: the layers that it and the jobs above it have left, as bits. Derived."""
+    shape: Shape | None = None
+    """What its run says of it beside its spec. Derived."""
+
+    @property
+    def trigger(self) -> Trigger:
+        """Which ends of its dependencies let it begin."""
+        return Trigger.ALL_SUCCEEDED if self.shape is None else self.shape.trigger
 
     @property
     def question(self) -> GateSection:
@@ -245,11 +256,22 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """Slots that they take together; nearly always one each. Derived."""
     workspace: str = ""
     """Id of the folder that its jobs run in; several workers of one machine may share it."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it, in the units of `Counted`."""
+    taken: dict[str, int] = field(default_factory=dict)
+    """What is taken of each resource that any of its attempts takes. Derived."""
+    network: str = ""
+    """Id of the network that its jobs listen in; empty where its software does not say it."""
 
     @property
     def name(self) -> str:
         """What people see and type; unique among the workers that are not lost."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def ports(self) -> str:
+        """Whose ports its jobs listen on: workers of one machine share them, containers may not."""
+        return self.network or f"{self.host} {self.boot_id}"
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):
@@ -262,7 +284,7 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
 
 
 def layers_above(run: Run, job: Job) -> int:
-    """The layers that the jobs above it have left, as bits; all its dependencies have succeeded."""
+    """The layers that the jobs above it have left, as bits; all its dependencies have ended."""
     above = 0
     for parent in job.spec.dependencies:
         above |= run.jobs[parent].layers
@@ -311,6 +333,17 @@ class ClassKey(NamedTuple):
     skills: tuple[str, ...]
     """Sorted, each once."""
     slots: int
+    terms: Terms | None = None
+    """Only what can keep a job waiting; None where nothing of it can."""
+
+
+def _binding(terms: Terms | None) -> Terms | None:
+    """What of the terms can keep a job waiting, in one form for all that mean the same."""
+    if terms is None:
+        return None
+    counted = tuple(sorted(terms.counted, key=lambda one: one.name))
+    binding = Terms(counted=counted)
+    return binding if binding != _NO_TERMS else None
 
 
 class ReadyClass:
@@ -335,6 +368,52 @@ class ReadyClass:
 def fits(skills: tuple[str, ...], offered: tuple[str, ...]) -> bool:
     """Whether a worker that offers these has all those skills."""
     return skills == offered or all(skill in offered for skill in skills)
+
+
+def short_of(worker: WorkerInfo, terms: Terms | None) -> str:
+    """A counted resource of which the worker has less to give now than that; empty if there is none."""
+    if terms is None:
+        return ""
+    for one in terms.counted:
+        total = worker.resources.get(one.name)
+        if total is None and one.name in UNCOUNTED:
+            continue
+        if one.amount > (total or 0) - worker.taken.get(one.name, 0):
+            return one.name
+    return ""
+
+
+def has_too_little(worker: WorkerInfo, terms: Terms | None) -> str:
+    """A counted resource of which the worker has less than that even when idle; empty if none."""
+    if terms is None:
+        return ""
+    for one in terms.counted:
+        total = worker.resources.get(one.name)
+        if total is None and one.name in UNCOUNTED:
+            continue
+        if one.amount > (total or 0):
+            return one.name
+    return ""
+
+
+def take(worker: WorkerInfo, spec: JobSpec) -> None:
+    """An attempt at that has been placed there. Called by ``apply`` alone, as is `give_back`."""
+    worker.used += spec.needs.slots
+    if spec.needs.terms is not None:
+        for one in spec.needs.terms.counted:
+            worker.taken[one.name] = worker.taken.get(one.name, 0) + one.amount
+
+
+def give_back(worker: WorkerInfo, spec: JobSpec) -> None:
+    """An attempt at that has ended there."""
+    worker.used -= spec.needs.slots
+    if spec.needs.terms is not None:
+        for one in spec.needs.terms.counted:
+            left = worker.taken[one.name] - one.amount
+            if left:
+                worker.taken[one.name] = left
+            else:
+                del worker.taken[one.name]
 
 
 class ReadyQueue:
@@ -372,7 +451,7 @@ class ReadyQueue:
             if len(self._keys) > 10_000:
                 self._keys.clear()
             skills = tuple(sorted(dict.fromkeys(needs.skills)))
-            key = self._keys[needs] = ClassKey(skills, needs.slots)
+            key = self._keys[needs] = ClassKey(skills, needs.slots, _binding(needs.terms))
         return key
 
     def push(self, job: Job) -> None:
@@ -444,6 +523,8 @@ class State(Struct, kw_only=True, eq=False):
     """Worker's name → id of the worker that has it."""
     workspaces: dict[str, int] = field(default_factory=dict)
     """By the folder that their jobs run in: how many workers."""
+    neighbours: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By whose ports their jobs listen on: the workers."""
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs of live runs by state."""
     queue: ReadyQueue = field(default_factory=ReadyQueue)
@@ -532,6 +613,8 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         worker.since_ms,
         sorted(worker.held.items()),
         worker.workspace,
+        sorted(worker.resources.items()),
+        worker.network,
     )
 
 

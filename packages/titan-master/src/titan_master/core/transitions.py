@@ -14,10 +14,10 @@ Table = frozenset[tuple[OpenEnum, OpenEnum]]
 
 JOB: Final[Table] = frozenset(
     {
-        (JobState.BLOCKED, JobState.QUEUED),  # its parents have succeeded
+        (JobState.BLOCKED, JobState.QUEUED),  # its parents have ended as its trigger says
         (JobState.BLOCKED, JobState.SCHEDULED),  # likewise, and it is delayed
         (JobState.BLOCKED, JobState.WAITING),  # likewise, and it is a gate
-        (JobState.BLOCKED, JobState.SKIPPED),  # a parent failed
+        (JobState.BLOCKED, JobState.SKIPPED),  # they have ended otherwise
         (JobState.BLOCKED, JobState.CANCELLED),
         (JobState.SCHEDULED, JobState.QUEUED),
         (JobState.SCHEDULED, JobState.WAITING),  # its delay is over, and it is a gate

@@ -140,7 +140,8 @@ class Draft:
         self.placement_due = True
         """Something has changed that may let a queued job be placed."""
         self.places_due = True
-        """Workers have gone: what was to be replaced beside itself may have no place for that now."""
+        """Workers have gone, or a service has failed on one: what was to be replaced beside itself may
+        have no place for that now."""
         self.leaving_due: dict[str, None] = {}
         """Workers that leave and may wait for less than before, in order."""
         self._events: list[AnyEvent] = []
@@ -364,6 +365,7 @@ def _worker_changed(
 def _worker_joined(draft: Draft, event: WorkerJoined) -> None:
     draft.roster.regroup(event.worker_id)
     draft.placement_due = True
+    draft.places_due = True  # it may have come back smaller, or on another host
 
 
 def _worker_retired(draft: Draft, event: WorkerRetired) -> None:

@@ -25,7 +25,7 @@ from titan_master.core.state import Attempt, InvariantViolation, Job, State, Wor
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import INSTANCE_MARK, AttemptRef
-from titan_proto.limits import WORKER_SLOTS
+from titan_proto.limits import RESOURCES_PER_WORKER, WORKER_SLOTS
 from titan_proto.messages import AttemptOrder, Join, Joined
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.states import AttemptState, ExitReason, WorkerState
@@ -86,6 +86,10 @@ def _is_late(draft: Draft, item: WorkerArrived, known: WorkerInfo) -> bool:
 def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorCode, str] | None:
     if not 1 <= join.slots <= WORKER_SLOTS:
         return ErrorCode.PROTOCOL, f"a worker has 1 to {WORKER_SLOTS} slots, not {join.slots}"
+    if len(join.resources) > RESOURCES_PER_WORKER:
+        number = len(join.resources)
+        most = f"{RESOURCES_PER_WORKER} (RESOURCES_PER_WORKER)"
+        return ErrorCode.PROTOCOL, f"a worker has at most {most} resources, not {number}"
     if known is not None and join.incarnation < known.incarnation:
         return (
             ErrorCode.SUPERSEDED,
@@ -168,6 +172,8 @@ def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
         skills=join.skills,
         software=join.software,
         workspace=join.workspace,
+        resources=join.resources,
+        network=join.network,
     )
 
 

@@ -505,8 +505,9 @@ def join_complaint(join: Join) -> str:
         return f"a worker has 1 to {WORKER_SLOTS} (WORKER_SLOTS) slots, not {join.slots}"
     if len(join.skills) > _SKILLS_MAX:
         return f"a worker has at most {_SKILLS_MAX} skills"
-    if len(join.workspace) > _ID_CHARS or not join.workspace.isprintable():
-        return f"a worker's workspace has at most {_ID_CHARS} printable characters"
+    for name, said in (("workspace", join.workspace), ("network", join.network)):
+        if len(said) > _ID_CHARS or not said.isprintable():
+            return f"a worker's {name} has at most {_ID_CHARS} printable characters"
     for skill in join.skills:
         if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
             return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"

@@ -35,7 +35,15 @@ from titan_proto.limits import (
     SUBMIT_KEY_CHARS,
 )
 from titan_proto.messages import Error, SubmitRun
-from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, JobSpec, LaunchKind, RunSpec
+from titan_proto.specs import (
+    ArtifactFormat,
+    ArtifactRef,
+    JobKind,
+    JobSpec,
+    LaunchKind,
+    RunSpec,
+    Shape,
+)
 from titan_proto.validation import problems
 
 MISSING_SCRIPT: Final = "Y250"
@@ -57,6 +65,9 @@ class RawRun(Struct, omit_defaults=True):
     # Counted before it is taken apart: a byte each could be nothing, and an object here.
     jobs: Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=JOBS_PER_RUN)]
     workspace: ArtifactRef | None = None
+    shapes: Annotated[dict[str, Shape], msgspec.Meta(max_length=JOBS_PER_RUN)] = msgspec.field(
+        default_factory=dict
+    )
 
 
 _RAW: Final = msgspec.msgpack.Decoder(RawRun)
@@ -286,7 +297,7 @@ def decode_spec(spec_bytes: bytes) -> RunSpec:
             jobs.append(_JOB.decode(job))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, OverflowError) as error:
         raise _refusal(ErrorCode.MALFORMED, f"{where} cannot be read: {error}") from error
-    return RunSpec(name=raw.name, jobs=tuple(jobs), workspace=raw.workspace)
+    return RunSpec(name=raw.name, jobs=tuple(jobs), workspace=raw.workspace, shapes=raw.shapes)
 
 
 def encode_spec(spec: RunSpec) -> bytes:
@@ -296,7 +307,9 @@ def encode_spec(spec: RunSpec) -> bytes:
     the next start, reading the journal from another depth, could not. In steps, as `decode_spec`.
     """
     jobs = tuple(msgspec.Raw(_ENCODER.encode(job)) for job in spec.jobs)
-    return _ENCODER.encode(RawRun(name=spec.name, jobs=jobs, workspace=spec.workspace))
+    return _ENCODER.encode(
+        RawRun(name=spec.name, jobs=jobs, workspace=spec.workspace, shapes=spec.shapes)
+    )
 
 
 def _told(item: RunSubmitted, notices: tuple[str, ...]) -> RunSubmitted:

@@ -52,7 +52,7 @@ DERIVED: Final = {
     Run: frozenset(
         {"jobs", "order", "children", "counts", "remaining", "outputs_bytes", "skills", "layers"}
     ),
-    Job: frozenset({"spec", "run_id", "index", "waiting", "layers"}),
+    Job: frozenset({"spec", "run_id", "index", "waiting", "layers", "shape"}),
 }
 """Fields that `derive`, or the event that accepted the run, gives back."""
 

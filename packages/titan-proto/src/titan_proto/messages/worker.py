@@ -70,6 +70,12 @@ class Join(Message, frozen=True, kw_only=True):
     """It understands ShutDown. Workers of before do not, and can be ended on their host only."""
     workspace: str = ""
     """Id of the folder that its jobs run in, which several workers may share."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it, in the units of `Counted`. Of `cpu` and `memory`, where they are not
+    there, it does not know, and nothing is counted; of all others it has none."""
+    network: str = ""
+    """Id of the network that its jobs listen in: two workers that say the same share their ports. One
+    that says nothing shares those of its host and boot."""
 
 
 class Joined(Message, frozen=True, kw_only=True):

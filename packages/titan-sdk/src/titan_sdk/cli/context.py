@@ -92,6 +92,48 @@ class Duration(click.ParamType[float]):
             return self.fail(f"{error.message}: {error.hint}.", param, ctx)
 
 
+class Moment(click.ParamType[str]):
+    """A moment to come: a date and a time, or a time of today, in the local zone unless one is said.
+
+    Args:
+        past: whether it may have passed.
+    """
+
+    name = "time"
+
+    def __init__(self, *, past: bool = False) -> None:
+        self._past = past
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """RFC 3339, with the zone."""
+        import datetime
+
+        text = str(value).strip()
+        now = datetime.datetime.now().astimezone()
+        at: datetime.datetime | None = None
+        with contextlib.suppress(ValueError):
+            # Python 3.10 does not read the Z of RFC 3339.
+            at = datetime.datetime.fromisoformat(
+                text[:-1] + "+00:00" if text[-1:] in {"Z", "z"} else text
+            ).astimezone()
+        if at is None:
+            with contextlib.suppress(ValueError):
+                clock = datetime.time.fromisoformat(text)
+                at = datetime.datetime.combine(now.date(), clock).astimezone()
+        if at is None:
+            return self.fail(
+                f"'{value}' is no point in time: write 2026-12-01T08:30:00Z, '2026-12-01 08:30' "
+                "(of this machine's zone), or 08:30 for today.",
+                param,
+                ctx,
+            )
+        if at <= now and not self._past:
+            return self.fail(
+                f"'{value}' has passed: it is {now.isoformat(timespec='seconds')}.", param, ctx
+            )
+        return at.isoformat()
+
+
 def output_option(function: FunctionT) -> FunctionT:
     """Add `-o`, which $TITAN_FORMAT sets too."""
     return click.option(

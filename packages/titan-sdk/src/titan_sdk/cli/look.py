@@ -139,10 +139,26 @@ def stats(settings: Settings, *, output: str) -> None:
       titan stats
       titan stats -o json
     """  # noqa: D301 - click reads the backspace
+    _show_stats(settings, as_json=output == "json")
+
+
+@click.command()
+@click.pass_obj
+def json(settings: Settings) -> None:
+    """Print the cluster's state as JSON: the same as `titan stats -o json`.
+
+    \b
+    Example:
+      titan json
+    """  # noqa: D301 - click reads the backspace
+    _show_stats(settings, as_json=True)
+
+
+def _show_stats(settings: Settings, *, as_json: bool) -> None:
     with settings.client() as client:
         view = client.stats()
-        traffic = client.traffic() if output == "json" else None
-        usage = client.usage() if output == "json" else None
+        traffic = client.traffic() if as_json else None
+        usage = client.usage() if as_json else None
     if usage is not None:
         emit("Stats", render.stats_json(view, traffic, usage))
     else:

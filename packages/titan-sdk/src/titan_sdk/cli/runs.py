@@ -1,10 +1,11 @@
-"""`titan run`, `titan cancel`, `titan stop`: what changes something."""
+"""`titan run`, `submit`, `dag`, `cancel`, `retry`, `stop`: what changes something."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,7 @@ from titan_proto.states import JobState, RunState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
     Duration,
+    Moment,
     Names,
     Settings,
     emit,
@@ -57,6 +59,14 @@ _TAIL_LINES = 10
     metavar="PATH",
     help="KEY=VALUE lines for every job; may be repeated. --env wins over them.",
 )
+@click.option(
+    "--in", "delay", type=Duration(), help="Begin after this, instead of at once: 10m, 1h30m."
+)
+@click.option(
+    "--at",
+    type=Moment(),
+    help="Begin at this time: 08:30, '2026-12-01 08:30' (of this machine's zone), or with a zone.",
+)
 @output_option
 @click.pass_obj
 def run(
@@ -70,6 +80,8 @@ def run(
     name: str | None,
     env: tuple[str, ...],
     env_file: tuple[str, ...],
+    delay: float | None,
+    at: str | None,
     output: str,
 ) -> None:
     """Run FILE: a pipeline (.yaml, .yml) with its folder, or a script.
@@ -82,35 +94,81 @@ def run(
       titan run hello.py
       titan run pipeline.yaml --follow
       titan run train.py --wait --env STAGE=test -- --epochs 3
+      titan run cleanup.py --in 2h
     """  # noqa: D301 - click reads the backspace
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
+    if delay is not None and at is not None:
+        raise click.UsageError("--in and --at both say when it begins: give one of them.")
     variables = dict(pair.split("=", 1) for pair in env)
+    when = {"at": at, "delay": delay}
     with settings.client() as client:
-        handle = _submit(client, file, args, name, variables, env_file)
-        for notice in handle.notices:
-            say(clean(f"note: {notice}"))
-        if output != "json":
-            # With --follow stdout is for the logs.
-            (say if follow else write)(handle.alias)
-        try:
-            if follow:
-                with explained(client, handle.id, _say_why):
-                    put_lines(client, client.view(handle), as_json=output == "json")
-            elif wait:
-                with shown(client, handle.id, color=settings.color):
-                    client.wait(handle, timeout)
-            view = client.wait(handle) if follow or wait else client.view(handle)
-        except KeyboardInterrupt:
-            say(
-                f"\nDetached. Run {handle.alias} goes on.  "
-                f"titan logs -f {handle.alias}   titan cancel {handle.alias}"
-            )
-            raise click.exceptions.Exit(INTERRUPTED) from None
-        if output == "json":
-            emit("Run", render.run_json(view))
-        if follow or wait:
-            _conclude(client, view, quiet=output == "json", was_followed=follow)
+        handle = _submit(client, file, args, name, variables, env_file, when)
+        _see(settings, client, handle, wait=wait, follow=follow, timeout=timeout, output=output)
+
+
+@click.command()
+@click.argument("skill")
+@click.argument("data", nargs=-1)
+@click.option("--wait", is_flag=True, help="Wait for the end; exit 1 if it failed, 8 if cancelled.")
+@click.option("--follow", is_flag=True, help="Print the log as it comes, and wait for the end.")
+@click.option("--name", help="Name of the run. Default: the skill's.")
+@output_option
+@click.pass_obj
+def submit(
+    settings: Settings,
+    skill: str,
+    data: tuple[str, ...],
+    *,
+    wait: bool,
+    follow: bool,
+    name: str | None,
+    output: str,
+) -> None:
+    """Hand DATA to the handler that a worker registered for SKILL.
+
+    A worker registers it by `titan-worker --handler SKILL=PATH`: PATH is run there with DATA as its one
+    argument; several words of DATA are joined by blanks. The run's alias is printed on stdout.
+
+    \b
+    Examples:
+      titan submit pdf_convert report.html
+      titan submit pdf_convert report.html --follow
+    """  # noqa: D301 - click reads the backspace
+    from titan_sdk.client import job_id_for
+    from titan_sdk.jobs import TitanJob
+
+    job = TitanJob(id=job_id_for(skill), handler=skill, args=[" ".join(data)] if data else None)
+    with settings.client() as client:
+        handle = client.submit(name or skill, [job])
+        _see(settings, client, handle, wait=wait, follow=follow, output=output)
+
+
+@click.command()
+@click.argument("dag_string")
+@click.option("--wait", is_flag=True, help="Wait for the end; exit 1 if it failed, 8 if cancelled.")
+@click.option("--follow", is_flag=True, help="Print the logs as they come, and wait for the end.")
+@click.option("--name", default="dag", show_default=True, help="Name of the run.")
+@output_option
+@click.pass_obj
+def dag(
+    settings: Settings, dag_string: str, *, wait: bool, follow: bool, name: str, output: str
+) -> None:
+    """Run the jobs of a raw DAG string; - reads it from stdin.
+
+    One job is  id | skill | RUN_PAYLOAD | file | content | priority | delay | [parents];  a semicolon
+    stands between two. The content is the script in base64, or empty for a file that is here or in the
+    master's perm_files. A backslash takes a character as it is. The run's alias is printed on stdout.
+
+    \b
+    Examples:
+      titan dag "A|GENERAL|RUN_PAYLOAD|a.py||5|0|[] ; B|GENERAL|RUN_PAYLOAD|b.py||5|0|[A]"
+      titan dag - < graph.txt
+    """  # noqa: D301 - click reads the backspace
+    text = sys.stdin.read() if dag_string == "-" else dag_string
+    with settings.client() as client:
+        handle = client.submit_dag(text, name=name)
+        _see(settings, client, handle, wait=wait, follow=follow, output=output)
 
 
 @click.command()
@@ -214,6 +272,42 @@ def stop(settings: Settings, id: str, *, output: str) -> None:  # noqa: A002 - w
         say(f"Service {clean(view.name)} is {view.state}.")
 
 
+def _see(
+    settings: Settings,
+    client: TitanClient,
+    handle: Run,
+    *,
+    wait: bool,
+    follow: bool,
+    timeout: float | None = None,
+    output: str,
+) -> None:
+    """Tell what a submission came to, and stay for as long as was asked."""
+    for notice in handle.notices:
+        say(clean(f"note: {notice}"))
+    if output != "json":
+        # With --follow stdout is for the logs.
+        (say if follow else write)(handle.alias)
+    try:
+        if follow:
+            with explained(client, handle.id, _say_why):
+                put_lines(client, client.view(handle), as_json=output == "json")
+        elif wait:
+            with shown(client, handle.id, color=settings.color):
+                client.wait(handle, timeout)
+        view = client.wait(handle) if follow or wait else client.view(handle)
+    except KeyboardInterrupt:
+        say(
+            f"\nDetached. Run {handle.alias} goes on.  "
+            f"titan logs -f {handle.alias}   titan cancel {handle.alias}"
+        )
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    if output == "json":
+        emit("Run", render.run_json(view))
+    if follow or wait:
+        _conclude(client, view, quiet=output == "json", was_followed=follow)
+
+
 def _submit(
     client: TitanClient,
     file: str,
@@ -221,6 +315,7 @@ def _submit(
     name: str | None,
     env: dict[str, str],
     env_file: tuple[str, ...],
+    when: dict[str, Any],
 ) -> Run:
     from titan_sdk.client import PIPELINE_SUFFIXES
 
@@ -236,7 +331,7 @@ def _submit(
     if os.path.isdir(file):  # noqa: PTH112 - a text that may be no path at all
         raise Failure(f"{file} is a folder; name a script or a pipeline in it", USAGE)
     try:
-        return client.run_file(file, name=name, args=args, env=env, env_file=env_file)
+        return client.run_file(file, name=name, args=args, env=env, env_file=env_file, **when)
     except OSError as error:
         if error.filename is None:
             raise

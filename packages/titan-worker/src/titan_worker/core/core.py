@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_proto.limits import (
     DRAIN_TIMEOUT_MS,
@@ -85,6 +85,10 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """How long, beyond the longest stop grace, an ending worker waits for its ends to be heard."""
     workspace: str = ""
     """Id of the folder that its jobs run in."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """What jobs can take of it."""
+    network: str = ""
+    """Id of the network that its jobs listen in."""
 
 
 class Link(Enum):
@@ -234,6 +238,8 @@ class WorkerCore:
                 leaving=self.is_leaving,
                 takes_shutdown=True,
                 workspace=config.workspace,
+                resources=config.resources,
+                network=config.network,
             )
         )
 

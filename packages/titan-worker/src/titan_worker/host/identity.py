@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_NETWORK: Final = "/proc/self/ns/net"
 _STAT_BYTES: Final = 4096
 
 
@@ -44,6 +45,18 @@ class ProcessStat(NamedTuple):
 def boot_id() -> str:
     """This boot's id."""
     return Path(_BOOT_ID).read_text(encoding="ascii").strip()
+
+
+def network_id() -> str:
+    """Of the network that this process and its children listen in; empty where the kernel tells none.
+
+    Whoever has the same shares its ports. Containers of one machine have networks of their own, unless
+    they were given the machine's; machines number theirs alike, so the boot belongs to it.
+    """
+    try:
+        return f"{boot_id()} {Path(_NETWORK).readlink()}"
+    except OSError:
+        return ""
 
 
 def read_stat(pid: int) -> ProcessStat | None:
