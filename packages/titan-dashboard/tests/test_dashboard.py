@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
+from msgspec.structs import replace
 
 from titan_dashboard import create_app, link
 from titan_dashboard.auth import HEADERS
@@ -20,9 +21,15 @@ from titan_dashboard.cli import main
 from titan_dashboard.config import SIGN_INS_PER_MINUTE, DashboardConfig
 from titan_dashboard.link import Credentials, Kind, Master, Trouble
 from titan_proto.messages import (
+    AttemptList,
+    AttemptView,
+    GetJob,
+    GetRun,
     GetStats,
     GetUsage,
     JobList,
+    JobView,
+    ListAttempts,
     ListDead,
     ListJobs,
     ListRuns,
@@ -37,7 +44,8 @@ from titan_proto.messages import (
     WorkerUsageView,
     WorkerView,
 )
-from titan_proto.states import RunState, WorkerState
+from titan_proto.specs import JobKind, JobSpec, Launch
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState, WorkerState
 
 TOKEN = "titan_local_x_" + "0" * 64
 
@@ -279,6 +287,158 @@ def test_an_empty_cluster_teaches(signed_in: FlaskClient, answers: dict[type, ob
     answers[GetUsage] = UsageView(at_ms=1)
     assert "titan run" in signed_in.get("/").text
     assert "titan-worker 8080 127.0.0.1 1" in signed_in.get("/workers").text
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def a_run(answers: dict[type, object]) -> None:
+    """A run of three jobs, one of which failed and was tried again, as the master tells it."""
+    tried = JobView(
+        run_id="r" * 16,
+        run_alias="nightly-7",
+        job_id="LOAD",
+        kind=JobKind.TASK,
+        state=JobState.FAILED,
+        attempt=2,
+        attempt_state=AttemptState.ENDED,
+        worker="h:8080",
+        reason=ExitReason.SIGNALLED,
+        signal=9,
+        message=HOSTILE,
+        placed_at_ms=3_000,
+        started_at_ms=3_100,
+        ended_at_ms=4_000,
+        dependencies=("EXTRACT",),
+        retries=1,
+    )
+    first = replace(
+        tried, job_id="EXTRACT", state=JobState.SUCCEEDED, reason=ExitReason.EXITED, signal=0,
+        attempt=1, message="", dependencies=(), placed_at_ms=1_000, started_at_ms=1_100,
+        ended_at_ms=1_900,
+    )  # fmt: skip
+    skipped = replace(
+        tried, job_id="REPORT", state=JobState.SKIPPED, reason=ExitReason.PARENT_FAILED, signal=0,
+        attempt=0, message="", dependencies=("LOAD",), placed_at_ms=0, started_at_ms=0,
+    )  # fmt: skip
+    run = RunView(
+        run_id="r" * 16,
+        alias="nightly-7",
+        name=HOSTILE,
+        state=RunState.FAILED,
+        submitted_at_ms=1_000,
+        ended_at_ms=4_000,
+        jobs=3,
+        counts={"SUCCEEDED": 1, "FAILED": 1, "SKIPPED": 1},
+    )
+    ended = AttemptView(
+        number=1, state=AttemptState.ENDED, worker="h:8081", reason=ExitReason.EXITED, exit_code=3,
+        placed_at_ms=1_950, started_at_ms=2_000, ended_at_ms=2_500,
+    )  # fmt: skip
+    last = AttemptView(
+        number=2, state=AttemptState.ENDED, worker="h:8080", reason=ExitReason.SIGNALLED, signal=9,
+        placed_at_ms=3_000, started_at_ms=3_100, ended_at_ms=4_000,
+    )  # fmt: skip
+    launch = Launch(script="load.py", args=("--day", HOSTILE), env={"DB_PASSWORD": ""})
+    spec = JobSpec(id="LOAD", launch=launch)
+    answers[GetRun] = run
+    answers[ListRuns] = RunList(runs=(run,))
+    answers[ListJobs] = JobList(jobs=(first, tried, skipped))
+    answers[ListAttempts] = AttemptList(job=tried, attempts=(ended, last), spec=spec)
+
+
+@pytest.mark.usefixtures("a_run")
+def test_the_list_of_runs_is_a_timeline(signed_in: FlaskClient) -> None:
+    """Waiting, running and the try that failed are different bars, each with its words."""
+    text = signed_in.get("/runs").text
+    assert "nightly-7" in text
+    for kind in ("b-wait", "b-run", "b-past"):
+        assert f'class="{kind} ' in text
+    assert "attempt 1 on h:8081, 500 ms: exit 3" in text
+
+
+@pytest.mark.usefixtures("a_run")
+@pytest.mark.parametrize(
+    ("query", "is_shown"),
+    [
+        ("state=FAILED", True),
+        ("state=SUCCEEDED", False),
+        ("q=NIGHT", True),
+        ("q=hourly", False),
+        ("since=30d", True),
+        ("state=nonsense", False),
+        ("since=nonsense&cursor=", True),
+    ],
+)
+def test_runs_are_filtered(signed_in: FlaskClient, query: str, is_shown: bool) -> None:
+    """By state, name and time; where nothing fits, the way back is shown."""
+    answer = signed_in.get(f"/runs?{query}")
+    assert answer.status_code == 200
+    assert ("nightly-7" in answer.text) is is_shown
+    assert ("Clear the filters" in answer.text) is not is_shown
+
+
+def test_a_run_that_began_too_long_ago_does_not_fit(
+    signed_in: FlaskClient, answers: dict[type, object], a_run: None
+) -> None:
+    """The time is the master's."""
+    stats = answers[GetStats]
+    answers[GetStats] = replace(stats, at_ms=10 * 3_600_000)
+    assert "nightly-7" in signed_in.get("/runs?since=24h").text
+    browser = signed_in.get("/runs?since=1h")
+    assert "nightly-7" not in browser.text
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_run_is_a_graph_a_gantt_chart_and_a_table(signed_in: FlaskClient) -> None:
+    """The same jobs in each, and the one that failed above all of them, with its log."""
+    path = f"/runs/{'r' * 16}"
+    for tab, sign in (("", 'class="node'), ("?tab=gantt", 'class="b-past'), ("?tab=jobs", "<td")):
+        text = signed_in.get(path + tab).text
+        for job in ("EXTRACT", "LOAD", "REPORT"):
+            assert f"{path}/jobs/{job}" in text
+        assert sign in text
+        assert "killed by SIGKILL" in text
+        assert f"{path}/jobs/LOAD#log" in text
+        assert HOSTILE not in text
+    assert signed_in.get(path).text.count("<path class=") == 2
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_job_has_its_command_its_attempts_and_its_reason(signed_in: FlaskClient) -> None:
+    """One attempt at a time; of variables the names alone."""
+    path = f"/runs/{'r' * 16}/jobs/LOAD"
+    text = signed_in.get(path).text
+    assert "load.py --day &lt;img" in text
+    assert "killed by SIGKILL" in text
+    assert "DB_PASSWORD" in text
+    assert 'aria-current="page">Attempt 2' in text
+    assert "h:8080" in text
+    first = signed_in.get(f"{path}?attempt=1").text
+    assert 'aria-current="page">Attempt 1' in first
+    assert "exit 3" in first
+    for wrong in ("3", "x", "0"):
+        missing = signed_in.get(f"{path}?attempt={wrong}")
+        assert missing.status_code == 404
+        assert "its newest is 2" in missing.text
+
+
+@pytest.mark.usefixtures("a_run")
+def test_what_is_typed_is_found(signed_in: FlaskClient, answers: dict[type, object]) -> None:
+    """A run, a job, a worker, or a sentence."""
+    assert signed_in.get("/find?q=nightly-7").location == f"/runs/{'r' * 16}"
+    answers[GetJob] = answers[ListAttempts].job
+    assert signed_in.get("/find?q=nightly-7/LOAD").location == f"/runs/{'r' * 16}/jobs/LOAD"
+    answers[GetRun] = Trouble(Kind.CONFLICT, "fits several")
+    assert signed_in.get("/find?q=night").location == "/runs?q=night"
+    answers[GetRun] = Trouble(Kind.MISSING, "no run")
+    assert signed_in.get("/find?q=LOAD").location == f"/runs/{'r' * 16}/jobs/LOAD"
+    answers[GetJob] = Trouble(Kind.MISSING, "no job")
+    assert signed_in.get("/find?q=8080").location == "/workers/8080"
+    answer = signed_in.get("/find?q=<b>")
+    assert answer.status_code == 404
+    assert "is called &#39;&lt;b&gt;&#39;" in answer.text
 
 
 @pytest.mark.parametrize(

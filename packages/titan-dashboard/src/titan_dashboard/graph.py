@@ -13,9 +13,9 @@ from typing import Final
 
 from msgspec import Struct
 
-WIDTH: Final = 196
+WIDTH: Final = 180
 HEIGHT: Final = 46
-_GAP_X: Final = 64
+_GAP_X: Final = 56
 _GAP_Y: Final = 18
 _EDGE: Final = 8
 _SWEEPS: Final = 6
