@@ -44,6 +44,7 @@ from titan_proto.specs import (
     RunSpec,
     Shape,
     Share,
+    Terms,
     Trigger,
 )
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
@@ -139,6 +140,8 @@ class JobBook:
         self.live: int | None = None
         """The attempt that is placed and has not ended."""
         self.last: e.AttemptEnded | None = None
+        self.was_on: tuple[str, str, str] | None = None
+        """Where its newest attempt was placed: the worker's id, and its name and its folder then."""
         self.lost = 0
         self.failures = 0
         self.fence = 0
@@ -184,6 +187,10 @@ class RunBook:
             self.jobs[job_id].end = JobState.SUCCEEDED
         self.rerun_of = event.rerun_of
         self.ancestors = event.ancestors
+        self.near = event.near
+        terms = (job.spec.needs.terms for job in self.jobs.values() if not job.is_gate)
+        self.run_group = next((one.run_group for one in terms if one is not None), "")
+        self.has_begun = False
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
             is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED
@@ -229,6 +236,8 @@ class WorkerBook:
         self.slots = event.slots
         self.skills = event.skills
         self.resources = event.resources
+        self.worker_id = event.worker_id
+        self.host, self.port = event.host, event.port
         self.workspace = event.workspace
         self.network = event.network
         self.state = "ONLINE"
@@ -239,8 +248,11 @@ class WorkerBook:
         """What it held when the master learned that it is being shut down."""
 
     def has_all(self, spec: JobSpec) -> bool:
-        """Whether it has what the job takes of counted resources, be it free or not."""
-        return spec.needs.terms is None or all(
+        """Whether it may have the job, and has what that takes of counted resources, free or not."""
+        if spec.needs.terms is None:
+            return True
+        names = ("", self.worker_id, self.host, f"{self.host}:{self.port}")
+        return spec.needs.terms.worker in names and all(
             one.amount <= self.resources.get(one.name, one.amount if one.name == "cpu" else 0)
             for one in spec.needs.terms.counted
         )
@@ -552,6 +564,7 @@ class Auditor:
         self.check(event.at_ms >= job.not_before_ms, f"{ref} is placed before its delay is over")
         self._check_parents(run, job)
         self._fence = job.fence = event.fence
+        job.was_on = (event.worker_id, f"{worker.host}:{worker.port}", worker.workspace)
         job.numbers = event.number
         self._need(run, event.job_id, ref if job.spec.kind is JobKind.TASK else None)
         job.live = event.number
@@ -568,7 +581,65 @@ class Auditor:
             f"{ref} is one too many on {event.worker_id}",
         )
         self._check_resources(ref, worker)
+        self._check_terms(ref, event.worker_id, worker)
         self._check_port(ref, worker)
+
+    def _check_terms(self, ref: AttemptRef, worker_id: str, worker: WorkerBook) -> None:
+        """It is where it has to be, and one of no more than may be."""
+        job = self._job(ref)
+        terms = job.spec.needs.terms
+        run = self.runs[ref.run_id]
+        if run.near and worker_id == run.near:
+            self._coverage.choice(Choice.CHILD)
+        if terms is None:
+            return
+        if terms.worker:
+            names = (worker_id, worker.host, f"{worker.host}:{worker.port}")
+            self.check(terms.worker in names, f"{ref} is pinned to {terms.worker}, and on {names}")
+            self._coverage.choice(Choice.PINNED)
+        if terms.spread:
+            self._coverage.choice(Choice.SPREAD)
+        self._check_beside(ref, terms, worker_id)
+        if terms.group:
+            # It is among those that its worker holds already.
+            live = sum(
+                found is not None and found.group == terms.group
+                for other in self.workers.values()
+                for held in other.holds
+                for found in (self._job(held).spec.needs.terms,)
+            )
+            self.check(live <= terms.limit, f"{ref} is the {live}th of group {terms.group}")
+            self._coverage.choice(Choice.GROUPED)
+        if terms.run_group and run.state is RunState.ACTIVE:
+            begun = [
+                other.run_id
+                for other in self.runs.values()
+                if other.state is RunState.ACTIVE
+                and other.has_begun
+                and other.run_group == terms.run_group
+            ]
+            self.check(
+                run.has_begun or len(begun) < terms.run_limit,
+                f"{ref} begins a run of group {terms.run_group} beside {begun}",
+            )
+            run.has_begun = True
+            self._coverage.choice(Choice.RUNS_GROUPED)
+
+    def _check_beside(self, ref: AttemptRef, terms: Terms, worker_id: str) -> None:
+        run = self.runs[ref.run_id]
+        if not terms.near or (ref.run_id, ref.job_id) in self.services:
+            return
+        was = run.find(terms.near).was_on
+        if not was:
+            return  # it was taken over: nobody knows where it was
+        worker = self.workers[worker_id]
+        names = (worker_id, f"{worker.host}:{worker.port}", worker.workspace)
+        is_there = any(mine == its for mine, its in zip(names, was, strict=True))
+        if terms.required:
+            self.check(is_there, f"{ref} is on {worker_id}, and {terms.near} was on {was}")
+            self._coverage.choice(Choice.BESIDE)
+        else:
+            self._coverage.choice(Choice.NEAR if is_there else Choice.NOT_NEAR)
 
     def _check_resources(self, ref: AttemptRef, worker: WorkerBook) -> None:
         """What is counted is never given away twice."""
@@ -1180,6 +1251,10 @@ class Auditor:
         known = self.runs[run_id].state
         self.check(known is state, f"a client is told {state} of run {run_id}, which is {known}")
         self.learned[run_id] = state
+
+    def living(self) -> list[AttemptRef]:
+        """Attempts of which a process runs somewhere."""
+        return list(self._alive)
 
     # -- what really happens ----------------------------------------------------------------------
 

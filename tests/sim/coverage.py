@@ -67,6 +67,14 @@ class Choice(Enum):
     """What placement has to mind beside slots and skills. All of it must happen somewhere in a suite."""
 
     COUNTED = "it takes of what is counted"
+    PINNED = "it is for one worker, or one host"
+    BESIDE = "it has to be beside another job"
+    NEAR = "it is better beside another job, and there"
+    NOT_NEAR = "it is better beside another job, and elsewhere"
+    SPREAD = "it is spread"
+    GROUPED = "one of a few jobs"
+    RUNS_GROUPED = "of one of a few runs"
+    CHILD = "it was asked for by a job, and is beside that"
 
 
 class Move(Enum):

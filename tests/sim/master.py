@@ -478,6 +478,7 @@ class MasterLink:
                 spec=message.spec,
                 spec_bytes=body,
                 owner="sim",
+                parent=message.parent,
             )
         if isinstance(message, Cancel):
             return ExchangeDropped(origin=origin)

@@ -112,7 +112,9 @@ class Simulation:
             number=number,
             slots=slots,
             skills=skills,
-            host=self.hosts[0] if number < self.together else world.random.choice(self.hosts),
+            host=self.hosts[0]
+            if number < max(1, self.together)
+            else world.random.choice(self.hosts),
             resources=workload.draw_resources(world, all_of_it=number == 0),
             folder="folder" if number < self.together else "",
         )

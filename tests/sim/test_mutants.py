@@ -214,6 +214,27 @@ def give_away_what_is_taken(patch):
     patch.setattr(placement, "short_of", has_too_little)
 
 
+def let_everyone_of_a_group_run(patch):
+    """Nobody counts who of a concurrency group is live, or has begun."""
+    patch.setattr(placement, "is_group_full", lambda state, terms, run_id: False)
+
+
+def place_anywhere_what_has_to_be_beside_another(patch):
+    patch.setattr(placement, "near_to", lambda state, run, job: None)
+
+
+def take_any_worker_for_the_one_that_is_meant(patch):
+    def least_loaded(draft, job, key, name):
+        del name
+        return next(
+            (one.worker_id for one in draft.state.workers.values()
+             if placement._has_room(draft, job, key, one)),
+            None,
+        )  # fmt: skip
+
+    patch.setattr(placement, "_pinned", least_loaded)
+
+
 def give_services_up_with_their_worker(patch):
     """What is wanted still is taken for ended when its worker is gone."""
     patch.setattr(services, "WITH_ITS_WORKER", ())
@@ -563,6 +584,9 @@ MUTANTS = [
     forget_who_may_go_on,
     fill_one_slot_too_many,
     give_away_what_is_taken,
+    let_everyone_of_a_group_run,
+    place_anywhere_what_has_to_be_beside_another,
+    take_any_worker_for_the_one_that_is_meant,
     give_services_up_with_their_worker,
     bring_services_back_to_where_they_failed,
     share_fixed_ports,

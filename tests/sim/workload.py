@@ -115,6 +115,9 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     """A graph of so many jobs, in one of a few shapes."""
     shape = world.random.choice(("alone", "chain", "fan", "random", "random"))
     specs = tuple(_job(world, place, jobs, shape, skills) for place in range(jobs))
+    specs = tuple(_placed(world, specs, job) for job in specs)
+    if world.chance(12):
+        specs = _one_of_few_runs(world, specs)
     named = tuple(_using_outputs(world, specs, job) for job in specs)
     shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
     return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
@@ -234,6 +237,43 @@ def _moment(world: World) -> int:
     return world.now_ms + world.between(-5_000, 30_000) if world.chance(8) else 0
 
 
+def _placed(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> JobSpec:
+    """Some have a wish where they are placed, or a condition."""
+    if job.kind is JobKind.GATE or not world.chance(25):
+        return job
+    above = [other.id for other in _above(specs, job) if other.kind is not JobKind.GATE]
+    wishes: list[dict[str, Any]] = [
+        {"spread": True},
+        {"group": world.random.choice(("db", "disk")), "limit": world.between(1, 3)},
+        # The first machine has everything, and is there in the end.
+        {"worker": world.random.choice((f"sim0:{FIRST_PORT}", "sim0"))},
+    ]
+    if above:
+        wishes += [{"near": world.random.choice(above), "required": world.chance(50)}] * 3
+    wish = world.random.choice(wishes)
+    if wish.get("required"):
+        # What it takes is there, because the other one was: it asks for no more.
+        needs = replace(job.needs, skills=("GENERAL",), terms=Terms(**wish))
+        return replace(job, needs=needs)
+    return replace(job, needs=replace(job.needs, terms=replace(job.needs.terms or Terms(), **wish)))
+
+
+def _one_of_few_runs(world: World, specs: tuple[JobSpec, ...]) -> tuple[JobSpec, ...]:
+    limit = world.between(1, 2)
+    return tuple(
+        job
+        if job.kind is JobKind.GATE
+        else replace(
+            job,
+            needs=replace(
+                job.needs,
+                terms=replace(job.needs.terms or Terms(), run_group="etl", run_limit=limit),
+            ),
+        )
+        for job in specs
+    )
+
+
 def _retries(world: World) -> RetryPolicy:
     if world.chance(60):
         return RetryPolicy()
@@ -316,7 +356,9 @@ def is_refused_for_now(answer: Any) -> bool:
 
 def submit(world: World, auditor: Auditor, spec: RunSpec, key: str) -> Errand:
     """Submit until there is a receipt, then stay until the run's end is known."""
-    request = SubmitRun(key=key, spec=spec)
+    living = auditor.living()
+    parent = world.random.choice(living) if living and world.chance(50) else None
+    request = SubmitRun(key=key, spec=spec, parent=parent)
     receipt: Any = None
     if world.chance(20):
         # The master may get it; nobody will ever get the answer.

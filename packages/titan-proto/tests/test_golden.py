@@ -802,6 +802,32 @@ MESSAGES = (
         skills=("GENERAL",),
         network="boot-2 net:[4026531840]",
     ),
+    SubmitRun(
+        key="key-8",
+        spec=RunSpec(
+            name="Placed",
+            jobs=(
+                JobSpec(
+                    id="EVALUATE",
+                    launch=Launch(script="evaluate.py"),
+                    dependencies=("TRAIN",),
+                    needs=Needs(
+                        terms=Terms(
+                            worker="box:8080",
+                            near="TRAIN",
+                            required=True,
+                            spread=True,
+                            group="db",
+                            limit=2,
+                            run_group="nightly",
+                            run_limit=1,
+                        )
+                    ),
+                ),
+            ),
+        ),
+        parent=REF,
+    ),
     ListAttempts(run=RUN, job="SORT"),
     AttemptList(
         job=JobView(

@@ -419,6 +419,51 @@ def test_what_is_counted_is_checked():
     assert found(("gpu", 1), kind=JobKind.GATE, launch=Launch())[0][0] == "Y219"
 
 
+def test_where_a_job_may_be_is_checked():
+    """Of what it is beside: that it comes before; of names and limits: that they can be."""
+
+    def found(*jobs):
+        return [(problem.where, problem.code, problem.message) for problem in problems(run(*jobs))]
+
+    def placed(name, *after, **terms):
+        return replace(job(name, *after), needs=Needs(terms=Terms(**terms)))
+
+    gate = replace(job("G", "A"), kind=JobKind.GATE, launch=Launch())
+    near = "jobs[2].needs.terms.near"
+    chain = (job("A"), job("B", "A"))
+    assert found(*chain, placed("C", "B", near="A", required=True)) == []
+    assert found(*chain, placed("C", "B", near="B")) == []
+    assert found(*chain, placed("C", near="A")) == [
+        (near, "Y241", "job C has an affinity to A, which is no ancestor of it")
+    ]
+    assert found(*chain, placed("C", "B", near="C")) == [
+        (near, "Y241", "job C has an affinity to C, which is no ancestor of it")
+    ]
+    assert found(*chain, placed("C", "B", near="Z")) == [
+        (near, "Y241", 'job C has an affinity to "Z", which is not in this pipeline')
+    ]
+    assert found(job("A"), gate, placed("C", "G", near="G")) == [
+        (near, "Y241", "job C has an affinity to G, a GATE, which runs nowhere")
+    ]
+    for wrong in (
+        {"worker": "x" * 301},
+        {"required": True},
+        {"group": "x" * 65, "limit": 1},
+        {"group": "a\nb", "limit": 1},
+    ):
+        assert {code for _, code, _ in found(placed("A", **wrong))} == {"Y241"}, wrong
+    for wrong in (
+        {"group": "db"},
+        {"group": "db", "limit": 1_000_001},
+        {"limit": 1},
+        {"run_group": "etl"},
+    ):
+        assert {code for _, code, _ in found(placed("A", **wrong))} == {"Y213"}, wrong
+    one = {"run_group": "etl", "run_limit": 1}
+    assert found(placed("A", **one), placed("B", **one), replace(gate, id="H")) == []
+    assert found(placed("A", **one), job("B"))[0][1] == "Y241"
+
+
 def test_every_code_means_one_thing():
     codes = [
         value
@@ -426,7 +471,7 @@ def test_every_code_means_one_thing():
         if name.isupper() and isinstance(value, str) and value.startswith("Y2")
     ]
 
-    assert len(set(codes)) == len(codes) == 25
+    assert len(set(codes)) == len(codes) == 26
 
 
 def test_a_problem_can_travel():

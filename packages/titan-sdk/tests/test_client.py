@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from titan_proto.errors import ErrorCode
-from titan_proto.ids import slug
+from titan_proto.ids import AttemptRef, slug
 from titan_proto.messages import (
     Error,
     FilesFound,
@@ -40,7 +40,7 @@ from titan_proto.messages import (
     WatchRun,
     WorkerView,
 )
-from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, RunSpec
+from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, Needs, RunSpec, Terms
 from titan_proto.states import ExitReason, JobState, RunState, WorkerState
 from titan_sdk import (
     InvalidSpec,
@@ -50,6 +50,7 @@ from titan_sdk import (
     Run,
     RunFailed,
     TitanClient,
+    TitanGate,
     TitanJob,
 )
 from titan_sdk import client as client_module
@@ -520,3 +521,30 @@ def test_what_the_master_refuses_comes_as_its_kind(master, client):
     with pytest.raises(NotFound, match="no run is called x"):
         client.run("x")
     assert isinstance(Run(client, "a", "b"), Run)
+
+
+# -- who asks, and in which group ---------------------------------------------------------------------
+def test_a_submission_out_of_a_job_says_whose_it_is(master, monkeypatch):
+    monkeypatch.setenv("TITAN_RUN_ID", "r" * 16)
+    monkeypatch.setenv("TITAN_JOB_ID", "parent")
+    monkeypatch.setenv("TITAN_ATTEMPT", "3")
+    with TitanClient() as client:
+        client.submit("child", [TitanJob("a", run="true")])
+        monkeypatch.delenv("TITAN_ATTEMPT")
+        client.submit("orphan", [TitanJob("a", run="true")])
+    first, second = master.of(SubmitRun)
+    assert first.parent == AttemptRef("r" * 16, "parent", 3)
+    assert second.parent is None
+
+
+@pytest.mark.parametrize("given", ["nightly", {"group": "nightly", "limit": 1}])
+def test_a_run_in_a_group_says_so_in_every_job_but_gates(master, given):
+    jobs = [TitanJob("a", run="true", requirement="GPU"), TitanGate("g", dependencies=["a"])]
+    with TitanClient() as client:
+        client.submit("grouped", jobs, concurrency=given)
+        with pytest.raises(InvalidSpec, match="names no group"):
+            client.submit("grouped", jobs, concurrency={"limit": 2})
+    (request,) = master.of(SubmitRun)
+    first, second = request.spec.jobs
+    assert first.needs == Needs(skills=("GPU",), terms=Terms(run_group="nightly", run_limit=1))
+    assert second.needs == Needs()

@@ -21,6 +21,7 @@ from titan_proto.specs import (
     RetryCause,
     RetryPolicy,
     ServiceSection,
+    Terms,
     Trigger,
 )
 from titan_sdk import TitanJob
@@ -273,7 +274,7 @@ def test_what_is_said_for_all_jobs_cannot_use_an_output_of_one():
         ('script: a.py\nargs: [x, "${{ jobs.B.outputs.day }}"]', ["5:15 Y221"]),
         ('run: a\nenv: {X: "1", DAY: "${{ jobs.B.outputs.day }}"}', ["5:24 Y221"]),
         ("script: ${{ jobs.B.outputs.day }}.py", ["4:13 Y104"]),
-        ("run: a\naffinity: {with: B}", ["5:15 Y104"]),
+        ("run: a\naffinity: {with: B}", ["5:22 Y241"]),
         ("run: a\ndependencies: [{id: B, condition: healthy}]", ["5:20 Y104"]),
         ("run: a\naffinity: yes", ["5:15 Y107"]),
         ("run: a\npriority: 11", ["5:15 Y107"]),
@@ -518,7 +519,8 @@ def test_a_titan_job_means_what_the_yaml_means():
         "restart": {"policy": "on-failure", "max": 9, "within": "1h", "delay": "2s", "backoff": 3},
         "stop_grace": "2s",
         "exclusive": True,
-        "resources": {"cpu": 0.5, "memory": "512MiB", "pids": 100},
+        "resources": {"cpu": 0.5, "memory": "512MiB", "pids": 100, "gpu": 2},
+        "worker": "box:8080",
     }
     task = {
         "script": "a.py",
@@ -538,6 +540,8 @@ def test_a_titan_job_means_what_the_yaml_means():
     }
     task |= {
         "dependencies": ["B"],
+        "spread": True,
+        "concurrency": {"group": "db", "limit": 3},
         "trigger": "none_failed",
         "share": "node",
         "artifacts": {"out": ["a/*.csv", "b"], "in": ["B:c/**"]},
@@ -808,6 +812,61 @@ def test_what_is_asked_for_is_counted():
     only = TitanJob(id="A", run="a", resources={"gpu": 1}).spec
     assert only.launch.resources is None, "a claim alone asks for no control group"
     assert TitanJob(id="A", run="a", resources={"pids": 7}).spec.needs.terms is None
+
+
+def test_where_a_job_is_to_be():
+    """Each key, in YAML and in Python alike."""
+    pipeline = read(
+        "name: p\nconcurrency: nightly\njobs:\n"
+        "  - {id: A, run: a, worker: 'box:8081', concurrency: {group: db, limit: 2}}\n"
+        "  - {id: B, run: b, dependencies: [A], affinity: {mode: require}}\n"
+        "  - {id: G, type: APPROVAL, dependencies: [B]}\n"
+        "  - {id: C, run: c, dependencies: [G], affinity: {with: A}}\n"
+        "  - {id: D, run: d, spread: true, affinity: true, dependencies: [A]}\n"
+    )
+    assert pipeline.findings == []
+    assert pipeline.spec(None, {}, {}).jobs == tuple(pipeline.jobs)
+    everyone = {"run_group": "nightly", "run_limit": 1}
+    terms = {job.id: job.needs.terms for job in pipeline.jobs}
+    assert terms == {
+        "A": Terms(worker="box:8081", group="db", limit=2, **everyone),
+        "B": Terms(near="A", required=True, **everyone),
+        "G": None,
+        "C": Terms(near="A", **everyone),
+        "D": Terms(spread=True, **everyone),
+    }
+    assert [job.id for job in pipeline.jobs if job.affinity] == ["D"]
+    job = TitanJob("C", run="c", dependencies=["B"], affinity={"with": "A", "mode": "require"})
+    assert job.spec.needs.terms == Terms(near="A", required=True)
+    assert TitanJob("C", run="c", concurrency="db").spec.needs.terms == Terms(group="db", limit=1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("affinity: {with: NOBODY}", ["5:22 Y241"]),
+        ("affinity: {with: A, mode: require}", ["5:22 Y241"]),
+        ("affinity: {with: A, mode: requier}", ["5:31 Y107"]),
+        ("affinity: {mode: require}", ["5:15 Y106"]),
+        ("affinity: {near: A}", ["5:22 Y107"]),
+        ("affinity: maybe", ["5:15 Y107"]),
+        ("worker: ''", ["5:13 Y107"]),
+        ("concurrency: {limit: 2}", ["5:18 Y107"]),
+        ("concurrency: {group: a, limit: 0}", ["5:36 Y107"]),
+        ("concurrency: {group: a, on_conflict: skip}", ["5:42 Y104"]),
+        ("concurrency: {group: a, on_conflict: queue}", []),
+    ],
+)
+def test_a_place_that_cannot_be_is_shown_where_it_stands(lines, found):
+    """An affinity to a job that is no ancestor, above all."""
+    text = f"name: p\njobs:\n  - {{id: A, run: a}}\n  - id: B\n    {lines}\n    run: b\n"
+    said = [f"{one.place.line}:{one.place.column} {one.code}" for one in read(text).findings]
+    assert said == found
+
+
+def test_what_is_on_one_worker_is_not_spread():
+    text = "name: p\njobs:\n  - {id: B, run: b, worker: w, spread: true}\n"
+    assert [one.code for one in read(text).findings] == ["Y106"]
 
 
 def test_a_requirement_may_be_a_list():

@@ -342,6 +342,18 @@ def test_what_fails_while_its_replacement_is_there_is_not_moved_besides():
     assert placements(turn) == [("api~2", "w1")]
 
 
+def test_a_replacement_that_left_with_its_worker_is_made_way_for():
+    """It had begun elsewhere; that worker has gone, and the port is to be had here only."""
+    w = World({"w1": 1, "w2": 1})
+    up(w, port=8080)
+    assert placements(w.ask(RestartService(service="api"))) == [("api~2", "w2")]
+    assert "ServiceStopping" not in kinds(w.heartbeat("w2", leaving=True))
+    turn = w.ended("r/api~2", reason=ExitReason.WORKER_LEFT)
+    assert [event for event in events(turn) if "Stopping" in event] == [
+        f"ServiceStopping(run_id=r, job_id=api, why={NO_OTHER_PORT!r})"
+    ]
+
+
 def test_a_worker_that_comes_back_on_the_same_host_is_no_place_for_the_port_any_more():
     w = World({"w1": 1, "w2": 1})
     up(w, port=8080)

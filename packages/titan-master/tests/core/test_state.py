@@ -10,7 +10,6 @@ from core_world import World, job, run
 
 from titan_master.core.state import InvariantViolation, Job, ReadyQueue, State, digest
 from titan_proto.messages import GetStats, WaitRun
-from titan_proto.specs import Needs
 from titan_proto.states import JobState, WorkerState
 
 
@@ -83,8 +82,8 @@ def test_the_digest_does_not_depend_on_the_hash_seed():
 
 
 # -- the ready queue ------------------------------------------------------------------------------
-def queued(name, seq, priority=5):
-    return Job(job(name, priority=priority), "r", seq, JobState.QUEUED, 0, 0, seq)
+def queued(name, seq, priority=5, skills=("GENERAL",)):
+    return Job(job(name, priority=priority, skills=skills), "r", seq, JobState.QUEUED, 0, 0, seq)
 
 
 def heads(queue):
@@ -123,7 +122,7 @@ def test_a_job_that_was_taken_out_of_the_middle_can_be_queued_again():
 def test_the_memory_of_spellings_of_skills_is_bounded():
     queue = ReadyQueue()
     for n in range(20_000):
-        queue.key(Needs(skills=(f"S{n}",)))
+        queue.key(queued("a", 1, skills=(f"S{n}",)))
     assert len(queue._keys) <= 10_001
 
 

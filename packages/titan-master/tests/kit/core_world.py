@@ -69,17 +69,22 @@ def job(
     service: bool = False,
     port: int = 0,
     takes: Mapping[str, int] | None = None,
+    terms: Mapping[str, Any] | None = None,
     at_ms: int = 0,
     **options: Any,
 ) -> JobSpec:
-    """A job `name` that runs after the others named, and takes so much of counted resources."""
+    """A job `name` that runs after the others named, takes so much of counted resources, and is placed
+    on these terms.
+    """
     counted = tuple(Counted(name=name, amount=amount) for name, amount in (takes or {}).items())
     return JobSpec(
         id=name,
         launch=replace(LAUNCH, at_ms=at_ms),
         dependencies=after,
         needs=Needs(
-            skills=tuple(skills), slots=slots, terms=Terms(counted=counted) if counted else None
+            skills=tuple(skills),
+            slots=slots,
+            terms=Terms(counted=counted, **(terms or {})) if counted or terms else None,
         ),
         kind=JobKind.SERVICE if service else JobKind.TASK,
         service=ServiceSection(port=port, port_auto=not port) if service else None,
@@ -276,7 +281,9 @@ class World:
         self._correlation += 1
         return Origin(link_id, self._correlation)
 
-    def submission(self, spec: RunSpec, *, key: str = "", run_id: str = "") -> RunSubmitted:
+    def submission(
+        self, spec: RunSpec, *, key: str = "", run_id: str = "", parent: str = ""
+    ) -> RunSubmitted:
         body = msgspec.msgpack.encode(spec)
         return RunSubmitted(
             origin=self.origin(),
@@ -286,10 +293,11 @@ class World:
             spec=spec,
             spec_bytes=body,
             owner="ann",
+            parent=self.ref(parent) if parent else None,
         )
 
-    def submit(self, spec: RunSpec, *, key: str = "", run_id: str = "") -> Turn:
-        return self.turn(self.submission(spec, key=key, run_id=run_id))
+    def submit(self, spec: RunSpec, *, key: str = "", run_id: str = "", parent: str = "") -> Turn:
+        return self.turn(self.submission(spec, key=key, run_id=run_id, parent=parent))
 
     def ask(self, request: Any, *, link_id: int = 1, who: str = "ann") -> Turn:
         return self.turn(Asked(origin=self.origin(link_id), request=request, by=who))

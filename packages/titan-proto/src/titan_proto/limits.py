@@ -99,6 +99,12 @@ RESOURCE_CHARS: Final = 64
 RESOURCES_PER_JOB: Final = 16
 """Kinds of counted resources that a job may ask for, and a worker may have four times as many."""
 RESOURCES_PER_WORKER: Final = 4 * RESOURCES_PER_JOB
+WORKER_NAME_CHARS: Final = 300
+"""Of the worker that a job is pinned to: a host's name and a port."""
+GROUP_CHARS: Final = 64
+"""Of the name of a concurrency group."""
+CONCURRENCY: Final = 1_000_000
+"""The highest limit of a group."""
 RESOURCE_AMOUNT: Final = 1_000_000_000
 """Of a counted resource other than memory: of `gpu` and named ones in units, of `cpu` in thousandths."""
 GATE_MESSAGE_CHARS: Final = 4_000

@@ -107,6 +107,20 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=Tr
 
     counted: tuple[Counted, ...] = ()
     """What it takes of what its worker has, for as long as it holds its slot. Each name once."""
+    worker: str = ""
+    """The only worker that may have it: by its name (`host:port`), its id, or a host with all of its."""
+    near: str = ""
+    """A job before it: it goes where that one ran last ..."""
+    required: bool = False
+    """... and nowhere else; without, only if there is room."""
+    spread: bool = False
+    """It goes where the fewest jobs of its run are."""
+    group: str = ""
+    """Of the jobs of this group, in all runs, so many may run at once:"""
+    limit: int = 0
+    run_group: str = ""
+    """Likewise of runs: one counts from its first placement to its end. The same for all jobs of a run."""
+    run_limit: int = 0
 
 
 class Needs(Struct, frozen=True, kw_only=True, omit_defaults=True):

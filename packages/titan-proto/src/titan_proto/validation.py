@@ -25,6 +25,7 @@ from titan_proto.limits import (
     AT_MS,
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
+    CONCURRENCY,
     CPU_MILLI,
     CPU_MILLI_MIN,
     DELAY_MS,
@@ -32,6 +33,7 @@ from titan_proto.limits import (
     ENV_BYTES,
     FILE_NAME_BYTES,
     GATE_MESSAGE_CHARS,
+    GROUP_CHARS,
     HEALTH_COMMAND_BYTES,
     HEALTH_INTERVAL_MS_MIN,
     HEALTH_MS,
@@ -55,6 +57,7 @@ from titan_proto.limits import (
     SKILLS_PER_JOB,
     STOP_GRACE_MS,
     TIMEOUT_MS,
+    WORKER_NAME_CHARS,
     WORKER_SLOTS,
 )
 from titan_proto.specs import (
@@ -111,6 +114,7 @@ BAD_EXPRESSION: Final = "Y221"
 BAD_FILES: Final = "Y222"
 BAD_SHAPE: Final = "Y223"
 BAD_RESOURCE: Final = "Y240"
+BAD_PLACE: Final = "Y241"
 MORE: Final = "Y299"
 
 _SKILL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:+-]{{0,{SKILL_CHARS - 1}}}\Z")
@@ -254,6 +258,16 @@ def _run_problems(spec: RunSpec) -> Iterator[Problem]:
         )
     if spec.workspace is not None:
         yield from _artifact_problems("workspace", spec.workspace)
+    terms = (job.needs.terms for job in spec.jobs if job.kind is not JobKind.GATE)
+    groups = dict.fromkeys(
+        (one.run_group, one.run_limit) if one is not None else ("", 0) for one in terms
+    )
+    if len(groups) > 1:
+        yield Problem(
+            where="jobs",
+            message="the jobs of a run have one concurrency group of runs, and one limit of it",
+            code=BAD_PLACE,
+        )
 
 
 def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
@@ -484,10 +498,41 @@ def _terms_problems(where: str, job: JobSpec, terms: Terms) -> Iterator[Problem]
         yield Problem(
             where=where,
             message=f"job {_named(job.id)} is a GATE, which is placed nowhere, and says where",
-            hint="take resources away",
+            hint="take resources, affinity, worker, spread and concurrency away",
             code=BAD_GATE,
         )
+    if len(terms.worker) > WORKER_NAME_CHARS or not terms.worker.isprintable():
+        yield Problem(
+            where=f"{where}.worker",
+            message=f"{_quoted(terms.worker)} cannot be a worker's name",
+            hint=f"HOST:PORT, HOST or an id; at most {WORKER_NAME_CHARS} characters "
+            "(WORKER_NAME_CHARS)",
+            code=BAD_PLACE,
+        )
+    if terms.required and not terms.near:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} requires to be beside a job, and does not say which",
+            hint="affinity: {with: JOB, mode: require}",
+            code=BAD_PLACE,
+        )
+    yield from _group_problems(where, "group", terms.group, terms.limit)
+    yield from _group_problems(where, "run_group", terms.run_group, terms.run_limit)
     yield from _counted_problems(f"{where}.counted", terms.counted)
+
+
+def _group_problems(where: str, field: str, group: str, limit: int) -> Iterator[Problem]:
+    if len(group) > GROUP_CHARS or not group.isprintable():
+        yield Problem(
+            where=f"{where}.{field}",
+            message=f"{_quoted(group)} cannot be the name of a concurrency group",
+            hint=f"printable text of at most {GROUP_CHARS} characters (GROUP_CHARS)",
+            code=BAD_PLACE,
+        )
+    if limit if not group else not 1 <= limit <= CONCURRENCY:
+        most = CONCURRENCY if group else 0
+        what = "concurrency.limit"
+        yield _out_of_range(f"{where}.{field}", what, limit, most, "CONCURRENCY", min(1, most))
 
 
 def _counted_problems(where: str, counted: tuple[Counted, ...]) -> Iterator[Problem]:
@@ -871,10 +916,12 @@ def _graph_problems(jobs: tuple[JobSpec, ...], index: dict[str, int]) -> Iterato
 def _expression_problems(
     jobs: tuple[JobSpec, ...], index: dict[str, int], parents: list[list[int]], near: _NearNames
 ) -> Iterator[Problem]:
-    """Each expression is of the one form, and names an output of a job that comes before its own."""
+    """What a job says of others, beside its dependencies, is of jobs that come before it."""
     distant: list[tuple[int, int, Problem]] = []
     """(job, whose output, what to say if that is not an ancestor): not direct parents."""
     for number, job in enumerate(jobs):
+        if job.needs.terms is not None and job.needs.terms.near:
+            yield from _near_problems(jobs, number, index, parents, near, distant)
         if job.launch.artifacts is not None and job.launch.artifacts.take:
             yield from _intake_problems(jobs, number, index, parents, near, distant)
         if not outputs.is_used(job.launch):
@@ -916,6 +963,44 @@ def _expression_problems(
                 distant.append((number, source, refusal))
     if distant:
         yield from _distant_problems(parents, distant)
+
+
+def _near_problems(
+    jobs: tuple[JobSpec, ...],
+    number: int,
+    index: dict[str, int],
+    parents: list[list[int]],
+    near: _NearNames,
+    distant: list[tuple[int, int, Problem]],
+) -> Iterator[Problem]:
+    """A job is to be beside one that comes before it, and that was somewhere."""
+    job, terms = jobs[number], jobs[number].needs.terms
+    name = "" if terms is None else terms.near
+    where = f"jobs[{number}].needs.terms.near"
+    source = index.get(name)
+    if source is None:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} has an affinity to {_quoted(name)}, which is not in this "
+            "pipeline",
+            hint=near.hint(name),
+            code=BAD_PLACE,
+        )
+    elif jobs[source].kind is JobKind.GATE:
+        yield Problem(
+            where=where,
+            message=f"job {_named(job.id)} has an affinity to {_named(name)}, a GATE, which runs nowhere",
+            hint="name a job before it",
+            code=BAD_PLACE,
+        )
+    elif source not in parents[number]:
+        refusal = Problem(
+            where=where,
+            message=f"job {_named(job.id)} has an affinity to {_named(name)}, which is no ancestor of it",
+            hint=f"add {_named(name)} to its dependencies",
+            code=BAD_PLACE,
+        )
+        distant.append((number, source, refusal))
 
 
 def _intake_problems(
@@ -971,7 +1056,7 @@ def _distant_problems(
     if len(bit_of) > OUTPUTS_FROM_AFAR:
         yield Problem(
             where=distant[0][2].where,
-            message=f"outputs and files of {len(bit_of)} jobs are used by jobs that do not name them as "
+            message=f"outputs, files and places of {len(bit_of)} jobs are used by jobs that do not name them as "
             f"dependencies, more than OUTPUTS_FROM_AFAR ({OUTPUTS_FROM_AFAR})",
             hint="name them as dependencies where they are used",
             code=OUT_OF_RANGE,

@@ -29,6 +29,7 @@ from titan_proto.errors import (
     Timeout,
     Unsupported,
 )
+from titan_proto.ids import AttemptRef
 from titan_proto.io.entropy import new_key
 from titan_proto.limits import (
     DRAIN_TIMEOUT_MS,
@@ -85,7 +86,8 @@ from titan_proto.specs import ArtifactRef, JobKind, JobSpec
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, WorkerState
 from titan_sdk.approvals import gate_id, obstacle, with_gates
 from titan_sdk.jobs import Duration, Moment, TitanJob, TitanService
-from titan_sdk.keys import BadValue, duration_ms, moment_ms, named
+from titan_sdk.keys import BadValue, Concurrency, duration_ms, in_group_of_runs, moment_ms, named
+from titan_sdk.keys import concurrency as read_concurrency
 from titan_sdk.links import Links
 from titan_sdk.loglines import (
     LogLine,
@@ -167,6 +169,7 @@ class TitanClient:
         workspace: str | os.PathLike[str] | None = None,
         at: Moment | None = None,
         delay: Duration | None = None,
+        concurrency: str | Mapping[str, object] | None = None,
     ) -> Run:
         """Hand in a run; it is durable when this returns.
 
@@ -178,6 +181,7 @@ class TitanClient:
             at: nothing of it starts before this moment: text such as 2026-12-01T08:30:00Z, or a
                 datetime with a zone.
             delay: nothing of it starts before so much time has passed: `10m`, or seconds.
+            concurrency: a group of runs of which one runs at a time, or a mapping of group and limit.
 
         Raises:
             InvalidSpec: the jobs make no valid run, or a script is nowhere; nothing was sent.
@@ -188,6 +192,7 @@ class TitanClient:
             raise InvalidSpec(f"a run's name is text, not {name!r}")
         folder = None if workspace is None else Path(os.fspath(workspace)).expanduser()
         deferral = _deferral(at, delay)
+        group = _group_of_runs(concurrency)
         staged = stage_jobs(
             name,
             _with_gates(given),
@@ -197,7 +202,7 @@ class TitanClient:
             env_files={job.id: job.env_file for job in given if job.env_file},
             shapes={job.id: job.shape for job in given if job.shape is not None},
         )
-        return self._submit(staged, deferral)
+        return self._submit(staged, deferral, group)
 
     def run_file(
         self,
@@ -819,21 +824,26 @@ class TitanClient:
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _submit(self, staged: Staged, deferral: Deferral = NOW) -> Run:
+    def _submit(
+        self, staged: Staged, deferral: Deferral = NOW, group: Concurrency | None = None
+    ) -> Run:
         # The key is drawn before the first try: a retry cannot become a second run.
         key = new_key()
         with staged:
             for package in staged.packages:
                 self._upload(package.digest, package.size, package.chunks)
             spec = deferral.of(staged.spec)
+            if group is not None:
+                spec = in_group_of_runs(spec, group)
+            parent = attempt_of(os.environ)
             encoded = msgspec.msgpack.encode(spec)
             if len(encoded) > INLINE_SPEC_BYTES:
                 check_spec_size(len(encoded))
                 digest = hashlib.sha256(encoded).hexdigest()
                 self._upload(digest, len(encoded), lambda offset: iter((encoded[offset:],)))
-                receipt = self.ask(SubmitRun(key=key, spec_digest=digest))
+                receipt = self.ask(SubmitRun(key=key, spec_digest=digest, parent=parent))
             else:
-                receipt = self.ask(SubmitRun(key=key, spec=spec))
+                receipt = self.ask(SubmitRun(key=key, spec=spec, parent=parent))
         self._last_run = Run(
             self, receipt.run_id, receipt.alias, skills_of(staged.spec.jobs), receipt.notices
         )
@@ -923,6 +933,25 @@ class TitanClient:
                 view.state,
                 how_ended(view),
             )
+
+
+def _group_of_runs(given: str | Mapping[str, object] | None) -> Concurrency | None:
+    if given is None:
+        return None
+    try:
+        return read_concurrency(given)
+    except BadValue as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        raise InvalidSpec(f"concurrency: {error.message}{hint}") from error
+
+
+def attempt_of(environ: Mapping[str, str]) -> AttemptRef | None:
+    """The attempt that this process belongs to; None outside a job."""
+    run_id, job_id = environ.get("TITAN_RUN_ID", ""), environ.get("TITAN_JOB_ID", "")
+    number = environ.get("TITAN_ATTEMPT", "")
+    if not (run_id and job_id and number.isascii() and number.isdigit()):
+        return None
+    return AttemptRef(run_id, job_id, int(number[:9]))
 
 
 def _dag_job(raw: DagJob, folder: Path) -> TitanJob:

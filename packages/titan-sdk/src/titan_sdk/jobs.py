@@ -55,7 +55,13 @@ class TitanJob:
         priority: 0 to 10, 10 first.
         at: it does not start before this moment; text such as 2026-12-01T08:30:00Z, or a datetime with a zone.
         delay: how long it waits once it could start.
-        affinity: prefer the worker on which a parent ran.
+        affinity: prefer the worker on which a parent ran; or a mapping of with (a job before it) and mode
+            ("prefer", "require").
+        worker: the only worker that may have it: its name (HOST:PORT), its id, or a host with all of its
+            workers. It waits while none of them is there.
+        spread: it goes where the fewest jobs of its run are.
+        concurrency: a group of jobs, in all runs, of which one may run at a time; or a mapping of group and
+            limit.
         stop_grace: time between SIGTERM and SIGKILL when it is stopped.
         restart: of a service: after which ends its worker starts it again, "always" (the default),
             "on-failure" or "never"; or a mapping of policy, max, within, delay, backoff, max_delay.
@@ -109,7 +115,10 @@ class TitanJob:
         priority: int | None = None,
         at: Moment | None = None,
         delay: Duration | None = None,
-        affinity: bool | None = None,
+        affinity: bool | Mapping[str, object] | None = None,
+        worker: str | None = None,
+        spread: bool | None = None,
+        concurrency: str | Mapping[str, object] | None = None,
         stop_grace: Duration | None = None,
         restart: str | Mapping[str, object] | None = None,
         healthcheck: str | Mapping[str, object] | None = None,
@@ -159,6 +168,9 @@ class TitanJob:
                 "at": at,
                 "delay": delay,
                 "affinity": affinity,
+                "worker": worker,
+                "spread": spread,
+                "concurrency": concurrency,
                 "stop_grace": stop_grace,
                 "restart": restart,
                 "healthcheck": healthcheck,

@@ -23,9 +23,11 @@ from titan_proto.limits import (
     AT_MS,
     BACKOFF_PERCENT,
     BACKOFF_PERCENT_MIN,
+    CONCURRENCY,
     CPU_MILLI,
     CPU_MILLI_MIN,
     GATE_TIMEOUT_MS_DEFAULT,
+    GROUP_CHARS,
     HEALTH_INTERVAL_MS_MIN,
     HEALTH_MS,
     HEALTH_RETRIES,
@@ -42,6 +44,7 @@ from titan_proto.limits import (
     RETRY_DELAY_MS,
     STOP_GRACE_MS_DEFAULT,
     TIMEOUT_MS,
+    WORKER_NAME_CHARS,
     WORKER_SLOTS,
 )
 from titan_proto.outputs import tightened
@@ -63,6 +66,7 @@ from titan_proto.specs import (
     RestartWhen,
     RetryCause,
     RetryPolicy,
+    RunSpec,
     ServiceSection,
     Shape,
     Share,
@@ -604,6 +608,92 @@ def _units(name: object, value: object) -> int:
     return _whole(value, f"an amount of {name}", 0, RESOURCE_AMOUNT, "RESOURCE_AMOUNT")
 
 
+class Near(NamedTuple):
+    """What a job says of `affinity`, where that is more than yes or no."""
+
+    job: str
+    """Empty: its only dependency."""
+    required: bool
+
+
+def affinity(value: object) -> bool | Near:
+    """True and false, or a mapping of with (a job before it) and mode (prefer, require)."""
+    if not isinstance(value, Mapping):
+        try:
+            return boolean(value)
+        except BadValue as error:
+            error.hint = "true, false, or {with: JOB, mode: prefer | require}"
+            raise
+    read = _fields("affinity", value, {"with": ("job", text), "mode": ("required", _is_required)})
+    return Near(read.get("job", ""), read.get("required", False))
+
+
+def _is_required(value: object) -> bool:
+    modes = {"prefer": False, "require": True}
+    if isinstance(value, str) and value in modes:
+        return modes[value]
+    meant = nearest(str(value), modes)
+    raise BadValue(
+        f"{_shown(value)} is no mode of affinity",
+        f'did you mean "{meant}"?' if meant else "prefer or require",
+    )
+
+
+class Concurrency(NamedTuple):
+    """What a job, or a whole pipeline, says of `concurrency`."""
+
+    group: str
+    limit: int
+
+
+def concurrency(value: object) -> Concurrency:
+    """The name of a group of which one runs at a time, or a mapping of group and limit."""
+    if not isinstance(value, Mapping):
+        return Concurrency(_group(value), 1)
+    keys: _Keys = {
+        "group": ("group", _group),
+        "limit": ("limit", _group_limit),
+        "on_conflict": ("on_conflict", _on_conflict),
+    }
+    read = _fields("concurrency", value, keys)
+    if "group" not in read:
+        raise BadValue("concurrency names no group", "concurrency: {group: NAME, limit: 2}")
+    return Concurrency(read["group"], read.get("limit", 1))
+
+
+def _group(value: object) -> str:
+    name = _word(value)
+    if not name.strip() or len(name) > GROUP_CHARS or not name.isprintable():
+        raise BadValue(
+            f"{_shown(value)} is no name of a group",
+            f"printable text of at most {GROUP_CHARS} characters (GROUP_CHARS)",
+        )
+    return name
+
+
+def _group_limit(value: object) -> int:
+    return _whole(value, "how many may run at once", 1, CONCURRENCY, "CONCURRENCY")
+
+
+def _on_conflict(value: object) -> str:
+    if value in ("skip", "replace"):
+        raise NotYet(f"on_conflict: {value}")
+    if value != "queue":
+        raise BadValue(f"{_shown(value)} is nothing to do on a conflict", "queue: it waits")
+    return "queue"
+
+
+def pin(value: object) -> str:
+    """The worker that a job is for: HOST:PORT, a HOST, or an id."""
+    name = text(value)
+    if not name or len(name) > WORKER_NAME_CHARS or not name.isprintable():
+        raise BadValue(
+            f"{_shown(value)} is no worker's name",
+            f"HOST:PORT, HOST or an id; at most {WORKER_NAME_CHARS} characters (WORKER_NAME_CHARS)",
+        )
+    return name
+
+
 AT_LEAST_ONCE: Final = "at-least-once"
 AT_MOST_ONCE: Final = "at-most-once"
 
@@ -797,7 +887,10 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "priority": priority,
     "at": moment_ms,
     "delay": duration_ms,
-    "affinity": boolean,
+    "affinity": affinity,
+    "worker": pin,
+    "spread": flag,
+    "concurrency": concurrency,
     "stop_grace": duration_ms,
     "retries": retries,
     "timeout": timeout_ms,
@@ -901,6 +994,12 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 ("exclusive", "is to be done at most once, and so is exclusive", "leave it out")
             )
     found += _approval_conflicts(read)
+    near = read.get("affinity")
+    if isinstance(near, Near) and not near.job and len(read.get("dependencies") or ()) != 1:
+        hint = "affinity: {with: JOB}"
+        found.append(("affinity", "has an affinity and does not say with which job", hint))
+    if "worker" in read and read.get("spread"):
+        found.append(("spread", "has a worker and is to be spread", "one of them"))
     if "requirement" in read and "skills" in read:
         found.append(("requirement", "has requirement and skills", "keep skills"))
     return found
@@ -954,7 +1053,7 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
         needs=_needs(read),
         priority=read.get("priority", PRIORITY_DEFAULT),
         delay_ms=read.get("delay", 0),
-        affinity=read.get("affinity", False),
+        affinity=read.get("affinity", False) is True,
         stop_grace_ms=read.get("stop_grace", STOP_GRACE_MS_DEFAULT),
         service=_service(read),
         retries=_NEVER_AGAIN if at_most_once else read.get("retries", _NO_RETRIES),
@@ -973,6 +1072,9 @@ def shape_of(read: Mapping[str, Any]) -> Shape | None:
 _GENERAL: Final = Needs()
 _USUAL_SHAPE: Final = Shape()
 _NO_TERMS: Final = Terms()
+_NO_GROUP: Final = Concurrency("", 0)
+RUN_CONCURRENCY: Final = "concurrency of the run"
+"""Under this, beside its own keys, a job is told what its pipeline says of `concurrency`."""
 _USUAL_RESTART: Final = RestartPolicy()
 _NO_RETRIES: Final = RetryPolicy()
 _NEVER_AGAIN: Final = RetryPolicy(after_loss=False)
@@ -988,8 +1090,36 @@ def _needs(read: Mapping[str, Any]) -> Needs:
 
 
 def _terms(read: Mapping[str, Any]) -> Terms | None:
-    terms = Terms(counted=read["resources"].counted if "resources" in read else ())
+    near = read.get("affinity")
+    group: Concurrency = read.get("concurrency", _NO_GROUP)
+    run_group: Concurrency = read.get(RUN_CONCURRENCY, _NO_GROUP)
+    beside = ""
+    if isinstance(near, Near):
+        beside = near.job or (read.get("dependencies") or ("",))[0]
+    terms = Terms(
+        counted=read["resources"].counted if "resources" in read else (),
+        worker=read.get("worker", ""),
+        near=beside,
+        required=bool(beside) and isinstance(near, Near) and near.required,
+        spread=read.get("spread", False),
+        group=group.group,
+        limit=group.limit,
+        run_group=run_group.group,
+        run_limit=run_group.limit,
+    )
     return None if terms == _NO_TERMS else terms
+
+
+def in_group_of_runs(spec: RunSpec, given: Concurrency) -> RunSpec:
+    """The run with all its jobs in that group of runs."""
+    jobs = []
+    for job in spec.jobs:
+        if job.kind is not JobKind.GATE:
+            terms = job.needs.terms or _NO_TERMS
+            terms = replace(terms, run_group=given.group, run_limit=given.limit)
+            job = replace(job, needs=replace(job.needs, terms=terms))  # noqa: PLW2901
+        jobs.append(job)
+    return replace(spec, jobs=tuple(jobs))
 
 
 def _launch(read: Mapping[str, Any]) -> Launch:

@@ -37,13 +37,17 @@ from titan_sdk.keys import (
     FOR_TASKS,
     LATER,
     READERS,
+    RUN_CONCURRENCY,
     WAYS,
     BadValue,
+    Concurrency,
     NotYet,
+    affinity,
     approval,
     approval_of,
     boolean,
     command,
+    concurrency,
     conflicts,
     dependencies,
     duration_ms,
@@ -76,16 +80,17 @@ from titan_sdk.scripts import is_absent
 
 ROOT_KEYS: Final = (
     "name", "description", "jobs", "on_failure", "on_success", "always", "env", "env_file", "defaults",
-    "workspace", "apiVersion",
+    "workspace", "apiVersion", "concurrency",
 )  # fmt: skip
 ROOT_LATER: Final = frozenset(
     {
-        "concurrency", "hitl_message", "labels", "on_cancel", "params", "retries", "schedule", "secrets", "timeout",
+        "hitl_message", "labels", "on_cancel", "params", "retries", "schedule", "secrets", "timeout",
     }
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
     "env", "python", "requirement", "skills", "slots", "priority", "delay", "affinity", "stop_grace",
     "retries", "timeout", "job_timeout", "resources", "share",
+    "worker", "spread", "concurrency",
 )  # fmt: skip
 """What `defaults:` may say for all jobs: what is not a single job's own business."""
 WORKSPACE_KEYS: Final = ("root", "include", "exclude")
@@ -94,7 +99,7 @@ API_VERSION: Final = "titan/v1"
 _START: Final = Place(1, 1)
 _TYPED: Final = frozenset(
     {
-        approval, boolean, duration_ms, expiry, flag, healthcheck, kind, port, priority, replicas,
+        affinity, approval, boolean, concurrency, duration_ms, expiry, flag, healthcheck, kind, port, priority, replicas,
         resources, restart, retries, slots, timeout_ms, wait_ms,
     }
 )  # fmt: skip
@@ -125,6 +130,9 @@ _FIELDS: Final = {
     "service.replicas": "replicas",
     "needs.slots": "slots",
     "needs.terms.counted": "resources",
+    "needs.terms.near": "affinity.with",
+    "needs.terms.worker": "worker",
+    "needs.terms.group": "concurrency",
     "delay_ms": "delay",
     "launch.at_ms": "at",
     "stop_grace_ms": "stop_grace",
@@ -311,6 +319,7 @@ class _Reader:
         self.unnamed: set[int] = set()
         self.defaults: dict[str, Any] = {}
         self.env: dict[str, str] = {}
+        self.concurrency: Concurrency | None = None
 
     # -- the file -----------------------------------------------------------------------------
 
@@ -333,6 +342,8 @@ class _Reader:
             node = tree.entries["env_file"]
             names = self._value(node, files, ())
             self.pipeline.env_files.append(EnvUse(None, "env_file", names, node.place))
+        if "concurrency" in tree.entries:
+            self.concurrency = self._value(tree.entries["concurrency"], concurrency, None)
         self._versions(tree)
         self._workspace(tree)
         if "defaults" in tree.entries:
@@ -569,6 +580,8 @@ class _Reader:
             read["id"] = f"job-{index + 1}"
         env = {**self.env, **self.defaults.get("env", {}), **read.get("env", {})}
         merged = {**self.defaults, **read}
+        if self.concurrency is not None:
+            merged[RUN_CONCURRENCY] = self.concurrency
         sort = read.get("type", JobKind.TASK)
         if sort is not JobKind.TASK:
             # What all jobs are given is not this one's mistake; a gate's timeout is its own.

@@ -803,6 +803,20 @@ def test_a_leaving_worker_that_nobody_hears_ends_after_its_deadline(world):
     assert both(world.turn(after_ms=1)) == ((), (Exit(),))
 
 
+def test_a_worker_that_wakes_up_after_its_deadline_kills_what_it_hears_of_only_then(world):
+    """It stood still: the process that it had begun to start is news to it, and its time is over."""
+    a = world.ref("a")
+    world.begin(world.start(world.order("a", grace_ms=2_000)))
+    world.turn(world.ready("a"))
+    world.turn(LinkDown())
+    world.turn(StopRequested())
+    assert world.turn(world.spawned("a"), after_ms=60_000).effects == (
+        Terminate(ref=a, force=False),
+        Terminate(ref=a, force=True),
+        Exit(),
+    )
+
+
 def test_a_leaving_worker_that_is_joining_says_goodbye_first(world):
     """Gone without a word it would be waited for until it is lost."""
     world.turn(Started(boot_id="boot"))

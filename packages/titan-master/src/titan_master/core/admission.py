@@ -16,7 +16,7 @@ from titan_master.core.state import KeyRecord, State
 from titan_master.core.storage import room_of_run
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
-from titan_proto.ids import slug
+from titan_proto.ids import AttemptRef, slug
 from titan_proto.limits import JOBS_PER_RUN, SUBMIT_KEY_CHARS
 from titan_proto.messages import RunReceipt
 from titan_proto.outputs import size_of
@@ -132,6 +132,7 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         left=_of(taken_over, item.left),
         homes=_of(taken_over, item.homes),
         ancestors=item.ancestors,
+        near=_near(draft.state, item.parent),
     )
     draft.storage.begin(_room(item))
     draft.emit(event, item.spec)
@@ -145,6 +146,15 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
     if item.spec.shapes:
         lifecycle.follow(draft, run, graph.undecided(run))
     lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
+
+
+def _near(state: State, parent: AttemptRef | None) -> str:
+    """The worker of the attempt that asks; none where it has ended, or is not what it says."""
+    if parent is None:
+        return ""
+    attempt = state.find_attempt(parent.run_id, parent.job_id)
+    is_it = attempt is not None and attempt.is_live and attempt.number == parent.number
+    return attempt.worker_id if attempt is not None and is_it else ""
 
 
 def _of(jobs: tuple[str, ...], found: tuple[tuple[str, _T], ...]) -> tuple[tuple[str, _T], ...]:

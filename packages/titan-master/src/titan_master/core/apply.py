@@ -57,9 +57,7 @@ from titan_master.core.state import (
     Service,
     State,
     WorkerInfo,
-    give_back,
     layers_above,
-    take,
 )
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
@@ -222,6 +220,7 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         rerun_alias=event.rerun_alias,
         ancestors=event.ancestors,
         homes=tuple(dict.fromkeys(home for _, home in event.homes)),
+        near=event.near,
     )
     state.runs[event.run_id] = run
     state.aliases[run.alias] = event.run_id
@@ -306,6 +305,7 @@ def _add_jobs(
     for job_id, shape in shapes.items():
         jobs[job_id].shape = shape
     run.skills = frozenset(job_spec.needs.skills for job_spec in spec.jobs)
+    run.is_tied = _is_tied(spec.jobs)
     state.queued_seq, ready = seq, seq - state.queued_seq
     for first, number in (
         (blocked, waiting),
@@ -319,6 +319,13 @@ def _add_jobs(
             state.counts[first] = state.counts.get(first, 0) + number
 
 
+def _is_tied(jobs: Iterable[JobSpec]) -> bool:
+    every = (one.needs.terms for one in jobs)
+    return any(
+        terms is not None and (terms.counted or terms.worker or terms.required) for terms in every
+    )
+
+
 def _run_cancel_requested(state: State, event: RunCancelRequested) -> None:
     _run_of(state, event.run_id).cancelled = True
 
@@ -330,8 +337,17 @@ def _run_ended(state: State, event: RunEnded) -> None:
     _check_move(state, "RUN", RunState.ACTIVE, event.state, run.run_id)
     del state.runs[run.run_id]
     del state.aliases[run.alias]
+    if state.seats:
+        _give_up_seats(state, run.run_id)
     for job_state, number in run.counts.items():
         state.counts[job_state] -= number
+
+
+def _give_up_seats(state: State, run_id: str) -> None:
+    for group in [group for group, runs in state.seats.items() if run_id in runs]:
+        del state.seats[group][run_id]
+        if not state.seats[group]:
+            del state.seats[group]
 
 
 # -- jobs -----------------------------------------------------------------------------------------
@@ -475,7 +491,43 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
     job.first_placed_at_ms = job.first_placed_at_ms or event.at_ms
     state.fence = event.fence
     worker.held[key] = event.number
-    take(worker, job.spec)
+    _take(state, worker, job)
+
+
+def _take(state: State, worker: WorkerInfo, job: Job) -> None:
+    """What a placement takes: of its worker, and of its groups."""
+    needs = job.spec.needs
+    worker.used += needs.slots
+    terms = needs.terms
+    if terms is None:
+        return
+    for one in terms.counted:
+        worker.taken[one.name] = worker.taken.get(one.name, 0) + one.amount
+    if terms.group:
+        state.groups[terms.group] = state.groups.get(terms.group, 0) + 1
+    if terms.run_group and job.run_id in state.runs:
+        state.seats.setdefault(terms.run_group, {})[job.run_id] = None
+
+
+def _give_back(state: State, worker: WorkerInfo, job: Job) -> None:
+    """Its attempt has ended. Its run's seat is that run's until it ends, too."""
+    needs = job.spec.needs
+    worker.used -= needs.slots
+    terms = needs.terms
+    if terms is None:
+        return
+    for one in terms.counted:
+        _less(worker.taken, one.name, one.amount)
+    if terms.group:
+        _less(state.groups, terms.group, 1)
+
+
+def _less(counts: dict[str, int], name: str, amount: int) -> None:
+    left = counts[name] - amount
+    if left:
+        counts[name] = left
+    else:
+        del counts[name]
 
 
 def _job_of(state: State, run_id: str, job_id: str) -> Job | None:
@@ -514,7 +566,7 @@ def _attempt_ended(state: State, event: AttemptEnded) -> None:
         raise InvariantViolation(f"{event.run_id}/{event.job_id}: an attempt of no job")
     worker = state.workers[event.worker_id]
     del worker.held[event.run_id, event.job_id]
-    give_back(worker, job.spec)
+    _give_back(state, worker, job)
     if event.reason is ExitReason.LOST:
         job.lost += 1
 
@@ -834,12 +886,15 @@ def derive(state: State) -> None:
     for service in state.services.values():
         _add_instance(state, service)
     queued += (job for job in state.instances.values() if job.state is JobState.QUEUED)
+    state.groups, state.seats = {}, {}
+    for run in state.runs.values():
+        _derive_seats(state, run)
     for worker in state.workers.values():
         worker.used, worker.taken = 0, {}
         for key in worker.held:
             job = state.find_job(*key)
             if job is not None:
-                take(worker, job.spec)
+                _take(state, worker, job)
     state.queue = ReadyQueue()
     queued.sort(key=lambda job: job.queued_seq)
     for job in queued:
@@ -847,6 +902,13 @@ def derive(state: State) -> None:
     # In the order of their opening; no two have one number.
     waiting.sort(key=lambda pair: pair[0])
     state.gates = {(job.run_id, job.spec.id): job for _, job in waiting}
+
+
+def _derive_seats(state: State, run: Run) -> None:
+    for job in run.order:
+        terms = job.spec.needs.terms
+        if terms is not None and terms.run_group and job.attempt is not None:
+            state.seats.setdefault(terms.run_group, {})[run.run_id] = None
 
 
 def _derive_run(run: Run) -> None:

@@ -57,6 +57,7 @@ def problems(state: State) -> Iterator[str]:
     yield from _held_problems(state)
     yield from _service_problems(state)
     yield from _index_problems(state)
+    yield from _group_problems(state)
     yield from _queue_problems(state)
 
 
@@ -310,6 +311,39 @@ def _index_problems(state: State) -> Iterator[str]:
         yield f"jobs are counted as {state.counts}, there are {counts}"
 
 
+def _group_problems(state: State) -> Iterator[str]:
+    """Of no concurrency group are more live than the latest of them let in."""
+    limits: dict[str, list[int]] = {}
+    run_limits: dict[str, int] = {}
+    for worker in state.workers.values():
+        for key in worker.held:
+            job = state.find_job(*key)
+            terms = None if job is None else job.spec.needs.terms
+            if terms is not None and terms.group:
+                limits.setdefault(terms.group, []).append(terms.limit)
+    counts = {group: len(found) for group, found in limits.items()}
+    if counts != state.groups:
+        yield f"groups are counted as {state.groups}, there are {counts}"
+    for group, found in limits.items():
+        if len(found) > max(found):
+            yield f"group {group}: {len(found)} are live, and {max(found)} may be"
+    begun: dict[str, list[str]] = {}
+    for run in state.runs.values():
+        for job in run.order:
+            terms = job.spec.needs.terms
+            if terms is not None and terms.run_group and job.attempt is not None:
+                begun.setdefault(terms.run_group, []).append(run.run_id)
+                most = max(run_limits.get(terms.run_group, 0), terms.run_limit)
+                run_limits[terms.run_group] = most
+                break
+    seats = {group: sorted(runs) for group, runs in state.seats.items()}
+    if seats != {group: sorted(runs) for group, runs in begun.items()}:
+        yield f"runs have begun in their groups as {begun}, and have seats as {seats}"
+    for group, runs in begun.items():
+        if len(runs) > run_limits[group]:
+            yield f"group {group}: {len(runs)} runs have begun, and {run_limits[group]} may"
+
+
 def _queue_problems(state: State) -> Iterator[str]:
     """The ready queue holds exactly the queued jobs, each once, each line in order."""
     total = 0
@@ -325,7 +359,7 @@ def _queue_problems(state: State) -> Iterator[str]:
             if order != sorted(dict.fromkeys(order)):
                 yield f"class {key}: a line is out of order"
             for job in queued:
-                if job.spec.priority != priority or state.queue.key(job.spec.needs) != key:
+                if job.spec.priority != priority or state.queue.key(job) != key:
                     yield f"{job.run_id}/{job.spec.id} stands in the wrong line"
             size += len(queued)
         if size != ready.size or not size:

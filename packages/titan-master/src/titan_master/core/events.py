@@ -68,6 +68,8 @@ class RunAccepted(Event, frozen=True, kw_only=True):
     ancestors: tuple[str, ...] = ()
     """The runs that `rerun_of` repeated in its turn, the newest first: on a machine where nothing of
     `rerun_of` was executed, its shared folder is still that of one of them."""
+    near: str = ""
+    """The worker on which the attempt ran that asked for it: preferred for its jobs."""
 
 
 class RunCancelRequested(Event, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from enum import Enum
 
 from msgspec import Struct, field
 
+from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
     DecideGate,
@@ -97,6 +98,8 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     """Of those that left files which nobody has stored: the workspaces where they lie."""
     ancestors: tuple[str, ...] = ()
     """The runs that `rerun_of` repeated in its turn, the newest first."""
+    parent: AttemptRef | None = None
+    """The attempt that asked for it."""
     notices: tuple[str, ...] = ()
     """For the receipt: what became of the files that came along."""
 

@@ -24,12 +24,13 @@ from titan_master.core.state import (
     WorkerInfo,
     fits,
     has_too_little,
+    is_meant,
     short_of,
 )
 from titan_master.core.turn import CoreConfig, Draft
 from titan_master.core.workers import send_order
-from titan_proto.specs import JobKind
-from titan_proto.states import ExitReason, JobState
+from titan_proto.specs import JobKind, Terms
+from titan_proto.states import ExitReason, JobState, WorkerState
 
 PARENTS_LOOKED_AT: Final = 64
 """Affinity looks at so many parents: a job that gathers 100,000 is at home everywhere."""
@@ -53,7 +54,11 @@ def place(draft: Draft) -> None:
         for offered in draft.roster.full:
             fitting = queue.fitting(offered).items()
             classes.update((key, ready) for key, ready in fitting if not key.slots)
-    candidates = [_most_urgent(ready, draft.now_ms, draft.config) for ready in classes.values()]
+    candidates = [
+        _most_urgent(ready, draft.now_ms, draft.config)
+        for key, ready in classes.items()
+        if key.terms is None or not is_group_full(draft.state, key.terms, key.run_id)
+    ]
     heapq.heapify(candidates)
     left = draft.config.placements_max
     while candidates and (free or queue.slotless):
@@ -94,18 +99,27 @@ def _most_urgent(ready: ReadyClass, now_ms: int, config: CoreConfig) -> Candidat
 
 def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     """Where a parent ran, if the job wants that; else the least loaded, ties by name."""
-    if rollout.has_to_wait(draft.state, draft.state.runs.get(job.run_id), job):
+    run = draft.state.runs.get(job.run_id)
+    if rollout.has_to_wait(draft.state, run, job):
         return None
+    terms = job.spec.needs.terms
+    if terms is not None:
+        if is_group_full(draft.state, terms, job.run_id):
+            return None
+        if terms.worker:
+            return _pinned(draft, job, key, terms.worker)
     is_usual = (
         key.slots == 1
         and key.terms is None
         and job.spec.service is None
-        and not _has_home(draft, job)
+        and (run is None or not run.homes)
     )
-    if job.spec.affinity and not _is_instance(draft, job):
-        at_home = _parents_worker(draft, job, key)
-        if at_home is not None:
-            return at_home
+    if run is not None and (job.spec.affinity or run.near or terms is not None):
+        near, is_all = _wanted(draft, run, job, key)
+        if near is not None or is_all:
+            return near
+    if terms is not None and terms.spread:
+        return _farthest(draft, job, key)
     best: Entry | None = None
     # What takes no slot goes to the least loaded, full or not: the one index begins where the other ends.
     for index in (draft.roster.free,) if key.slots else (draft.roster.free, draft.roster.full):
@@ -122,6 +136,102 @@ def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     return None if best is None else best[2]
 
 
+def is_group_full(state: State, terms: Terms, run_id: str) -> bool:
+    """Whether as many of its concurrency group run as may, or as many runs of its run's group."""
+    if terms.group and state.groups.get(terms.group, 0) >= terms.limit:
+        return True
+    if not terms.run_group:
+        return False
+    seats = state.seats.get(terms.run_group, {})
+    return run_id not in seats and run_id in state.runs and len(seats) >= terms.run_limit
+
+
+def near_to(state: State, run: Run, job: Job) -> tuple[Job, WorkerInfo | None] | None:
+    """The job beside which this one is to be, and that one's worker, if it is known still.
+
+    A worker that lost its ledger is another one, under the same name: what lay there may be there yet. In
+    place of one that is lost itself another with its folder will do. None where nothing is asked for, or
+    it was never executed in this run: then there is no such place.
+    """
+    terms = job.spec.needs.terms
+    if terms is None or not terms.near or state.instances.get((job.run_id, job.spec.id)) is job:
+        return None
+    target = run.jobs[terms.near]
+    attempt = target.attempt
+    if attempt is None:
+        return None
+    worker = state.workers.get(attempt.worker_id)
+    if worker is None:
+        worker = state.workers.get(state.names.get(attempt.worker, ""))
+    elif worker.state is WorkerState.LOST and worker.workspace:
+        others = (one for one in state.workers.values() if one.workspace == worker.workspace)
+        worker = next((one for one in others if one.state is not WorkerState.LOST), worker)
+    return target, worker
+
+
+def _wanted(draft: Draft, run: Run, job: Job, key: ClassKey) -> tuple[str | None, bool]:
+    """A worker that is better for the job than the least loaded, and whether no other will do."""
+    found = near_to(draft.state, run, job)
+    if found is not None:
+        worker = found[1]
+        terms = job.spec.needs.terms
+        is_required = terms is not None and terms.required
+        has_room = worker is not None and _has_room(draft, job, key, worker)
+        return (worker.worker_id if worker is not None and has_room else None), is_required
+    if job.spec.affinity and not _is_instance(draft, job):
+        at_home = _parents_worker(draft, job, key)
+        if at_home is not None:
+            return at_home, False
+    if run.near:
+        worker = draft.state.workers.get(run.near)
+        if worker is not None and _has_room(draft, job, key, worker):
+            return worker.worker_id, False
+    return None, False
+
+
+def _pinned(draft: Draft, job: Job, key: ClassKey, name: str) -> str | None:
+    """The worker of that name or id; of a host, the least loaded of its workers."""
+    state = draft.state
+    meant = state.workers.get(state.names.get(name, name))
+    found = [meant] if meant is not None else state.workers.values()
+    terms = job.spec.needs.terms
+    entries = (
+        draft.roster.of(worker.worker_id).entry
+        for worker in found
+        if is_meant(worker, terms) and _has_room(draft, job, key, worker)
+    )
+    best = min((entry for entry in entries if entry is not None), default=None)
+    return None if best is None else best[2]
+
+
+def _farthest(draft: Draft, job: Job, key: ClassKey) -> str | None:
+    """Where the fewest jobs of its run are, of those with room; then the least loaded."""
+    best: tuple[int, Entry] | None = None
+    for index in (draft.roster.free,) if key.slots else (draft.roster.free, draft.roster.full):
+        for offered, entries in index.items():
+            if not fits(key.skills, offered):
+                continue
+            for entry in entries:
+                if not _can_have(draft, job, key, entry[2]):
+                    continue
+                held = draft.state.workers[entry[2]].held
+                found = (sum(run_id == job.run_id for run_id, _ in held), entry)
+                if best is None or found < best:
+                    best = found
+    return None if best is None else best[1][2]
+
+
+def _has_room(draft: Draft, job: Job, key: ClassKey, worker: WorkerInfo) -> bool:
+    """Whether this very worker can be given the job now."""
+    presence = draft.roster.of(worker.worker_id)
+    return (
+        presence.entry is not None
+        and (not presence.is_full or not key.slots)
+        and fits(key.skills, worker.skills)
+        and _can_have(draft, job, key, worker.worker_id)
+    )
+
+
 def could_have(state: State, worker: WorkerInfo, job: Job) -> bool:
     """Whether this worker, if it were idle, could ever be given this job: its skills, its size, what is
     counted, and what ties the job to certain workers. Whether it is here, and well, is another question.
@@ -133,6 +243,8 @@ def could_have(state: State, worker: WorkerInfo, job: Job) -> bool:
         fits(needs.skills, worker.skills)
         and needs.slots <= worker.slots
         and not has_too_little(worker, needs.terms)
+        and is_meant(worker, needs.terms)
+        and (run is None or _is_near(state, run, job, worker))
         and sharing.is_at_home(run, job, worker)
     )
 
@@ -156,9 +268,11 @@ def _can_have(draft: Draft, job: Job, key: ClassKey, worker_id: str) -> bool:
     return not section.port or services.holder_of(draft.state, worker, section.port) is None
 
 
-def _has_home(draft: Draft, job: Job) -> bool:
-    run = draft.state.runs.get(job.run_id)
-    return run is not None and bool(run.homes)
+def _is_near(state: State, run: Run, job: Job, worker: WorkerInfo) -> bool:
+    """Whether a job that has to be beside another one would be that there."""
+    terms = job.spec.needs.terms
+    found = None if terms is None or not terms.required else near_to(state, run, job)
+    return found is None or found[1] is worker
 
 
 def _is_instance(draft: Draft, job: Job) -> bool:
@@ -171,12 +285,7 @@ def _parents_worker(draft: Draft, job: Job, key: ClassKey) -> str | None:
         if attempt is None:
             continue
         worker = draft.state.workers.get(attempt.worker_id)
-        if (
-            worker is not None
-            and draft.roster.of(worker.worker_id).entry is not None
-            and fits(key.skills, worker.skills)
-            and _can_have(draft, job, key, worker.worker_id)
-        ):
+        if worker is not None and _has_room(draft, job, key, worker):
             return worker.worker_id
     return None
 

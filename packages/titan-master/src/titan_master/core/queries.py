@@ -407,7 +407,7 @@ def worker_view(
 def why_queued(state: State, roster: Roster, job: Job) -> str:
     """Why a queued job is not placed, in words; looks at every worker, so for one job at a time."""
     needs = frozenset(job.spec.needs.skills)
-    wanted = ", ".join(state.queue.key(job.spec.needs).skills)
+    wanted = ", ".join(state.queue.key(job).skills)
     workers = list(state.workers.values())
     if not workers:
         return "waits for a worker: none has joined"

@@ -28,6 +28,7 @@ from titan_master.core.state import (
     State,
     WorkerInfo,
     has_too_little,
+    is_meant,
 )
 from titan_master.core.timers import ServiceDue
 from titan_master.core.turn import Draft
@@ -180,6 +181,7 @@ def could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
         and set(spec.needs.skills) <= set(worker.skills)
         and spec.needs.slots <= worker.slots
         and not has_too_little(worker, spec.needs.terms)
+        and is_meant(worker, spec.needs.terms)
     )
 
 
@@ -207,7 +209,6 @@ def _move(draft: Draft, service: Service, spec: JobSpec, event: AttemptEnded) ->
         _end(draft, service, event.reason)
         return
     _queue(draft, service, event.reason, moves=moves + 1, avoid=avoid)
-    draft.places_due = True
 
 
 def _ends_another(
@@ -239,6 +240,7 @@ def _queue(
     why: str = "",
 ) -> None:
     _release(draft, service)
+    draft.places_due = True  # where another one is to make way for it, it is time to look
     draft.emit(
         ServiceQueued(
             at_ms=draft.now_ms,

@@ -35,7 +35,7 @@ def is_published(state: State, run: Run, job: Job) -> bool:
     """
     if job.index not in run.children or job.spec.launch.share is not Share.RUN:
         return False
-    return len(state.workspaces) > 1 or not _can_all_be_done(state, run)
+    return len(state.workspaces) > 1 or run.is_tied or not _can_all_be_done(state, run)
 
 
 def _can_all_be_done(state: State, run: Run) -> bool:

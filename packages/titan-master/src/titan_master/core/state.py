@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
 from titan_proto.messages.worker import Layer, Left
@@ -184,6 +185,10 @@ class Run(Struct, kw_only=True, eq=False):
     rerun_alias: str = ""
     ancestors: tuple[str, ...] = ()
     """The runs that `rerun_of` repeated in its turn, the newest first."""
+    near: str = ""
+    """The worker on which the attempt ran that asked for it."""
+    is_tied: bool = False
+    """Some of its jobs can be done by certain workers only, whatever their skills. Derived."""
 
     @property
     def alias(self) -> str:
@@ -335,6 +340,8 @@ class ClassKey(NamedTuple):
     slots: int
     terms: Terms | None = None
     """Only what can keep a job waiting; None where nothing of it can."""
+    run_id: str = ""
+    """Where that is something of the run: which."""
 
 
 def _binding(terms: Terms | None) -> Terms | None:
@@ -342,7 +349,13 @@ def _binding(terms: Terms | None) -> Terms | None:
     if terms is None:
         return None
     counted = tuple(sorted(terms.counted, key=lambda one: one.name))
-    binding = Terms(counted=counted)
+    binding = replace(
+        terms,
+        counted=counted,
+        near=terms.near if terms.required else "",
+        required=terms.required and bool(terms.near),
+        spread=False,
+    )
     return binding if binding != _NO_TERMS else None
 
 
@@ -396,24 +409,11 @@ def has_too_little(worker: WorkerInfo, terms: Terms | None) -> str:
     return ""
 
 
-def take(worker: WorkerInfo, spec: JobSpec) -> None:
-    """An attempt at that has been placed there. Called by ``apply`` alone, as is `give_back`."""
-    worker.used += spec.needs.slots
-    if spec.needs.terms is not None:
-        for one in spec.needs.terms.counted:
-            worker.taken[one.name] = worker.taken.get(one.name, 0) + one.amount
-
-
-def give_back(worker: WorkerInfo, spec: JobSpec) -> None:
-    """An attempt at that has ended there."""
-    worker.used -= spec.needs.slots
-    if spec.needs.terms is not None:
-        for one in spec.needs.terms.counted:
-            left = worker.taken[one.name] - one.amount
-            if left:
-                worker.taken[one.name] = left
-            else:
-                del worker.taken[one.name]
+def is_meant(worker: WorkerInfo, terms: Terms | None) -> bool:
+    """Whether a job that may be pinned to a worker may be on this one."""
+    if terms is None or not terms.worker:
+        return True
+    return terms.worker in (worker.name, worker.host, worker.worker_id)
 
 
 class ReadyQueue:
@@ -444,19 +444,23 @@ class ReadyQueue:
         """What `fitting` would answer without looking; for ``check``."""
         yield from self._fitting.items()
 
-    def key(self, needs: Needs) -> ClassKey:
+    def key(self, job: Job) -> ClassKey:
         """The class of what a job needs: the order of skills and repetitions mean nothing."""
+        needs = job.spec.needs
         key = self._keys.get(needs)
         if key is None:
             if len(self._keys) > 10_000:
                 self._keys.clear()
             skills = tuple(sorted(dict.fromkeys(needs.skills)))
             key = self._keys[needs] = ClassKey(skills, needs.slots, _binding(needs.terms))
+        terms = key.terms
+        if terms is not None and (terms.near or terms.run_group):
+            return key._replace(run_id=job.run_id)
         return key
 
     def push(self, job: Job) -> None:
         """Last in its line."""
-        key = self.key(job.spec.needs)
+        key = self.key(job)
         ready = self.classes.get(key)
         if ready is None:
             ready = self.classes[key] = ReadyClass(key)
@@ -473,7 +477,7 @@ class ReadyQueue:
 
     def remove(self, job: Job) -> None:
         """Out; its state says already that it is not QUEUED any more."""
-        key = self.key(job.spec.needs)
+        key = self.key(job)
         ready = self.classes[key]
         line = ready.lines[job.spec.priority]
         if line is None:
@@ -530,6 +534,10 @@ class State(Struct, kw_only=True, eq=False):
     queue: ReadyQueue = field(default_factory=ReadyQueue)
     gates: dict[tuple[str, str], Job] = field(default_factory=dict)
     """Gates that are open, by (run, job), in the order in which they were opened."""
+    groups: dict[str, int] = field(default_factory=dict)
+    """Live attempts by concurrency group."""
+    seats: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By concurrency group of runs: the live ones that have begun."""
     instances: dict[tuple[str, str], Job] = field(default_factory=dict)
     """Services as placement sees them, by (run, job): each the job that it would be on its own."""
     observer: Callable[[str, OpenEnum, OpenEnum], None] | None = None
@@ -595,6 +603,7 @@ def _run_digest(run: Run) -> tuple[object, ...]:
         run.rerun_of,
         run.rerun_alias,
         run.ancestors,
+        run.near,
         [_job_digest(job) for job in run.jobs.values()],
     )
 

@@ -161,6 +161,8 @@ class Draft:
 
     def end_run(self, run: Run, event: RunEnded) -> None:
         """Emit the end of a run and answer who waits for it: afterwards the run is gone."""
+        if self.state.seats:
+            self.placement_due = True  # another run of its group may begin
         self.emit(event)
         self.timers.forget_run(run.run_id)
         if run.layers:

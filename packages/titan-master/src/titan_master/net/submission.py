@@ -198,6 +198,7 @@ class Submissions:
             spec=spec,
             spec_bytes=spec_bytes,
             owner=owner,
+            parent=request.parent,
         )
 
     def _read(self, request: SubmitRun) -> tuple[RunSpec, bytes]:

@@ -47,10 +47,31 @@ AGGREGATES: Final = frozenset({"runs", "workers", "services", "keys", "slugs", "
 """Fields of State that have rows of their own; what is neither here nor derived is in the head."""
 DERIVED: Final = {
     State: frozenset(
-        {"aliases", "names", "workspaces", "counts", "queue", "gates", "instances", "observer"}
+        {
+            "aliases",
+            "names",
+            "workspaces",
+            "counts",
+            "queue",
+            "gates",
+            "instances",
+            "groups",
+            "seats",
+            "observer",
+        }
     ),
     Run: frozenset(
-        {"jobs", "order", "children", "counts", "remaining", "outputs_bytes", "skills", "layers"}
+        {
+            "jobs",
+            "order",
+            "children",
+            "counts",
+            "remaining",
+            "outputs_bytes",
+            "skills",
+            "layers",
+            "is_tied",
+        }
     ),
     Job: frozenset({"spec", "run_id", "index", "waiting", "layers", "shape"}),
 }

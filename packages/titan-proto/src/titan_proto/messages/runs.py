@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from msgspec import Struct, field
 
+from titan_proto.ids import AttemptRef
 from titan_proto.messages.base import Message, Request
 from titan_proto.messages.gates import GateView
 from titan_proto.opcodes import OpCode
@@ -37,6 +38,8 @@ class SubmitRun(Request[RunReceipt], frozen=True, kw_only=True):
     spec: RunSpec | None = None
     spec_digest: str = ""
     """Instead of `spec`: the digest of an uploaded artifact that holds its encoding."""
+    parent: AttemptRef | None = None
+    """The attempt that asks for it, if it is one: its worker is preferred for the run's jobs."""
 
 
 class RunView(Message, frozen=True, kw_only=True):

@@ -437,6 +437,12 @@ class Attempts:
             if stopping:
                 self._draft.ask(Terminate(ref=ref, force=True))
 
+    def kill_all(self) -> None:
+        """SIGKILL for whatever is left: nobody will be there to see to its end."""
+        for ref, progress in self._progress.items():
+            if progress.phase in _WITH_PROCESS:
+                self._draft.ask(Terminate(ref=ref, force=True))
+
     def restart_due(self, now_ms: int) -> None:
         """Start the next process of services whose delay is over."""
         while self._restarts and self._restarts[0][0] <= now_ms:

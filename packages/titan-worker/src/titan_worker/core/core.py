@@ -422,6 +422,7 @@ class WorkerCore:
         done = not self.state.held and self._link is not Link.JOINING
         if not done and now_ms < leave_by_ms:
             return
+        self._attempts.kill_all()  # it may just have heard of its start, after a long sleep
         if self._link is Link.UP:
             self._send(Leave())
         self._draft.ask(Exit())
