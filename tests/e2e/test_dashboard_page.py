@@ -93,6 +93,50 @@ def test_workers_under_load_move_without_a_reload(
     assert_same_document(page)
 
 
+def test_a_run_is_watched_as_it_goes(cluster: Cluster, dashboard: Dashboard, page: Any) -> None:
+    """A new run slides in; its graph, Gantt chart and table change; a try that failed stays to be seen."""
+    cluster.start_worker(8080)
+    page.goto(f"{dashboard.url}/runs")
+    page.wait_for_selector("text=Nothing has run yet")
+    unloaded(page)
+    flaky = 'test "$TITAN_ATTEMPT" = 2 || { echo no >&2; exit 3; }'
+    jobs = [
+        noise(1, "FIRST"),
+        TitanJob(
+            id="FLAKY",
+            run=flaky,
+            dependencies=["FIRST"],
+            retries={"limit": 1, "delay": "100ms", "jitter": False},
+        ),
+        TitanJob(id="BROKEN", run="kill -9 $$", dependencies=["FLAKY"]),
+        TitanJob(id="NEVER", run="true", dependencies=["BROKEN"]),
+    ]
+    with cluster.client() as client:
+        run = client.submit("shown", jobs)
+        page.wait_for_selector(".lane >> text=shown-1")
+        assert_same_document(page)
+        page.click("text=shown-1")
+        page.wait_for_selector(".node:has-text('FIRST')")
+        unloaded(page)
+        page.wait_for_selector(".node.is-failed:has-text('BROKEN')")
+        page.wait_for_selector(".node.is-skipped:has-text('NEVER')")
+        page.wait_for_selector(".notice:has-text('killed by SIGKILL')")
+        assert page.title().startswith("✕ shown-1")
+        assert_same_document(page)
+        client.wait(run)
+    page.click("text=Gantt")
+    page.wait_for_selector(".b-past", state="attached")
+    page.click("text=Jobs")
+    page.wait_for_selector("td:has-text('a job before it did not succeed')")
+    page.click("text=FLAKY >> nth=0")
+    page.click("text=Attempt 1")
+    page.wait_for_selector("dd:has-text('exit 3')")
+    page.keyboard.press("/")
+    page.keyboard.type("shown-1/BROKEN")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('BROKEN')")
+
+
 def test_killing_a_worker_and_the_master_is_seen_and_survived(
     cluster: Cluster, dashboard: Dashboard, page: Any
 ) -> None:
@@ -180,10 +224,13 @@ def test_no_page_has_a_fault_that_keeps_people_out(
     """axe-core finds none that is serious; nothing scrolls sideways at 390 pixels."""
     cluster.start_worker(8080)
     with cluster.client() as client:
-        client.wait(client.submit("done", [noise(0.1)]))
-        client.submit("goes-on", [noise(60)])
+        client.wait(client.submit("done", [noise(0.1), TitanJob(id="BAD", run="exit 3")]))
+        client.submit(
+            "goes-on", [noise(60), TitanJob(id="NEXT", run="true", dependencies=["NOISE"])]
+        )
     page.context.add_cookies([{"name": "titan_theme", "value": theme, "url": dashboard.url}])
-    for path in ("/", "/workers", "/workers/8080", "/sign-in"):
+    runs = ["/runs", *(f"/runs/done-1{tab}" for tab in ("", "?tab=gantt", "?tab=jobs"))]
+    for path in ("/", "/workers", "/workers/8080", "/sign-in", *runs, "/runs/goes-on-1/jobs/NOISE"):
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
             page.goto(dashboard.url + path)
