@@ -41,6 +41,8 @@ def test_a_raw_dag_string_runs_in_its_order(cluster: Cluster, titan: Titan) -> N
     assert alias == "dag-1"
     assert titan("logs", "dag-1/CALC").stdout == "calculated a;b\n"
     assert titan("logs", "dag-1/AFTER").stdout == "calculated\n"
+    assert titan("logs", "DAG-AFTER").stdout == "calculated\n"  # as the manual's screens name it
+    assert json.loads(titan("show", "dag-1/DAG-CALC", "-o", "json").stdout)["id"] == "CALC"
     jobs = json.loads(titan("ps", "dag-1", "-o", "json").stdout)["items"]
     by_id = {job["id"]: job for job in jobs}
     assert by_id["AFTER"]["dependencies"] == ["CALC"]

@@ -77,6 +77,8 @@ from titan_proto.validation import PYTHON_RULE, is_python, resource_name_fault, 
 from titan_sdk.scripts import names_a_folder
 
 PORT_AUTO: Final = "auto"
+DAG_PREFIX: Final = "DAG-"
+"""The original, and the manual's screens, put it before the id of a job; ours are as they were written."""
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d{1,3})?)s)?(?:(\d+)ms)?\Z")
 _ENV_NAME = re.compile(r"[^=\0]+\Z")

@@ -44,6 +44,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "upload": ("files", "Put files into the master's perm_files."),
     "files": ("files", "What the master's perm_files hold; with NAME, its versions."),
     "download": ("files", "Fetch a file of the master's perm_files, or a version of it."),
+    "shell": ("shell", "Open the titan> prompt; `titan` alone on a terminal does so too."),
+    "help": ("shell", "Say what the commands are, or how one is used."),
+    "exit": ("shell", "Leave the titan> prompt."),
 }
 """Module and one line of help, so that listing the commands loads none of them."""
 
@@ -169,7 +172,13 @@ def titan(ctx: click.Context, master: str | None, *, debug: bool, color: str) ->
     from titan_sdk.cli.context import Settings
 
     ctx.obj = Settings(master=master, debug=debug, color=color)
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from titan_sdk.cli.shell import shell
+
+        ctx.invoke(shell)
+    else:
         click.echo(ctx.get_help())
 
 
