@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from tests.sim.books import ScheduleBooks
 from tests.sim.coverage import Choice, Coverage, Fault, Move
 from tests.sim.driver import CrashPoint
 from tests.sim.world import Violation, World
@@ -179,6 +180,8 @@ class RunBook:
         self.run_id = event.run_id
         self.key = event.key
         self.alias = f"{event.slug}-{event.number}"
+        self.slot_ms = 0
+        """Of a run that a schedule began."""
         spec = _SPEC.decode(event.spec)
         self.jobs = {job.id: JobBook(job, spec.shapes.get(job.id)) for job in spec.jobs}
         for job in self.jobs.values():
@@ -298,6 +301,9 @@ class Auditor:
         """Attempts that ran when their worker said so: no job may be blamed for their ends."""
         self._needed: dict[AttemptRef, dict[str, str]] = {}
         """By attempt: the files that had been left above its job when it was placed; of a service, first."""
+        self.schedules = ScheduleBooks(self.check)
+        self.triggered: set[str] = set()
+        """Keys under which somebody wanted a schedule to run at once."""
         self.receipts: dict[str, str] = {}
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
@@ -326,6 +332,12 @@ class Auditor:
             e.ServiceQueued: self._on_service_queued,
             e.ServiceStopping: self._on_service_stopping,
             e.ServiceEnded: self._on_service_ended,
+            e.SchedulePut: self.schedules.put,
+            e.SchedulePaused: self.schedules.paused,
+            e.ScheduleResumed: self.schedules.resumed,
+            e.ScheduleRemoved: self.schedules.removed,
+            e.SlotsPassed: self.schedules.passed,
+            e.SlotQueued: self.schedules.queued,
             e.WorkerJoined: self._on_worker_joined,
             e.WorkerSilent: self._on_worker_silent,
             e.WorkerDraining: self._on_worker_draining,
@@ -386,6 +398,10 @@ class Auditor:
         self.runs[event.run_id] = book
         self._keys[event.key] = event.run_id
         self._aliases[book.alias] = event.run_id
+        if event.fired is not None:
+            book.slot_ms = event.fired.slot_at_ms
+            wanted = event.key in self.triggered
+            self.schedules.began(event, event.fired, wanted=wanted)
 
     def _check_taken_over(self, before: RunBook, event: e.RunAccepted) -> None:
         """Of the files, all that those jobs left, in the order of acceptance."""
@@ -422,6 +438,8 @@ class Auditor:
             expected = RunState.CANCELLED
         self.check(event.state is expected, f"run {event.run_id} is {event.state}, not {expected}")
         run.state = event.state
+        failed = event.state is RunState.FAILED
+        self.schedules.ended(event.run_id, event.schedule, failed=failed)
 
     def _on_jobs_queued(self, event: e.JobsQueued) -> None:
         for job_id in event.job_ids:
@@ -1153,6 +1171,11 @@ class Auditor:
                 self.check(order.fence == job.fence, f"{ref} is sent with fence {order.fence}")
                 # Whom the job waited for is not the worker's business and is left out.
             told = order.spec.launch
+            if run is not None and (ref.run_id, ref.job_id) not in self.services:
+                self.check(
+                    order.scheduled_for_ms == run.slot_ms,
+                    f"{ref} is told of slot {order.scheduled_for_ms}, it is {run.slot_ms}",
+                )
             same = order.spec == replace(job.spec, dependencies=(), launch=told)
             self.check(same, f"{ref} is sent as another job: {order.spec}")
             if run is not None:

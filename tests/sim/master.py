@@ -43,6 +43,7 @@ from titan_master.core.inputs import (
     Origin,
     ReportsArrived,
     RunSubmitted,
+    ScheduleSubmitted,
     StorageChanged,
     WorkerArrived,
     WorkerHeard,
@@ -63,6 +64,7 @@ from titan_proto.messages import (
     Hello,
     Join,
     Leave,
+    PutSchedule,
     Role,
     StopAttempts,
     SubmitRun,
@@ -479,6 +481,19 @@ class MasterLink:
                 spec_bytes=body,
                 owner="sim",
                 parent=message.parent,
+            )
+        if isinstance(message, PutSchedule):
+            body = msgspec.msgpack.encode(message.run)
+            sent = msgspec.msgpack.encode((message.spec, message.run))
+            return ScheduleSubmitted(
+                origin=origin,
+                name=message.name,
+                schedule_id=self._process.machine.draw_run_id(),
+                spec=message.spec,
+                run=message.run,
+                run_bytes=body,
+                digest=hashlib.sha256(sent).hexdigest(),
+                owner="sim",
             )
         if isinstance(message, Cancel):
             return ExchangeDropped(origin=origin)

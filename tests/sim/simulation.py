@@ -171,6 +171,11 @@ class Simulation:
                 other.add(f"cancel {key}", workload.cancel(world, self.auditor, key), after_ms)
         if world.chance(40):
             self._ask_nightly()
+        for number in range(world.between(1, 2) if world.chance(50) else 0):
+            client = world.random.choice(self.clients)
+            name = f"schedule{number}"
+            errand = workload.keep_schedule(world, self.auditor, name)
+            client.add(name, errand, world.between(0, SUBMITTED_WITHIN_MS))
         for client in self.clients:
             client.add("look", workload.look(world, self.auditor, world.between(2, 10)), 500)
         self.clients[0].add("house", workload.keep_house(world, self._over), 5_000)

@@ -25,6 +25,7 @@ from titan_master.core import (
     moving,
     placement,
     rollout,
+    schedules,
     services,
     sharing,
     timers,
@@ -560,7 +561,38 @@ def forget_files_of_what_is_not_run_again(patch):
     patch.setattr(admission, "_accept", forgetful)
 
 
+def count_slots_from_the_start_again(patch):
+    """After a restart the slots of the last minute are decided about once more."""
+    start = core.Core.start
+
+    def forgetful(self, now_ms, **more):
+        for schedule in self.state.schedules.values():
+            schedule.cursor_ms = max(schedule.created_at_ms, schedule.cursor_ms - 60_000)
+        start(self, now_ms, **more)
+
+    patch.setattr(core.Core, "start", forgetful)
+
+
+def let_slots_pass_that_are_hardly_late(patch):
+    """Whatever could not be fired at its very time is missed."""
+    patch.setattr(schedules, "SLOT_GRACE_MS", 0)
+
+
+def begin_beside_what_goes_on(patch):
+    """A slot asks nobody whether a run goes on."""
+    patch.setattr(schedules, "_offer", schedules._fire)
+
+
+def forget_why_it_was_paused(patch):
+    """A schedule whose run has failed goes on, whatever it was told."""
+    patch.setattr(schedules, "_pause_itself", lambda draft, schedule, calendar: None)
+
+
 MUTANTS = [
+    count_slots_from_the_start_again,
+    let_slots_pass_that_are_hardly_late,
+    begin_beside_what_goes_on,
+    forget_why_it_was_paused,
     name_only_what_parents_left,
     believe_that_a_new_link_knows,
     forget_files_of_what_is_not_run_again,

@@ -24,6 +24,7 @@ from titan_proto.messages import (
     GateView,
     GetJob,
     GetRun,
+    GetSchedule,
     GetStats,
     JobMilestone,
     JobView,
@@ -32,13 +33,19 @@ from titan_proto.messages import (
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
+    PutSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     RunReceipt,
     RunView,
     ScaleService,
+    ScheduleList,
+    ScheduleView,
     ServiceList,
     ShutdownOrdered,
     ShutDownWorker,
@@ -46,11 +53,13 @@ from titan_proto.messages import (
     StopJob,
     StopService,
     SubmitRun,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
 )
 from titan_proto.specs import (
+    Catchup,
     Counted,
     GateExpiry,
     GateSection,
@@ -61,11 +70,13 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    Overlap,
     RestartPolicy,
     RestartWhen,
     RetryCause,
     RetryPolicy,
     RunSpec,
+    ScheduleSpec,
     ServiceSection,
     Shape,
     Share,
@@ -753,6 +764,79 @@ def _decide(world: World, auditor: Auditor, view: GateView) -> Errand:
             auditor.told_gate(answer)
         elif not is_error(answer, ErrorCode.CONFLICT):
             raise Violation(f"deciding otherwise about {exact} came to {answer}")
+
+
+def draw_schedule(world: World) -> ScheduleSpec:
+    """Often enough to come a few times in a seed, and never to the end of days."""
+    choose = world.random.choice
+    crons = (choose(("@every 3s", "@every 7s", "@every 20s", "* * * * *", "*/2 * * * *")),)
+    return ScheduleSpec(
+        crons=(*crons, "@every 11s") if world.chance(20) else crons,
+        overlap=choose((Overlap.SKIP, Overlap.QUEUE, Overlap.ALLOW, Overlap.REPLACE)),
+        catchup=choose((Catchup.NONE, Catchup.LATEST, Catchup.ALL)),
+        catchup_window_ms=choose((15_000, 60_000, 3_600_000)),
+        jitter_ms=world.between(1, 9_000) if world.chance(25) else 0,
+        start_ms=world.now_ms + world.between(-9_000, 9_000) if world.chance(25) else 0,
+        # A put that arrives after its schedule was removed brings it back: it must not stay for ever.
+        end_ms=world.now_ms + world.between(20_000, 70_000),
+        pause_on_failure=world.chance(40),
+    )
+
+
+def keep_schedule(world: World, auditor: Auditor, name: str) -> Errand:
+    """Put a schedule, change one's mind about it a few times, take it away."""
+    yield from _put_schedule(world, name)
+    for _ in range(world.between(2, 7)):
+        yield Pause(world.between(500, 12_000))
+        what = world.random.choice(("put", "pause", "resume", "resume", "trigger", "look", "look"))
+        if what == "put":
+            yield from _put_schedule(world, name)
+        elif what == "trigger":
+            key = f"{name} {world.step}"
+            auditor.triggered.add(key)
+            yield Call(TriggerSchedule(key=key, schedule=name))
+        elif what == "look":
+            yield from _look_at_schedules(name)
+        else:
+            resume = what == "resume"
+            yield Call(PauseSchedule(schedule=name, resume=resume, why="because"))
+    yield Call(RemoveSchedule(schedule=name))
+
+
+def _put_schedule(world: World, name: str) -> Errand:
+    jobs = tuple(
+        JobSpec(id=f"j{place}", launch=LAUNCH, dependencies=(f"j{place - 1}",) if place else ())
+        for place in range(world.between(1, 2))
+    )
+    spec = draw_schedule(world)
+    run = RunSpec(name=world.random.choice(NAMES), jobs=jobs)
+    answer: Any = None
+    while not isinstance(answer, ScheduleView):
+        answer = yield Call(PutSchedule(name=name, spec=spec, run=run))
+        if is_refused_for_now(answer):
+            yield Pause(world.between(1_000, 5_000))
+        elif is_error(answer):
+            raise Violation(f"a valid schedule was refused: {answer}")
+    if answer.spec != spec:
+        raise Violation(f"schedule {name} was put as {spec}, and is {answer}")
+    if world.chance(30):
+        again = yield Call(PutSchedule(name=name, spec=spec, run=run))
+        if isinstance(again, ScheduleView) and not again.known:
+            raise Violation(f"schedule {name} was put anew, and is another: {again}")
+
+
+def _look_at_schedules(name: str) -> Errand:
+    one = yield Call(GetSchedule(schedule=name))
+    if isinstance(one, ScheduleView) and one.paused_at_ms and one.next_at_ms:
+        raise Violation(f"a paused schedule has times to come: {one}")
+    cursor = ""
+    while True:
+        page = yield Call(ListSchedules(cursor=cursor, limit=1))
+        if not isinstance(page, ScheduleList):
+            raise Violation(f"a list of schedules came to {page}")
+        cursor = page.cursor
+        if not cursor:
+            break
 
 
 def knock() -> Errand:

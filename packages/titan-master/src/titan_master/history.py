@@ -33,6 +33,7 @@ from titan_proto.messages import (
     CancelRun,
     DecideGate,
     Error,
+    Fired,
     GetJob,
     GetRun,
     JobChange,
@@ -229,6 +230,7 @@ class Answers:
             left=tuple(one for one in left if one[0] in set(taken_over)),
             homes=tuple(one for one in homes if one[0] in set(taken_over)),
             ancestors=before[:RERUN_ANCESTORS],
+            fired=_again(view.fired),
         )
 
     def _any_ended(self) -> bool:
@@ -390,6 +392,11 @@ class Answers:
 
 _HISTORY: Final = "h"
 """Begins the cursors of pages that hold ended runs."""
+
+
+def _again(fired: Fired | None) -> Fired | None:
+    """The slot that a run was begun for is what it is repeated for; a person wants that."""
+    return None if fired is None else msgspec.structs.replace(fired, triggered=True)
 
 
 def _exactly(request: Any, run_id: str) -> Any:

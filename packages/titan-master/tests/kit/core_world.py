@@ -29,6 +29,7 @@ from titan_master.core.inputs import (
     Origin,
     ReportsArrived,
     RunSubmitted,
+    ScheduleSubmitted,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
@@ -47,6 +48,7 @@ from titan_proto.specs import (
     LaunchKind,
     Needs,
     RunSpec,
+    ScheduleSpec,
     ServiceSection,
     Shape,
     Terms,
@@ -271,7 +273,7 @@ class World:
         self._kept_term = found.term
         check(found.state)
         assert digest(found.state) == digest(self.state), "recovery differs from what was there"
-        for name in ("runs", "workers", "services", "keys"):
+        for name in ("runs", "workers", "services", "keys", "schedules"):
             # The order is no part of the digest, and decides what the core looks at first.
             assert list(getattr(found.state, name)) == list(getattr(self.state, name)), name
         return found.state
@@ -298,6 +300,33 @@ class World:
 
     def submit(self, spec: RunSpec, *, key: str = "", run_id: str = "", parent: str = "") -> Turn:
         return self.turn(self.submission(spec, key=key, run_id=run_id, parent=parent))
+
+    def schedule(
+        self,
+        name: str,
+        cron: str | tuple[str, ...],
+        *jobs: JobSpec,
+        spec: RunSpec | None = None,
+        **options: Any,
+    ) -> Turn:
+        """Have these jobs (one, `a`, if none are named) run at these times."""
+        ran = spec or run(name, *(jobs or (job("a"),)))
+        crons = (cron,) if isinstance(cron, str) else cron
+        policy = ScheduleSpec(crons=crons, **options)
+        body = msgspec.msgpack.encode(ran)
+        sent = msgspec.msgpack.encode((policy, ran))
+        return self.turn(
+            ScheduleSubmitted(
+                origin=self.origin(),
+                name=name,
+                schedule_id=f"id-{name}",
+                spec=policy,
+                run=ran,
+                run_bytes=body,
+                digest=hashlib.sha256(sent).hexdigest()[:8],
+                owner="ann",
+            )
+        )
 
     def ask(self, request: Any, *, link_id: int = 1, who: str = "ann") -> Turn:
         return self.turn(Asked(origin=self.origin(link_id), request=request, by=who))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core_world import EVENTS, World, gate, job, run
 
 from titan_master.core.events import AnyEvent
-from titan_proto.messages import DecideGate
+from titan_proto.messages import DecideGate, TriggerSchedule
 from titan_proto.states import ExitReason
 
 
@@ -52,6 +52,20 @@ def a_decision() -> World:
     world.ask(DecideGate(gate="asks/YES", approve=True, comment="they do"), who="bob")
     world.advance(4_000)
     world.ask(DecideGate(gate="asks/NO", approve=False), who="eve")
+    return world
+
+
+def a_schedule() -> World:
+    """Two slots of one schedule, and a run that somebody wanted between them."""
+    world = World({"w1": 1})
+    world.schedule("nightly", "@every 5s")
+    for trigger in (False, True, False):
+        if trigger:
+            world.ask(TriggerSchedule(key="now", schedule="nightly"), who="bob")
+        else:
+            world.advance(5_000)
+        (run_id,) = world.state.runs
+        world.ended(f"{run_id}/a")
     return world
 
 

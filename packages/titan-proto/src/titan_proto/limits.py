@@ -54,6 +54,20 @@ CRON_CHARS: Final = 256
 EVERY_MS_MIN: Final = 1_000
 EVERY_MS: Final = 366 * 24 * 3600 * 1000
 """The rarest that `@every` can be."""
+SCHEDULES: Final = 1_000
+SCHEDULE_CRONS: Final = 16
+"""Lines of times that one schedule may have."""
+SCHEDULE_SPEC_BYTES: Final = INLINE_SPEC_BYTES
+"""What a schedule runs: each of its runs is a record of the journal with all of that in it."""
+CATCHUP_WINDOW_MS_DEFAULT: Final = 24 * 3600 * 1000
+CATCHUP_WINDOW_MS: Final = 366 * 24 * 3600 * 1000
+CATCHUP_SLOTS: Final = 100
+"""So many missed slots are caught up with at once, the newest of them."""
+SLOT_GRACE_MS: Final = 10_000
+"""A slot that could not be fired for so long is not missed yet, only late."""
+SLOTS_WAITING: Final = 100
+"""Slots of one schedule that may wait for its run to end."""
+JITTER_MS: Final = 24 * 3600 * 1000
 STOP_GRACE_MS_DEFAULT: Final = 10_000
 STOP_GRACE_MS: Final = 3_600_000
 RETRIES: Final = 100

@@ -83,6 +83,15 @@ class OpCode(IntEnum):
     GATE_LIST = 0x49
     DECIDE_GATE = 0x4A
     GATE_VIEW = 0x4B
+    # schedules 0x50-0x57
+    PUT_SCHEDULE = 0x50
+    SCHEDULE_VIEW = 0x51
+    LIST_SCHEDULES = 0x52
+    SCHEDULE_LIST = 0x53
+    GET_SCHEDULE = 0x54
+    PAUSE_SCHEDULE = 0x55
+    TRIGGER_SCHEDULE = 0x56
+    REMOVE_SCHEDULE = 0x57
     # cluster 0x58-0x5F
     GET_STATS = 0x58
     STATS = 0x59

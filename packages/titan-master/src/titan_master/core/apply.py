@@ -33,12 +33,18 @@ from titan_master.core.events import (
     RunAccepted,
     RunCancelRequested,
     RunEnded,
+    SchedulePaused,
+    SchedulePut,
+    ScheduleRemoved,
+    ScheduleResumed,
     ServiceAdded,
     ServiceChanged,
     ServiceEnded,
     ServiceQueued,
     ServiceStopping,
     ServiceUp,
+    SlotQueued,
+    SlotsPassed,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -54,11 +60,14 @@ from titan_master.core.state import (
     KeyRecord,
     ReadyQueue,
     Run,
+    Schedule,
     Service,
     State,
     WorkerInfo,
     layers_above,
 )
+from titan_proto.messages.runs import Fired
+from titan_proto.messages.schedules import LastFired
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind, JobSpec, Launch, RunSpec
@@ -221,9 +230,12 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         ancestors=event.ancestors,
         homes=tuple(dict.fromkeys(home for _, home in event.homes)),
         near=event.near,
+        fired=event.fired,
     )
     state.runs[event.run_id] = run
     state.aliases[run.alias] = event.run_id
+    if event.fired is not None:
+        _slot_fired(state, run, event.fired)
     # The newest use of a key stands last, where the oldest are dropped from the front.
     state.keys.pop(event.key, None)
     state.keys[event.key] = KeyRecord(
@@ -335,6 +347,8 @@ def _run_ended(state: State, event: RunEnded) -> None:
     if run.remaining:
         raise InvariantViolation(f"run {run.run_id} cannot end: {run.remaining} jobs are left")
     _check_move(state, "RUN", RunState.ACTIVE, event.state, run.run_id)
+    if run.fired is not None:
+        _slot_ended(state, run, run.fired, event.state)
     del state.runs[run.run_id]
     del state.aliases[run.alias]
     if state.seats:
@@ -695,6 +709,117 @@ def _service_ended(state: State, event: ServiceEnded) -> None:
         _move_instance(state, job, JobState.CANCELLED)
 
 
+# -- schedules ------------------------------------------------------------------------------------
+def _schedule_of(state: State, name: str) -> Schedule:
+    schedule = state.schedules.get(name)
+    if schedule is None:
+        raise InvariantViolation(f"no schedule {name!r}")
+    return schedule
+
+
+def _schedule_put(state: State, event: SchedulePut) -> None:
+    old = state.schedules.get(event.schedule)
+    if old is None:
+        state.schedules[event.schedule] = Schedule(
+            name=event.schedule,
+            schedule_id=event.schedule_id,
+            version=event.version,
+            spec=event.spec,
+            run=event.run,
+            digest=event.digest,
+            owner=event.owner,
+            jobs=event.jobs,
+            created_at_ms=event.at_ms,
+            put_at_ms=event.at_ms,
+            cursor_ms=event.at_ms,
+        )
+        return
+    if (event.schedule_id, event.version) != (old.schedule_id, old.version + 1):
+        raise InvariantViolation(f"schedule {old.name!r}: {event.version} follows {old.version}")
+    old.version, old.spec, old.run = event.version, event.spec, event.run
+    old.digest, old.owner, old.jobs = event.digest, event.owner, event.jobs
+    old.put_at_ms = event.at_ms
+    old.cursor_ms = max(old.cursor_ms, event.at_ms)
+
+
+def _schedule_paused(state: State, event: SchedulePaused) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    schedule.paused_at_ms = event.at_ms
+    schedule.paused_by, schedule.paused_why = event.by, event.why
+    schedule.skipped += len(schedule.waiting)
+    schedule.waiting = []
+    schedule.failed = ""
+
+
+def _schedule_resumed(state: State, event: ScheduleResumed) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    schedule.paused_at_ms = 0
+    schedule.paused_by = schedule.paused_why = schedule.failed = ""
+    schedule.cursor_ms = max(schedule.cursor_ms, event.at_ms)
+
+
+def _schedule_removed(state: State, event: ScheduleRemoved) -> None:
+    _schedule_of(state, event.schedule)
+    del state.schedules[event.schedule]
+
+
+def _move_cursor(schedule: Schedule, to_ms: int) -> None:
+    """Whatever is decided is decided once: no slot before the cursor is looked at again."""
+    if to_ms <= schedule.cursor_ms:
+        raise InvariantViolation(
+            f"schedule {schedule.name!r}: slot {to_ms} was decided, up to {schedule.cursor_ms}"
+        )
+    schedule.cursor_ms = to_ms
+
+
+def _slots_passed(state: State, event: SlotsPassed) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    _move_cursor(schedule, event.until_ms)
+    if event.missed:
+        schedule.missed += event.count
+    else:
+        schedule.skipped += event.count
+
+
+def _slot_queued(state: State, event: SlotQueued) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    _move_cursor(schedule, event.slot_at_ms)
+    if event.instead:
+        schedule.skipped += len(schedule.waiting)
+        schedule.waiting = []
+    schedule.waiting.append(event.slot_at_ms)
+
+
+def _slot_fired(state: State, run: Run, fired: Fired) -> None:
+    schedule = state.schedules.get(fired.schedule)
+    if schedule is None or schedule.schedule_id != fired.schedule_id:
+        return  # a run of it is repeated, and it is gone
+    if not fired.triggered:
+        if fired.slot_at_ms in schedule.waiting:
+            schedule.waiting.remove(fired.slot_at_ms)
+        else:
+            _move_cursor(schedule, fired.slot_at_ms)
+        schedule.fired += 1
+    schedule.live[run.run_id] = run.alias
+    schedule.last = LastFired(
+        run_id=run.run_id,
+        alias=run.alias,
+        slot_at_ms=fired.slot_at_ms,
+        at_ms=run.submitted_at_ms,
+        triggered=fired.triggered,
+    )
+
+
+def _slot_ended(state: State, run: Run, fired: Fired, how: RunState) -> None:
+    schedule = state.schedules.get(fired.schedule)
+    if schedule is None or schedule.live.pop(run.run_id, None) is None:
+        return
+    if schedule.last is not None and schedule.last.run_id == run.run_id:
+        schedule.last = replace(schedule.last, state=how)
+    if how is RunState.FAILED:
+        schedule.failed = run.alias
+
+
 # -- workers --------------------------------------------------------------------------------------
 def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker = state.workers.get(event.worker_id)
@@ -804,6 +929,12 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     ServiceQueued: _service_queued,
     ServiceStopping: _service_stopping,
     ServiceEnded: _service_ended,
+    SchedulePut: _schedule_put,
+    SchedulePaused: _schedule_paused,
+    ScheduleResumed: _schedule_resumed,
+    ScheduleRemoved: _schedule_removed,
+    SlotsPassed: _slots_passed,
+    SlotQueued: _slot_queued,
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_silent,
     WorkerDraining: _worker_draining,
@@ -831,6 +962,10 @@ def twin(state: State) -> State:
     made.keys = dict(state.keys)
     made.slugs = dict(state.slugs)
     made.poison = dict(state.poison)
+    made.schedules = {
+        name: replace(one, live=dict(one.live), waiting=list(one.waiting))
+        for name, one in state.schedules.items()
+    }
     derive(made)
     return made
 

@@ -56,6 +56,7 @@ def problems(state: State) -> Iterator[str]:
             yield from _job_problems(state, run, job)
     yield from _held_problems(state)
     yield from _service_problems(state)
+    yield from _schedule_problems(state)
     yield from _index_problems(state)
     yield from _group_problems(state)
     yield from _queue_problems(state)
@@ -285,6 +286,33 @@ def _service_problems(state: State) -> Iterator[str]:
                 yield f"service {service.name}: its job is {job.state}"
     if len(state.instances) != len(state.services):
         yield f"{len(state.services)} services are placed as {len(state.instances)}"
+
+
+def _schedule_problems(state: State) -> Iterator[str]:
+    """What a schedule says of its runs is what they say of it."""
+    live = {
+        (run.fired.schedule, run.run_id): run.alias
+        for run in state.runs.values()
+        if run.fired is not None
+        and run.fired.schedule in state.schedules
+        and state.schedules[run.fired.schedule].schedule_id == run.fired.schedule_id
+    }
+    known = {
+        (name, run_id): alias
+        for name, schedule in state.schedules.items()
+        for run_id, alias in schedule.live.items()
+    }
+    if live != known:
+        yield f"schedules know the live runs {known}, there are {live}"
+    for name, schedule in state.schedules.items():
+        if name != schedule.name:
+            yield f"schedule {schedule.name!r} is filed under {name!r}"
+        if schedule.waiting != sorted(set(schedule.waiting)) or any(
+            slot > schedule.cursor_ms for slot in schedule.waiting
+        ):
+            yield f"schedule {name!r}: {schedule.waiting} wait, at {schedule.cursor_ms}"
+        if schedule.paused_at_ms and schedule.waiting:
+            yield f"schedule {name!r} is paused, and slots wait"
 
 
 def _index_problems(state: State) -> Iterator[str]:

@@ -16,6 +16,7 @@ from titan_master.core import (
     lifecycle,
     moving,
     placement,
+    schedules,
     services,
     workers,
 )
@@ -29,13 +30,14 @@ from titan_master.core.inputs import (
     LinkClosed,
     ReportsArrived,
     RunSubmitted,
+    ScheduleSubmitted,
     StorageChanged,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
 )
 from titan_master.core.state import State
-from titan_master.core.timers import JobsDue, OvertimeDue, ServiceDue
+from titan_master.core.timers import JobsDue, OvertimeDue, ScheduleDue, ServiceDue
 from titan_master.core.turn import CoreConfig, Draft, Turn
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import WorkerStatus
@@ -89,6 +91,8 @@ class Core:
             draft.timers.delay_run(run)
             lifecycle.watch_overtime(draft, run)
         services.watch_holds(draft)
+        for name in self.state.schedules:
+            draft.timers.watch_schedule(name, draft.now_ms)
         # Workers go by the lease that they were told last until they have joined again: a shorter
         # one must not let this master give away what is theirs still.
         workers.fresh_leases(draft, longer_ms=max(0, told_ms - lost_after_ms))
@@ -130,6 +134,8 @@ class Core:
                 gates.expire(draft, due)
             elif isinstance(due, OvertimeDue):
                 lifecycle.time_over(draft, due)
+            elif isinstance(due, ScheduleDue):
+                schedules.look_at(draft, due.name)
             elif isinstance(due, ServiceDue):
                 services.hold_over(draft, due)
             else:
@@ -186,6 +192,7 @@ def _storage_changed(draft: Draft, item: StorageChanged) -> None:
 
 _HANDLERS: Final[dict[type[Any], Callable[[Draft, Any], None]]] = {
     RunSubmitted: admission.submit,
+    ScheduleSubmitted: schedules.put,
     Asked: asking.ask,
     ExchangeDropped: _exchange_dropped,
     WorkerArrived: workers.arrive,

@@ -11,7 +11,9 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from titan_proto.limits import WORKER_LOST_AFTER_MS
+from titan_proto.messages.runs import Fired
 from titan_proto.messages.worker import Left
+from titan_proto.specs import ScheduleSpec
 from titan_proto.states import ExitReason, JobState, RunState
 
 
@@ -70,6 +72,8 @@ class RunAccepted(Event, frozen=True, kw_only=True):
     `rerun_of` was executed, its shared folder is still that of one of them."""
     near: str = ""
     """The worker on which the attempt ran that asked for it: preferred for its jobs."""
+    fired: Fired | None = None
+    """Of a run that a schedule begins: its slot is decided by this event, and by no other."""
 
 
 class RunCancelRequested(Event, frozen=True, kw_only=True):
@@ -83,6 +87,8 @@ class RunEnded(Event, frozen=True, kw_only=True):
 
     run_id: str
     state: RunState
+    schedule: str = ""
+    """Name of the schedule that began it."""
 
 
 # -- jobs ---------------------------------------------------------------------------------------
@@ -291,6 +297,64 @@ class ServiceEnded(Event, frozen=True, kw_only=True):
     reason: ExitReason
 
 
+# -- schedules ----------------------------------------------------------------------------------
+class SchedulePut(Event, frozen=True, kw_only=True):
+    """From now on this runs at these times: a new schedule, or a new version of one."""
+
+    schedule: str
+    """Its name."""
+    schedule_id: str
+    version: int
+    spec: ScheduleSpec
+    run: bytes
+    """msgpack of the RunSpec."""
+    digest: str
+    """Of what the client sent: the same again is no new version."""
+    owner: str = ""
+    jobs: int = 0
+
+
+class SchedulePaused(Event, frozen=True, kw_only=True):
+    """It fires no more; slots that waited are dropped."""
+
+    schedule: str
+    by: str = ""
+    """The public id of a token; empty where it paused itself."""
+    why: str = ""
+
+
+class ScheduleResumed(Event, frozen=True, kw_only=True):
+    """It fires again, from now on: what came meanwhile is nobody's."""
+
+    schedule: str
+
+
+class ScheduleRemoved(Event, frozen=True, kw_only=True):
+    """It is gone; its runs go on."""
+
+    schedule: str
+
+
+class SlotsPassed(Event, frozen=True, kw_only=True):
+    """Slots up to `until_ms` that became nothing, and never will."""
+
+    schedule: str
+    until_ms: int
+    count: int
+    """So many; of very many, at least so many."""
+    missed: bool = False
+    """Nobody was there in time; otherwise a run of the schedule went on."""
+
+
+class SlotQueued(Event, frozen=True, kw_only=True):
+    """A slot that begins once the runs of its schedule have ended."""
+
+    schedule: str
+    slot_at_ms: int
+    instead: bool = False
+    """Of all that waited before."""
+
+
 # -- workers ------------------------------------------------------------------------------------
 class WorkerJoined(Event, frozen=True, kw_only=True):
     """A worker's process is here for the first time (a new worker or a new incarnation)."""
@@ -371,6 +435,12 @@ AnyEvent = (
     | ServiceQueued
     | ServiceStopping
     | ServiceEnded
+    | SchedulePut
+    | SchedulePaused
+    | ScheduleResumed
+    | ScheduleRemoved
+    | SlotsPassed
+    | SlotQueued
     | WorkerJoined
     | WorkerSilent
     | WorkerDraining

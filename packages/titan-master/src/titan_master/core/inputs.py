@@ -14,8 +14,10 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
     DecideGate,
+    Fired,
     GetJob,
     GetRun,
+    GetSchedule,
     GetStats,
     Join,
     ListAttempts,
@@ -23,21 +25,25 @@ from titan_proto.messages import (
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     ScaleService,
     ShutDownWorker,
     StopJob,
     StopService,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
     WorkerStatus,
 )
 from titan_proto.messages.worker import AttemptReport, Left
-from titan_proto.specs import RunSpec
+from titan_proto.specs import RunSpec, ScheduleSpec
 
 
 class Origin(Struct, frozen=True, order=True):
@@ -69,6 +75,11 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | ListSchedules
+    | GetSchedule
+    | PauseSchedule
+    | TriggerSchedule
+    | RemoveSchedule
 )
 """Requests that go to the core as they are."""
 
@@ -102,6 +113,23 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     """The attempt that asked for it."""
     notices: tuple[str, ...] = ()
     """For the receipt: what became of the files that came along."""
+    fired: Fired | None = None
+    """The slot of the run that this one repeats."""
+
+
+class ScheduleSubmitted(Struct, frozen=True, kw_only=True):
+    """A valid schedule; `schedule_id` was drawn in the shell for the case that it is a new one."""
+
+    origin: Origin
+    name: str
+    schedule_id: str
+    spec: ScheduleSpec
+    run: RunSpec
+    run_bytes: bytes
+    """The msgpack encoding of `run`, as the journal keeps it."""
+    digest: str
+    """Of what the client sent: the same again changes nothing."""
+    owner: str
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -176,6 +204,7 @@ class StorageChanged(Struct, frozen=True, kw_only=True):
 
 Input = (
     RunSubmitted
+    | ScheduleSubmitted
     | Asked
     | ExchangeDropped
     | WorkerArrived

@@ -424,7 +424,12 @@ def end_if_over(draft: Draft, run: Run) -> None:
     """End the run once nothing of it is left to do; asked again, it has ended."""
     # What one job lets begin may settle at once, and so may the whole run, before that job's own turn.
     if not run.remaining and run.run_id in draft.state.runs:
-        event = RunEnded(at_ms=draft.now_ms, run_id=run.run_id, state=verdict(run))
+        event = RunEnded(
+            at_ms=draft.now_ms,
+            run_id=run.run_id,
+            state=verdict(run),
+            schedule="" if run.fired is None else run.fired.schedule,
+        )
         draft.end_run(run, event)
 
 

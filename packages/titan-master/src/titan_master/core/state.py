@@ -18,8 +18,19 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
+from titan_proto.messages.runs import Fired
+from titan_proto.messages.schedules import LastFired
 from titan_proto.messages.worker import Layer, Left
-from titan_proto.specs import ArtifactRef, GateSection, JobSpec, Needs, Shape, Terms, Trigger
+from titan_proto.specs import (
+    ArtifactRef,
+    GateSection,
+    JobSpec,
+    Needs,
+    ScheduleSpec,
+    Shape,
+    Terms,
+    Trigger,
+)
 from titan_proto.states import (
     JOB_TERMINAL,
     AttemptState,
@@ -189,6 +200,8 @@ class Run(Struct, kw_only=True, eq=False):
     """The worker on which the attempt ran that asked for it."""
     is_tied: bool = False
     """Some of its jobs can be done by certain workers only, whatever their skills. Derived."""
+    fired: Fired | None = None
+    """The schedule and the slot that it was begun for."""
 
     @property
     def alias(self) -> str:
@@ -277,6 +290,38 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     def ports(self) -> str:
         """Whose ports its jobs listen on: workers of one machine share them, containers may not."""
         return self.network or f"{self.host} {self.boot_id}"
+
+
+class Schedule(Struct, kw_only=True, eq=False):
+    """What is run again and again, and up to when its times have been decided about."""
+
+    name: str
+    schedule_id: str
+    version: int
+    spec: ScheduleSpec
+    run: bytes
+    """msgpack of the RunSpec with which a run of this version begins."""
+    digest: str
+    owner: str
+    jobs: int
+    created_at_ms: int
+    put_at_ms: int
+    cursor_ms: int
+    """Every slot up to here has become a run, or waits, or never will be one."""
+    paused_at_ms: int = 0
+    """0: it is not paused."""
+    paused_by: str = ""
+    paused_why: str = ""
+    live: dict[str, str] = field(default_factory=dict)
+    """Its runs that go on, in the order of acceptance: id → alias."""
+    waiting: list[int] = field(default_factory=list)
+    """Slots that begin once those have ended."""
+    failed: str = ""
+    """Alias of a run that has FAILED, until it has been decided what follows from that."""
+    last: LastFired | None = None
+    fired: int = 0
+    skipped: int = 0
+    missed: int = 0
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):
@@ -519,6 +564,8 @@ class State(Struct, kw_only=True, eq=False):
     """Services that are wanted, by (run, job): up, or on their way there."""
     poison: dict[str, str] = field(default_factory=dict)
     gates_opened: int = 0
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    """By name, in the order in which they were first put there."""
 
     # -- derived: kept by apply, not in the digest ------------------------------------------------
     aliases: dict[str, str] = field(default_factory=dict)
@@ -604,6 +651,7 @@ def _run_digest(run: Run) -> tuple[object, ...]:
         run.rerun_alias,
         run.ancestors,
         run.near,
+        run.fired,
         [_job_digest(job) for job in run.jobs.values()],
     )
 
@@ -650,5 +698,6 @@ def digest(state: State) -> str:
         [_worker_digest(worker) for _, worker in sorted(state.workers.items())],
         [service for _, service in sorted(state.services.items())],
         sorted(state.poison.items()),
+        [schedule for _, schedule in sorted(state.schedules.items())],
     )
     return hashlib.sha256(_ENCODER.encode(body)).hexdigest()

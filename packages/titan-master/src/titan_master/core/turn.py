@@ -13,6 +13,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from titan_master.core.apply import apply
+from titan_master.core.cron import Calendars
 from titan_master.core.effects import CloseLog, Effect, OpenLog, Reply, Tell
 from titan_master.core.events import (
     AnyEvent,
@@ -29,6 +30,10 @@ from titan_master.core.events import (
     JobsScheduled,
     RunAccepted,
     RunEnded,
+    SchedulePaused,
+    SchedulePut,
+    ScheduleRemoved,
+    ScheduleResumed,
     ServiceAdded,
     ServiceQueued,
     WorkerDraining,
@@ -50,6 +55,7 @@ from titan_proto.limits import (
     CRASH_LIMIT,
     HEARTBEATS_PER_LEASE,
     ORDER_BYTES_PER_FRAME,
+    SCHEDULES,
     WORKER_LOST_AFTER_MS,
 )
 from titan_proto.messages import (
@@ -83,6 +89,7 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     """Placements in one turn."""
     deadlines_max: int = 1_000
     """Deadlines looked at in one turn."""
+    schedules_max: int = SCHEDULES
     ageing_step_ms: int = 60_000
     """A waiting job gains one step of priority each time so much has passed ..."""
     ageing_priority_max: int = 9
@@ -137,6 +144,7 @@ class Draft:
         self.timers = Timers()
         self.waiters = Waiters()
         self.storage = Storage()
+        self.calendars = Calendars()
         self.placement_due = True
         """Something has changed that may let a queued job be placed."""
         self.places_due = True
@@ -165,6 +173,8 @@ class Draft:
             self.placement_due = True  # another run of its group may begin
         self.emit(event)
         self.timers.forget_run(run.run_id)
+        if run.fired is not None and run.fired.schedule in self.state.schedules:
+            self.timers.watch_schedule(run.fired.schedule, self.now_ms)
         if run.layers:
             self.roster.forget_run(run.run_id)
         if self.waiters.concerns(run.run_id):
@@ -273,6 +283,19 @@ def _weight(order: AttemptOrder) -> int:
 
 
 # -- what follows an event ------------------------------------------------------------------------
+def _schedule_changed(draft: Draft, event: SchedulePut | ScheduleResumed) -> None:
+    draft.timers.watch_schedule(event.schedule, draft.now_ms)
+
+
+def _schedule_still(draft: Draft, event: SchedulePaused) -> None:
+    draft.timers.forget_schedule(event.schedule)
+
+
+def _schedule_removed(draft: Draft, event: ScheduleRemoved) -> None:
+    draft.timers.forget_schedule(event.schedule)
+    draft.calendars.forget(event.schedule)
+
+
 def _run_accepted(draft: Draft, event: RunAccepted) -> None:
     draft.timers.delay_run(draft.state.runs[event.run_id])
     draft.placement_due = True
@@ -377,6 +400,10 @@ def _worker_retired(draft: Draft, event: WorkerRetired) -> None:
 
 _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     RunAccepted: _run_accepted,
+    SchedulePut: _schedule_changed,
+    ScheduleResumed: _schedule_changed,
+    SchedulePaused: _schedule_still,
+    ScheduleRemoved: _schedule_removed,
     JobsScheduled: _jobs_scheduled,
     JobsQueued: _jobs_queued,
     JobBackoff: _job_backoff,

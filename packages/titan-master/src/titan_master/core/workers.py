@@ -270,7 +270,7 @@ def send_order(draft: Draft, job: Job, attempt: Attempt) -> None:
         return
     spec, state = job.spec, draft.state
     service = state.services.get((job.run_id, spec.id))
-    takes_over, ancestors = "", tuple[str, ...]()
+    takes_over, ancestors, slot_ms = "", tuple[str, ...](), 0
     if service is not None and state.instances.get((job.run_id, spec.id)) is job:
         run_name, workspace = service.run_name, service.workspace
         publishes, layers, intake = False, service.layers, service.intake
@@ -278,6 +278,7 @@ def send_order(draft: Draft, job: Job, attempt: Attempt) -> None:
         run = state.runs[job.run_id]
         run_name, workspace = run.name, run.workspace
         takes_over, ancestors = run.rerun_of, run.ancestors
+        slot_ms = 0 if run.fired is None else run.fired.slot_at_ms
         launch = filling.filled_in(run, job)
         if launch is not spec.launch:
             spec = replace(spec, launch=launch)
@@ -298,6 +299,7 @@ def send_order(draft: Draft, job: Job, attempt: Attempt) -> None:
             publishes=publishes,
             layers=layers,
             intake=intake,
+            scheduled_for_ms=slot_ms,
         ),
     )
 

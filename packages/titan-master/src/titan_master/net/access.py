@@ -103,6 +103,15 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.GATE_LIST: _NOBODY,
     OpCode.DECIDE_GATE: _ACTORS,
     OpCode.GATE_VIEW: _NOBODY,
+    # schedules: whoever may run something now may have it run later
+    OpCode.PUT_SCHEDULE: _ACTORS,
+    OpCode.SCHEDULE_VIEW: _NOBODY,
+    OpCode.LIST_SCHEDULES: _READERS,
+    OpCode.SCHEDULE_LIST: _NOBODY,
+    OpCode.GET_SCHEDULE: _READERS,
+    OpCode.PAUSE_SCHEDULE: _ACTORS,
+    OpCode.TRIGGER_SCHEDULE: _ACTORS,
+    OpCode.REMOVE_SCHEDULE: _ACTORS,
     # cluster
     OpCode.GET_STATS: _READERS,
     OpCode.STATS: _NOBODY,

@@ -78,6 +78,7 @@ from titan_proto.messages import (
     NameFile,
     OfferArtifact,
     Pong,
+    PutSchedule,
     Request,
     SubmitRun,
     Traffic,
@@ -295,6 +296,10 @@ class MasterLink:
         owner = self.identity.name
         self._desks.submissions.submit(self, received.correlation, owner, message)
 
+    def _put_schedule(self, message: PutSchedule, received: Received) -> None:
+        owner = self.identity.name
+        self._desks.submissions.put_schedule(self, received.correlation, owner, message)
+
     def _cancelled(self, _message: Cancel, received: Received) -> None:
         self._desks.streams.drop(self._link_id, received.correlation)
         self._desks.artifacts.drop(self._link_id, received.correlation)
@@ -467,6 +472,7 @@ class MasterLink:
 
     _HANDLERS: ClassVar[dict[type, Callable[[MasterLink, Any, Received], None]]] = {
         SubmitRun: _submit,
+        PutSchedule: _put_schedule,
         Cancel: _cancelled,
         OfferArtifact: _offer,
         ArtifactChunk: _artifact_chunk,

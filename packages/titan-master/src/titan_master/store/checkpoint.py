@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from titan_master.core.apply import apply, derive, expired_keys
 from titan_master.core.events import AnyEvent, PoisonRemembered, RunAccepted, ServiceAdded
-from titan_master.core.state import Job, KeyRecord, Run, Service, State, WorkerInfo
+from titan_master.core.state import Job, KeyRecord, Run, Schedule, Service, State, WorkerInfo
 from titan_master.store.base import JournalDamaged
 from titan_master.store.codec import JOURNAL_FORMAT, check_format
 from titan_proto.specs import JobSpec, RunSpec
@@ -42,8 +42,11 @@ SERVICE: Final = "service"
 KEY: Final = "key"
 SLUG: Final = "slug"
 POISON: Final = "poison"
+SCHEDULE: Final = "schedule"
 
-AGGREGATES: Final = frozenset({"runs", "workers", "services", "keys", "slugs", "poison"})
+AGGREGATES: Final = frozenset(
+    {"runs", "workers", "services", "keys", "slugs", "poison", "schedules"}
+)
 """Fields of State that have rows of their own; what is neither here nor derived is in the head."""
 DERIVED: Final = {
     State: frozenset(
@@ -271,6 +274,8 @@ class Shadow:
 
     def _accept(self, seq: int, crc: int, event: RunAccepted) -> None:
         state = self.state
+        if event.fired is not None:
+            self._touch_schedule(seq, event.fired.schedule)
         for key in (*expired_keys(state, event.at_ms), event.key):
             self.touched[KEY, key] = None
         self._key_places[event.key] = seq
@@ -281,6 +286,9 @@ class Shadow:
     def _touch(self, seq: int, event: AnyEvent) -> None:
         if type(event) is PoisonRemembered:
             self.touched[POISON, event.digest] = None
+        schedule = getattr(event, "schedule", "")
+        if schedule:
+            self._touch_schedule(seq, schedule)
         worker_id = getattr(event, "worker_id", None)
         if worker_id is not None:
             is_there = worker_id in self.state.workers
@@ -306,6 +314,9 @@ class Shadow:
                     self.touched[SERVICE, f"{run_of}/{name}"] = None
         if run is None and not self._left_service(run_id):
             self.accepted.pop(run_id, None)
+
+    def _touch_schedule(self, seq: int, name: str) -> None:
+        self._touch_placed(seq, (SCHEDULE, name), is_there=name in self.state.schedules)
 
     def _touch_placed(self, seq: int, address: Address, *, is_there: bool) -> None:
         if is_there:
@@ -413,6 +424,12 @@ class Shadow:
     def _slug_body(self, slug: str) -> bytes | None:
         return _ENCODER.encode(self.state.slugs[slug])
 
+    def _schedule_body(self, name: str) -> bytes | None:
+        schedule = self.state.schedules.get(name)
+        if schedule is None:
+            return None
+        return _ENCODER.encode(_Placed(self.places[SCHEDULE, name], _raw(schedule)))
+
     def _poison_body(self, digest: str) -> bytes | None:
         return _ENCODER.encode(self.state.poison[digest])
 
@@ -424,6 +441,7 @@ class Shadow:
         KEY: _key_body,
         SLUG: _slug_body,
         POISON: _poison_body,
+        SCHEDULE: _schedule_body,
     }
     """What a row of each kind holds; None where there is nothing any more."""
 
@@ -530,6 +548,10 @@ class _Loading:
         state.slugs.clear()
         self._workers()
         self._services()
+        state.schedules.clear()
+        for one in self._in_order(SCHEDULE):
+            state.schedules[one.id] = _decode(_placed(one).value, Schedule)
+            self._shadow.places[SCHEDULE, one.id] = _placed(one).place
         for key in self._in_order(KEY):
             state.keys[key.id] = _decode(_placed(key).value, KeyRecord)
         for slug in self._found[SLUG]:

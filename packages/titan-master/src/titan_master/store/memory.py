@@ -368,6 +368,7 @@ class _Run:
             job.outputs = event.outputs.get(job_id, {})
         self.left: dict[str, Left] = dict(event.left)
         self.homes: dict[str, str] = dict(event.homes)
+        self.fired = event.fired
         self.repeats = (event.rerun_of, *event.ancestors) if event.rerun_of else ()
 
     def view(self) -> RunView:
@@ -384,6 +385,7 @@ class _Run:
             jobs=len(self.jobs),
             counts=counts,
             rerun_of=self.rerun_alias,
+            fired=self.fired,
         )
 
 

@@ -146,6 +146,7 @@ class Projection:
             (
                 *(seq, event.run_id, alias, event.name, RunState.ACTIVE.value, event.jobs),
                 *(event.at_ms, event.rerun_alias),
+                b"" if event.fired is None else msgspec.msgpack.encode(event.fired),
             )
         )
         state, reason = JobState.SUCCEEDED.value, ExitReason.TAKEN_OVER.value

@@ -23,7 +23,7 @@ from titan_master.store import codec
 from titan_master.store.base import AttemptRow, HistoryDamaged, StoreError, position
 from titan_master.store.sqlite_reading import ACCEPTANCE, accepted_in
 from titan_master.store.sqlite_rows import select_sealed
-from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
+from titan_proto.messages import Fired, GateView, JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
 from titan_proto.specs import GateSection, JobKind, Resources, RetryPolicy
@@ -111,6 +111,7 @@ class _Plan(Struct, frozen=True):
 
 
 _PLAN: Final = msgspec.msgpack.Decoder(_Plan)
+_FIRED: Final = msgspec.msgpack.Decoder(Fired)
 _LEFT: Final = msgspec.msgpack.Decoder(Left)
 _OUTPUTS: Final = msgspec.msgpack.Decoder(dict[str, str])
 
@@ -433,7 +434,8 @@ def _fitting(views: list[JobView]) -> list[JobView]:
 
 
 def _run_view(row: tuple[Any, ...]) -> RunView:
-    _seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts, rerun_of = row
+    _seq, run_id, alias, name, state, jobs, accepted_at_ms, ended_at_ms, counts, *rest = row
+    rerun_of, fired = rest
     return RunView(
         run_id=run_id,
         alias=alias,
@@ -444,6 +446,7 @@ def _run_view(row: tuple[Any, ...]) -> RunView:
         jobs=jobs,
         counts=json.loads(counts),
         rerun_of=rerun_of,
+        fired=_FIRED.decode(fired) if fired else None,
     )
 
 

@@ -17,6 +17,17 @@ from titan_proto.specs import JobKind, JobSpec, Resources, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, OpenEnum, RunState
 
 
+class Fired(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which schedule began a run, and for which slot."""
+
+    schedule: str
+    schedule_id: str
+    version: int
+    slot_at_ms: int
+    triggered: bool = False
+    """A person asked for it."""
+
+
 class RunReceipt(Message, frozen=True, kw_only=True):
     """The run is durable."""
 
@@ -57,6 +68,8 @@ class RunView(Message, frozen=True, kw_only=True):
     """Jobs by state."""
     rerun_of: str = ""
     """Alias of the run that this one repeats."""
+    fired: Fired | None = None
+    """Of a run that a schedule has begun."""
 
 
 class JobView(Message, frozen=True, kw_only=True):
