@@ -18,6 +18,7 @@ from titan_proto.messages import (
     FileVersion,
     FileView,
     GateView,
+    JobChange,
     JobView,
     RunView,
     ServiceView,
@@ -462,6 +463,25 @@ def job_json(job: JobView) -> dict[str, Any]:
         "gate": None if job.gate is None else gate_json(job.gate),
         "outputs": dict(job.outputs),
         "resources": resources_json(job.resources),
+    }
+
+
+def change_json(change: JobChange) -> dict[str, Any]:
+    """A change of a job's state as an object; the last one of a run has the run's state."""
+    ended = change.reason is not ExitReason.UNKNOWN
+    return {
+        "run": change.run_id,
+        "at": rfc3339(change.at_ms),
+        "id": change.job_id or None,
+        "state": change.state.value if change.job_id else None,
+        "attempt": change.attempt or None,
+        "worker": change.worker or None,
+        "reason": change.reason.value if ended else None,
+        "exitCode": change.exit_code if change.reason is ExitReason.EXITED else None,
+        "signal": change.signal or None,
+        "message": change.message or None,
+        "port": change.port or None,
+        "runState": change.run_state.value,
     }
 
 
