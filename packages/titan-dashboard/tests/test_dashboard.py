@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from titan_dashboard.cli import main
 from titan_dashboard.config import SIGN_INS_PER_MINUTE, DashboardConfig
 from titan_dashboard.link import Credentials, Kind, Master, Trouble
 from titan_proto.messages import (
+    STDERR,
+    STDOUT,
     AttemptList,
     AttemptView,
     GetJob,
@@ -34,6 +37,10 @@ from titan_proto.messages import (
     ListJobs,
     ListRuns,
     ListServices,
+    LogData,
+    LogPiece,
+    LogStream,
+    ReadLog,
     RunList,
     RunView,
     ServiceList,
@@ -406,7 +413,9 @@ def test_a_run_is_a_graph_a_gantt_chart_and_a_table(signed_in: FlaskClient) -> N
 
 
 @pytest.mark.usefixtures("a_run")
-def test_a_job_has_its_command_its_attempts_and_its_reason(signed_in: FlaskClient) -> None:
+def test_a_job_has_its_command_its_attempts_and_its_reason(
+    signed_in: FlaskClient, a_log: list[object]
+) -> None:
     """One attempt at a time; of variables the names alone."""
     path = f"/runs/{'r' * 16}/jobs/LOAD"
     text = signed_in.get(path).text
@@ -422,6 +431,102 @@ def test_a_job_has_its_command_its_attempts_and_its_reason(signed_in: FlaskClien
         missing = signed_in.get(f"{path}?attempt={wrong}")
         assert missing.status_code == 404
         assert "its newest is 2" in missing.text
+
+
+@pytest.fixture
+def a_log(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the job of `a_run` has printed; gives the questions that were asked for it."""
+    asked: list[object] = []
+    hostile = f"\x1b[31m{HOSTILE}\x1b[0m\n".encode()
+
+    def stream(_: Master, __: Credentials, ask: ReadLog) -> Iterator[LogData]:
+        asked.append(ask)
+        if ask.places:
+            yield LogPiece(2, STDOUT, 6, b"first\n", 0, 5, 0)
+            yield LogPiece(2, STDERR, 6 + len(hostile), hostile, 0, 6, 0)
+            yield LogPiece(2, STDOUT, 10 + len(hostile), b"open", 6, 7, 0)
+        else:
+            yield LogData(2, STDOUT, 6, b"first\n")
+            yield LogData(2, STDERR, 6 + len(hostile), hostile)
+
+    monkeypatch.setattr(Master, "stream", stream)
+    return asked
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_log_is_told_by_position(signed_in: FlaskClient, a_log: list[object]) -> None:
+    """As lines with their output and their time; what is not ended yet comes again."""
+    path = f"/runs/{'r' * 16}/jobs/LOAD/log.json"
+    told = signed_in.get(f"{path}?attempt=2&stream=both&at=0&tail=100").get_json()
+    assert told["lines"][0] == [1, 5, "first", 0]
+    assert told["lines"][1][:2] == [2, 6]
+    assert told["open"] == [[1, 7, "open", 0]]
+    assert told["more"] is False
+    ask = a_log[-1]
+    assert isinstance(ask, ReadLog)
+    assert (ask.attempt, ask.stream, ask.tail_lines, ask.position) == (2, LogStream.BOTH, 100, 0)
+    signed_in.get(f"{path}?at=77&tail=100&stream=stderr")
+    ask = a_log[-1]
+    assert isinstance(ask, ReadLog)
+    assert (ask.stream, ask.tail_lines, ask.position) == (LogStream.STDERR, 0, 77)
+    for wrong in ("at=x", "at=-1", f"at={2**63}", "stream=stdin", "attempt=1.5"):
+        assert signed_in.get(f"{path}?{wrong}").status_code == 404
+
+
+@pytest.mark.usefixtures("a_run", "a_log")
+def test_a_log_without_a_script_is_its_last_lines_as_text(signed_in: FlaskClient) -> None:
+    """Nothing of it is markup, or moves anything."""
+    text = signed_in.get(f"/runs/{'r' * 16}/jobs/LOAD").text
+    assert '<span class="line">first</span>' in text
+    assert '<span class="line is-err">&lt;img src=x onerror=alert(1)&gt;</span>' in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_download_is_byte_for_byte_what_was_printed(
+    signed_in: FlaskClient, answers: dict[type, object], a_log: list[object]
+) -> None:
+    """As a file, never as a page, under a name that is one."""
+    answers[GetJob] = replace(answers[ListAttempts].job, run_alias="../x-1")
+    answer = signed_in.get(f"/runs/{'r' * 16}/jobs/LOAD/log?stream=stdout&attempt=2")
+    assert answer.data == f"first\n\x1b[31m{HOSTILE}\x1b[0m\n".encode()
+    assert answer.mimetype == "application/octet-stream"
+    named = answer.headers["Content-Disposition"]
+    assert named == 'attachment; filename="..-x-1-LOAD.stdout.log"'
+    ask = a_log[-1]
+    assert isinstance(ask, ReadLog)
+    assert (ask.places, ask.tail_lines, ask.stream) == (False, 0, LogStream.STDOUT)
+
+
+@pytest.mark.usefixtures("a_run", "a_log")
+def test_the_log_of_a_run_names_job_and_worker(signed_in: FlaskClient) -> None:
+    """In the download before each line; on the page for the viewer to put there."""
+    answer = signed_in.get(f"/runs/{'r' * 16}/log.txt")
+    assert b"EXTRACT h:8080 | first\n" in answer.data
+    assert b"LOAD h:8080 | first\n" in answer.data
+    assert b"REPORT" not in answer.data
+    page = signed_in.get(f"/runs/{'r' * 16}/log")
+    assert page.status_code == 200
+    assert "data-whole" in page.text
+    assert "[[&#34;EXTRACT&#34;,1,&#34;h:8080&#34;,-1],[&#34;LOAD&#34;,2" in page.text
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_log_that_cannot_be_read_is_no_half_file(
+    signed_in: FlaskClient, answers: dict[type, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page with the right status instead."""
+
+    def stream(_: Master, __: Credentials, ___: ReadLog) -> Iterator[LogData]:
+        raise Trouble(Kind.MISSING, "there is no log")
+        yield
+
+    monkeypatch.setattr(Master, "stream", stream)
+    answers[GetJob] = answers[ListAttempts].job
+    path = f"/runs/{'r' * 16}/jobs/LOAD"
+    assert signed_in.get(f"{path}/log").status_code == 404
+    assert signed_in.get(f"{path}/log.json").status_code == 404
+    assert "Nothing has been printed." in signed_in.get(path).text
 
 
 @pytest.mark.usefixtures("a_run")
@@ -534,7 +639,16 @@ def test_help_shows_an_example_as_it_is_typed() -> None:
 
 def test_static_files_are_in_the_package(client: FlaskClient) -> None:
     """What the pages name is installed with them."""
-    for name in ("titan.css", "titan.svg", "titan.js", "live.js", "morph.js", "stream.js"):
+    for name in (
+        "titan.css",
+        "titan.svg",
+        "titan.js",
+        "live.js",
+        "morph.js",
+        "stream.js",
+        "log.js",
+        "ansi.js",
+    ):
         with client.get(f"/static/{name}") as answer:
             assert answer.status_code == 200
 

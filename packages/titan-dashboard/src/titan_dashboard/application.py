@@ -16,7 +16,7 @@ from titan_dashboard.config import FORM_BYTES, PAGES_PER_STREAM, STREAMS, Dashbo
 from titan_dashboard.feed import Feed, Render
 from titan_dashboard.link import Kind, Master, Trouble
 from titan_dashboard.pages import Look, Pages
-from titan_dashboard.views import cluster, runs, session
+from titan_dashboard.views import cluster, logs, runs, session
 
 _log = logging.getLogger("titan.dashboard")
 _THEMES: Final = ("system", "light", "dark")
@@ -57,8 +57,9 @@ def make_app(config: DashboardConfig) -> Flask:
     pages = Pages(app, master)
     auth.install(app, sessions)
     session.install(app, master, sessions)
-    for views in (cluster, runs):
-        for endpoint, page in views.PAGES.items():
+    logs.install(app, master)
+    for known in (cluster.PAGES, runs.PAGES, logs.make_pages(logs.Marks())):
+        for endpoint, page in known.items():
             pages.add(endpoint, page)
 
     def show(endpoint: str, **args: str) -> str:
@@ -86,7 +87,14 @@ def make_app(config: DashboardConfig) -> Flask:
 
     @app.get("/runs/<run>/jobs/<job>")
     def job(run: str, job: str) -> str:
-        return show("job", run=run, job=job)
+        look = Look(master, g.session.who)
+        args = {"run": run, "job": job}
+        tail = logs.tail_of(look, run, job, request.args)
+        return pages.show("job", look.who, args, request.args, tail=tail)
+
+    @app.get("/runs/<run>/log")
+    def run_log(run: str) -> str:
+        return show("run_log", run=run)
 
     @app.get("/find")
     def find() -> BaseResponse:

@@ -176,7 +176,7 @@ _WORST_FIRST: Final = (
 def run(look: Look, args: Mapping[str, str], query: Query) -> dict[str, Any]:
     """One run."""
     view = look.ask(GetRun(run=args["run"]))
-    jobs, has_more = _jobs(look, view)
+    jobs, has_more = jobs_of(look, view)
     stats = look.kept(GetStats(), 0.5)
     tab = query.get("tab", "graph")
     context: dict[str, Any] = {
@@ -194,7 +194,8 @@ def run(look: Look, args: Mapping[str, str], query: Query) -> dict[str, Any]:
     return context
 
 
-def _jobs(look: Look, view: RunView) -> tuple[list[JobView], bool]:
+def jobs_of(look: Look, view: RunView) -> tuple[list[JobView], bool]:
+    """A run's jobs, and whether it has more than a page shows."""
     is_over = view.state in RUN_TERMINAL
     jobs: list[JobView] = []
     cursor = ""
@@ -350,5 +351,4 @@ PAGES: Final = {
             "jobs": ("run_jobs",),
         },
     ),
-    "job": Page(template="job.html", make=job, parts=("job_head",)),
 }
