@@ -56,6 +56,8 @@ OVERTIME_MS = 60_000
 """How late a master may be that was down, or stood still, when a job's time was over."""
 
 _USED = re.compile(r"\$\{\{ jobs\.(\w+)\.outputs\.(\w+) \}\}")
+_STATE = re.compile(r"jobs\.(\w+)\.state != '(\w+)'")
+_ATTEMPT = re.compile(r"'\.1' in jobs\.(\w+)\.outputs\.attempt")
 _ANY = Launch()
 _MOVED = (ExitReason.CRASH_LOOP, ExitReason.START_FAILED, ExitReason.PREPARE_FAILED)
 """Ends of a service that another worker may mend."""
@@ -134,6 +136,9 @@ class JobBook:
     def __init__(self, spec: JobSpec, shape: Shape | None = None) -> None:
         self.spec = spec
         self.trigger = Trigger.ALL_SUCCEEDED if shape is None else shape.trigger
+        self.when = "" if shape is None else shape.when
+        self.begun = False
+        """Whether it was decided that it begins."""
         self.end: JobState | None = None
         self.reason = ExitReason.UNKNOWN
         """Once it has ended: for what."""
@@ -196,7 +201,7 @@ class RunBook:
         self.has_begun = False
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
-            is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED
+            is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED and not job.when
             if job.is_gate and job.end is None and is_free and job.not_before_ms <= event.at_ms:
                 job.opened_ms = event.at_ms
         self.state = RunState.ACTIVE
@@ -284,6 +289,8 @@ class Auditor:
         self._alive: dict[AttemptRef, int] = {}
         """Processes that run, and since when."""
         self._lasted: dict[AttemptRef, int] = {}
+        self._heard_late: dict[AttemptRef, None] = {}
+        """Those that ended while their worker stood still, or had other things to see to first."""
         self._written: dict[AttemptRef, tuple[dict[str, str], str]] = {}
         """What processes left for others, or what was wrong with it."""
         self._files: dict[AttemptRef, tuple[Left | None, str]] = {}
@@ -536,6 +543,10 @@ class Auditor:
         self._check_parents(run, job)
 
     def _check_parents(self, run: RunBook, job: JobBook) -> None:
+        if job.when and not job.begun:
+            said = self._condition(run, job)
+            self.check(said is True, f"{run.run_id}/{job.spec.id} begins, and its when is {said}")
+        job.begun = True
         parents = [run.jobs[parent] for parent in job.spec.dependencies]
         if not parents:
             return
@@ -748,8 +759,11 @@ class Auditor:
             service = self.services.get((ref.run_id, ref.job_id))
             self.check(service == "STOPPING", f"{ref} is stopped, and its service is {service}")
         if event.reason is ExitReason.TIMED_OUT and not job.spec.job_timeout_ms:
+            # A worker that is behind may look at its clock before it hears of the exit.
+            lasted_ms = self._lasted.get(ref, 0) * FASTEST
             self.check(
-                job.spec.timeout_ms and self._lasted.get(ref, 0) * FASTEST >= job.spec.timeout_ms,
+                job.spec.timeout_ms
+                and (lasted_ms >= job.spec.timeout_ms or ref in self._heard_late),
                 f"{ref} timed out after {self._lasted.get(ref)} of {job.spec.timeout_ms} ms",
             )
         self._coverage.reason(event.reason)
@@ -840,13 +854,48 @@ class Auditor:
             job = run.jobs[job_id]
             self._end_job(event.run_id, job, event.state, event.reason)
             parents = {run.jobs[parent].end for parent in job.spec.dependencies}
-            if event.state is JobState.SKIPPED:
+            if event.reason in {ExitReason.WHEN_FALSE, ExitReason.BAD_WHEN}:
+                self._check_undecided(run, job, event)
+            elif event.state is JobState.SKIPPED:
                 self._check_skipped(run, job, event)
             else:
                 self.check(
                     run.cancelled or job_id in run.stopped or JobState.CANCELLED in parents,
                     f"{event.run_id}/{job_id} is {event.state} and nobody cancelled",
                 )
+
+    def _condition(self, run: RunBook, job: JobBook) -> bool | None:
+        """What a condition of the workload's comes to, by its parts; None where it cannot be decided."""
+        word = " and " if " and " in job.when else " or "
+        found = False
+        for part in job.when.split(word):
+            if part in ("true", "false"):
+                found = part == "true"
+            elif match := _STATE.fullmatch(part):
+                found = run.jobs[match[1]].end is not JobState[match[2]]
+            else:
+                name = _ATTEMPT.fullmatch(part)[1]  # type: ignore[index]  # the workload's
+                if "attempt" not in run.jobs[name].outputs:
+                    return None
+                found = ".1" in run.jobs[name].outputs["attempt"]
+            if found == (word == " or "):
+                return found
+        return found
+
+    def _check_undecided(self, run: RunBook, job: JobBook, event: e.JobsDropped) -> None:
+        """By its condition it does not begin: it is false, or cannot be decided."""
+        name = f"{run.run_id}/{job.spec.id}"
+        parents = [run.jobs[parent] for parent in job.spec.dependencies]
+        self.check(all(one.end for one in parents), f"{name} is decided about too early: {event}")
+        self.check(
+            not parents or _may_begin(job.trigger, parents), f"{name} has no turn yet: {event}"
+        )
+        is_false = event.reason is ExitReason.WHEN_FALSE
+        said = self._condition(run, job)
+        self.check(said is (False if is_false else None), f"{name}: {job.when} is {said}: {event}")
+        self.check(
+            event.state is (JobState.SKIPPED if is_false else JobState.FAILED), f"{name}: {event}"
+        )
 
     def _check_skipped(self, run: RunBook, job: JobBook, event: e.JobsDropped) -> None:
         """Nothing that may still happen would let it begin, and the reason is what was in its way."""
@@ -1416,6 +1465,8 @@ class Auditor:
         now_ms = self._world.now_ms
         lasted_ms = self._lasted[ref] = now_ms - self._alive.pop(ref)
         self._asleep.pop(ref, None)
+        if not was_watched:
+            self._heard_late[ref] = None
         must_go_ms = self._must_go.pop(ref, now_ms)
         self.check(now_ms <= must_go_ms, f"{ref} goes {now_ms - must_go_ms} ms too late")
         spec = self._job(ref).spec
@@ -1424,6 +1475,10 @@ class Auditor:
             not spec.timeout_ms or not was_watched or lasted_ms <= limit_ms,
             f"{ref} was there for {lasted_ms} ms, its timeout is {spec.timeout_ms} ms",
         )
+
+    def exit_waits(self, ref: AttemptRef) -> None:
+        """A process has ended, and its worker will not hear of it in its next turn, or not at once."""
+        self._heard_late[ref] = None
 
     def is_live_on(self, ref: AttemptRef, worker_id: str) -> bool:
         """Whether the journal has this attempt as live on that worker."""

@@ -133,7 +133,7 @@ def begin_before_the_last_parent(patch):
     def decided_by(run, ended, dropping=()):
         found = [run.order[c] for job in ended for c in run.children.get(job.index, ())]
         opened = [job for job in found if job.state is JobState.BLOCKED]
-        return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [])
+        return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [], {})
 
     patch.setattr(graph, "decided_by", decided_by)
 

@@ -494,6 +494,8 @@ class WorkerProcess:
             self.life.after(self.world.between(0, 250), lambda: self.put(spawned))
 
     def _exited(self, ref: AttemptRef, outcome: Outcome) -> None:
+        if self.driver.is_busy or self.driver.has_input:
+            self._auditor.exit_waits(ref)
         # Of those that nobody's SIGKILL has ended the kernel may have ended some for their memory.
         is_shot = outcome.signal == SIGKILL and not outcome.lease_ended
         item = Exited(

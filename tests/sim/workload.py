@@ -87,6 +87,7 @@ from titan_proto.states import (
     JOB_TERMINAL,
     RUN_TERMINAL,
     AttemptState,
+    ExitReason,
     JobState,
     RunState,
     ServiceState,
@@ -130,14 +131,32 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     if world.chance(12):
         specs = _one_of_few_runs(world, specs)
     named = tuple(_using_outputs(world, specs, job) for job in specs)
-    shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
+    shapes = {
+        job.id: _shape(world, specs, job)
+        for job in specs
+        if job.launch != POISON and world.chance(35)
+    }
     return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
 
 
-def _shape(world: World) -> Shape:
-    """Which ends of its dependencies a job is to begin after."""
+def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
+    """Which ends of its dependencies a job is to begin after, and on what condition."""
     triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
-    return Shape(trigger=world.random.choice(triggers))
+    trigger = world.random.choice(triggers) if job.dependencies else Trigger.ALL_SUCCEEDED
+    return Shape(trigger=trigger, when=_when(world, specs, job) if world.chance(50) else "")
+
+
+def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
+    """A condition in one of a few forms, which the checkers read in their own way."""
+    above = _above(specs, job)
+    tasks = [one.id for one in above if one.kind is JobKind.TASK and one.launch != POISON]
+    parts = [world.random.choice(("true", "true", "false"))]
+    if above:
+        state = world.random.choice(("SUCCEEDED", "FAILED", "SKIPPED"))
+        parts.append(f"jobs.{world.random.choice(above).id}.state != '{state}'")
+    if tasks:
+        parts.append(f"'.1' in jobs.{world.random.choice(tasks)}.outputs.attempt")
+    return f" {world.random.choice(('and', 'or'))} ".join(world.random.sample(parts, len(parts)))
 
 
 def draw_nightly(world: World) -> RunSpec:
@@ -635,7 +654,9 @@ def _list_dead(world: World, auditor: Auditor) -> Errand:
             raise Violation(f"the list of dead jobs came to {page}")
         for view in page.jobs:
             auditor.told_job(view)
-            if view.state is not JobState.FAILED or view.kind is JobKind.GATE:
+            # Of a gate, only that its condition cannot be decided is nobody's decision.
+            is_decided = view.kind is JobKind.GATE and view.reason is not ExitReason.BAD_WHEN
+            if view.state is not JobState.FAILED or is_decided:
                 raise Violation(f"{view} is listed as dead")
             listed[view.run_id, view.job_id] = None
         cursor = page.cursor

@@ -148,8 +148,10 @@ from titan_proto.specs import (
     RunSpec,
     ScheduleSpec,
     ServiceSection,
+    Shape,
     Share,
     Terms,
+    Trigger,
 )
 from titan_proto.states import (
     AttemptState,
@@ -921,6 +923,28 @@ MESSAGES = (
         spec=RunSpec(
             name="Later", jobs=(JobSpec(id="A", launch=Launch(script="a.py", at_ms=AT_MS)),)
         ),
+    ),
+    SubmitRun(
+        key="k",
+        spec=RunSpec(
+            name="Shaped",
+            jobs=(
+                JobSpec(id="A", launch=Launch(shell="a", kind=LaunchKind.SHELL)),
+                JobSpec(
+                    id="B", launch=Launch(shell="b", kind=LaunchKind.SHELL), dependencies=("A",)
+                ),
+            ),
+            shapes={"B": Shape(trigger=Trigger.ALL_DONE, when="jobs.A.state == 'FAILED'")},
+        ),
+    ),
+    JobView(
+        run_id="r",
+        run_alias="shaped-1",
+        job_id="B",
+        kind=JobKind.TASK,
+        state=JobState.SKIPPED,
+        reason=ExitReason.WHEN_FALSE,
+        shape=Shape(trigger=Trigger.ALL_DONE, when="jobs.A.state == 'FAILED'"),
     ),
     ListAttempts(run=RUN, job="SORT"),
     AttemptList(

@@ -141,6 +141,10 @@ ARCHIVE_ENTRIES: Final = 10_000
 OUTPUTS_PER_JOB: Final = 64
 """Small values that a job may hand on to those that depend on it."""
 OUTPUT_KEY_CHARS: Final = 64
+WHEN_CHARS: Final = 1_000
+"""Of one `when`."""
+WHEN_DEPTH: Final = 20
+"""Parentheses and `not` inside each other, in one `when`."""
 OUTPUT_VALUE_BYTES: Final = 8 * 1024
 OUTPUTS_BYTES: Final = 32 * 1024
 """All keys and values of a job together: they stay in the master's memory while its run is live."""

@@ -425,6 +425,8 @@ def _jobs_dropped(state: State, event: JobsDropped) -> None:
         _move_job(state, run, job, event.state)
         job.reason = event.reason
         job.ended_at_ms = event.at_ms
+    for job_id, message in zip(event.job_ids, event.messages, strict=False):
+        run.jobs[job_id].message = message
     for job_id in event.job_ids:
         _let_go(run, run.jobs[job_id])
 

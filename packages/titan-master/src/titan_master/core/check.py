@@ -169,7 +169,7 @@ def _gate_problems(state: State, job: Job, name: str) -> Iterator[str]:
         yield f"{name}: {job.state}, and the list of open gates says otherwise"
     if gate is None:
         passed = job.state in (JobState.WAITING, JobState.SUCCEEDED, JobState.FAILED)
-        if passed and job.reason is not ExitReason.TAKEN_OVER:
+        if passed and job.reason not in (ExitReason.TAKEN_OVER, ExitReason.BAD_WHEN):
             yield f"{name}: {job.state} without having been opened"
         return
     if gate.number > state.gates_opened:

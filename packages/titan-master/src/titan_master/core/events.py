@@ -150,12 +150,14 @@ class JobCancelling(Event, frozen=True, kw_only=True):
 
 
 class JobsDropped(Event, frozen=True, kw_only=True):
-    """Jobs that end without (another) attempt: SKIPPED or CANCELLED."""
+    """Jobs that end without (another) attempt: SKIPPED or CANCELLED, or FAILED before the first."""
 
     run_id: str
     job_ids: tuple[str, ...]
     state: JobState
     reason: ExitReason
+    messages: tuple[str, ...] = ()
+    """What is said of each, where something is."""
 
 
 class JobEnded(Event, frozen=True, kw_only=True):

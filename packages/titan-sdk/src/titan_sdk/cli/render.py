@@ -29,7 +29,7 @@ from titan_proto.messages import (
     WorkerUsageView,
     WorkerView,
 )
-from titan_proto.specs import JobKind, Resources
+from titan_proto.specs import JobKind, Resources, Shape
 from titan_proto.states import ExitReason, JobState, OpenEnum, ServiceState, WorkerState
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.reasons import how_ended
@@ -432,6 +432,9 @@ def run_json(run: RunView) -> dict[str, Any]:
     }
 
 
+_USUAL_SHAPE: Final = Shape()
+
+
 def job_json(job: JobView) -> dict[str, Any]:
     """A job as an object."""
     ended = job.reason is not ExitReason.UNKNOWN
@@ -463,7 +466,13 @@ def job_json(job: JobView) -> dict[str, Any]:
         "gate": None if job.gate is None else gate_json(job.gate),
         "outputs": dict(job.outputs),
         "resources": resources_json(job.resources),
+        **_shape_json(job.shape or _USUAL_SHAPE),
     }
+
+
+def _shape_json(shape: Shape) -> dict[str, Any]:
+    """What a run says of a job beside its definition, as keys of the job."""
+    return {"trigger": shape.trigger.value.lower(), "when": shape.when or None}
 
 
 def change_json(change: JobChange) -> dict[str, Any]:
