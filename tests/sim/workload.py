@@ -24,6 +24,7 @@ from titan_proto.messages import (
     GateView,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     JobMilestone,
@@ -44,11 +45,14 @@ from titan_proto.messages import (
     RunReceipt,
     RunView,
     ScaleService,
+    Scaling,
     ScheduleList,
     ScheduleView,
     ServiceList,
     ShutdownOrdered,
     ShutDownWorker,
+    SpawnOrdered,
+    SpawnWorker,
     Stats,
     StopJob,
     StopService,
@@ -536,6 +540,27 @@ def _shut_down_a_worker(world: World, worker: str = "") -> Errand:
         raise Violation(f"telling a worker to leave came to {answer}")
 
 
+def _spawn_a_worker(world: World) -> Errand:
+    """A person wants one more, under a port that may be taken."""
+    parent = "" if world.chance(60) else str(FIRST_PORT + world.between(0, 4))
+    answer = yield Call(
+        SpawnWorker(
+            port=FIRST_PORT + world.between(8, 14), parent=parent, slots=world.between(0, 2)
+        )
+    )
+    refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.LIMIT_EXCEEDED)
+    refused = any(is_error(answer, code) for code in refusals)
+    if not refused and not isinstance(answer, SpawnOrdered):
+        raise Violation(f"asking for a worker came to {answer}")
+
+
+def _check_scaling(scaling: Any) -> None:
+    if not isinstance(scaling, Scaling):
+        raise Violation(f"what was spawned came to {scaling}")
+    if len(scaling.siblings) + len(scaling.asked) > scaling.total:
+        raise Violation(f"more than {scaling.total} workers were spawned: {scaling}")
+
+
 def look(world: World, auditor: Auditor, rounds: int) -> Errand:
     """Ask about this and that, as a dashboard or a curious person would."""
     for _ in range(rounds):
@@ -576,6 +601,10 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             yield from _list_dead(world, auditor)
         elif question == 10 and world.chance(25):
             yield from _shut_down_a_worker(world)
+        elif question == 10 and world.chance(30):
+            yield from _spawn_a_worker(world)
+        elif question == 10:
+            _check_scaling((yield Call(GetScaling())))
         elif question == 9:
             yield Call(StopService(service=f"nobody/{job}"))
             refusal = yield Call(DecideGate(gate=f"nobody/{job}", approve=True))

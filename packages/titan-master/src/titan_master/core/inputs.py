@@ -17,9 +17,11 @@ from titan_proto.messages import (
     Fired,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     Join,
+    Kin,
     ListAttempts,
     ListDead,
     ListGates,
@@ -34,6 +36,8 @@ from titan_proto.messages import (
     RestartService,
     ScaleService,
     ShutDownWorker,
+    SpawnReport,
+    SpawnWorker,
     StopJob,
     StopService,
     TriggerSchedule,
@@ -75,6 +79,8 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | SpawnWorker
+    | GetScaling
     | ListSchedules
     | GetSchedule
     | PauseSchedule
@@ -152,6 +158,8 @@ class WorkerArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     join: Join
+    kin: Kin | None = None
+    """What it has said before that of workers that are spawned."""
 
 
 class WorkerHeard(Struct, frozen=True, kw_only=True):
@@ -177,6 +185,13 @@ class ReportsArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     reports: tuple[AttemptReport, ...]
+
+
+class SpawnsReported(Struct, frozen=True, kw_only=True):
+    """A worker says what became of siblings that it was told to spawn."""
+
+    link_id: int
+    reports: tuple[SpawnReport, ...]
 
 
 class WorkerLeft(Struct, frozen=True, kw_only=True):
@@ -210,6 +225,7 @@ Input = (
     | WorkerArrived
     | WorkerHeard
     | ReportsArrived
+    | SpawnsReported
     | WorkerLeft
     | LinkClosed
     | StorageChanged
