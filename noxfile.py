@@ -61,7 +61,12 @@ nox.options.stop_on_first_error = False
 TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-asyncio>=0.24", "hypothesis>=6.100")
 
 # A browser is driven, and pages are judged by axe-core; the browser itself is the machine's own Chromium.
-E2E_TOOLS = (*TEST_TOOLS, "playwright>=1.45", "axe-playwright-python>=0.1.4")
+# The screen of a terminal is read by pyte.
+E2E_TOOLS = (
+    *TEST_TOOLS,
+    *("playwright>=1.45", "axe-playwright-python>=0.1.4"),
+    *("prompt-toolkit>=3.0.40", "pyte>=0.8"),
+)
 
 # apsw: a disk that loses what was not synced is a VFS of SQLite, which the standard library cannot have.
 CHAOS_TOOLS = (*TEST_TOOLS, "apsw>=3.46")
@@ -172,6 +177,7 @@ def types(session: nox.Session) -> None:
         "types-psutil",
         "types-waitress",
         *("msgspec>=0.20", "click>=8.4", "flask>=3", "typing-extensions>=4.10"),
+        "prompt-toolkit>=3.0.40",
         *("pytest>=8",),  # the SDK's helpers for its users' tests may name it
     )
     session.run("mypy")

@@ -24,6 +24,8 @@ from titan_proto.messages import (
     GateView,
     GetJob,
     GetRun,
+    GetScaling,
+    GetSchedule,
     GetStats,
     JobMilestone,
     JobView,
@@ -32,25 +34,36 @@ from titan_proto.messages import (
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
+    PutSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     RunReceipt,
     RunView,
     ScaleService,
+    Scaling,
+    ScheduleList,
+    ScheduleView,
     ServiceList,
     ShutdownOrdered,
     ShutDownWorker,
+    SpawnOrdered,
+    SpawnWorker,
     Stats,
     StopJob,
     StopService,
     SubmitRun,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
 )
 from titan_proto.specs import (
+    Catchup,
     Counted,
     GateExpiry,
     GateSection,
@@ -61,11 +74,13 @@ from titan_proto.specs import (
     Launch,
     LaunchKind,
     Needs,
+    Overlap,
     RestartPolicy,
     RestartWhen,
     RetryCause,
     RetryPolicy,
     RunSpec,
+    ScheduleSpec,
     ServiceSection,
     Shape,
     Share,
@@ -76,6 +91,7 @@ from titan_proto.states import (
     JOB_TERMINAL,
     RUN_TERMINAL,
     AttemptState,
+    ExitReason,
     JobState,
     RunState,
     ServiceState,
@@ -119,14 +135,32 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     if world.chance(12):
         specs = _one_of_few_runs(world, specs)
     named = tuple(_using_outputs(world, specs, job) for job in specs)
-    shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
+    shapes = {
+        job.id: _shape(world, specs, job)
+        for job in specs
+        if job.launch != POISON and world.chance(35)
+    }
     return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
 
 
-def _shape(world: World) -> Shape:
-    """Which ends of its dependencies a job is to begin after."""
+def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
+    """Which ends of its dependencies a job is to begin after, and on what condition."""
     triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
-    return Shape(trigger=world.random.choice(triggers))
+    trigger = world.random.choice(triggers) if job.dependencies else Trigger.ALL_SUCCEEDED
+    return Shape(trigger=trigger, when=_when(world, specs, job) if world.chance(50) else "")
+
+
+def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
+    """A condition in one of a few forms, which the checkers read in their own way."""
+    above = _above(specs, job)
+    tasks = [one.id for one in above if one.kind is JobKind.TASK and one.launch != POISON]
+    parts = [world.random.choice(("true", "true", "false"))]
+    if above:
+        state = world.random.choice(("SUCCEEDED", "FAILED", "SKIPPED"))
+        parts.append(f"jobs.{world.random.choice(above).id}.state != '{state}'")
+    if tasks:
+        parts.append(f"'.1' in jobs.{world.random.choice(tasks)}.outputs.attempt")
+    return f" {world.random.choice(('and', 'or'))} ".join(world.random.sample(parts, len(parts)))
 
 
 def draw_nightly(world: World) -> RunSpec:
@@ -506,6 +540,27 @@ def _shut_down_a_worker(world: World, worker: str = "") -> Errand:
         raise Violation(f"telling a worker to leave came to {answer}")
 
 
+def _spawn_a_worker(world: World) -> Errand:
+    """A person wants one more, under a port that may be taken."""
+    parent = "" if world.chance(60) else str(FIRST_PORT + world.between(0, 4))
+    answer = yield Call(
+        SpawnWorker(
+            port=FIRST_PORT + world.between(8, 14), parent=parent, slots=world.between(0, 2)
+        )
+    )
+    refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.LIMIT_EXCEEDED)
+    refused = any(is_error(answer, code) for code in refusals)
+    if not refused and not isinstance(answer, SpawnOrdered):
+        raise Violation(f"asking for a worker came to {answer}")
+
+
+def _check_scaling(scaling: Any) -> None:
+    if not isinstance(scaling, Scaling):
+        raise Violation(f"what was spawned came to {scaling}")
+    if len(scaling.siblings) + len(scaling.asked) > scaling.total:
+        raise Violation(f"more than {scaling.total} workers were spawned: {scaling}")
+
+
 def look(world: World, auditor: Auditor, rounds: int) -> Errand:
     """Ask about this and that, as a dashboard or a curious person would."""
     for _ in range(rounds):
@@ -546,6 +601,10 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             yield from _list_dead(world, auditor)
         elif question == 10 and world.chance(25):
             yield from _shut_down_a_worker(world)
+        elif question == 10 and world.chance(30):
+            yield from _spawn_a_worker(world)
+        elif question == 10:
+            _check_scaling((yield Call(GetScaling())))
         elif question == 9:
             yield Call(StopService(service=f"nobody/{job}"))
             refusal = yield Call(DecideGate(gate=f"nobody/{job}", approve=True))
@@ -624,7 +683,9 @@ def _list_dead(world: World, auditor: Auditor) -> Errand:
             raise Violation(f"the list of dead jobs came to {page}")
         for view in page.jobs:
             auditor.told_job(view)
-            if view.state is not JobState.FAILED or view.kind is JobKind.GATE:
+            # Of a gate, only that its condition cannot be decided is nobody's decision.
+            is_decided = view.kind is JobKind.GATE and view.reason is not ExitReason.BAD_WHEN
+            if view.state is not JobState.FAILED or is_decided:
                 raise Violation(f"{view} is listed as dead")
             listed[view.run_id, view.job_id] = None
         cursor = page.cursor
@@ -753,6 +814,79 @@ def _decide(world: World, auditor: Auditor, view: GateView) -> Errand:
             auditor.told_gate(answer)
         elif not is_error(answer, ErrorCode.CONFLICT):
             raise Violation(f"deciding otherwise about {exact} came to {answer}")
+
+
+def draw_schedule(world: World) -> ScheduleSpec:
+    """Often enough to come a few times in a seed, and never to the end of days."""
+    choose = world.random.choice
+    crons = (choose(("@every 3s", "@every 7s", "@every 20s", "* * * * *", "*/2 * * * *")),)
+    return ScheduleSpec(
+        crons=(*crons, "@every 11s") if world.chance(20) else crons,
+        overlap=choose((Overlap.SKIP, Overlap.QUEUE, Overlap.ALLOW, Overlap.REPLACE)),
+        catchup=choose((Catchup.NONE, Catchup.LATEST, Catchup.ALL)),
+        catchup_window_ms=choose((15_000, 60_000, 3_600_000)),
+        jitter_ms=world.between(1, 9_000) if world.chance(25) else 0,
+        start_ms=world.now_ms + world.between(-9_000, 9_000) if world.chance(25) else 0,
+        # A put that arrives after its schedule was removed brings it back: it must not stay for ever.
+        end_ms=world.now_ms + world.between(20_000, 70_000),
+        pause_on_failure=world.chance(40),
+    )
+
+
+def keep_schedule(world: World, auditor: Auditor, name: str) -> Errand:
+    """Put a schedule, change one's mind about it a few times, take it away."""
+    yield from _put_schedule(world, name)
+    for _ in range(world.between(2, 7)):
+        yield Pause(world.between(500, 12_000))
+        what = world.random.choice(("put", "pause", "resume", "resume", "trigger", "look", "look"))
+        if what == "put":
+            yield from _put_schedule(world, name)
+        elif what == "trigger":
+            key = f"{name} {world.step}"
+            auditor.triggered.add(key)
+            yield Call(TriggerSchedule(key=key, schedule=name))
+        elif what == "look":
+            yield from _look_at_schedules(name)
+        else:
+            resume = what == "resume"
+            yield Call(PauseSchedule(schedule=name, resume=resume, why="because"))
+    yield Call(RemoveSchedule(schedule=name))
+
+
+def _put_schedule(world: World, name: str) -> Errand:
+    jobs = tuple(
+        JobSpec(id=f"j{place}", launch=LAUNCH, dependencies=(f"j{place - 1}",) if place else ())
+        for place in range(world.between(1, 2))
+    )
+    spec = draw_schedule(world)
+    run = RunSpec(name=world.random.choice(NAMES), jobs=jobs)
+    answer: Any = None
+    while not isinstance(answer, ScheduleView):
+        answer = yield Call(PutSchedule(name=name, spec=spec, run=run))
+        if is_refused_for_now(answer):
+            yield Pause(world.between(1_000, 5_000))
+        elif is_error(answer):
+            raise Violation(f"a valid schedule was refused: {answer}")
+    if answer.spec != spec:
+        raise Violation(f"schedule {name} was put as {spec}, and is {answer}")
+    if world.chance(30):
+        again = yield Call(PutSchedule(name=name, spec=spec, run=run))
+        if isinstance(again, ScheduleView) and not again.known:
+            raise Violation(f"schedule {name} was put anew, and is another: {again}")
+
+
+def _look_at_schedules(name: str) -> Errand:
+    one = yield Call(GetSchedule(schedule=name))
+    if isinstance(one, ScheduleView) and one.paused_at_ms and one.next_at_ms:
+        raise Violation(f"a paused schedule has times to come: {one}")
+    cursor = ""
+    while True:
+        page = yield Call(ListSchedules(cursor=cursor, limit=1))
+        if not isinstance(page, ScheduleList):
+            raise Violation(f"a list of schedules came to {page}")
+        cursor = page.cursor
+        if not cursor:
+            break
 
 
 def knock() -> Errand:

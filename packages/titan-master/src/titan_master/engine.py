@@ -44,6 +44,7 @@ from titan_master.core.inputs import (
     Origin,
     ReportsArrived,
     RunSubmitted,
+    ScheduleSubmitted,
     WorkerArrived,
     WorkerHeard,
 )
@@ -419,7 +420,7 @@ class Engine:
             f"its digest is {digest}, the log of that time has the cause"
         )
         _log.error("poison refused input=%s digest=%s", type(item).__name__, digest)
-        if isinstance(item, (RunSubmitted, Asked)):
+        if isinstance(item, (RunSubmitted, ScheduleSubmitted, Asked)):
             self._links.reply(item.origin, Error(code=ErrorCode.INTERNAL, message=reason), end=True)
         elif isinstance(item, (WorkerArrived, WorkerHeard, ReportsArrived)):
             self._links.hang_up(item.link_id, ErrorCode.INTERNAL, reason)
@@ -439,7 +440,7 @@ def poison_digest(item: Input) -> str:
     Links and drawn ids are left out: the same request on another link is the same poison.
     """
     content: object
-    if isinstance(item, RunSubmitted):
+    if isinstance(item, (RunSubmitted, ScheduleSubmitted)):
         return item.digest
     if isinstance(item, Asked):
         content = item.request

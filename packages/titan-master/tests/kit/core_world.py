@@ -29,6 +29,7 @@ from titan_master.core.inputs import (
     Origin,
     ReportsArrived,
     RunSubmitted,
+    ScheduleSubmitted,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
@@ -36,7 +37,7 @@ from titan_master.core.inputs import (
 from titan_master.core.state import State, digest
 from titan_master.store.memory import MemoryStore
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import AttemptOrder, HeldAttempt, Join, StartAttempts, WorkerStatus
+from titan_proto.messages import AttemptOrder, HeldAttempt, Join, Kin, StartAttempts, WorkerStatus
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import (
     Counted,
@@ -47,6 +48,7 @@ from titan_proto.specs import (
     LaunchKind,
     Needs,
     RunSpec,
+    ScheduleSpec,
     ServiceSection,
     Shape,
     Terms,
@@ -193,6 +195,7 @@ class World:
         self.moves: set[tuple[str, str, str]] = set()
         self.links: dict[str, int] = {}
         self.joins: dict[str, Join] = {}
+        self.kin: dict[str, Kin] = {}
         self.term = 0
         self._link = 100
         self._correlation = 0
@@ -271,7 +274,7 @@ class World:
         self._kept_term = found.term
         check(found.state)
         assert digest(found.state) == digest(self.state), "recovery differs from what was there"
-        for name in ("runs", "workers", "services", "keys"):
+        for name in ("runs", "workers", "services", "keys", "schedules"):
             # The order is no part of the digest, and decides what the core looks at first.
             assert list(getattr(found.state, name)) == list(getattr(self.state, name)), name
         return found.state
@@ -298,6 +301,33 @@ class World:
 
     def submit(self, spec: RunSpec, *, key: str = "", run_id: str = "", parent: str = "") -> Turn:
         return self.turn(self.submission(spec, key=key, run_id=run_id, parent=parent))
+
+    def schedule(
+        self,
+        name: str,
+        cron: str | tuple[str, ...],
+        *jobs: JobSpec,
+        spec: RunSpec | None = None,
+        **options: Any,
+    ) -> Turn:
+        """Have these jobs (one, `a`, if none are named) run at these times."""
+        ran = spec or run(name, *(jobs or (job("a"),)))
+        crons = (cron,) if isinstance(cron, str) else cron
+        policy = ScheduleSpec(crons=crons, **options)
+        body = msgspec.msgpack.encode(ran)
+        sent = msgspec.msgpack.encode((policy, ran))
+        return self.turn(
+            ScheduleSubmitted(
+                origin=self.origin(),
+                name=name,
+                schedule_id=f"id-{name}",
+                spec=policy,
+                run=ran,
+                run_bytes=body,
+                digest=hashlib.sha256(sent).hexdigest()[:8],
+                owner="ann",
+            )
+        )
 
     def ask(self, request: Any, *, link_id: int = 1, who: str = "ann") -> Turn:
         return self.turn(Asked(origin=self.origin(link_id), request=request, by=who))
@@ -330,6 +360,7 @@ class World:
         leaving: bool = False,
         takes_shutdown: bool = True,
         workspace: str | None = None,
+        kin: Kin | None = None,
         network: str | None = None,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
@@ -366,8 +397,10 @@ class World:
         )
         self._link += 1
         self.joins[name] = join
+        if kin is not None:
+            self.kin[name] = kin
         self.links[name] = self._link
-        return self.turn(WorkerArrived(link_id=self._link, join=join))
+        return self.turn(WorkerArrived(link_id=self._link, join=join, kin=self.kin.get(name)))
 
     def heartbeat(self, *names: str, leaving: bool = False) -> Turn:
         """Heard at once, as the engine does; only what changes something makes an input."""

@@ -11,13 +11,14 @@ from core_world import World, job, run
 
 from titan_master.core.apply import KEY_REMEMBERED_MS, apply, twin
 from titan_master.core.check import check
-from titan_master.core.events import PoisonRemembered, WorkerJoined, WorkerRetired
+from titan_master.core.events import PoisonRemembered, SchedulePut, WorkerJoined, WorkerRetired
 from titan_master.core.state import Job, Line, ReadyClass, ReadyQueue, Run, State, digest
 from titan_master.store import checkpoint, codec
 from titan_master.store.base import JournalTooNew
 from titan_master.store.checkpoint import CheckpointDamaged, Total, load
 from titan_master.store.memory import MemoryStore
 from titan_master.store.recovery import blank
+from titan_proto.specs import ScheduleSpec
 
 POISON = PoisonRemembered(at_ms=stories.a_day().now_ms, digest="d", what="w")
 
@@ -46,7 +47,7 @@ def loaded(store, rows):
 
 def test_from_a_checkpoint_at_any_record_comes_the_state_that_comes_from_all():
     """Digest, invariants (the derived parts among them), and the order in which things lie."""
-    events = [*stories.events(stories.a_day()), POISON]
+    events = [*stories.events(stories.a_day()), POISON, SCHEDULE]
     straight = committed(events).open().state
     for seq in range(1, len(events) + 1):
         state = committed(events, checkpoint_at={seq}).open().state
@@ -209,10 +210,21 @@ def test_the_shadow_remembers_only_what_is_live():
 # -- damage ---------------------------------------------------------------------------------------
 
 
+SCHEDULE = SchedulePut(
+    at_ms=2_000_000,
+    schedule="nightly",
+    schedule_id="s",
+    version=1,
+    spec=ScheduleSpec(crons=("@daily",)),
+    run=b"run",
+    digest="d",
+)
+
+
 @pytest.fixture
 def kept():
     """A store with a checkpoint of a day."""
-    events = [*stories.events(stories.a_day()), POISON]
+    events = [*stories.events(stories.a_day()), POISON, SCHEDULE]
     return committed(events, checkpoint_at={len(events) // 2, len(events)})
 
 

@@ -454,6 +454,24 @@ def test_services_that_have_ended_are_kept_with_how_they_ended(store):
     assert store.services("another", 10) == ()
 
 
+def test_a_run_says_for_which_slot_it_was_begun_after_its_end_too(store):
+    """And a store that is opened again knows the schedule, with all that has become of it."""
+    term = store.open().term
+    world = stories.a_schedule()
+    store.commit(stories.events(world), term)
+    told = [view.fired for view in store.runs("", 10).runs]
+    slots = [START_MS + 10_000, START_MS + 5_000, START_MS + 5_000]
+    assert [one.slot_at_ms for one in told] == slots
+    assert [one.triggered for one in told] == [False, True, False]
+    assert {(one.schedule, one.version) for one in told} == {("nightly", 1)}
+    store.checkpoint()
+    store.close()
+    state = store.open().state
+    again = state.schedules["nightly"]
+    assert digest(state) == digest(world.state)
+    assert (again.cursor_ms, again.fired, again.live) == (START_MS + 10_000, 2, {})
+
+
 def test_what_was_decided_about_a_gate_is_shown_after_its_run(store):
     """Who, when, what was asked and what was said; a gate that nobody decided has none of it."""
     term = store.open().term

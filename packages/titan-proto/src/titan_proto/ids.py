@@ -6,6 +6,7 @@ Job ids are chosen by users and are safe folder names by their shape alone.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final, NewType
 
@@ -46,6 +47,23 @@ class AttemptRef(Struct, frozen=True, order=True, array_like=True):
 
     def __str__(self) -> str:
         return f"{self.run_id}/{self.job_id}.{self.number}"
+
+
+def made_id(at_ms: int, place: int, seed: str) -> str:
+    """A run's id that is not drawn but follows from what it is for; sorts among those that are drawn.
+
+    Args:
+        at_ms: when.
+        place: differs from that of every other one made in the same millisecond.
+        seed: what it is for.
+    """
+    dice = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
+    number = ((at_ms * 1_000 + place % 1_000) << _DICE_BITS) | (dice & ((1 << _DICE_BITS) - 1))
+    return "".join(_DIGITS[number >> 5 * digit & 31] for digit in range(15, -1, -1))
+
+
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_DICE_BITS: Final = 25
 
 
 def is_job_id(text: str) -> bool:

@@ -83,6 +83,15 @@ class OpCode(IntEnum):
     GATE_LIST = 0x49
     DECIDE_GATE = 0x4A
     GATE_VIEW = 0x4B
+    # schedules 0x50-0x57
+    PUT_SCHEDULE = 0x50
+    SCHEDULE_VIEW = 0x51
+    LIST_SCHEDULES = 0x52
+    SCHEDULE_LIST = 0x53
+    GET_SCHEDULE = 0x54
+    PAUSE_SCHEDULE = 0x55
+    TRIGGER_SCHEDULE = 0x56
+    REMOVE_SCHEDULE = 0x57
     # cluster 0x58-0x5F
     GET_STATS = 0x58
     STATS = 0x59
@@ -102,9 +111,19 @@ class OpCode(IntEnum):
     # attempts of a job 0x74-0x77
     LIST_ATTEMPTS = 0x74
     ATTEMPT_LIST = 0x75
+    # workers that workers spawn 0x78-0x7F
+    SPAWN_SIBLING = 0x78
+    SPAWN_REPORTS = 0x79
+    SPAWN_VERDICTS = 0x7A
+    SPAWN_WORKER = 0x7B
+    SPAWN_ORDERED = 0x7C
+    GET_SCALING = 0x7D
+    SCALING = 0x7E
     # ancillary: how busy workers are 0x80-0x87
     WORKER_USAGE = 0x80
     SAMPLE_USAGE = 0x81
+    # ancillary: workers that workers spawn 0x88-0x8F
+    KIN = 0x88
 
 
 BULK: Final = frozenset(

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from titan_proto.limits import (
     BACKOFF_PERCENT_DEFAULT,
+    CATCHUP_WINDOW_MS_DEFAULT,
     GATE_TIMEOUT_MS_DEFAULT,
     HEALTH_INTERVAL_MS_DEFAULT,
     HEALTH_RETRIES_DEFAULT,
@@ -317,11 +318,13 @@ class Shape(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What there is to a job beside its dependencies, as a part of its run: whether it begins."""
 
     trigger: Trigger = Trigger.ALL_SUCCEEDED
+    when: str = ""
+    """A condition (`conditions`), looked at once its dependencies have ended as they should."""
 
     @property
     def is_conditional(self) -> bool:
         """Whether the job may end without being tried though no dependency of it failed."""
-        return self.trigger is not Trigger.ALL_SUCCEEDED
+        return self.trigger is not Trigger.ALL_SUCCEEDED or bool(self.when)
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -364,3 +367,46 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every job's workspace starts from."""
     shapes: dict[str, Shape] = field(default_factory=dict)
     """By job, of those that have one: what concerns the graph and not what is executed."""
+
+
+class Overlap(OpenEnum):
+    """What becomes of a slot that comes while the schedule's last run goes on."""
+
+    SKIP = "SKIP"
+    QUEUE = "QUEUE"
+    """It begins once that run has ended, slot after slot."""
+    ALLOW = "ALLOW"
+    """It begins beside it."""
+    REPLACE = "REPLACE"
+    """That run is cancelled, and this one begins once it has ended."""
+    UNKNOWN = "UNKNOWN"
+
+
+class Catchup(OpenEnum):
+    """What becomes of slots whose time passed while no master was there, or none that could begin one."""
+
+    NONE = "NONE"
+    LATEST = "LATEST"
+    """The last of them begins, if none has come since."""
+    ALL = "ALL"
+    UNKNOWN = "UNKNOWN"
+
+
+class ScheduleSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When something is run, and what becomes of a time that cannot be kept."""
+
+    crons: tuple[str, ...]
+    """Five fields, a macro or `@every 5m` each; it fires at the times of all of them."""
+    zone: str = "UTC"
+    overlap: Overlap = Overlap.SKIP
+    catchup: Catchup = Catchup.NONE
+    catchup_window_ms: int = CATCHUP_WINDOW_MS_DEFAULT
+    """No slot older than that is caught up with."""
+    jitter_ms: int = 0
+    """Each slot begins up to so much later, by an amount that is always the same for that slot."""
+    start_ms: int = 0
+    """No slot before this moment; `@every` counts from here. 0: from when it was put there."""
+    end_ms: int = 0
+    """No slot after this moment; 0 means none."""
+    pause_on_failure: bool = False
+    """It pauses itself once a run of it has FAILED."""

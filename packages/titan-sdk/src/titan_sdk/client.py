@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import msgspec
+from msgspec.structs import replace
 
 from titan_proto.errors import (
     Conflict,
@@ -86,7 +87,15 @@ from titan_proto.specs import ArtifactRef, JobKind, JobSpec
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, WorkerState
 from titan_sdk.approvals import gate_id, obstacle, with_gates
 from titan_sdk.jobs import Duration, Moment, TitanJob, TitanService
-from titan_sdk.keys import BadValue, Concurrency, duration_ms, in_group_of_runs, moment_ms, named
+from titan_sdk.keys import (
+    DAG_PREFIX,
+    BadValue,
+    Concurrency,
+    duration_ms,
+    in_group_of_runs,
+    moment_ms,
+    named,
+)
 from titan_sdk.keys import concurrency as read_concurrency
 from titan_sdk.links import Links
 from titan_sdk.loglines import (
@@ -805,7 +814,13 @@ class TitanClient:
 
     def ask(self, request: Request[ReplyT], *, timeout_s: float | None = None) -> ReplyT:
         """Any request of the protocol that asking twice does not hurt."""
-        return self._links.persist(lambda link, left_s: link.call(request, left_s), timeout_s)
+        try:
+            return self._links.persist(lambda link, left_s: link.call(request, left_s), timeout_s)
+        except NotFound:
+            meant = _as_the_manual_names(request)
+            if meant is None:
+                raise
+        return self._links.persist(lambda link, left_s: link.call(meant, left_s), timeout_s)
 
     def close(self) -> None:
         """Hang up. A client that is simply dropped does the same."""
@@ -952,6 +967,15 @@ def attempt_of(environ: Mapping[str, str]) -> AttemptRef | None:
     if not (run_id and job_id and number.isascii() and number.isdigit()):
         return None
     return AttemptRef(run_id, job_id, int(number[:9]))
+
+
+def _as_the_manual_names(request: Request[ReplyT]) -> Request[ReplyT] | None:
+    """The same about `JOB`, where nothing is called `DAG-JOB`, as the manual's screens name every job."""
+    for field in ("job", "service", "gate"):
+        run, slash, job = getattr(request, field, "").rpartition("/")
+        if job.startswith(DAG_PREFIX) and job != DAG_PREFIX:
+            return replace(request, **{field: f"{run}{slash}{job.removeprefix(DAG_PREFIX)}"})
+    return None
 
 
 def _dag_job(raw: DagJob, folder: Path) -> TitanJob:

@@ -16,9 +16,8 @@ from typing import Final, NamedTuple
 from titan_proto.errors import InvalidSpec, Problem
 from titan_proto.limits import DAG_STRING_BYTES, PRIORITY_MAX
 from titan_sdk.findings import ERROR, Finding, Place, Source, block
+from titan_sdk.keys import DAG_PREFIX
 
-JOB_PREFIX: Final = "DAG-"
-"""The original puts it before every id; ours are as they were written."""
 GENERAL: Final = "GENERAL"
 _RUN: Final = "RUN_PAYLOAD"
 _DEPLOY: Final = "DEPLOY_PAYLOAD"
@@ -175,7 +174,7 @@ def _job(text: str, cut: _Cut) -> tuple[DagJob, list[_Field]]:
     delay = _number(text, fields.pop(), "delay", "milliseconds, 0 or more")
     priority = _number(text, fields.pop(), "priority", f"0 to {PRIORITY_MAX}", PRIORITY_MAX)
     name, *rest = fields
-    if not name.text.removeprefix(JOB_PREFIX):
+    if not name.text.removeprefix(DAG_PREFIX):
         raise DagStringError(text, "a job has no id", name.column)
     skills: list[str] = []
     if rest[0].text not in _PAYLOADS and rest[0].text not in _ARCHIVES:
@@ -185,7 +184,7 @@ def _job(text: str, cut: _Cut) -> tuple[DagJob, list[_Field]]:
         raise DagStringError(text, message, fields[-1].column, f"say  {_SHAPE}")
     header, payload = rest[0], rest[1:]
     job = DagJob(
-        id=name.text.removeprefix(JOB_PREFIX),
+        id=name.text.removeprefix(DAG_PREFIX),
         file="",
         content=None,
         args=(),
@@ -259,7 +258,7 @@ def _parents(text: str, fields: list[_Field], cut: _Cut) -> list[_Field]:
             raise DagStringError(text, "brackets inside brackets", parent.column)
         if not parent.text:
             raise DagStringError(text, "a parent has no name", parent.column, "leave the comma out")
-    return [parent._replace(text=parent.text.removeprefix(JOB_PREFIX)) for parent in found]
+    return [parent._replace(text=parent.text.removeprefix(DAG_PREFIX)) for parent in found]
 
 
 def _check_parents(text: str, jobs: Sequence[tuple[DagJob, list[_Field]]]) -> None:

@@ -7,6 +7,7 @@ the worker's own, what Titan tells it, then what its spec sets. Starts nothing. 
 
 from __future__ import annotations
 
+import datetime
 import errno
 import os
 import shutil
@@ -97,6 +98,8 @@ class Launcher:
             "TITAN_SHARED": folders.shared,
             "TITAN_OUTPUT": folders.outputs,
         }
+        if order.scheduled_for_ms:
+            env["TITAN_SCHEDULED_FOR"] = _rfc3339(order.scheduled_for_ms)
         if port:
             env["PORT"] = str(port)
         if order.spec.launch.env:
@@ -186,6 +189,13 @@ class Launcher:
             if program is not None and path == self._base["PATH"]:
                 self._programs[name, path] = program
         return program
+
+
+def _rfc3339(at_ms: int) -> str:
+    """A moment in UTC; with milliseconds only where it has any."""
+    at = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.timezone.utc)
+    digits = "milliseconds" if at_ms % 1000 else "seconds"
+    return at.isoformat(timespec=digits).replace("+00:00", "Z")
 
 
 def _limits(asked: Resources | None) -> Limits:

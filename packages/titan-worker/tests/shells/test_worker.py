@@ -117,6 +117,18 @@ async def test_slots_are_never_exceeded_and_all_orders_run(nest, peer, make_orde
         assert int(await peer.log_of(f"j{number}", b"\n")) in (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("slot_ms", "told"),
+    [(1_764_550_800_000, "2025-12-01T01:00:00Z"), (1_764_550_800_120, "2025-12-01T01:00:00.120Z")],
+)
+async def test_a_job_of_a_schedule_finds_its_slot(nest, peer, make_order, slot_ms, told):
+    await nest.start()
+    order = make_order("slot", shell="echo $TITAN_SCHEDULED_FOR")
+    peer.order("other", replace(order, scheduled_for_ms=slot_ms), shell="true")
+    await peer.end_of("slot")
+    assert await peer.log_of("slot", b"\n") == f"{told}\n".encode()
+
+
 async def test_what_a_job_finds_in_its_environment(nest, peer, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the worker")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
@@ -134,6 +146,7 @@ async def test_what_a_job_finds_in_its_environment(nest, peer, monkeypatch):
     assert (found["TITAN_ATTEMPT"], found["TITAN_FENCE"]) == ("1", "7")
     assert found["TITAN_IDEMPOTENCY_KEY"] == "r" * 16 + "/env"
     assert found["TITAN_RUN_NAME"] == "nightly"
+    assert "TITAN_SCHEDULED_FOR" not in found
     assert found["TITAN_WORKER"] == f"{socket.gethostname()}:8080"
     assert found["TITAN_SHARED"] == str(nest.settings.workspace / "shared" / ("r" * 16))
     assert "AWS_SECRET_ACCESS_KEY" not in found

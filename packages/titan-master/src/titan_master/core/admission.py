@@ -20,7 +20,7 @@ from titan_proto.ids import AttemptRef, slug
 from titan_proto.limits import JOBS_PER_RUN, SUBMIT_KEY_CHARS
 from titan_proto.messages import RunReceipt
 from titan_proto.outputs import size_of
-from titan_proto.specs import JobKind
+from titan_proto.specs import JobKind, RunSpec
 from titan_proto.states import JobState
 
 _T = TypeVar("_T")
@@ -30,15 +30,15 @@ def submit(draft: Draft, item: RunSubmitted) -> None:
     """Accept a run, recognise it, or say why not."""
     if known_before(draft, item.origin, item.key, item.digest, item.notices):
         return
-    refusal = _limit_met(draft, item)
-    if refusal is not None:
-        limit, message = refusal
-        draft.refuse(item.origin, ErrorCode.LIMIT_EXCEEDED, message, details={"limit": limit})
+    if not item.key or len(item.key) > SUBMIT_KEY_CHARS:
+        message = f"a submit key has 1 to {SUBMIT_KEY_CHARS} characters"
+        details = {"limit": "submit_key_chars"}
+        draft.refuse(item.origin, ErrorCode.LIMIT_EXCEEDED, message, details=details)
         return
-    wanted_bytes = _room(item)
-    if not draft.storage.has_room(wanted_bytes):
-        words, details = draft.storage.refusal(wanted_bytes)
-        draft.refuse(item.origin, ErrorCode.STORAGE_FULL, words, details=details)
+    refusal = obstacle(draft, len(item.spec.jobs), _room(item))
+    if refusal is not None:
+        code, message, details = refusal
+        draft.refuse(item.origin, code, message, details=details)
         return
     if item.digest in draft.state.poison:
         draft.refuse(
@@ -89,13 +89,24 @@ def _recognise(
     )
 
 
-def _limit_met(draft: Draft, item: RunSubmitted) -> tuple[str, str] | None:
+def obstacle(
+    draft: Draft, jobs: int, wanted_bytes: int
+) -> tuple[ErrorCode, str, dict[str, str]] | None:
+    """Why a run of so many jobs, which may come to take so much of the disk, cannot be let in now."""
+    met = _limit_met(draft, jobs)
+    if met is not None:
+        limit, message = met
+        return ErrorCode.LIMIT_EXCEEDED, message, {"limit": limit}
+    if not draft.storage.has_room(wanted_bytes):
+        words, details = draft.storage.refusal(wanted_bytes)
+        return ErrorCode.STORAGE_FULL, words, details
+    return None
+
+
+def _limit_met(draft: Draft, jobs: int) -> tuple[str, str] | None:
     """The first limit that the run would break: its name, and what to say."""
     state, config = draft.state, draft.config
-    jobs = len(item.spec.jobs)
     live = sum(state.counts.values())
-    if not item.key or len(item.key) > SUBMIT_KEY_CHARS:
-        return "submit_key_chars", f"a submit key has 1 to {SUBMIT_KEY_CHARS} characters"
     if jobs > JOBS_PER_RUN:
         return "jobs_per_run", f"{jobs} jobs in one run; at most {JOBS_PER_RUN} are allowed"
     if len(state.runs) >= config.live_runs_max:
@@ -133,17 +144,26 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         homes=_of(taken_over, item.homes),
         ancestors=item.ancestors,
         near=_near(draft.state, item.parent),
+        fired=item.fired,
     )
     draft.storage.begin(_room(item))
-    draft.emit(event, item.spec)
-    run = draft.state.runs[item.run_id]
-    draft.reply(item.origin, RunReceipt(run_id=run.run_id, alias=run.alias, notices=item.notices))
+    receipt = RunReceipt(
+        run_id=item.run_id, alias=f"{event.slug}-{event.number}", notices=item.notices
+    )
+    draft.reply(item.origin, receipt)
+    begin(draft, event, item.spec)
+
+
+def begin(draft: Draft, event: RunAccepted, spec: RunSpec) -> None:
+    """Let a run in, and see to what of it is over at once."""
+    draft.emit(event, spec)
+    run = draft.state.runs[event.run_id]
     if draft.state.services:
         ready = (job for job in run.order if job.state is JobState.QUEUED)
         lifecycle.keep_services(
             draft, run, [job for job in ready if job.spec.kind is JobKind.SERVICE]
         )
-    if item.spec.shapes:
+    if spec.shapes:
         lifecycle.follow(draft, run, graph.undecided(run))
     lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
 

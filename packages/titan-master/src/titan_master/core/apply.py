@@ -33,12 +33,21 @@ from titan_master.core.events import (
     RunAccepted,
     RunCancelRequested,
     RunEnded,
+    SchedulePaused,
+    SchedulePut,
+    ScheduleRemoved,
+    ScheduleResumed,
     ServiceAdded,
     ServiceChanged,
     ServiceEnded,
     ServiceQueued,
     ServiceStopping,
     ServiceUp,
+    SiblingDismissed,
+    SlotQueued,
+    SlotsPassed,
+    SpawnAsked,
+    SpawnSettled,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -52,13 +61,20 @@ from titan_master.core.state import (
     InvariantViolation,
     Job,
     KeyRecord,
+    Kinship,
     ReadyQueue,
     Run,
+    Schedule,
     Service,
+    Spawn,
     State,
     WorkerInfo,
     layers_above,
 )
+from titan_proto.limits import SCALINGS_KEPT
+from titan_proto.messages import ScalingChange
+from titan_proto.messages.runs import Fired
+from titan_proto.messages.schedules import LastFired
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
 from titan_proto.specs import JobKind, JobSpec, Launch, RunSpec
@@ -69,6 +85,7 @@ from titan_proto.states import (
     JobState,
     OpenEnum,
     RunState,
+    ScalingKind,
     ServiceState,
     WorkerState,
 )
@@ -221,9 +238,12 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         ancestors=event.ancestors,
         homes=tuple(dict.fromkeys(home for _, home in event.homes)),
         near=event.near,
+        fired=event.fired,
     )
     state.runs[event.run_id] = run
     state.aliases[run.alias] = event.run_id
+    if event.fired is not None:
+        _slot_fired(state, run, event.fired)
     # The newest use of a key stands last, where the oldest are dropped from the front.
     state.keys.pop(event.key, None)
     state.keys[event.key] = KeyRecord(
@@ -335,6 +355,8 @@ def _run_ended(state: State, event: RunEnded) -> None:
     if run.remaining:
         raise InvariantViolation(f"run {run.run_id} cannot end: {run.remaining} jobs are left")
     _check_move(state, "RUN", RunState.ACTIVE, event.state, run.run_id)
+    if run.fired is not None:
+        _slot_ended(state, run, run.fired, event.state)
     del state.runs[run.run_id]
     del state.aliases[run.alias]
     if state.seats:
@@ -411,6 +433,8 @@ def _jobs_dropped(state: State, event: JobsDropped) -> None:
         _move_job(state, run, job, event.state)
         job.reason = event.reason
         job.ended_at_ms = event.at_ms
+    for job_id, message in zip(event.job_ids, event.messages, strict=False):
+        run.jobs[job_id].message = message
     for job_id in event.job_ids:
         _let_go(run, run.jobs[job_id])
 
@@ -478,6 +502,7 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
         incarnation=event.incarnation,
         fence=event.fence,
         placed_at_ms=event.at_ms,
+        workspace=worker.workspace,
     )
     if instance is None:
         _move_job(state, _run_of(state, event.run_id), job, JobState.PLACED)
@@ -695,6 +720,117 @@ def _service_ended(state: State, event: ServiceEnded) -> None:
         _move_instance(state, job, JobState.CANCELLED)
 
 
+# -- schedules ------------------------------------------------------------------------------------
+def _schedule_of(state: State, name: str) -> Schedule:
+    schedule = state.schedules.get(name)
+    if schedule is None:
+        raise InvariantViolation(f"no schedule {name!r}")
+    return schedule
+
+
+def _schedule_put(state: State, event: SchedulePut) -> None:
+    old = state.schedules.get(event.schedule)
+    if old is None:
+        state.schedules[event.schedule] = Schedule(
+            name=event.schedule,
+            schedule_id=event.schedule_id,
+            version=event.version,
+            spec=event.spec,
+            run=event.run,
+            digest=event.digest,
+            owner=event.owner,
+            jobs=event.jobs,
+            created_at_ms=event.at_ms,
+            put_at_ms=event.at_ms,
+            cursor_ms=event.at_ms,
+        )
+        return
+    if (event.schedule_id, event.version) != (old.schedule_id, old.version + 1):
+        raise InvariantViolation(f"schedule {old.name!r}: {event.version} follows {old.version}")
+    old.version, old.spec, old.run = event.version, event.spec, event.run
+    old.digest, old.owner, old.jobs = event.digest, event.owner, event.jobs
+    old.put_at_ms = event.at_ms
+    old.cursor_ms = max(old.cursor_ms, event.at_ms)
+
+
+def _schedule_paused(state: State, event: SchedulePaused) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    schedule.paused_at_ms = event.at_ms
+    schedule.paused_by, schedule.paused_why = event.by, event.why
+    schedule.skipped += len(schedule.waiting)
+    schedule.waiting = []
+    schedule.failed = ""
+
+
+def _schedule_resumed(state: State, event: ScheduleResumed) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    schedule.paused_at_ms = 0
+    schedule.paused_by = schedule.paused_why = schedule.failed = ""
+    schedule.cursor_ms = max(schedule.cursor_ms, event.at_ms)
+
+
+def _schedule_removed(state: State, event: ScheduleRemoved) -> None:
+    _schedule_of(state, event.schedule)
+    del state.schedules[event.schedule]
+
+
+def _move_cursor(schedule: Schedule, to_ms: int) -> None:
+    """Whatever is decided is decided once: no slot before the cursor is looked at again."""
+    if to_ms <= schedule.cursor_ms:
+        raise InvariantViolation(
+            f"schedule {schedule.name!r}: slot {to_ms} was decided, up to {schedule.cursor_ms}"
+        )
+    schedule.cursor_ms = to_ms
+
+
+def _slots_passed(state: State, event: SlotsPassed) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    _move_cursor(schedule, event.until_ms)
+    if event.missed:
+        schedule.missed += event.count
+    else:
+        schedule.skipped += event.count
+
+
+def _slot_queued(state: State, event: SlotQueued) -> None:
+    schedule = _schedule_of(state, event.schedule)
+    _move_cursor(schedule, event.slot_at_ms)
+    if event.instead:
+        schedule.skipped += len(schedule.waiting)
+        schedule.waiting = []
+    schedule.waiting.append(event.slot_at_ms)
+
+
+def _slot_fired(state: State, run: Run, fired: Fired) -> None:
+    schedule = state.schedules.get(fired.schedule)
+    if schedule is None or schedule.schedule_id != fired.schedule_id:
+        return  # a run of it is repeated, and it is gone
+    if not fired.triggered:
+        if fired.slot_at_ms in schedule.waiting:
+            schedule.waiting.remove(fired.slot_at_ms)
+        else:
+            _move_cursor(schedule, fired.slot_at_ms)
+        schedule.fired += 1
+    schedule.live[run.run_id] = run.alias
+    schedule.last = LastFired(
+        run_id=run.run_id,
+        alias=run.alias,
+        slot_at_ms=fired.slot_at_ms,
+        at_ms=run.submitted_at_ms,
+        triggered=fired.triggered,
+    )
+
+
+def _slot_ended(state: State, run: Run, fired: Fired, how: RunState) -> None:
+    schedule = state.schedules.get(fired.schedule)
+    if schedule is None or schedule.live.pop(run.run_id, None) is None:
+        return
+    if schedule.last is not None and schedule.last.run_id == run.run_id:
+        schedule.last = replace(schedule.last, state=how)
+    if how is RunState.FAILED:
+        schedule.failed = run.alias
+
+
 # -- workers --------------------------------------------------------------------------------------
 def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker = state.workers.get(event.worker_id)
@@ -732,6 +868,25 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker.network = event.network
     state.names[worker.name] = worker.worker_id
     state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
+    worker.kinship = _kinship(state, worker.kinship, event.spawn)
+    if worker.kinship is None:
+        state.siblings.pop(worker.worker_id, None)
+    else:
+        state.siblings[worker.worker_id] = None
+
+
+def _kinship(state: State, known: Kinship | None, number: int) -> Kinship | None:
+    """Whose sibling the process that joins under this number is."""
+    spawn = state.spawns.get(number)
+    if spawn is not None:
+        return Kinship(
+            number=number,
+            parent_id=spawn.parent_id,
+            parent=spawn.parent,
+            by_hand=spawn.by_hand,
+            cause=spawn.cause,
+        )
+    return known if known is not None and known.number == number else None
 
 
 def _count_workspace(state: State, workspace: str, more: int) -> None:
@@ -767,18 +922,104 @@ def _worker_returned(state: State, event: WorkerReturned) -> None:
 
 
 def _worker_lost(state: State, event: WorkerLost) -> None:
-    _move_worker(state, state.workers[event.worker_id], WorkerState.LOST, event.at_ms)
+    worker = state.workers[event.worker_id]
+    _move_worker(state, worker, WorkerState.LOST, event.at_ms)
+    _note_end(state, worker, ScalingKind.LOST, event.at_ms)
 
 
 def _worker_retired(state: State, event: WorkerRetired) -> None:
     worker = state.workers[event.worker_id]
     if worker.held:
         raise InvariantViolation(f"worker {worker.worker_id} cannot retire: it holds attempts")
+    if worker.state is not WorkerState.LOST:
+        _note_end(state, worker, ScalingKind.LEFT, event.at_ms)
     _move_worker(state, worker, WorkerState.RETIRED, event.at_ms)
+    state.siblings.pop(worker.worker_id, None)
     _release_name(state, worker)
     _release_ports(state, worker)
     _count_workspace(state, worker.workspace, -1)
     del state.workers[event.worker_id]
+
+
+# -- workers that workers spawn -------------------------------------------------------------------
+def _spawn_asked(state: State, event: SpawnAsked) -> None:
+    if event.number <= state.fence:
+        raise InvariantViolation(f"spawn {event.number} is not above fence {state.fence}")
+    state.fence = event.number
+    state.spawns[event.number] = Spawn(
+        number=event.number,
+        parent_id=event.worker_id,
+        parent=event.parent,
+        host=event.host,
+        port=event.port,
+        slots=event.slots,
+        skills=event.skills,
+        asked_at_ms=event.at_ms,
+        exact=event.exact,
+        by_hand=event.by_hand,
+        cause=event.cause,
+    )
+    _note(
+        state,
+        ScalingChange(
+            at_ms=event.at_ms,
+            number=event.number,
+            kind=ScalingKind.ASKED,
+            parent=event.parent,
+            worker=f"{event.host}:{event.port}",
+            cause=event.cause,
+        ),
+    )
+
+
+def _spawn_settled(state: State, event: SpawnSettled) -> None:
+    spawn = state.spawns.pop(event.number, None)
+    if spawn is None:
+        raise InvariantViolation(f"spawn {event.number} is settled, and nobody asked for it")
+    parent, has_joined = state.workers.get(event.worker_id), event.kind is ScalingKind.JOINED
+    if parent is not None:
+        parent.spawns_failed = 0 if has_joined else parent.spawns_failed + 1
+        parent.spawn_failed_at_ms = 0 if has_joined else event.at_ms
+    sibling = state.workers.get(event.sibling_id)
+    _note(
+        state,
+        ScalingChange(
+            at_ms=event.at_ms,
+            number=event.number,
+            kind=event.kind,
+            parent=spawn.parent,
+            worker=f"{spawn.host}:{spawn.port}" if sibling is None else sibling.name,
+            cause=spawn.cause if has_joined else event.message,
+        ),
+    )
+
+
+def _sibling_dismissed(state: State, event: SiblingDismissed) -> None:
+    worker = state.workers[event.worker_id]
+    if worker.kinship is None:
+        raise InvariantViolation(f"{worker.worker_id} is dismissed, and nobody spawned it")
+    worker.kinship = replace(worker.kinship, dismissed=True)
+    _note_end(state, worker, ScalingKind.DISMISSED, event.at_ms, event.why)
+
+
+def _note_end(
+    state: State, worker: WorkerInfo, kind: ScalingKind, at_ms: int, cause: str = ""
+) -> None:
+    kinship = worker.kinship
+    if kinship is not None:
+        change = ScalingChange(
+            at_ms=at_ms,
+            number=kinship.number,
+            kind=kind,
+            parent=kinship.parent,
+            worker=worker.name,
+            cause=cause,
+        )
+        _note(state, change)
+
+
+def _note(state: State, change: ScalingChange) -> None:
+    state.scalings = (*state.scalings[1 - SCALINGS_KEPT :], change)
 
 
 _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
@@ -804,12 +1045,21 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     ServiceQueued: _service_queued,
     ServiceStopping: _service_stopping,
     ServiceEnded: _service_ended,
+    SchedulePut: _schedule_put,
+    SchedulePaused: _schedule_paused,
+    ScheduleResumed: _schedule_resumed,
+    ScheduleRemoved: _schedule_removed,
+    SlotsPassed: _slots_passed,
+    SlotQueued: _slot_queued,
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_silent,
     WorkerDraining: _worker_draining,
     WorkerReturned: _worker_returned,
     WorkerLost: _worker_lost,
     WorkerRetired: _worker_retired,
+    SpawnAsked: _spawn_asked,
+    SpawnSettled: _spawn_settled,
+    SiblingDismissed: _sibling_dismissed,
 }
 
 
@@ -828,9 +1078,14 @@ def twin(state: State) -> State:
         for worker_id, worker in state.workers.items()
     }
     made.services = {key: _twin_service(made, one) for key, one in state.services.items()}
+    made.spawns = dict(state.spawns)
     made.keys = dict(state.keys)
     made.slugs = dict(state.slugs)
     made.poison = dict(state.poison)
+    made.schedules = {
+        name: replace(one, live=dict(one.live), waiting=list(one.waiting))
+        for name, one in state.schedules.items()
+    }
     derive(made)
     return made
 
@@ -863,6 +1118,7 @@ def derive(state: State) -> None:
     """
     state.aliases = {run.alias: run.run_id for run in state.runs.values()}
     state.names = {worker.name: worker.worker_id for worker in state.workers.values()}
+    state.siblings = {one.worker_id: None for one in state.workers.values() if one.kinship}
     state.workspaces = {}
     state.neighbours = {}
     for worker in state.workers.values():

@@ -11,7 +11,17 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from titan_master.core import admission, gates, leaving, lifecycle, queries, rollout, services
+from titan_master.core import (
+    admission,
+    gates,
+    leaving,
+    lifecycle,
+    queries,
+    rollout,
+    schedules,
+    services,
+    siblings,
+)
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
 from titan_master.core.rerun import rerun_digest
@@ -26,14 +36,19 @@ from titan_proto.messages import (
     DecideGate,
     GetJob,
     GetRun,
+    GetScaling,
+    GetSchedule,
     GetStats,
     ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     RunList,
@@ -41,8 +56,10 @@ from titan_proto.messages import (
     ScaleService,
     ServiceList,
     ShutDownWorker,
+    SpawnWorker,
     StopJob,
     StopService,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
@@ -76,6 +93,12 @@ def ask(draft: Draft, item: Asked) -> None:
         return
     if isinstance(item.request, DecideGate):
         _decide_gate(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, PauseSchedule):
+        schedules.pause(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, TriggerSchedule):
+        schedules.trigger(draft, item.origin, item.request, item.by)
         return
     _HANDLERS[type(item.request)](draft, item.origin, item.request)
 
@@ -465,6 +488,11 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     RestartService: rollout.restart,
     StopJob: _stop_job,
     ListGates: _list_gates,
+    ListSchedules: schedules.list_all,
+    GetSchedule: schedules.get,
+    RemoveSchedule: schedules.remove,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
+    SpawnWorker: siblings.spawn_worker,
+    GetScaling: siblings.get_scaling,
 }

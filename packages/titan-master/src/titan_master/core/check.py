@@ -56,6 +56,7 @@ def problems(state: State) -> Iterator[str]:
             yield from _job_problems(state, run, job)
     yield from _held_problems(state)
     yield from _service_problems(state)
+    yield from _schedule_problems(state)
     yield from _index_problems(state)
     yield from _group_problems(state)
     yield from _queue_problems(state)
@@ -168,7 +169,7 @@ def _gate_problems(state: State, job: Job, name: str) -> Iterator[str]:
         yield f"{name}: {job.state}, and the list of open gates says otherwise"
     if gate is None:
         passed = job.state in (JobState.WAITING, JobState.SUCCEEDED, JobState.FAILED)
-        if passed and job.reason is not ExitReason.TAKEN_OVER:
+        if passed and job.reason not in (ExitReason.TAKEN_OVER, ExitReason.BAD_WHEN):
             yield f"{name}: {job.state} without having been opened"
         return
     if gate.number > state.gates_opened:
@@ -287,6 +288,33 @@ def _service_problems(state: State) -> Iterator[str]:
         yield f"{len(state.services)} services are placed as {len(state.instances)}"
 
 
+def _schedule_problems(state: State) -> Iterator[str]:
+    """What a schedule says of its runs is what they say of it."""
+    live = {
+        (run.fired.schedule, run.run_id): run.alias
+        for run in state.runs.values()
+        if run.fired is not None
+        and run.fired.schedule in state.schedules
+        and state.schedules[run.fired.schedule].schedule_id == run.fired.schedule_id
+    }
+    known = {
+        (name, run_id): alias
+        for name, schedule in state.schedules.items()
+        for run_id, alias in schedule.live.items()
+    }
+    if live != known:
+        yield f"schedules know the live runs {known}, there are {live}"
+    for name, schedule in state.schedules.items():
+        if name != schedule.name:
+            yield f"schedule {schedule.name!r} is filed under {name!r}"
+        if schedule.waiting != sorted(set(schedule.waiting)) or any(
+            slot > schedule.cursor_ms for slot in schedule.waiting
+        ):
+            yield f"schedule {name!r}: {schedule.waiting} wait, at {schedule.cursor_ms}"
+        if schedule.paused_at_ms and schedule.waiting:
+            yield f"schedule {name!r} is paused, and slots wait"
+
+
 def _index_problems(state: State) -> Iterator[str]:
     if len(state.aliases) != len(state.runs):
         yield f"{len(state.runs)} live runs have {len(state.aliases)} aliases"
@@ -296,6 +324,12 @@ def _index_problems(state: State) -> Iterator[str]:
         worker = state.workers.get(worker_id)
         if worker is None or worker.name != name:
             yield f"name {name} means {worker_id}, which is not called so"
+    siblings = {one.worker_id for one in state.workers.values() if one.kinship is not None}
+    if set(state.siblings) != siblings:
+        yield f"the spawned workers are {sorted(siblings)}, listed are {list(state.siblings)}"
+    numbers = [one.kinship.number for one in state.workers.values() if one.kinship is not None]
+    if len({*numbers, *state.spawns}) != len(numbers) + len(state.spawns):
+        yield f"{numbers} have joined as what was asked for once, {list(state.spawns)} are asked for"
     beside = {w: ports for ports, workers in state.neighbours.items() for w in workers}
     if beside != {worker.worker_id: worker.ports for worker in state.workers.values()}:
         yield f"whose ports workers have is listed as {state.neighbours}"

@@ -16,6 +16,8 @@ from titan_master.core import (
     lifecycle,
     moving,
     placement,
+    scaling,
+    schedules,
     services,
     workers,
 )
@@ -29,13 +31,15 @@ from titan_master.core.inputs import (
     LinkClosed,
     ReportsArrived,
     RunSubmitted,
+    ScheduleSubmitted,
+    SpawnsReported,
     StorageChanged,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
 )
 from titan_master.core.state import State
-from titan_master.core.timers import JobsDue, OvertimeDue, ServiceDue
+from titan_master.core.timers import JobsDue, OvertimeDue, ScheduleDue, ServiceDue
 from titan_master.core.turn import CoreConfig, Draft, Turn
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import WorkerStatus
@@ -89,6 +93,8 @@ class Core:
             draft.timers.delay_run(run)
             lifecycle.watch_overtime(draft, run)
         services.watch_holds(draft)
+        for name in self.state.schedules:
+            draft.timers.watch_schedule(name, draft.now_ms)
         # Workers go by the lease that they were told last until they have joined again: a shorter
         # one must not let this master give away what is theirs still.
         workers.fresh_leases(draft, longer_ms=max(0, told_ms - lost_after_ms))
@@ -121,6 +127,7 @@ class Core:
         if due_ms is not None and now_ms - due_ms > draft.config.silent_after_ms:
             # It should have been called then: this process stood still, and so could hear nobody.
             workers.fresh_leases(draft)
+            draft.scaler.awake_ms = draft.now_ms
         for _ in range(draft.config.deadlines_max):
             due = draft.timers.pop_due(draft.now_ms)
             if due is None:
@@ -130,12 +137,15 @@ class Core:
                 gates.expire(draft, due)
             elif isinstance(due, OvertimeDue):
                 lifecycle.time_over(draft, due)
+            elif isinstance(due, ScheduleDue):
+                schedules.look_at(draft, due.name)
             elif isinstance(due, ServiceDue):
                 services.hold_over(draft, due)
             else:
                 workers.look_at(draft, due.worker_id)
         moving.look_again(draft)
         placement.place(draft)
+        scaling.look(draft)
 
     def drain(self) -> Turn:
         """What has come of it; the next turn starts empty."""
@@ -145,7 +155,8 @@ class Core:
         """When to call `settle` next if nothing comes in; in the past when work was left over."""
         if self._draft.placement_due:
             return self._draft.now_ms
-        return self._draft.timers.next_ms()
+        due = (self._draft.timers.next_ms(), self._draft.scaler.next_ms)
+        return min((at_ms for at_ms in due if at_ms is not None), default=None)
 
     @property
     def is_storage_full(self) -> bool:
@@ -186,11 +197,13 @@ def _storage_changed(draft: Draft, item: StorageChanged) -> None:
 
 _HANDLERS: Final[dict[type[Any], Callable[[Draft, Any], None]]] = {
     RunSubmitted: admission.submit,
+    ScheduleSubmitted: schedules.put,
     Asked: asking.ask,
     ExchangeDropped: _exchange_dropped,
     WorkerArrived: workers.arrive,
     WorkerHeard: workers.heard,
     ReportsArrived: workers.reports_arrive,
+    SpawnsReported: workers.spawns_reported,
     WorkerLeft: workers.leave,
     LinkClosed: _link_closed,
     StorageChanged: _storage_changed,

@@ -11,8 +11,10 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from titan_proto.limits import WORKER_LOST_AFTER_MS
+from titan_proto.messages.runs import Fired
 from titan_proto.messages.worker import Left
-from titan_proto.states import ExitReason, JobState, RunState
+from titan_proto.specs import ScheduleSpec
+from titan_proto.states import ExitReason, JobState, RunState, ScalingKind
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
@@ -70,6 +72,8 @@ class RunAccepted(Event, frozen=True, kw_only=True):
     `rerun_of` was executed, its shared folder is still that of one of them."""
     near: str = ""
     """The worker on which the attempt ran that asked for it: preferred for its jobs."""
+    fired: Fired | None = None
+    """Of a run that a schedule begins: its slot is decided by this event, and by no other."""
 
 
 class RunCancelRequested(Event, frozen=True, kw_only=True):
@@ -83,6 +87,8 @@ class RunEnded(Event, frozen=True, kw_only=True):
 
     run_id: str
     state: RunState
+    schedule: str = ""
+    """Name of the schedule that began it."""
 
 
 # -- jobs ---------------------------------------------------------------------------------------
@@ -144,12 +150,14 @@ class JobCancelling(Event, frozen=True, kw_only=True):
 
 
 class JobsDropped(Event, frozen=True, kw_only=True):
-    """Jobs that end without (another) attempt: SKIPPED or CANCELLED."""
+    """Jobs that end without (another) attempt: SKIPPED or CANCELLED, or FAILED before the first."""
 
     run_id: str
     job_ids: tuple[str, ...]
     state: JobState
     reason: ExitReason
+    messages: tuple[str, ...] = ()
+    """What is said of each, where something is."""
 
 
 class JobEnded(Event, frozen=True, kw_only=True):
@@ -291,6 +299,64 @@ class ServiceEnded(Event, frozen=True, kw_only=True):
     reason: ExitReason
 
 
+# -- schedules ----------------------------------------------------------------------------------
+class SchedulePut(Event, frozen=True, kw_only=True):
+    """From now on this runs at these times: a new schedule, or a new version of one."""
+
+    schedule: str
+    """Its name."""
+    schedule_id: str
+    version: int
+    spec: ScheduleSpec
+    run: bytes
+    """msgpack of the RunSpec."""
+    digest: str
+    """Of what the client sent: the same again is no new version."""
+    owner: str = ""
+    jobs: int = 0
+
+
+class SchedulePaused(Event, frozen=True, kw_only=True):
+    """It fires no more; slots that waited are dropped."""
+
+    schedule: str
+    by: str = ""
+    """The public id of a token; empty where it paused itself."""
+    why: str = ""
+
+
+class ScheduleResumed(Event, frozen=True, kw_only=True):
+    """It fires again, from now on: what came meanwhile is nobody's."""
+
+    schedule: str
+
+
+class ScheduleRemoved(Event, frozen=True, kw_only=True):
+    """It is gone; its runs go on."""
+
+    schedule: str
+
+
+class SlotsPassed(Event, frozen=True, kw_only=True):
+    """Slots up to `until_ms` that became nothing, and never will."""
+
+    schedule: str
+    until_ms: int
+    count: int
+    """So many; of very many, at least so many."""
+    missed: bool = False
+    """Nobody was there in time; otherwise a run of the schedule went on."""
+
+
+class SlotQueued(Event, frozen=True, kw_only=True):
+    """A slot that begins once the runs of its schedule have ended."""
+
+    schedule: str
+    slot_at_ms: int
+    instead: bool = False
+    """Of all that waited before."""
+
+
 # -- workers ------------------------------------------------------------------------------------
 class WorkerJoined(Event, frozen=True, kw_only=True):
     """A worker's process is here for the first time (a new worker or a new incarnation)."""
@@ -305,6 +371,8 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     software: str = ""
     workspace: str = ""
     """Id of the folder that its jobs run in."""
+    spawn: int = 0
+    """It is the sibling that was asked for under this number."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it; see `Join`."""
     network: str = ""
@@ -341,6 +409,46 @@ class WorkerRetired(Event, frozen=True, kw_only=True):
     worker_id: str
 
 
+# -- workers that workers spawn -------------------------------------------------------------------
+class SpawnAsked(Event, frozen=True, kw_only=True):
+    """A worker shall spawn another one on its host. Waits for its SpawnSettled."""
+
+    number: int
+    """A fence: no placement and no other spawn has it."""
+    worker_id: str
+    """Of the worker that shall do it."""
+    parent: str
+    """Its name at that time."""
+    host: str
+    port: int
+    slots: int
+    skills: tuple[str, ...]
+    exact: bool = False
+    """Under that port and no other."""
+    by_hand: bool = False
+    cause: str = ""
+    """For people: what waits, and what there is to serve it."""
+
+
+class SpawnSettled(Event, frozen=True, kw_only=True):
+    """What became of it: the new worker has joined, or none will be let in under that number."""
+
+    number: int
+    worker_id: str
+    """Of the worker that was asked."""
+    kind: ScalingKind
+    """JOINED, FAILED or TIMED_OUT."""
+    sibling_id: str = ""
+    message: str = ""
+
+
+class SiblingDismissed(Event, frozen=True, kw_only=True):
+    """A spawned worker is told to leave. It gets nothing new."""
+
+    worker_id: str
+    why: str = ""
+
+
 class PoisonRemembered(Event, frozen=True, kw_only=True):
     """An input with this digest broke an invariant; it is refused from now on."""
 
@@ -371,11 +479,20 @@ AnyEvent = (
     | ServiceQueued
     | ServiceStopping
     | ServiceEnded
+    | SchedulePut
+    | SchedulePaused
+    | ScheduleResumed
+    | ScheduleRemoved
+    | SlotsPassed
+    | SlotQueued
     | WorkerJoined
     | WorkerSilent
     | WorkerDraining
     | WorkerReturned
     | WorkerLost
     | WorkerRetired
+    | SpawnAsked
+    | SpawnSettled
+    | SiblingDismissed
     | PoisonRemembered
 )

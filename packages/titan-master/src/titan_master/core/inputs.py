@@ -14,30 +14,40 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
     DecideGate,
+    Fired,
     GetJob,
     GetRun,
+    GetScaling,
+    GetSchedule,
     GetStats,
     Join,
+    Kin,
     ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    PauseSchedule,
     ReadLog,
+    RemoveSchedule,
     RerunRun,
     RestartService,
     ScaleService,
     ShutDownWorker,
+    SpawnReport,
+    SpawnWorker,
     StopJob,
     StopService,
+    TriggerSchedule,
     WaitJob,
     WaitRun,
     WatchRun,
     WorkerStatus,
 )
 from titan_proto.messages.worker import AttemptReport, Left
-from titan_proto.specs import RunSpec
+from titan_proto.specs import RunSpec, ScheduleSpec
 
 
 class Origin(Struct, frozen=True, order=True):
@@ -69,6 +79,13 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | SpawnWorker
+    | GetScaling
+    | ListSchedules
+    | GetSchedule
+    | PauseSchedule
+    | TriggerSchedule
+    | RemoveSchedule
 )
 """Requests that go to the core as they are."""
 
@@ -102,6 +119,23 @@ class RunSubmitted(Struct, frozen=True, kw_only=True):
     """The attempt that asked for it."""
     notices: tuple[str, ...] = ()
     """For the receipt: what became of the files that came along."""
+    fired: Fired | None = None
+    """The slot of the run that this one repeats."""
+
+
+class ScheduleSubmitted(Struct, frozen=True, kw_only=True):
+    """A valid schedule; `schedule_id` was drawn in the shell for the case that it is a new one."""
+
+    origin: Origin
+    name: str
+    schedule_id: str
+    spec: ScheduleSpec
+    run: RunSpec
+    run_bytes: bytes
+    """The msgpack encoding of `run`, as the journal keeps it."""
+    digest: str
+    """Of what the client sent: the same again changes nothing."""
+    owner: str
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -124,6 +158,8 @@ class WorkerArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     join: Join
+    kin: Kin | None = None
+    """What it has said before that of workers that are spawned."""
 
 
 class WorkerHeard(Struct, frozen=True, kw_only=True):
@@ -151,6 +187,13 @@ class ReportsArrived(Struct, frozen=True, kw_only=True):
     reports: tuple[AttemptReport, ...]
 
 
+class SpawnsReported(Struct, frozen=True, kw_only=True):
+    """A worker says what became of siblings that it was told to spawn."""
+
+    link_id: int
+    reports: tuple[SpawnReport, ...]
+
+
 class WorkerLeft(Struct, frozen=True, kw_only=True):
     """A worker says goodbye for good."""
 
@@ -176,11 +219,13 @@ class StorageChanged(Struct, frozen=True, kw_only=True):
 
 Input = (
     RunSubmitted
+    | ScheduleSubmitted
     | Asked
     | ExchangeDropped
     | WorkerArrived
     | WorkerHeard
     | ReportsArrived
+    | SpawnsReported
     | WorkerLeft
     | LinkClosed
     | StorageChanged

@@ -318,11 +318,19 @@ def settle_job(
 def follow(draft: Draft, run: Run, outcome: graph.Outcome) -> None:
     """Make what has been decided of jobs further down come true."""
     for end, jobs in outcome.dropped:
-        drop(draft, run, jobs, end.state, end.reason)
+        words = [outcome.words.get(job.index, "") for job in jobs]
+        drop(draft, run, jobs, end.state, end.reason, tuple(words) if any(words) else ())
     release(draft, run, outcome.opened)
 
 
-def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitReason) -> None:
+def drop(
+    draft: Draft,
+    run: Run,
+    jobs: list[Job],
+    state: JobState,
+    reason: ExitReason,
+    messages: tuple[str, ...] = (),
+) -> None:
     """End jobs that will not be tried, all in one event."""
     if jobs:
         draft.emit(
@@ -332,6 +340,7 @@ def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitR
                 job_ids=tuple(job.spec.id for job in jobs),
                 state=state,
                 reason=reason,
+                messages=messages,
             )
         )
 
@@ -424,7 +433,12 @@ def end_if_over(draft: Draft, run: Run) -> None:
     """End the run once nothing of it is left to do; asked again, it has ended."""
     # What one job lets begin may settle at once, and so may the whole run, before that job's own turn.
     if not run.remaining and run.run_id in draft.state.runs:
-        event = RunEnded(at_ms=draft.now_ms, run_id=run.run_id, state=verdict(run))
+        event = RunEnded(
+            at_ms=draft.now_ms,
+            run_id=run.run_id,
+            state=verdict(run),
+            schedule="" if run.fired is None else run.fired.schedule,
+        )
         draft.end_run(run, event)
 
 

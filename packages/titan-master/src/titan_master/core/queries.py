@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+from titan_master.core.cron import Calendar
 from titan_master.core.presence import Roster
-from titan_master.core.state import Attempt, Job, Run, Service, State, WorkerInfo
+from titan_master.core.state import Attempt, Job, Run, Schedule, Service, State, WorkerInfo
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     GateList,
@@ -19,6 +20,7 @@ from titan_proto.messages import (
     JobList,
     JobView,
     RunView,
+    ScheduleView,
     ServiceView,
     Stats,
     WorkerView,
@@ -45,6 +47,10 @@ DEPENDENCIES_LISTED: Final = 10_000
 SERVICES_LISTED: Final = 200
 """So many services that have ended are listed at once: each may have a long message."""
 
+SLOTS_SHOWN: Final = 5
+"""Of a schedule's slots to come, and of those that wait."""
+LIVE_SHOWN: Final = 10
+"""Of its runs that go on."""
 _ITS_TURN: Final = "waits for its turn"
 
 SERVICES_EXPLAINED: Final = 20
@@ -73,6 +79,41 @@ def run_view(run: Run, state: RunState = RunState.ACTIVE, ended_at_ms: int = 0) 
         jobs=len(run.order),
         counts={str(job_state): number for job_state, number in run.counts.items() if number},
         rerun_of=run.rerun_alias,
+        fired=run.fired,
+    )
+
+
+def schedule_view(schedule: Schedule, calendar: Calendar, *, known: bool = False) -> ScheduleView:
+    """A schedule as it stands."""
+    upcoming: list[int] = []
+    after_ms = schedule.cursor_ms
+    while not schedule.paused_at_ms and len(upcoming) < SLOTS_SHOWN:
+        slot_ms = calendar.next_ms(after_ms)
+        if slot_ms is None:
+            break
+        upcoming.append(slot_ms)
+        after_ms = slot_ms
+    return ScheduleView(
+        name=schedule.name,
+        schedule_id=schedule.schedule_id,
+        version=schedule.version,
+        spec=schedule.spec,
+        words=calendar.words(),
+        jobs=schedule.jobs,
+        owner=schedule.owner,
+        created_at_ms=schedule.created_at_ms,
+        put_at_ms=schedule.put_at_ms,
+        paused_at_ms=schedule.paused_at_ms,
+        paused_by=schedule.paused_by,
+        paused_why=schedule.paused_why,
+        next_at_ms=tuple(upcoming),
+        live=tuple(islice(schedule.live.values(), LIVE_SHOWN)),
+        waiting=tuple(schedule.waiting[:SLOTS_SHOWN]),
+        last=schedule.last,
+        fired=schedule.fired,
+        skipped=schedule.skipped,
+        missed=schedule.missed,
+        known=known,
     )
 
 
@@ -102,6 +143,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         gate=gate_view(run, job) if job.spec.kind is JobKind.GATE else None,
         outputs=job.outputs or {},
         resources=job.spec.launch.resources,
+        shape=job.shape,
     )
     if attempt is None:
         return base
@@ -133,6 +175,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         retries=base.retries,
         outputs=base.outputs,
         resources=base.resources,
+        shape=base.shape,
     )
 
 
@@ -160,6 +203,7 @@ def job_page(run: Run, cursor: str, limit: int) -> JobList:
     for job in run.order[first : first + limit]:
         jobs.append(job)
         chars = _message_chars(job) + (size_of(job.outputs) if job.outputs else 0)
+        chars += 0 if job.shape is None else len(job.shape.when)
         listed += len(job.spec.dependencies) + chars // _CHARS_OF_A_NAME
         if listed >= DEPENDENCIES_LISTED:
             break

@@ -43,6 +43,12 @@ class ServiceDue(NamedTuple):
     job_id: str
 
 
+class ScheduleDue(NamedTuple):
+    """A schedule whose next slot may have come, or about which something has changed."""
+
+    name: str
+
+
 class WorkerDue(NamedTuple):
     """A worker whose last sign of life may be too long ago."""
 
@@ -60,6 +66,7 @@ class Timers:
         self._workers: dict[str, int] = {}
         self._delayed: dict[str, dict[int, list[str]]] = {}
         """Delayed jobs: run → moment → job ids. Beside the heap, so that a run can be forgotten."""
+        self._schedules: dict[str, int] = {}
         self._watched: dict[str, int] = {}
         """Entries for the time of whole jobs, by run."""
         self._forgotten = 0
@@ -94,6 +101,9 @@ class Timers:
     def forget_run(self, run_id: str) -> None:
         """It has ended: what it had delayed may be a year away, and is of no interest any more."""
         self._forgotten += len(self._delayed.pop(run_id, ())) + self._watched.pop(run_id, 0)
+        self._sweep()
+
+    def _sweep(self) -> None:
         if self._forgotten > FORGOTTEN_KEPT and self._forgotten * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if self._is_wanted(entry)]
             heapq.heapify(self._heap)
@@ -105,6 +115,8 @@ class Timers:
             return True
         if kind == "run":
             return at_ms in self._delayed.get(name, ())
+        if kind == "schedule":
+            return self._schedules.get(name) == at_ms
         return name in self._watched if kind == "job" else self._workers.get(name) == at_ms
 
     def watch_job(self, run_id: str, job_id: str, at_ms: int) -> None:
@@ -116,6 +128,19 @@ class Timers:
         """Look at `at_ms` whether this service is still held back."""
         self._push(at_ms, ("service", run_id, job_id))
 
+    def watch_schedule(self, name: str, at_ms: int) -> None:
+        """Look at this schedule at `at_ms`, and not when it was to be looked at before."""
+        if self._schedules.get(name) != at_ms:
+            self.forget_schedule(name)
+            self._schedules[name] = at_ms
+            self._push(at_ms, ("schedule", name, ""))
+
+    def forget_schedule(self, name: str) -> None:
+        """There is nothing to look at any more."""
+        if self._schedules.pop(name, None) is not None:
+            self._forgotten += 1
+            self._sweep()
+
     def watch_worker(self, worker_id: str, at_ms: int) -> None:
         """Look at this worker at `at_ms`. One entry a worker counts: the earliest."""
         pending = self._workers.get(worker_id)
@@ -123,7 +148,9 @@ class Timers:
             self._workers[worker_id] = at_ms
             self._push(at_ms, ("worker", worker_id, ""))
 
-    def pop_due(self, now_ms: int) -> JobsDue | OvertimeDue | ServiceDue | WorkerDue | None:
+    def pop_due(
+        self, now_ms: int
+    ) -> JobsDue | OvertimeDue | ServiceDue | ScheduleDue | WorkerDue | None:
         """The next thing to look at, if any deadline has passed."""
         while self._heap and self._heap[0][0] <= now_ms:
             at_ms, _, (kind, name, job_id) = heapq.heappop(self._heap)
@@ -133,6 +160,12 @@ class Timers:
                 continue
             if kind == "service":
                 return ServiceDue(name, job_id)
+            if kind == "schedule":
+                if self._schedules.get(name) == at_ms:
+                    del self._schedules[name]
+                    return ScheduleDue(name)
+                self._forgotten = max(0, self._forgotten - 1)
+                continue
             if kind == "run":
                 job_ids = self._take(name, at_ms)
                 if job_ids:

@@ -103,6 +103,15 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.GATE_LIST: _NOBODY,
     OpCode.DECIDE_GATE: _ACTORS,
     OpCode.GATE_VIEW: _NOBODY,
+    # schedules: whoever may run something now may have it run later
+    OpCode.PUT_SCHEDULE: _ACTORS,
+    OpCode.SCHEDULE_VIEW: _NOBODY,
+    OpCode.LIST_SCHEDULES: _READERS,
+    OpCode.SCHEDULE_LIST: _NOBODY,
+    OpCode.GET_SCHEDULE: _READERS,
+    OpCode.PAUSE_SCHEDULE: _ACTORS,
+    OpCode.TRIGGER_SCHEDULE: _ACTORS,
+    OpCode.REMOVE_SCHEDULE: _ACTORS,
     # cluster
     OpCode.GET_STATS: _READERS,
     OpCode.STATS: _NOBODY,
@@ -115,6 +124,15 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.USAGE_VIEW: _NOBODY,
     OpCode.WORKER_USAGE: _WORKERS,
     OpCode.SAMPLE_USAGE: _NOBODY,
+    # workers that workers spawn
+    OpCode.KIN: _WORKERS,
+    OpCode.SPAWN_SIBLING: _NOBODY,
+    OpCode.SPAWN_REPORTS: _WORKERS,
+    OpCode.SPAWN_VERDICTS: _NOBODY,
+    OpCode.SPAWN_WORKER: _ADMINS,
+    OpCode.SPAWN_ORDERED: _NOBODY,
+    OpCode.GET_SCALING: _READERS,
+    OpCode.SCALING: _NOBODY,
     # files by name: a viewer sees what there is; its content is for those who may run it
     OpCode.LIST_FILES: _READERS,
     OpCode.FILE_LIST: _NOBODY,

@@ -19,22 +19,24 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Struct
 
-from titan_master.core.inputs import Input, Origin, RunSubmitted
+from titan_master.core.inputs import Input, Origin, RunSubmitted, ScheduleSubmitted
 from titan_master.data.archives import BadArchive, opened
 from titan_master.data.blobs import BadBlob, BlobStore
 from titan_master.data.feed import Outlet, Streams
 from titan_master.data.perm_files import PermFiles
 from titan_master.data.reserve import is_full
 from titan_master.net.staging import Stager
+from titan_proto import schedules
 from titan_proto.errors import ErrorCode, Problem
 from titan_proto.ids import is_digest
 from titan_proto.io.entropy import new_id
 from titan_proto.limits import (
     JOBS_PER_RUN,
     RUN_SPEC_BYTES,
+    SCHEDULE_SPEC_BYTES,
     SUBMIT_KEY_CHARS,
 )
-from titan_proto.messages import Error, SubmitRun
+from titan_proto.messages import Error, PutSchedule, SubmitRun
 from titan_proto.specs import (
     ArtifactFormat,
     ArtifactRef,
@@ -134,6 +136,35 @@ class Submissions:
         else:
             self._put(_told(item, notices))
 
+    def put_schedule(
+        self, outlet: Outlet, correlation: int, owner: str, request: PutSchedule
+    ) -> None:
+        """Take a schedule; the core or an Error answers it."""
+        origin = Origin(outlet.link_id, correlation)
+        self._streams.start(
+            outlet, correlation, lambda: self._schedule_off_loop(outlet, origin, owner, request)
+        )
+
+    async def _schedule_off_loop(
+        self, outlet: Outlet, origin: Origin, owner: str, request: PutSchedule
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            item = await loop.run_in_executor(
+                self._worker, lambda: self._prepare_schedule(origin, owner, request)
+            )
+        except Refusal as refusal:
+            outlet.send(refusal.error, origin.correlation, end=True)
+            return
+        except OSError as error:
+            message = f"the master's disk: {error.strerror or error}"
+            refused = Error(code=_disk_code(error), message=message)
+            outlet.send(refused, origin.correlation, end=True)
+            return
+        # Staged as a run's files are, and under a key that changes when they do.
+        await self._stager.notices(item.run, f"schedule {item.digest}", is_known=False)
+        self._put(item)
+
     async def _off_loop(
         self, outlet: Outlet, origin: Origin, owner: str, request: SubmitRun, *, is_known: bool
     ) -> None:
@@ -201,6 +232,39 @@ class Submissions:
             parent=request.parent,
         )
 
+    def _prepare_schedule(
+        self, origin: Origin, owner: str, request: PutSchedule
+    ) -> ScheduleSubmitted:
+        fault = schedules.name_fault(request.name)
+        if fault:
+            where, code = "name", schedules.BAD_SCHEDULE_NAME
+            problem = Problem(where=where, message=f"the schedule's name {fault}", code=code)
+            raise _invalid((problem,))
+        # Its zone is read here, once: the core finds it in memory.
+        found = (*schedules.problems(request.spec), *problems(request.run))
+        if found:
+            raise _invalid(found)
+        sent = _ENCODER.encode((request.spec, request.run))
+        run = self._pinned(request.run)
+        run_bytes = encode_spec(run)
+        if len(run_bytes) > SCHEDULE_SPEC_BYTES:
+            most = f"SCHEDULE_SPEC_BYTES ({SCHEDULE_SPEC_BYTES})"
+            raise _refusal(
+                ErrorCode.LIMIT_EXCEEDED,
+                f"what the schedule runs takes {len(run_bytes)} bytes, more than {most}",
+            )
+        return ScheduleSubmitted(
+            origin=origin,
+            name=request.name,
+            schedule_id=new_id(),
+            spec=request.spec,
+            run=run,
+            run_bytes=run_bytes,
+            # Of what was found, too: a script of perm_files that has changed is a new version.
+            digest=hashlib.sha256(sent + run_bytes).hexdigest(),
+            owner=owner,
+        )
+
     def _read(self, request: SubmitRun) -> tuple[RunSpec, bytes]:
         if (request.spec is None) == (not request.spec_digest):
             raise _refusal(ErrorCode.MALFORMED, "a submission has either a spec or its digest")
@@ -258,7 +322,7 @@ class Submissions:
             if ref is None or ref.digest in known:
                 continue
             known.add(ref.digest)
-            if not self._blobs.has(ref.digest):
+            if not self._blobs.touch(ref.digest):
                 found.append(
                     Problem(
                         where=where,

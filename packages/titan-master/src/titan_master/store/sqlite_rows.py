@@ -16,7 +16,7 @@ from titan_master.store.projection import Rows
 SEALED: Final = {
     "history_run": (
         *("seq", "run_id", "alias", "name", "state", "jobs", "accepted_at_ms", "ended_at_ms"),
-        *("counts", "rerun_of"),
+        *("counts", "rerun_of", "fired"),
     ),
     "history_ready": ("run_seq", "seq", "at_ms", "job_ids"),
     "history_job": (
@@ -55,8 +55,8 @@ def _put(table: str) -> str:
 
 _INSERT_RUN: Final = (
     "INSERT OR REPLACE INTO history_run "
-    "(seq, run_id, alias, name, state, jobs, accepted_at_ms, rerun_of) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "(seq, run_id, alias, name, state, jobs, accepted_at_ms, rerun_of, fired) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _END_RUN: Final = (
     "UPDATE history_run SET state = ?, ended_at_ms = ?, counts = ("

@@ -22,6 +22,7 @@ _MIGRATIONS: Final = (
     "0006_outputs.sql",
     "0007_left.sql",
     "0008_home.sql",
+    "0009_schedules.sql",
 )
 """A release with a new one raises `JOURNAL_FORMAT`: an older master must refuse its files."""
 _PUT_FORMAT: Final = "INSERT OR REPLACE INTO journal_format (seq, format, crc) VALUES (?, ?, ?)"

@@ -13,8 +13,19 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages.base import Message, Request
 from titan_proto.messages.gates import GateView
 from titan_proto.opcodes import OpCode
-from titan_proto.specs import JobKind, JobSpec, Resources, RunSpec
+from titan_proto.specs import JobKind, JobSpec, Resources, RunSpec, Shape
 from titan_proto.states import AttemptState, ExitReason, JobState, OpenEnum, RunState
+
+
+class Fired(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which schedule began a run, and for which slot."""
+
+    schedule: str
+    schedule_id: str
+    version: int
+    slot_at_ms: int
+    triggered: bool = False
+    """A person asked for it."""
 
 
 class RunReceipt(Message, frozen=True, kw_only=True):
@@ -57,6 +68,8 @@ class RunView(Message, frozen=True, kw_only=True):
     """Jobs by state."""
     rerun_of: str = ""
     """Alias of the run that this one repeats."""
+    fired: Fired | None = None
+    """Of a run that a schedule has begun."""
 
 
 class JobView(Message, frozen=True, kw_only=True):
@@ -97,6 +110,8 @@ class JobView(Message, frozen=True, kw_only=True):
     """Of a job that succeeded: the small values that it left for others."""
     resources: Resources | None = None
     """What an attempt of it may use at most, where something was asked for."""
+    shape: Shape | None = None
+    """What its run says of it beside its definition, where it says something."""
 
 
 class CancelRun(Request[RunView], frozen=True, kw_only=True):

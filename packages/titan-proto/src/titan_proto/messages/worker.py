@@ -137,6 +137,8 @@ class AttemptOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ancestors: tuple[str, ...] = ()
     """The runs that `takes_over` repeated in its turn, the newest first: where nothing of it was executed
     here, the shared folder of the first of them that is here stands in for its own."""
+    scheduled_for_ms: int = 0
+    """Of a run that a schedule has begun: the slot."""
 
 
 class StartAttempts(Message, frozen=True, kw_only=True):

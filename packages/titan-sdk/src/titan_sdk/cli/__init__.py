@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "validate": ("author", "Check pipeline files and say everything that is wrong with them."),
     "next": ("times", "When a schedule fires next."),
     "ps": ("look", "Active runs and services; with RUN, its jobs."),
+    "watch": ("runs", "Watch a run go, job by job, until it ends."),
     "show": ("look", "All about one run, job, service or worker."),
     "logs": ("logs", "What a job has printed."),
     "stats": ("look", "The cluster at a glance."),
@@ -44,6 +45,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "upload": ("files", "Put files into the master's perm_files."),
     "files": ("files", "What the master's perm_files hold; with NAME, its versions."),
     "download": ("files", "Fetch a file of the master's perm_files, or a version of it."),
+    "shell": ("shell", "Open the titan> prompt; `titan` alone on a terminal does so too."),
+    "help": ("shell", "Say what the commands are, or how one is used."),
+    "exit": ("shell", "Leave the titan> prompt."),
 }
 """Module and one line of help, so that listing the commands loads none of them."""
 
@@ -169,7 +173,13 @@ def titan(ctx: click.Context, master: str | None, *, debug: bool, color: str) ->
     from titan_sdk.cli.context import Settings
 
     ctx.obj = Settings(master=master, debug=debug, color=color)
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from titan_sdk.cli.shell import shell
+
+        ctx.invoke(shell)
+    else:
         click.echo(ctx.get_help())
 
 
