@@ -30,7 +30,7 @@ function start() {
   const sources = new Map(); // job.attempt → {job, attempt, worker, at, open, known}
   let lines = []; // {source, stream, ms, text, cut}
   let hits = null; // numbers of lines that match, or null without a search
-  let pattern = null, only = false, times = false, following = true, current = -1, unseen = 0, first = 0;
+  let pattern = null, only = false, times = false, following = true, current = -1, unseen = 0, first = 0, waiting = 0;
   let queue = [], busy = 0, isLoaded = false, drawing = 0;
 
   // -- reading -----------------------------------------------------------------------------------
@@ -203,6 +203,8 @@ function start() {
 
   // -- finding -----------------------------------------------------------------------------------
   function search() {
+    clearTimeout(waiting);
+    waiting = 0;
     const text = find.value;
     pattern = null;
     hits = null;
@@ -251,18 +253,19 @@ function start() {
   }
 
   const toggle = (name, on) => (button(name).setAttribute("aria-pressed", String(on)), draw(), on);
-  let waiting = 0;
   find.addEventListener("input", () => (clearTimeout(waiting), (waiting = setTimeout(search, 120))));
   find.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
-    clearTimeout(waiting);
-    search();
-    step(hits, event.shiftKey ? -1 : 1);
+    step(found(), event.shiftKey ? -1 : 1);
   });
+  const found = () => {
+    if (waiting) search(); // what has been typed counts, also if it was typed just now
+    return hits;
+  };
   const does = {
-    next: () => step(hits, 1),
-    prev: () => step(hits, -1),
+    next: () => step(found(), 1),
+    prev: () => step(found(), -1),
     only: () => (only = toggle("only", !only)),
     times: () => (times = toggle("times", !times)),
     follow: () => follow(!following),
