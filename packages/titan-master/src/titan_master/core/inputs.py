@@ -23,6 +23,7 @@ from titan_proto.messages import (
     GetStats,
     Join,
     Kin,
+    ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
@@ -64,6 +65,7 @@ Ask = (
     | ListRuns
     | ListJobs
     | GetJob
+    | ListAttempts
     | WaitRun
     | WaitJob
     | WatchRun
