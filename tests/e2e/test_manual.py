@@ -65,3 +65,28 @@ def test_json_is_stats_for_programs(cluster: Cluster, titan: Titan) -> None:
     )
     assert named["kind"] == asked["kind"] == "Stats"
     assert named.keys() == asked.keys()
+
+
+def test_watching_a_run_shows_its_tree_and_leaves_with_its_result(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """Line by line where there is no terminal; the run's own exit code; JSON to the last change."""
+    cluster.start_worker(8080)
+    pipeline = tmp_path / "fan.yaml"
+    pipeline.write_text(
+        "name: fan\njobs:\n"
+        "  - {id: first, run: 'sleep 0.2'}\n"
+        "  - {id: good, run: 'true', dependencies: [first]}\n"
+        "  - {id: bad, run: 'echo no; exit 3', dependencies: [first]}\n"
+    )
+    titan("run", str(pipeline))
+
+    said = titan("watch", "fan-1", code=1).stderr
+
+    assert "└─ bad" in said or "├─ bad" in said
+    assert "bad failed" in said
+    changes = titan("watch", "-o", "json", code=1).stdout.splitlines()
+    last = json.loads(changes[-1])
+    assert (last["kind"], last["runState"]) == ("JobChange", "FAILED")
+    assert {json.loads(line)["id"] for line in changes} >= {"first", "good", "bad"}
+    assert "no run is called nonsense" in titan("watch", "nonsense", code=3).stderr

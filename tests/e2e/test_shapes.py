@@ -43,3 +43,38 @@ def test_a_failure_is_handled_told_and_tidied_up_and_its_run_has_failed(
     skipped = {job["id"]: job["reason"] for job in items if job["state"] == "SKIPPED"}
     assert skipped == {"MEND": "TRIGGER_UNMET", "TELL": "TRIGGER_UNMET"}
     assert "nothing before it failed" in titan("show", "mended-2/MEND").stdout
+
+
+WEIGHED = """name: Weighed
+project: false
+jobs:
+  - {{id: COUNT, run: 'echo rows={rows} >> "$TITAN_OUTPUT"'}}
+  - {{id: LOAD, run: "true", dependencies: [COUNT], when: jobs.COUNT.outputs.rows > 0}}
+  - id: TELL
+    run: "true"
+    dependencies: [LOAD]
+    trigger: all_done
+    when: jobs.LOAD.state == 'SKIPPED'
+"""
+
+
+def test_a_condition_decides_by_what_was_written_and_says_what_it_read(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    pipeline = tmp_path / "weighed.yaml"
+    ends = {}
+    for number, rows in enumerate(("12", "0", "many"), 1):
+        pipeline.write_text(WEIGHED.format(rows=rows), encoding="utf-8")
+        titan("run", str(pipeline), "--wait", code=1 if rows == "many" else 0)
+        items = json.loads(titan("ps", f"weighed-{number}", "-o", "json").stdout)["items"]
+        ends[rows] = [job["reason"] for job in items]
+    assert ends == {
+        "12": ["EXITED", "EXITED", "WHEN_FALSE"],
+        "0": ["EXITED", "WHEN_FALSE", "EXITED"],
+        "many": ["EXITED", "BAD_WHEN", "WHEN_FALSE"],
+    }
+    shown = titan("show", "weighed-2/LOAD").stdout
+    assert "its when is false: jobs.COUNT.outputs.rows > 0; jobs.COUNT.outputs.rows is '0'" in shown
+    assert "is 'many', which is no number" in titan("show", "weighed-3/LOAD").stdout
+    assert "weighed-3  LOAD" in titan("dead").stdout

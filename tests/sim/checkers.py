@@ -16,10 +16,11 @@ import msgspec
 from msgspec.structs import replace
 
 from tests.sim.books import ScheduleBooks
-from tests.sim.coverage import Choice, Coverage, Fault, Move
+from tests.sim.coverage import Choice, Coverage, Fault, Move, Rearing
 from tests.sim.driver import CrashPoint
 from tests.sim.world import Violation, World
 from titan_master.core import events as e
+from titan_master.core.core import CoreConfig
 from titan_master.core.state import State
 from titan_master.core.state import digest as master_digest_of
 from titan_proto.ids import AttemptRef
@@ -31,6 +32,8 @@ from titan_proto.messages import (
     ReportAcks,
     RunReceipt,
     RunView,
+    SpawnSibling,
+    SpawnVerdicts,
     StartAttempts,
     StopAttempts,
 )
@@ -48,7 +51,7 @@ from titan_proto.specs import (
     Terms,
     Trigger,
 )
-from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
+from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState, ScalingKind
 
 _SPEC: msgspec.msgpack.Decoder[RunSpec] = msgspec.msgpack.Decoder(RunSpec)
 
@@ -56,6 +59,8 @@ OVERTIME_MS = 60_000
 """How late a master may be that was down, or stood still, when a job's time was over."""
 
 _USED = re.compile(r"\$\{\{ jobs\.(\w+)\.outputs\.(\w+) \}\}")
+_STATE = re.compile(r"jobs\.(\w+)\.state != '(\w+)'")
+_ATTEMPT = re.compile(r"'\.1' in jobs\.(\w+)\.outputs\.attempt")
 _ANY = Launch()
 _MOVED = (ExitReason.CRASH_LOOP, ExitReason.START_FAILED, ExitReason.PREPARE_FAILED)
 """Ends of a service that another worker may mend."""
@@ -134,6 +139,9 @@ class JobBook:
     def __init__(self, spec: JobSpec, shape: Shape | None = None) -> None:
         self.spec = spec
         self.trigger = Trigger.ALL_SUCCEEDED if shape is None else shape.trigger
+        self.when = "" if shape is None else shape.when
+        self.begun = False
+        """Whether it was decided that it begins."""
         self.end: JobState | None = None
         self.reason = ExitReason.UNKNOWN
         """Once it has ended: for what."""
@@ -196,7 +204,7 @@ class RunBook:
         self.has_begun = False
         for job in self.jobs.values():
             is_free = set(job.spec.dependencies) <= set(event.taken_over)
-            is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED
+            is_free = is_free and job.trigger is Trigger.ALL_SUCCEEDED and not job.when
             if job.is_gate and job.end is None and is_free and job.not_before_ms <= event.at_ms:
                 job.opened_ms = event.at_ms
         self.state = RunState.ACTIVE
@@ -236,6 +244,8 @@ class WorkerBook:
     """What the journal has said of one worker."""
 
     def __init__(self, event: e.WorkerJoined) -> None:
+        self.host = event.host
+        self.spawn = event.spawn
         self.slots = event.slots
         self.skills = event.skills
         self.resources = event.resources
@@ -261,6 +271,15 @@ class WorkerBook:
         )
 
 
+_REARINGS = {
+    ScalingKind.JOINED: Rearing.JOINED,
+    ScalingKind.FAILED: Rearing.FAILED,
+    ScalingKind.TIMED_OUT: Rearing.TIMED_OUT,
+}
+CORES_MAX = 16
+"""Of any host here."""
+
+
 class Auditor:
     """Everything that must hold, whoever is to blame if it does not."""
 
@@ -284,6 +303,8 @@ class Auditor:
         self._alive: dict[AttemptRef, int] = {}
         """Processes that run, and since when."""
         self._lasted: dict[AttemptRef, int] = {}
+        self._heard_late: dict[AttemptRef, None] = {}
+        """Those that ended while their worker stood still, or had other things to see to first."""
         self._written: dict[AttemptRef, tuple[dict[str, str], str]] = {}
         """What processes left for others, or what was wrong with it."""
         self._files: dict[AttemptRef, tuple[Left | None, str]] = {}
@@ -308,6 +329,14 @@ class Auditor:
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
         """What clients were told: run → how it ended."""
+        self.scaling: CoreConfig
+        self._asked: dict[int, e.SpawnAsked] = {}
+        """Workers that were asked for, by number."""
+        self._waited_for: set[int] = set()
+        """Those of them that have neither joined nor been given up."""
+        self._joined_as: dict[int, str] = {}
+        self._born: dict[int, tuple[str, int]] = {}
+        """By number: the machine on which a process was started for it, and how often that had booted."""
         self.master_digest = ""
         self._durable_digest = ""
         self._keepers: dict[type, Callable[[Any], None]] = {
@@ -344,6 +373,9 @@ class Auditor:
             e.WorkerReturned: self._on_worker_returned,
             e.WorkerLost: self._on_worker_lost,
             e.WorkerRetired: self._on_worker_retired,
+            e.SpawnAsked: self._on_spawn_asked,
+            e.SpawnSettled: self._on_spawn_settled,
+            e.SiblingDismissed: self._on_sibling_dismissed,
         }
 
     def check(self, holds: object, promise: str) -> None:
@@ -536,6 +568,10 @@ class Auditor:
         self._check_parents(run, job)
 
     def _check_parents(self, run: RunBook, job: JobBook) -> None:
+        if job.when and not job.begun:
+            said = self._condition(run, job)
+            self.check(said is True, f"{run.run_id}/{job.spec.id} begins, and its when is {said}")
+        job.begun = True
         parents = [run.jobs[parent] for parent in job.spec.dependencies]
         if not parents:
             return
@@ -720,6 +756,7 @@ class Auditor:
         if event.reason is ExitReason.LOST and worker is not None:
             # What was being stopped for another reason is over: nobody counts what became of it.
             stopping = self.services.get((ref.run_id, ref.job_id)) == "STOPPING"
+            stopping = stopping or job.stopped_for is not None
             blamed = ref in self._left and ref in worker.drained and not stopping
             self.check(not blamed, f"{ref} was stopped by a leave and counts as lost")
         if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED, ExitReason.OOM_KILLED}:
@@ -748,8 +785,11 @@ class Auditor:
             service = self.services.get((ref.run_id, ref.job_id))
             self.check(service == "STOPPING", f"{ref} is stopped, and its service is {service}")
         if event.reason is ExitReason.TIMED_OUT and not job.spec.job_timeout_ms:
+            # A worker that is behind may look at its clock before it hears of the exit.
+            lasted_ms = self._lasted.get(ref, 0) * FASTEST
             self.check(
-                job.spec.timeout_ms and self._lasted.get(ref, 0) * FASTEST >= job.spec.timeout_ms,
+                job.spec.timeout_ms
+                and (lasted_ms >= job.spec.timeout_ms or ref in self._heard_late),
                 f"{ref} timed out after {self._lasted.get(ref)} of {job.spec.timeout_ms} ms",
             )
         self._coverage.reason(event.reason)
@@ -840,13 +880,48 @@ class Auditor:
             job = run.jobs[job_id]
             self._end_job(event.run_id, job, event.state, event.reason)
             parents = {run.jobs[parent].end for parent in job.spec.dependencies}
-            if event.state is JobState.SKIPPED:
+            if event.reason in {ExitReason.WHEN_FALSE, ExitReason.BAD_WHEN}:
+                self._check_undecided(run, job, event)
+            elif event.state is JobState.SKIPPED:
                 self._check_skipped(run, job, event)
             else:
                 self.check(
                     run.cancelled or job_id in run.stopped or JobState.CANCELLED in parents,
                     f"{event.run_id}/{job_id} is {event.state} and nobody cancelled",
                 )
+
+    def _condition(self, run: RunBook, job: JobBook) -> bool | None:
+        """What a condition of the workload's comes to, by its parts; None where it cannot be decided."""
+        word = " and " if " and " in job.when else " or "
+        found = False
+        for part in job.when.split(word):
+            if part in ("true", "false"):
+                found = part == "true"
+            elif match := _STATE.fullmatch(part):
+                found = run.jobs[match[1]].end is not JobState[match[2]]
+            else:
+                name = _ATTEMPT.fullmatch(part)[1]  # type: ignore[index]  # the workload's
+                if "attempt" not in run.jobs[name].outputs:
+                    return None
+                found = ".1" in run.jobs[name].outputs["attempt"]
+            if found == (word == " or "):
+                return found
+        return found
+
+    def _check_undecided(self, run: RunBook, job: JobBook, event: e.JobsDropped) -> None:
+        """By its condition it does not begin: it is false, or cannot be decided."""
+        name = f"{run.run_id}/{job.spec.id}"
+        parents = [run.jobs[parent] for parent in job.spec.dependencies]
+        self.check(all(one.end for one in parents), f"{name} is decided about too early: {event}")
+        self.check(
+            not parents or _may_begin(job.trigger, parents), f"{name} has no turn yet: {event}"
+        )
+        is_false = event.reason is ExitReason.WHEN_FALSE
+        said = self._condition(run, job)
+        self.check(said is (False if is_false else None), f"{name}: {job.when} is {said}: {event}")
+        self.check(
+            event.state is (JobState.SKIPPED if is_false else JobState.FAILED), f"{name}: {event}"
+        )
 
     def _check_skipped(self, run: RunBook, job: JobBook, event: e.JobsDropped) -> None:
         """Nothing that may still happen would let it begin, and the reason is what was in its way."""
@@ -1065,6 +1140,11 @@ class Auditor:
         before = self.workers.get(event.worker_id)
         if before is not None:
             book.holds, book.drained = before.holds, before.drained
+        if event.spawn:
+            number, worker_id = event.spawn, event.worker_id
+            is_wanted = number in self._waited_for or self._joined_as.get(number) == worker_id
+            self.check(is_wanted, f"{worker_id} is let in as {number}, which nobody waits for")
+            self.check(number in self._born, f"{worker_id} is let in as {number}, never spawned")
         self.workers[event.worker_id] = book
 
     def _on_worker_silent(self, event: e.WorkerSilent) -> None:
@@ -1137,6 +1217,88 @@ class Auditor:
         worker = self.workers[event.worker_id]
         self.check(not worker.holds, f"{event.worker_id} retires and holds {list(worker.holds)}")
         worker.state = "RETIRED"
+
+    # -- workers that workers spawn -----------------------------------------------------------------
+
+    def _on_spawn_asked(self, event: e.SpawnAsked) -> None:
+        config, parent = self.scaling, self.workers[event.worker_id]
+        self.check(event.number > self._fence, f"spawn {event.number} after fence {self._fence}")
+        self._fence = event.number
+        self.check(parent.state == "ONLINE", f"{event.worker_id} is {parent.state}: {event}")
+        self.check(event.cause, f"nobody knows why: {event}")
+        here = [one for one in self.workers.values() if one.state not in {"LOST", "RETIRED"}]
+        to_come = [self._asked[number] for number in self._waited_for]
+        spawned = [one for one in here if one.spawn]
+        known = [one for one in self.workers.values() if one.spawn and one.state != "RETIRED"]
+        total = len(known) + len(to_come)
+        self.check(total < config.siblings_max, f"{total} have been spawned: {event}")
+        if not event.by_hand:
+            self.check(config.autoscale, f"nobody wanted that: {event}")
+            siblings = sum(one.host == event.host for one in (*spawned, *to_come))
+            most = config.siblings_per_host
+            self.check(siblings < most, f"{siblings} are on that host, at most {most}: {event}")
+            slots = sum(one.slots for one in (*here, *to_come) if one.host == event.host)
+            most = config.slots_per_core * CORES_MAX
+            self.check(slots + event.slots <= most, f"{slots} slots are on that host: {event}")
+            self.check(set(event.skills) == set(parent.skills), f"with other skills: {event}")
+        self._asked[event.number] = event
+        self._waited_for.add(event.number)
+        self._coverage.rearing(Rearing.BY_HAND if event.by_hand else Rearing.BY_QUEUE)
+
+    def _on_spawn_settled(self, event: e.SpawnSettled) -> None:
+        number = event.number
+        self.check(number in self._waited_for, f"{event}, and it is not waited for")
+        self._waited_for.discard(number)
+        if event.kind is ScalingKind.JOINED:
+            self.check(number not in self._joined_as, f"a second one has joined as {number}")
+            self._joined_as[number] = event.sibling_id
+            spawn = self.workers[event.sibling_id].spawn
+            self.check(spawn == number, f"{event.sibling_id} has joined as {spawn}: {event}")
+        else:
+            self.check(event.message, f"nobody knows why: {event}")
+            if event.kind is ScalingKind.TIMED_OUT:
+                waited_ms = event.at_ms - self._asked[number].at_ms
+                self.check(waited_ms >= self.scaling.spawn_timeout_ms, f"too early: {event}")
+        self._coverage.rearing(_REARINGS[event.kind])
+
+    def _on_sibling_dismissed(self, event: e.SiblingDismissed) -> None:
+        worker = self.workers[event.worker_id]
+        self.check(worker.spawn and not self._asked[worker.spawn].by_hand, f"not its own: {event}")
+        self.check(not worker.holds, f"{event}, and it holds {list(worker.holds)}")
+        self.check(worker.state == "ONLINE" and event.why, f"{worker.state}: {event}")
+        worker.state = "DISMISSED"
+        self._coverage.rearing(Rearing.DISMISSED)
+
+    def told_to_spawn(self, order: SpawnSibling) -> None:
+        """A worker was told to spawn another one."""
+        asked = self._asked.get(order.number)
+        self.check(asked is not None, f"it is not in the journal: {order}")
+        assert asked is not None
+        same = (order.port, order.slots, order.skills) == (asked.port, asked.slots, asked.skills)
+        self.check(same, f"{asked} is sent as {order}")
+
+    def told_verdicts(self, verdicts: SpawnVerdicts) -> None:
+        """A worker was told what has been decided about its siblings."""
+        for number in (*verdicts.settled, *verdicts.given_up):
+            is_open = number in self._waited_for
+            self.check(not is_open, f"{verdicts}, and {number} is waited for")
+
+    def born(self, number: int, host: str, boots: int) -> None:
+        """A process was started for it, since so many boots of its machine.
+
+        A second one is excused where the machine went down, with the first one and what was written of
+        it; and by a copied folder, for its worker is there twice: but one of both is let in.
+        """
+        before, before_boots = self._born.get(number, ("", 0))
+        is_excused = before_boots != boots or "copy" in f"{before} {host}"
+        self.check(is_excused, f"{number} is started on {host}, and was on {before}")
+        self.check(number in self._asked, f"{number} is started on {host}, asked for by nobody")
+        self._born[number] = (host, boots)
+
+    def expected(self, worker_id: str) -> bool:
+        """Whether this spawned worker was asked for by a person, and so stays until it is told to go."""
+        worker = self.workers.get(worker_id)
+        return worker is None or not worker.spawn or self._asked[worker.spawn].by_hand
 
     def _check_left(self, ref: AttemptRef, job: JobBook, event: e.JobEnded) -> None:
         """What is recorded of files is what that attempt left, and of a success only."""
@@ -1416,6 +1578,8 @@ class Auditor:
         now_ms = self._world.now_ms
         lasted_ms = self._lasted[ref] = now_ms - self._alive.pop(ref)
         self._asleep.pop(ref, None)
+        if not was_watched:
+            self._heard_late[ref] = None
         must_go_ms = self._must_go.pop(ref, now_ms)
         self.check(now_ms <= must_go_ms, f"{ref} goes {now_ms - must_go_ms} ms too late")
         spec = self._job(ref).spec
@@ -1424,6 +1588,10 @@ class Auditor:
             not spec.timeout_ms or not was_watched or lasted_ms <= limit_ms,
             f"{ref} was there for {lasted_ms} ms, its timeout is {spec.timeout_ms} ms",
         )
+
+    def exit_waits(self, ref: AttemptRef) -> None:
+        """A process has ended, and its worker will not hear of it in its next turn, or not at once."""
+        self._heard_late[ref] = None
 
     def is_live_on(self, ref: AttemptRef, worker_id: str) -> bool:
         """Whether the journal has this attempt as live on that worker."""
@@ -1461,15 +1629,21 @@ class Auditor:
 
     def unfinished(self) -> list[str]:
         """What has been accepted and has not come to its end."""
-        return [
-            f"{run.run_id}/{job_id} attempts={job.numbers} live={job.live}"
-            for run in self.runs.values()
-            if run.state is RunState.ACTIVE
-            for job_id, job in run.jobs.items()
-            if job.end is None
-        ] + [
-            f"service {key} is {state}" for key, state in self.services.items() if state != "ENDED"
-        ]
+        return (
+            [
+                f"{run.run_id}/{job_id} attempts={job.numbers} live={job.live}"
+                for run in self.runs.values()
+                if run.state is RunState.ACTIVE
+                for job_id, job in run.jobs.items()
+                if job.end is None
+            ]
+            + [f"{number} is waited for" for number in self._waited_for]
+            + [
+                f"service {key} is {state}"
+                for key, state in self.services.items()
+                if state != "ENDED"
+            ]
+        )
 
     def finish(self) -> None:
         """Nothing that was acknowledged is lost, and everybody knows how it ended."""

@@ -25,9 +25,11 @@ from titan_master.core import (
     moving,
     placement,
     rollout,
+    scaling,
     schedules,
     services,
     sharing,
+    siblings,
     timers,
     workers,
 )
@@ -42,9 +44,10 @@ from titan_proto.specs import GateExpiry
 from titan_proto.states import ExitReason, JobState, WorkerState
 from titan_worker.core import core as worker_core
 from titan_worker.core.attempts import Attempts, Phase
-from titan_worker.core.effects import LeaseEnd
+from titan_worker.core.effects import BearSibling, LeaseEnd
 from titan_worker.core.lease import Lease
 from titan_worker.core.reconcile import Standing, standing
+from titan_worker.core.siblings import Siblings
 
 SEEDS_MAX = 450
 
@@ -133,7 +136,7 @@ def begin_before_the_last_parent(patch):
     def decided_by(run, ended, dropping=()):
         found = [run.order[c] for job in ended for c in run.children.get(job.index, ())]
         opened = [job for job in found if job.state is JobState.BLOCKED]
-        return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [])
+        return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [], {})
 
     patch.setattr(graph, "decided_by", decided_by)
 
@@ -152,6 +155,47 @@ def place_on_silent_workers(patch):
             worker.state = state
 
     patch.setattr(Roster, "refresh", hopeful)
+
+
+def let_in_whom_nobody_waits_for(patch):
+    """A sibling that was given up, or another one with its proof, is let in."""
+    patch.setattr(siblings, "why_not_let_in", lambda _draft, _kin, _known: "")
+
+
+def spawn_as_often_as_told(patch):
+    """That a number has been spawned for is not looked at."""
+    take = Siblings.take
+
+    def eager(self, order, *, is_leaving):
+        if order.number in self._held:
+            self._draft.ask(BearSibling(order=order))
+        else:
+            take(self, order, is_leaving=is_leaving)
+
+    patch.setattr(Siblings, "take", eager)
+
+
+def spawn_without_end(patch):
+    """What has been asked for on a host counts only once it is there."""
+    patch.setattr(scaling._Room, "take", lambda *_: None)
+
+
+def leave_the_given_up_alone(patch):
+    """Who is not waited for any more goes on, and is nobody's."""
+    patch.setattr(Siblings, "hear", lambda *_: None)
+
+
+def dismiss_the_busy(patch):
+    """A spawned worker is idle when it has no free slot as well."""
+    may_be = scaling._may_be_dismissed
+
+    def hasty(draft):
+        for worker_id in draft.state.siblings:
+            if may_be(draft, worker_id):
+                now_ms = draft.now_ms
+                draft.emit(scaling.SiblingDismissed(at_ms=now_ms, worker_id=worker_id, why="so"))
+
+    patch.setattr(scaling, "_dismiss_idle", hasty)
 
 
 def place_on_leaving_workers(patch):
@@ -589,6 +633,11 @@ def forget_why_it_was_paused(patch):
 
 
 MUTANTS = [
+    let_in_whom_nobody_waits_for,
+    spawn_as_often_as_told,
+    spawn_without_end,
+    leave_the_given_up_alone,
+    dismiss_the_busy,
     count_slots_from_the_start_again,
     let_slots_pass_that_are_hardly_late,
     begin_beside_what_goes_on,

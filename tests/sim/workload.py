@@ -23,6 +23,7 @@ from titan_proto.messages import (
     GateView,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     JobMilestone,
@@ -42,11 +43,14 @@ from titan_proto.messages import (
     RunReceipt,
     RunView,
     ScaleService,
+    Scaling,
     ScheduleList,
     ScheduleView,
     ServiceList,
     ShutdownOrdered,
     ShutDownWorker,
+    SpawnOrdered,
+    SpawnWorker,
     Stats,
     StopJob,
     StopService,
@@ -81,7 +85,14 @@ from titan_proto.specs import (
     Terms,
     Trigger,
 )
-from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, RunState, ServiceState
+from titan_proto.states import (
+    JOB_TERMINAL,
+    RUN_TERMINAL,
+    ExitReason,
+    JobState,
+    RunState,
+    ServiceState,
+)
 
 SKILLS = ("GENERAL", "GPU")
 RESOURCES = {"gpu": 2, "licence": 1, "cpu": 2_000}
@@ -121,14 +132,32 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
     if world.chance(12):
         specs = _one_of_few_runs(world, specs)
     named = tuple(_using_outputs(world, specs, job) for job in specs)
-    shapes = {job.id: _shape(world) for job in specs if job.dependencies and world.chance(25)}
+    shapes = {
+        job.id: _shape(world, specs, job)
+        for job in specs
+        if job.launch != POISON and world.chance(35)
+    }
     return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
 
 
-def _shape(world: World) -> Shape:
-    """Which ends of its dependencies a job is to begin after."""
+def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
+    """Which ends of its dependencies a job is to begin after, and on what condition."""
     triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
-    return Shape(trigger=world.random.choice(triggers))
+    trigger = world.random.choice(triggers) if job.dependencies else Trigger.ALL_SUCCEEDED
+    return Shape(trigger=trigger, when=_when(world, specs, job) if world.chance(50) else "")
+
+
+def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
+    """A condition in one of a few forms, which the checkers read in their own way."""
+    above = _above(specs, job)
+    tasks = [one.id for one in above if one.kind is JobKind.TASK and one.launch != POISON]
+    parts = [world.random.choice(("true", "true", "false"))]
+    if above:
+        state = world.random.choice(("SUCCEEDED", "FAILED", "SKIPPED"))
+        parts.append(f"jobs.{world.random.choice(above).id}.state != '{state}'")
+    if tasks:
+        parts.append(f"'.1' in jobs.{world.random.choice(tasks)}.outputs.attempt")
+    return f" {world.random.choice(('and', 'or'))} ".join(world.random.sample(parts, len(parts)))
 
 
 def draw_nightly(world: World) -> RunSpec:
@@ -508,6 +537,27 @@ def _shut_down_a_worker(world: World, worker: str = "") -> Errand:
         raise Violation(f"telling a worker to leave came to {answer}")
 
 
+def _spawn_a_worker(world: World) -> Errand:
+    """A person wants one more, under a port that may be taken."""
+    parent = "" if world.chance(60) else str(FIRST_PORT + world.between(0, 4))
+    answer = yield Call(
+        SpawnWorker(
+            port=FIRST_PORT + world.between(8, 14), parent=parent, slots=world.between(0, 2)
+        )
+    )
+    refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.LIMIT_EXCEEDED)
+    refused = any(is_error(answer, code) for code in refusals)
+    if not refused and not isinstance(answer, SpawnOrdered):
+        raise Violation(f"asking for a worker came to {answer}")
+
+
+def _check_scaling(scaling: Any) -> None:
+    if not isinstance(scaling, Scaling):
+        raise Violation(f"what was spawned came to {scaling}")
+    if len(scaling.siblings) + len(scaling.asked) > scaling.total:
+        raise Violation(f"more than {scaling.total} workers were spawned: {scaling}")
+
+
 def look(world: World, auditor: Auditor, rounds: int) -> Errand:
     """Ask about this and that, as a dashboard or a curious person would."""
     for _ in range(rounds):
@@ -547,6 +597,10 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             yield from _list_dead(world, auditor)
         elif question == 10 and world.chance(25):
             yield from _shut_down_a_worker(world)
+        elif question == 10 and world.chance(30):
+            yield from _spawn_a_worker(world)
+        elif question == 10:
+            _check_scaling((yield Call(GetScaling())))
         elif question == 9:
             yield Call(StopService(service=f"nobody/{job}"))
             refusal = yield Call(DecideGate(gate=f"nobody/{job}", approve=True))
@@ -611,7 +665,9 @@ def _list_dead(world: World, auditor: Auditor) -> Errand:
             raise Violation(f"the list of dead jobs came to {page}")
         for view in page.jobs:
             auditor.told_job(view)
-            if view.state is not JobState.FAILED or view.kind is JobKind.GATE:
+            # Of a gate, only that its condition cannot be decided is nobody's decision.
+            is_decided = view.kind is JobKind.GATE and view.reason is not ExitReason.BAD_WHEN
+            if view.state is not JobState.FAILED or is_decided:
                 raise Violation(f"{view} is listed as dead")
             listed[view.run_id, view.job_id] = None
         cursor = page.cursor

@@ -471,7 +471,7 @@ def test_every_code_means_one_thing():
         if name.isupper() and isinstance(value, str) and value.startswith("Y2")
     ]
 
-    assert len(set(codes)) == len(codes) == 26
+    assert len(set(codes)) == len(codes) >= 27
 
 
 def test_a_problem_can_travel():

@@ -47,7 +47,7 @@ from titan_proto.specs import JobKind, Resources
 from titan_proto.states import ExitReason, JobState, RunState, ServiceState, WorkerState
 from titan_sdk.cli import COMMANDS, context, main, render, stalls, titan
 from titan_sdk.cli.failures import exit_code, report
-from titan_sdk.cli.progress import Progress
+from titan_sdk.cli.progress import Progress, tree_of
 from titan_sdk.cli.sanitize import Cleaner, clean
 from titan_sdk.errors import NoMaster, Timeout
 
@@ -1109,3 +1109,40 @@ def test_without_control_groups_it_is_said_what_rlimits_do_not_do():
     assert "memory is of each process by itself" in text
     assert "cpu is not limited" in text
     assert render.limits_held(None, "rlimits") == ""
+
+
+# -- the tree of a run ----------------------------------------------------------------------------
+
+
+def job_of(name, *parents):
+    return JobView(
+        run_id="r",
+        run_alias="r-1",
+        job_id=name,
+        kind=JobKind.TASK,
+        state=JobState.BLOCKED,
+        dependencies=parents,
+    )
+
+
+def test_a_job_stands_once_under_its_deepest_parent():
+    jobs = [job_of("a"), job_of("b", "a"), job_of("c", "a"), job_of("d", "a", "c"), job_of("e")]
+
+    assert list(tree_of(jobs, symbols=True).values()) == ["a", "├─ b", "└─ c", "   └─ d", "e"]
+    assert list(tree_of(jobs, symbols=False).values()) == ["a", "|- b", "`- c", "   `- d", "e"]
+
+
+def test_a_tree_of_jobs_in_any_order_has_all_of_them():
+    jobs = [job_of("c", "b"), job_of("b", "a"), job_of("a")]
+
+    assert list(tree_of(jobs, symbols=True).items()) == [
+        ("a", "a"),
+        ("b", "└─ b"),
+        ("c", "   └─ c"),
+    ]
+
+
+def test_a_deep_chain_is_a_tree_too():
+    jobs = [job_of("0"), *(job_of(str(n), str(n - 1)) for n in range(1, 3_000))]
+
+    assert len(tree_of(jobs, symbols=True)) == 3_000

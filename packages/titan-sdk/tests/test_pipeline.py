@@ -565,6 +565,7 @@ def test_a_titan_job_means_what_the_yaml_means():
         "spread": True,
         "concurrency": {"group": "db", "limit": 3},
         "trigger": "none_failed",
+        "when": "jobs.B.state != 'FAILED'",
         "share": "node",
         "artifacts": {"out": ["a/*.csv", "b"], "in": ["B:c/**"]},
     }
@@ -645,6 +646,14 @@ def test_what_is_no_job_after_all_others_is_refused_at_its_place(lines, found):
 @pytest.mark.parametrize(
     ("keys", "found"),
     [
+        ("when: true", []),
+        ("when: [true]", ["5:11 Y107"]),
+        ("when: jobs.B.outputs.rows > 0", ["5:11 Y224"]),
+        ("when: true and jobs.Q.state == 'FAILED'", ["5:20 Y224"]),
+        ("when: 'true and jobs.Q.state == \"FAILED\"'", ["5:21 Y224"]),
+        ("when: params.day > 0 or matrix.size > 1", ["5:11 Y224", "5:29 Y224"]),
+        ("when: jobs.B.outputs.rows = 0", ["5:31 Y107"]),
+        ("when: >-\n      true or\n      jobs.B.outputs.rows = 0", ["5:11 Y107"]),
         ("trigger: any_failure", ["5:14 Y107"]),
         ("trigger: [all_done]", ["5:14 Y107"]),
         ("trigger: all_done", ["5:14 Y223"]),

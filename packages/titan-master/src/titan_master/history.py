@@ -15,6 +15,7 @@ import msgspec
 from titan_master.core import gates, rerun
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Effect, Reply, ServeLog
 from titan_master.core.inputs import Asked, Origin, RunSubmitted
+from titan_master.core.pins import Pins, needed
 from titan_master.store.base import AttemptRow, History
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import INSTANCE_MARK, AttemptRef
@@ -60,9 +61,13 @@ _SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
 class Answers:
     """Answers from history."""
 
-    def __init__(self, history: History, draw_id: Callable[[], str]) -> None:
+    def __init__(
+        self, history: History, draw_id: Callable[[], str], missing: Callable[[Pins], int]
+    ) -> None:
+        """`missing`: how many of these artifacts are gone; those that are not stay from then on."""
         self._history = history
         self._draw_id = draw_id
+        self._missing = missing
 
     def answer(self, ask: AskHistory) -> Sequence[Effect] | Asked | RunSubmitted:
         """What to do for `ask`: effects, or something for the core.
@@ -209,6 +214,16 @@ class Answers:
                 details={"limit": "outputs_per_run_bytes"},
             )
             return _reply(ask.origin, refusal)
+        left = tuple(one for one in left if one[0] in set(taken_over))
+        gone = self._missing(needed(spec, (one[1] for one in left)))
+        if gone:
+            refusal = Error(
+                code=ErrorCode.CONFLICT,
+                message=f"run {view.alias} cannot be run again: {gone} of the files that it needs are "
+                "gone, for nobody has wanted them for as long as the master keeps them "
+                "(--keep-artifacts); submit it anew",
+            )
+            return _reply(ask.origin, refusal)
         return RunSubmitted(
             origin=ask.origin,
             run_id=self._draw_id(),
@@ -221,7 +236,7 @@ class Answers:
             rerun_alias=view.alias,
             taken_over=taken_over,
             outputs=kept,
-            left=tuple(one for one in left if one[0] in set(taken_over)),
+            left=left,
             homes=tuple(one for one in homes if one[0] in set(taken_over)),
             ancestors=before[:RERUN_ANCESTORS],
             fired=_again(view.fired),

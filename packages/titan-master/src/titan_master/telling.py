@@ -32,7 +32,10 @@ from titan_master.core.events import (
     ServiceQueued,
     ServiceStopping,
     ServiceUp,
+    SiblingDismissed,
     SlotsPassed,
+    SpawnAsked,
+    SpawnSettled,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -69,6 +72,9 @@ _TOLD: Final[dict[type, tuple[str, ...]]] = {
     WorkerReturned: ("worker_id",),
     WorkerLost: ("worker_id",),
     WorkerRetired: ("worker_id",),
+    SpawnAsked: ("number", "worker_id", "port", "cause"),
+    SpawnSettled: ("number", "worker_id", "kind", "message"),
+    SiblingDismissed: ("worker_id", "why"),
     PoisonRemembered: ("digest", "what"),
 }
 """What an operator wants to read of, one line a fact; the rest is in the journal."""

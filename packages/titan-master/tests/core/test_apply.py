@@ -42,7 +42,7 @@ def impossible():
     )
     yield JobCancelling(**at, run_id="r", job_id="b")
     yield JobEnded(
-        **at, run_id="r", job_id="b", state=JobState.FAILED, reason=ExitReason.EXITED, number=1
+        **at, run_id="r", job_id="b", state=JobState.SUCCEEDED, reason=ExitReason.EXITED, number=1
     )
     yield AttemptPlaced(**placed, number=2)
     yield AttemptPlaced(**placed, number=3)

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from titan_master.core.graph import End, decided_by
+from titan_master.core.queries import dead_jobs
 from titan_master.core.state import layers_above
 from titan_proto.messages import CancelRun, DecideGate, StopJob
 from titan_proto.messages.worker import Left
-from titan_proto.specs import RetryPolicy, Trigger
+from titan_proto.specs import RetryPolicy, Shape, Trigger
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState
 
 
@@ -87,9 +88,9 @@ def test_a_job_is_opened_once_though_two_parents_end_together():
     parents = [admitted_run.jobs["a"], admitted_run.jobs["b"]]
     for parent in parents:
         parent.state = JobState.SUCCEEDED
-    assert decided_by(admitted_run, parents) == ([child], [])
+    assert decided_by(admitted_run, parents) == ([child], [], {})
     child.waiting = 1
-    assert decided_by(admitted_run, parents) == ([], [])
+    assert decided_by(admitted_run, parents) == ([], [], {})
 
 
 def test_a_chain_of_fifty_thousand_is_no_recursion():
@@ -270,3 +271,104 @@ def test_files_from_above_a_failure_come_to_what_is_begun_after_it():
     w.ended("r/b", 1)
     live = w.state.runs["r"]
     assert layers_above(live, live.jobs["x"]) == 1
+
+
+# -- conditions -----------------------------------------------------------------------------------
+def conditional(when, *ends, outputs=None, trigger=Trigger.ALL_DONE):
+    """What becomes of a job with this condition after a job `a` that ends so: reason or state, message."""
+    w = World({"w1": 9})
+    shape = Shape(when=when, trigger=trigger)
+    keeps = job("keeps-the-run", skills=["NONE"])
+    w.submit(run("r", job("a"), job("b", "a"), job("x", "b"), keeps, x=shape))
+    w.ended("r/a", *ends, outputs=outputs or {})
+    if w.job_state("r/b") is JobState.PLACED:
+        w.ended("r/b")
+    found = w.state.runs["r"].jobs["x"]
+    return str(found.reason) if found.is_terminal else str(found.state), found.message
+
+
+@pytest.mark.parametrize(
+    ("when", "becomes", "message"),
+    [
+        ("jobs.a.outputs.rows > 0", "PLACED", ""),
+        (
+            "jobs.a.outputs.rows > 12",
+            "WHEN_FALSE",
+            "jobs.a.outputs.rows > 12; jobs.a.outputs.rows is '12'",
+        ),
+        ("jobs.a.state == 'SUCCEEDED' and jobs.b.state == 'SUCCEEDED'", "PLACED", ""),
+        ("false", "WHEN_FALSE", "false"),
+        (
+            "jobs.a.outputs.columns > 0",
+            "BAD_WHEN",
+            "its when cannot be decided: jobs.a.outputs.columns is not there: a did not write it",
+        ),
+        (
+            "jobs.b.outputs.day",
+            "BAD_WHEN",
+            "its when cannot be decided: jobs.b.outputs.day is not there: b did not write it",
+        ),
+    ],
+)
+def test_a_condition_is_decided_once_what_is_above_has_ended(when, becomes, message):
+    assert conditional(when, outputs={"rows": "12"}) == (becomes, message)
+
+
+@pytest.mark.parametrize(
+    ("when", "becomes", "message"),
+    [
+        ("jobs.a.state == 'FAILED' and jobs.b.state == 'SKIPPED'", "PLACED", ""),
+        ("jobs.a.state == 'SUCCEEDED' and jobs.a.outputs.rows > 0", "WHEN_FALSE", None),
+        (
+            "jobs.a.outputs.rows > 0",
+            "BAD_WHEN",
+            "its when cannot be decided: jobs.a.outputs.rows is not there, for a is FAILED",
+        ),
+    ],
+)
+def test_a_condition_reads_how_jobs_ended_that_did_not_succeed(when, becomes, message):
+    found, said = conditional(when, 1)
+    assert (found, said) == (becomes, said if message is None else message)
+
+
+def test_a_condition_is_not_looked_at_where_the_trigger_is_not_there():
+    usual = Trigger.ALL_SUCCEEDED
+    assert conditional("jobs.a.outputs.rows > 0", 1, trigger=usual) == ("PARENT_FAILED", "")
+
+
+def test_a_job_without_dependencies_is_decided_about_when_its_run_is_accepted():
+    w = World({"w1": 9})
+    jobs = (job("a"), job("b", "a"), job("c"))
+    turn = w.submit(run("r", *jobs, a=Shape(when="false"), c=Shape(when="true")))
+    assert events(turn)[1:4] == [
+        "JobsDropped(run_id=r, job_ids=[a], state=SKIPPED, reason=WHEN_FALSE, messages=[false])",
+        "JobsDropped(run_id=r, job_ids=[b], state=SKIPPED, reason=PARENT_SKIPPED)",
+        "JobsQueued(run_id=r, job_ids=[c])",
+    ]
+    w.restart()
+    w.join("w1", held=[("r/c.1", "RUNNING")])
+    assert last(w.ended("r/c")) == "RunEnded(run_id=r, state=SUCCEEDED)"
+
+
+def test_a_run_whose_every_condition_is_false_has_succeeded_at_once():
+    w = World({"w1": 9})
+    turn = w.submit(run("r", job("a"), a=Shape(when="false")))
+    assert last(turn) == "RunEnded(run_id=r, state=SUCCEEDED)"
+
+
+def test_a_gate_whose_condition_is_false_asks_nobody():
+    w = World({"w1": 9})
+    w.submit(run("r", job("a"), gate("ask", "a"), ask=Shape(when="jobs.a.state == 'FAILED'")))
+    w.ended("r/a")
+    assert not w.state.gates
+    assert not w.state.runs
+
+
+def test_what_cannot_be_decided_has_failed_and_is_listed_among_the_dead():
+    w = World({"w1": 9})
+    keeps = job("keeps-the-run", skills=["NONE"])
+    w.submit(run("r", job("a"), job("x", "a"), keeps, x=Shape(when="jobs.a.outputs.n > 0")))
+    w.ended("r/a")
+    (dead,) = dead_jobs(w.state)
+    assert (dead.job_id, dead.state, dead.reason) == ("x", "FAILED", "BAD_WHEN")
+    assert "did not write it" in dead.message

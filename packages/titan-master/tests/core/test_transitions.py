@@ -7,7 +7,7 @@ from core_world import World, gate, job, run
 from titan_master.core.core import CoreConfig
 from titan_master.core.transitions import TABLES
 from titan_proto.messages import CancelRun, DecideGate, StopService
-from titan_proto.specs import RetryPolicy
+from titan_proto.specs import RetryPolicy, Shape
 from titan_proto.states import ExitReason, JobState
 
 
@@ -56,6 +56,14 @@ def retries():
     w.join("w1", slots=1)
     w.leave("w1")
     w.advance(4_000)
+    return w
+
+
+def conditions():
+    w = World({"w1": 9})
+    keeps = job("keeps", skills=["NONE"])
+    w.submit(run("r", job("a"), job("b", "a"), keeps, b=Shape(when="jobs.a.outputs.n > 0")))
+    w.ended("r/a")
     return w
 
 
@@ -157,6 +165,7 @@ def test_every_legal_move_is_made_and_no_other():
     stories = (
         ends,
         retries,
+        conditions,
         cancels,
         workers,
         drains,

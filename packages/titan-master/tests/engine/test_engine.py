@@ -131,7 +131,7 @@ class Rig:
             store=store,
             term=found.term,
             writer=writer,
-            answer=Answers(store, new_id).answer,
+            answer=Answers(store, new_id, lambda _: 0).answer,
             reader=reader,
             clock=self.clock,
             links=self.links,
@@ -458,7 +458,7 @@ def ended():
         def runs(self, _cursor, _limit):
             return RunList(runs=(view,))
 
-    return view, Answers(History(), new_id)
+    return view, Answers(History(), new_id, lambda _: 0)
 
 
 def test_a_run_that_ends_while_history_is_asked_is_one_run(ended):

@@ -108,9 +108,19 @@ class OpCode(IntEnum):
     # how busy workers are 0x70-0x77
     GET_USAGE = 0x70
     USAGE_VIEW = 0x71
+    # workers that workers spawn 0x78-0x7F
+    SPAWN_SIBLING = 0x78
+    SPAWN_REPORTS = 0x79
+    SPAWN_VERDICTS = 0x7A
+    SPAWN_WORKER = 0x7B
+    SPAWN_ORDERED = 0x7C
+    GET_SCALING = 0x7D
+    SCALING = 0x7E
     # ancillary: how busy workers are 0x80-0x87
     WORKER_USAGE = 0x80
     SAMPLE_USAGE = 0x81
+    # ancillary: workers that workers spawn 0x88-0x8F
+    KIN = 0x88
 
 
 BULK: Final = frozenset(

@@ -318,11 +318,13 @@ class Shape(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What there is to a job beside its dependencies, as a part of its run: whether it begins."""
 
     trigger: Trigger = Trigger.ALL_SUCCEEDED
+    when: str = ""
+    """A condition (`conditions`), looked at once its dependencies have ended as they should."""
 
     @property
     def is_conditional(self) -> bool:
         """Whether the job may end without being tried though no dependency of it failed."""
-        return self.trigger is not Trigger.ALL_SUCCEEDED
+        return self.trigger is not Trigger.ALL_SUCCEEDED or bool(self.when)
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

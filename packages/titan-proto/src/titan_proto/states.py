@@ -132,6 +132,10 @@ class ExitReason(OpenEnum):
     """It needs the success of a job before it that was skipped, though nothing had failed."""
     TRIGGER_UNMET = "TRIGGER_UNMET"
     """It begins after failures only, and there was none."""
+    WHEN_FALSE = "WHEN_FALSE"
+    """Its `when` is false."""
+    BAD_WHEN = "BAD_WHEN"
+    """Its `when` reads an output that was not written, or compares what cannot be compared."""
     TAKEN_OVER = "TAKEN_OVER"
     """It succeeded in the run that this one repeats, and was not run again."""
     APPROVED = "APPROVED"
@@ -140,6 +144,26 @@ class ExitReason(OpenEnum):
     """A gate was closed by a decision."""
     EXPIRED = "EXPIRED"
     """Nobody decided about a gate in time."""
+    UNKNOWN = "UNKNOWN"
+
+
+class ScalingKind(OpenEnum):
+    """What has become of a worker that was spawned."""
+
+    ASKED = "ASKED"
+    """A worker was told to spawn a sibling."""
+    JOINED = "JOINED"
+    """It has registered, and shown that it is the one that was asked for."""
+    FAILED = "FAILED"
+    """It ended before it had, or could not be started."""
+    TIMED_OUT = "TIMED_OUT"
+    """It was given up, and is killed by the worker that spawned it."""
+    DISMISSED = "DISMISSED"
+    """It was idle for long, and told to leave."""
+    LEFT = "LEFT"
+    """It left in good order."""
+    LOST = "LOST"
+    """It was silent for the whole lease."""
     UNKNOWN = "UNKNOWN"
 
 

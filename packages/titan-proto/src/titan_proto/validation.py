@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from titan_proto import outputs
+from titan_proto import conditions, outputs
 from titan_proto.errors import Problem
 from titan_proto.ids import JOB_ID_RULE, is_digest, is_job_id
 from titan_proto.limits import (
@@ -113,6 +113,7 @@ BAD_PYTHON: Final = "Y220"
 BAD_EXPRESSION: Final = "Y221"
 BAD_FILES: Final = "Y222"
 BAD_SHAPE: Final = "Y223"
+BAD_WHEN: Final = "Y224"
 BAD_RESOURCE: Final = "Y240"
 BAD_PLACE: Final = "Y241"
 MORE: Final = "Y299"
@@ -232,7 +233,7 @@ def _all(spec: RunSpec) -> Iterator[Problem]:
         yield from _job_problems(where, job)
     if spec.shapes:
         yield from _shapes_problems(spec, index)
-    yield from _graph_problems(spec.jobs, index)
+    yield from _graph_problems(spec, index)
 
 
 # -- the run and each job -------------------------------------------------------------------------
@@ -872,7 +873,8 @@ def _size_problems(where: str, job: JobSpec) -> Iterator[Problem]:
 # -- the graph ------------------------------------------------------------------------------------
 
 
-def _graph_problems(jobs: tuple[JobSpec, ...], index: dict[str, int]) -> Iterator[Problem]:
+def _graph_problems(spec: RunSpec, index: dict[str, int]) -> Iterator[Problem]:
+    jobs = spec.jobs
     parents: list[list[int]] = []
     near = _NearNames(index)
     for number, job in enumerate(jobs):
@@ -909,16 +911,25 @@ def _graph_problems(jobs: tuple[JobSpec, ...], index: dict[str, int]) -> Iterato
                 )
             else:
                 known.append(parent)
-    yield from _expression_problems(jobs, index, parents, near)
+    distant: list[tuple[int, int, Problem]] = []
+    """(job, what it uses of another, what to say if that is not an ancestor): not direct parents."""
+    yield from _expression_problems(jobs, index, parents, near, distant)
+    for name, shape in spec.shapes.items():
+        if shape.when and name in index:
+            yield from _when_problems(spec, index[name], shape.when, index, parents, near, distant)
+    if distant:
+        yield from _distant_problems(parents, distant)
     yield from _cycle_problems(jobs, parents)
 
 
 def _expression_problems(
-    jobs: tuple[JobSpec, ...], index: dict[str, int], parents: list[list[int]], near: _NearNames
+    jobs: tuple[JobSpec, ...],
+    index: dict[str, int],
+    parents: list[list[int]],
+    near: _NearNames,
+    distant: list[tuple[int, int, Problem]],
 ) -> Iterator[Problem]:
     """What a job says of others, beside its dependencies, is of jobs that come before it."""
-    distant: list[tuple[int, int, Problem]] = []
-    """(job, whose output, what to say if that is not an ancestor): not direct parents."""
     for number, job in enumerate(jobs):
         if job.needs.terms is not None and job.needs.terms.near:
             yield from _near_problems(jobs, number, index, parents, near, distant)
@@ -961,8 +972,62 @@ def _expression_problems(
                     code=BAD_EXPRESSION,
                 )
                 distant.append((number, source, refusal))
-    if distant:
-        yield from _distant_problems(parents, distant)
+
+
+def _when_problems(
+    spec: RunSpec,
+    number: int,
+    when: str,
+    index: dict[str, int],
+    parents: list[list[int]],
+    near: _NearNames,
+    distant: list[tuple[int, int, Problem]],
+) -> Iterator[Problem]:
+    """A condition can be read, and what it reads is there once its turn has come."""
+    job = spec.jobs[number]
+    where = f"jobs[{number}].shape.when"
+    try:
+        tree = conditions.parse(when)
+    except conditions.BadCondition as error:
+        yield Problem(
+            where=f"{where}[{error.at}]",
+            message=f"when of job {_named(job.id)}: {error.message}",
+            hint=error.hint,
+            code=BAD_WHEN,
+        )
+        return
+    direct = set(parents[number])
+    for name in conditions.names(tree):
+        place = f"{where}[{name.at}]"
+        said = f"when of job {_named(job.id)} reads {_named(str(name))}"
+        if name.source in ("param", "cell"):
+            what = "no params" if name.source == "param" else "no matrix"
+            owner = "this pipeline" if name.source == "param" else "it"
+            yield Problem(where=place, message=f"{said}, and {owner} has {what}", code=BAD_WHEN)
+            continue
+        source = index.get(name.job)
+        if source is None:
+            yield Problem(
+                where=place,
+                message=f"{said}, and {_quoted(name.job)} is not in this pipeline",
+                hint=near.hint(name.job),
+                code=BAD_WHEN,
+            )
+        elif name.source == "output" and spec.jobs[source].kind is not JobKind.TASK:
+            yield Problem(
+                where=place,
+                message=f"{said}, and {_named(name.job)} is a {spec.jobs[source].kind.value}; only a "
+                "TASK has outputs",
+                code=BAD_WHEN,
+            )
+        elif source not in direct:
+            refusal = Problem(
+                where=place,
+                message=f"{said} and does not depend on {_named(name.job)}",
+                hint=f"add {_named(name.job)} to its dependencies",
+                code=BAD_WHEN,
+            )
+            distant.append((number, source, refusal))
 
 
 def _near_problems(

@@ -86,6 +86,7 @@ class TitanJob:
             its working folder) and in ("JOB:PATTERN", of what a job before it hands out).
         trigger: which ends of its dependencies let it begin: "all_succeeded" (the default), "all_done",
             "any_failed", "any_succeeded" or "none_failed".
+        when: a condition, such as "jobs.A.outputs.rows > 0"; where it is false the job is skipped.
         on_timeout: of a gate about which nobody decided in time: "reject", "approve" or "fail".
 
     Raises:
@@ -138,6 +139,7 @@ class TitanJob:
         share: str | None = None,
         artifacts: Mapping[str, object] | None = None,
         trigger: str | None = None,
+        when: str | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(
@@ -189,6 +191,7 @@ class TitanJob:
                 "share": share,
                 "artifacts": artifacts,
                 "trigger": trigger,
+                "when": when,
             }
         )
         self._spec = job_spec(read)
@@ -265,6 +268,7 @@ class TitanGate(TitanJob):
         at: it is not asked before this moment.
         delay: how long it waits before it is asked.
         trigger: which ends of its dependencies let it open.
+        when: a condition; where it is false the gate is skipped.
     """
 
     __slots__ = ()
@@ -280,6 +284,7 @@ class TitanGate(TitanJob):
         at: Moment | None = None,
         delay: Duration | None = None,
         trigger: str | None = None,
+        when: str | None = None,
     ) -> None:
         super().__init__(
             id,
@@ -291,6 +296,7 @@ class TitanGate(TitanJob):
             at=at,
             delay=delay,
             trigger=trigger,
+            when=when,
         )
 
 
@@ -311,7 +317,8 @@ def _read(given: Mapping[str, object]) -> dict[str, Any]:
         try:
             read[key] = READERS[key](value)
         except BadValue as error:
-            found.append(Problem(where=key, message=error.message, hint=error.hint))
+            at = f" (at character {error.offset + 1})" if error.offset else ""
+            found.append(Problem(where=key, message=error.message + at, hint=error.hint))
     bad = {problem.where for problem in found}
     # A key that could not be read is still a key that was given.
     present = {**dict.fromkeys(bad), **read}

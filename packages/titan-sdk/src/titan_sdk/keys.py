@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
+from titan_proto import conditions
 from titan_proto.ids import JOB_ID_RULE, is_job_id
 from titan_proto.limits import (
     AT_MS,
@@ -90,11 +91,15 @@ _POWERS: Final = {"K": 1, "M": 2, "G": 3, "T": 4}
 class BadValue(Exception):
     """A value that its key does not take; `at` leads into it, for a list or a mapping."""
 
-    def __init__(self, message: str, hint: str = "", at: tuple[int | str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, hint: str = "", at: tuple[int | str, ...] = (), offset: int = 0
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.at = at
+        self.offset = offset
+        """Characters of the text that stand before the place."""
 
 
 class NotYet(BadValue):
@@ -820,6 +825,18 @@ def trigger(value: object) -> Trigger:
 _TRIGGERS: Final = {one.value.lower(): one for one in Trigger if one is not Trigger.UNKNOWN}
 
 
+def when(value: object) -> str:
+    """A condition; what it reads is asked of the whole run."""
+    if not isinstance(value, str):
+        raise BadValue(f"expected a condition, not {_shown(value)}", conditions.FORM)
+    condition = text(value)
+    try:
+        conditions.parse(condition)
+    except conditions.BadCondition as error:
+        raise BadValue(error.message, error.hint, offset=error.at) from error
+    return condition
+
+
 def share(value: object) -> Share:
     """Who is given what the job leaves in the run's shared folder."""
     name = text(value)
@@ -909,6 +926,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "share": share,
     "artifacts": artifacts,
     "trigger": trigger,
+    "when": when,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -923,7 +941,7 @@ ALIASES: Final[dict[str, str]] = {
 LATER: Final = frozenset(
     {
         "approvers", "matrix", "on_end", "outputs",
-        "reschedule", "secrets", "when",
+        "reschedule", "secrets",
     }
 )  # fmt: skip
 """Keys that are designed and not built. They are refused by name, because a job that silently ran
@@ -944,7 +962,7 @@ WAYS: Final = ("script", "run", "command", "handler")
 """What a job may execute: exactly one of these."""
 
 FOR_GATES: Final = (
-    "id", "type", "dependencies", "trigger", "at", "delay", "message", "timeout", "on_timeout",
+    "id", "type", "dependencies", "trigger", "when", "at", "delay", "message", "timeout", "on_timeout",
 )  # fmt: skip
 """All that a gate takes: it runs nothing, anywhere."""
 
@@ -1069,7 +1087,7 @@ def job_spec(read: Mapping[str, Any]) -> JobSpec:
 
 def shape_of(read: Mapping[str, Any]) -> Shape | None:
     """What the job's run is told of it beside its spec; None where that is nothing unusual."""
-    shape = Shape(trigger=read.get("trigger", Trigger.ALL_SUCCEEDED))
+    shape = Shape(trigger=read.get("trigger", Trigger.ALL_SUCCEEDED), when=read.get("when", ""))
     return None if shape == _USUAL_SHAPE else shape
 
 

@@ -143,6 +143,7 @@ _FIELDS: Final = {
     "timeout_ms": "timeout",
     "job_timeout_ms": "job_timeout",
     "shape.trigger": "trigger",
+    "shape.when": "when",
 }
 """Where a field of the spec stands in the file."""
 
@@ -322,6 +323,8 @@ class _Reader:
         self.places: dict[str, Place] = {}
         """Where each job and key stands, by path, for what validation finds later."""
         self.unnamed: set[int] = set()
+        self.whens: dict[str, yamltree.Node] = {}
+        """The conditions of jobs, by path."""
         self.defaults: dict[str, Any] = {}
         self.env: dict[str, str] = {}
         self.concurrency: Concurrency | None = None
@@ -540,6 +543,8 @@ class _Reader:
         for key, entry in entries.items():
             value = self._value(entry, _reader(key), None, self._where(key, called))
             self.places[f"{path}.{key}"] = entry.place
+            if key == "when":
+                self.whens[path] = entry
             self._item_places(f"{path}.{key}", entry)
             if value is None:
                 bad.add(key)
@@ -717,6 +722,9 @@ class _Reader:
         if match is None:
             return self.places.get(problem.where, _START)
         job, field = f"jobs[{match.group(1)}]", match.group(2) or ""
+        if field.startswith("shape.when["):
+            offset = int(field.removeprefix("shape.when[").rstrip("]"))
+            return self._inside(self.whens[job], offset)
         while field:
             bare, bracket, rest = field.partition("[")
             name = _FIELDS.get(bare, bare.removeprefix("launch."))
@@ -750,9 +758,20 @@ class _Reader:
             code = "Y202" if read is job_id else "Y107"
             if isinstance(error, NotYet):
                 code = "Y104"
-            place = _deeper(node, error.at).place
+            place = self._inside(_deeper(node, error.at), error.offset)
             self._error(code, f"{where}{error.message}", place, error.hint)
             return default
+
+    def _inside(self, node: yamltree.Node, offset: int) -> Place:
+        """The place of the character of a text with so many before it; of the text, where it is broken
+        over lines or written otherwise than it reads.
+        """
+        if not offset or not isinstance(node, yamltree.Scalar):
+            return node.place
+        line, column, _ = node.place
+        lines = self.pipeline.source.lines
+        start = lines[line - 1].find(node.text, column - 1) if line <= len(lines) else -1
+        return node.place if start < 0 else Place(line, start + offset + 1)
 
     def _items(self, node: yamltree.Listing, read: Any, where: str) -> tuple[str, ...] | None:
         """A list item by item, so that each bad one is said and the good ones still count."""

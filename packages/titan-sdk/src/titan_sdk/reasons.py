@@ -101,6 +101,8 @@ def how_ended(view: JobView | JobChange | ServiceView, *, brief: bool = False) -
         ExitReason.PARENT_FAILED: "a job before it did not succeed",
         ExitReason.PARENT_SKIPPED: "a job before it was skipped",
         ExitReason.TRIGGER_UNMET: "nothing before it failed",
+        ExitReason.WHEN_FALSE: "its when is false",
+        ExitReason.BAD_WHEN: "not begun",
     }
     said = words.get(view.reason, "")
     if view.message and view.reason in _DECISIONS:

@@ -20,6 +20,7 @@ from titan_master.core import (
     rollout,
     schedules,
     services,
+    siblings,
 )
 from titan_master.core.effects import RUNS_NAMED, AskHistory, Reply
 from titan_master.core.inputs import Asked, Origin
@@ -35,6 +36,7 @@ from titan_proto.messages import (
     DecideGate,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     ListDead,
@@ -53,6 +55,7 @@ from titan_proto.messages import (
     ScaleService,
     ServiceList,
     ShutDownWorker,
+    SpawnWorker,
     StopJob,
     StopService,
     TriggerSchedule,
@@ -468,4 +471,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     RemoveSchedule: schedules.remove,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
+    SpawnWorker: siblings.spawn_worker,
+    GetScaling: siblings.get_scaling,
 }

@@ -169,7 +169,7 @@ def _gate_problems(state: State, job: Job, name: str) -> Iterator[str]:
         yield f"{name}: {job.state}, and the list of open gates says otherwise"
     if gate is None:
         passed = job.state in (JobState.WAITING, JobState.SUCCEEDED, JobState.FAILED)
-        if passed and job.reason is not ExitReason.TAKEN_OVER:
+        if passed and job.reason not in (ExitReason.TAKEN_OVER, ExitReason.BAD_WHEN):
             yield f"{name}: {job.state} without having been opened"
         return
     if gate.number > state.gates_opened:
@@ -324,6 +324,12 @@ def _index_problems(state: State) -> Iterator[str]:
         worker = state.workers.get(worker_id)
         if worker is None or worker.name != name:
             yield f"name {name} means {worker_id}, which is not called so"
+    siblings = {one.worker_id for one in state.workers.values() if one.kinship is not None}
+    if set(state.siblings) != siblings:
+        yield f"the spawned workers are {sorted(siblings)}, listed are {list(state.siblings)}"
+    numbers = [one.kinship.number for one in state.workers.values() if one.kinship is not None]
+    if len({*numbers, *state.spawns}) != len(numbers) + len(state.spawns):
+        yield f"{numbers} have joined as what was asked for once, {list(state.spawns)} are asked for"
     beside = {w: ports for ports, workers in state.neighbours.items() for w in workers}
     if beside != {worker.worker_id: worker.ports for worker in state.workers.values()}:
         yield f"whose ports workers have is listed as {state.neighbours}"

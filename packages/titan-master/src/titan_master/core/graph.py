@@ -6,13 +6,19 @@ Pure questions about a run, answered without recursion; ``lifecycle`` turns the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from titan_master.core.state import Job, Run
+from titan_proto import conditions
 from titan_proto.specs import Trigger
 from titan_proto.states import ExitReason, JobState
+
+_VALUES_SHOWN: Final = 4
+_VALUE_CHARS: Final = 80
+_WORDS_CHARS: Final = 600
+"""Of what is said of one job; there may be thousands with one condition."""
 
 
 class End(NamedTuple):
@@ -31,6 +37,8 @@ class End(NamedTuple):
 _PARENT_FAILED: Final = End(JobState.SKIPPED, ExitReason.PARENT_FAILED)
 _PARENT_SKIPPED: Final = End(JobState.SKIPPED, ExitReason.PARENT_SKIPPED)
 _TRIGGER_UNMET: Final = End(JobState.SKIPPED, ExitReason.TRIGGER_UNMET)
+_WHEN_FALSE: Final = End(JobState.SKIPPED, ExitReason.WHEN_FALSE)
+_BAD_WHEN: Final = End(JobState.FAILED, ExitReason.BAD_WHEN)
 CANCELLED: Final = End(JobState.CANCELLED, ExitReason.CANCELLED)
 
 
@@ -42,6 +50,8 @@ class Outcome(NamedTuple):
     dropped: list[tuple[End, list[Job]]]
     """These end without an attempt; what is dropped for another's sake is not before that. In each group
     in submission order."""
+    words: dict[int, str]
+    """What there is to say of some of these, by index."""
 
 
 def decided_by(run: Run, ended: Iterable[Job], dropping: Iterable[Job] = ()) -> Outcome:
@@ -60,16 +70,17 @@ def undecided(run: Run) -> Outcome:
     """What is decided of jobs that wait for nothing: those whose own condition stands in their way."""
     ends: dict[int, End] = {}
     opened: dict[int, Job] = {}
+    words: dict[int, str] = {}
     for job in run.order:
         if job.state is JobState.BLOCKED and not job.waiting:
-            fate = verdict(run, job, {})
+            fate = verdict(run, job, {}, words)
             if fate is None:
                 opened[job.index] = job
             else:
                 ends[job.index] = fate
     below = _followed(run, [], ends)
     opened.update((job.index, job) for job in below.opened)
-    return Outcome([opened[index] for index in sorted(opened)], below.dropped)
+    return Outcome([opened[index] for index in sorted(opened)], below.dropped, words | below.words)
 
 
 def _places(jobs: Iterable[Job]) -> list[int]:
@@ -81,6 +92,7 @@ def _followed(run: Run, ended: list[int], ends: dict[int, End]) -> Outcome:
     opened: dict[int, Job] = {}
     less: dict[int, int] = {}
     """How many of a job's dependencies end by this decision."""
+    words: dict[int, str] = {}
     todo = [*ended, *ends]
     while todo:
         here = todo.pop()
@@ -95,7 +107,7 @@ def _followed(run: Run, ended: list[int], ends: dict[int, End]) -> Outcome:
             left = child.waiting - less.get(index, 0)
             fate = _dropped_early(child, by)
             if fate is None and not left:
-                fate = verdict(run, child, ends)
+                fate = verdict(run, child, ends, words)
                 if fate is None:
                     opened[index] = child
                     continue
@@ -107,7 +119,7 @@ def _followed(run: Run, ended: list[int], ends: dict[int, End]) -> Outcome:
         (end, [run.order[index] for index in sorted(index for index, _ in group)])
         for end, group in groupby(ends.items(), key=itemgetter(1))
     ]
-    return Outcome([opened[index] for index in sorted(opened)], dropped)
+    return Outcome([opened[index] for index in sorted(opened)], dropped, words)
 
 
 def _end_of(job: Job) -> End:
@@ -129,14 +141,58 @@ def _dropped_early(child: Job, by: End) -> End | None:
     return _PARENT_FAILED if by.is_failure else None
 
 
-def verdict(run: Run, job: Job, ends: Mapping[int, End]) -> End | None:
+def verdict(run: Run, job: Job, ends: Mapping[int, End], words: dict[int, str]) -> End | None:
     """How it ends without an attempt, now that all its dependencies have ended; None if it begins.
 
     Args:
         run: its run.
         job: it waits for nothing any more.
         ends: of dependencies of which the state does not say it yet, by index.
+        words: where there is something to say of it, that is put there, by its index.
     """
+    fate = _by_trigger(run, job, ends)
+    if fate is None and job.shape is not None and job.shape.when:
+        return _by_condition(run, job, job.shape.when, ends, words)
+    return fate
+
+
+def _by_condition(
+    run: Run, job: Job, when: str, ends: Mapping[int, End], words: dict[int, str]
+) -> End | None:
+    seen: dict[str, str] = {}
+
+    def read(name: conditions.Name) -> str:
+        seen[str(name)] = value = _value(run, name, ends)
+        return value
+
+    try:
+        if conditions.holds(conditions.parse(when), read):
+            return None
+    except conditions.Undecidable as error:
+        words[job.index] = f"its when cannot be decided: {error}"[:_WORDS_CHARS]
+        return _BAD_WHEN
+    values = ", ".join(
+        f"{name} is {value[:_VALUE_CHARS]!r}" for name, value in islice(seen.items(), _VALUES_SHOWN)
+    )
+    words[job.index] = f"{when}{f'; {values}' if values else ''}"[:_WORDS_CHARS]
+    return _WHEN_FALSE
+
+
+def _value(run: Run, name: conditions.Name, ends: Mapping[int, End]) -> str:
+    """What a name of a condition stands for. Raises Undecidable."""
+    source = run.jobs[name.job]
+    end = ends.get(source.index) or _end_of(source)
+    if name.source == "state":
+        return end.state.value
+    written = source.outputs or {}
+    if name.key in written:
+        return written[name.key]
+    if end.state is not JobState.SUCCEEDED:
+        raise conditions.Undecidable(f"{name} is not there, for {name.job} is {end.state}")
+    raise conditions.Undecidable(f"{name} is not there: {name.job} did not write it")
+
+
+def _by_trigger(run: Run, job: Job, ends: Mapping[int, End]) -> End | None:
     trigger = job.trigger
     if trigger in (Trigger.NONE_FAILED, Trigger.ALL_DONE):
         return None  # what could have been in the way has dropped it before

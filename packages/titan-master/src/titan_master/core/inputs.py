@@ -17,9 +17,11 @@ from titan_proto.messages import (
     Fired,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     Join,
+    Kin,
     ListDead,
     ListGates,
     ListJobs,
@@ -33,6 +35,8 @@ from titan_proto.messages import (
     RestartService,
     ScaleService,
     ShutDownWorker,
+    SpawnReport,
+    SpawnWorker,
     StopJob,
     StopService,
     TriggerSchedule,
@@ -73,6 +77,8 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | SpawnWorker
+    | GetScaling
     | ListSchedules
     | GetSchedule
     | PauseSchedule
@@ -150,6 +156,8 @@ class WorkerArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     join: Join
+    kin: Kin | None = None
+    """What it has said before that of workers that are spawned."""
 
 
 class WorkerHeard(Struct, frozen=True, kw_only=True):
@@ -175,6 +183,13 @@ class ReportsArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     reports: tuple[AttemptReport, ...]
+
+
+class SpawnsReported(Struct, frozen=True, kw_only=True):
+    """A worker says what became of siblings that it was told to spawn."""
+
+    link_id: int
+    reports: tuple[SpawnReport, ...]
 
 
 class WorkerLeft(Struct, frozen=True, kw_only=True):
@@ -208,6 +223,7 @@ Input = (
     | WorkerArrived
     | WorkerHeard
     | ReportsArrived
+    | SpawnsReported
     | WorkerLeft
     | LinkClosed
     | StorageChanged

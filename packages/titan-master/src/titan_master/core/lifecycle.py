@@ -318,11 +318,19 @@ def settle_job(
 def follow(draft: Draft, run: Run, outcome: graph.Outcome) -> None:
     """Make what has been decided of jobs further down come true."""
     for end, jobs in outcome.dropped:
-        drop(draft, run, jobs, end.state, end.reason)
+        words = [outcome.words.get(job.index, "") for job in jobs]
+        drop(draft, run, jobs, end.state, end.reason, tuple(words) if any(words) else ())
     release(draft, run, outcome.opened)
 
 
-def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitReason) -> None:
+def drop(
+    draft: Draft,
+    run: Run,
+    jobs: list[Job],
+    state: JobState,
+    reason: ExitReason,
+    messages: tuple[str, ...] = (),
+) -> None:
     """End jobs that will not be tried, all in one event."""
     if jobs:
         draft.emit(
@@ -332,6 +340,7 @@ def drop(draft: Draft, run: Run, jobs: list[Job], state: JobState, reason: ExitR
                 job_ids=tuple(job.spec.id for job in jobs),
                 state=state,
                 reason=reason,
+                messages=messages,
             )
         )
 

@@ -143,6 +143,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         gate=gate_view(run, job) if job.spec.kind is JobKind.GATE else None,
         outputs=job.outputs or {},
         resources=job.spec.launch.resources,
+        shape=job.shape,
     )
     if attempt is None:
         return base
@@ -174,6 +175,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
         retries=base.retries,
         outputs=base.outputs,
         resources=base.resources,
+        shape=base.shape,
     )
 
 
@@ -201,6 +203,7 @@ def job_page(run: Run, cursor: str, limit: int) -> JobList:
     for job in run.order[first : first + limit]:
         jobs.append(job)
         chars = _message_chars(job) + (size_of(job.outputs) if job.outputs else 0)
+        chars += 0 if job.shape is None else len(job.shape.when)
         listed += len(job.spec.dependencies) + chars // _CHARS_OF_A_NAME
         if listed >= DEPENDENCIES_LISTED:
             break

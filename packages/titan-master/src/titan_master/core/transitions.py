@@ -18,6 +18,7 @@ JOB: Final[Table] = frozenset(
         (JobState.BLOCKED, JobState.SCHEDULED),  # likewise, and it is delayed
         (JobState.BLOCKED, JobState.WAITING),  # likewise, and it is a gate
         (JobState.BLOCKED, JobState.SKIPPED),  # they have ended otherwise
+        (JobState.BLOCKED, JobState.FAILED),  # its condition cannot be decided
         (JobState.BLOCKED, JobState.CANCELLED),
         (JobState.SCHEDULED, JobState.QUEUED),
         (JobState.SCHEDULED, JobState.WAITING),  # its delay is over, and it is a gate

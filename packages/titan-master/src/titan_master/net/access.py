@@ -122,6 +122,15 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.USAGE_VIEW: _NOBODY,
     OpCode.WORKER_USAGE: _WORKERS,
     OpCode.SAMPLE_USAGE: _NOBODY,
+    # workers that workers spawn
+    OpCode.KIN: _WORKERS,
+    OpCode.SPAWN_SIBLING: _NOBODY,
+    OpCode.SPAWN_REPORTS: _WORKERS,
+    OpCode.SPAWN_VERDICTS: _NOBODY,
+    OpCode.SPAWN_WORKER: _ADMINS,
+    OpCode.SPAWN_ORDERED: _NOBODY,
+    OpCode.GET_SCALING: _READERS,
+    OpCode.SCALING: _NOBODY,
     # files by name: a viewer sees what there is; its content is for those who may run it
     OpCode.LIST_FILES: _READERS,
     OpCode.FILE_LIST: _NOBODY,

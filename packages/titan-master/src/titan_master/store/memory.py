@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import msgspec
 
@@ -41,7 +42,7 @@ from titan_master.store.recovery import blank, fold
 from titan_proto.ids import INSTANCE_MARK
 from titan_proto.messages import GateView, JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.messages.worker import Left
-from titan_proto.specs import GateSection, JobKind, JobSpec, RunSpec
+from titan_proto.specs import GateSection, JobKind, JobSpec, RunSpec, Shape
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
 
 _SPEC = msgspec.msgpack.Decoder(RunSpec)
@@ -276,7 +277,9 @@ class MemoryStore:
 class _Job:
     """One job of history on its way."""
 
-    def __init__(self, run_id: str, alias: str, spec: JobSpec, at_ms: int) -> None:
+    def __init__(
+        self, run_id: str, alias: str, spec: JobSpec, at_ms: int, shape: Shape | None
+    ) -> None:
         self.run_id = run_id
         self.alias = alias
         self.spec = spec
@@ -289,6 +292,7 @@ class _Job:
         self.attempts: dict[int, AttemptRow] = {}
         self.gate: GateDecided | None = None
         self.outputs: dict[str, str] = {}
+        self.shape = shape
 
     def view(self) -> JobView:
         row = next(reversed(self.attempts.values()), None)
@@ -323,6 +327,7 @@ class _Job:
             stderr_bytes=row.stderr_bytes if row else 0,
             gate=self._gate_view() if self.spec.kind is JobKind.GATE else None,
             outputs=self.outputs,
+            shape=self.shape,
         )
 
     def _gate_view(self) -> GateView:
@@ -357,7 +362,8 @@ class _Run:
         self.spec = _SPEC.decode(event.spec)
         self.rerun_alias = event.rerun_alias
         self.jobs = {
-            job.id: _Job(self.run_id, self.alias, job, event.at_ms) for job in self.spec.jobs
+            job.id: _Job(self.run_id, self.alias, job, event.at_ms, self.spec.shapes.get(job.id))
+            for job in self.spec.jobs
         }
         self.instances: dict[str, _Job] = {}
         """Of services, those beside the first."""
@@ -439,9 +445,10 @@ class _History:
                 job = self._job(event.run_id, job_id)
                 job.ready_at_ms = job.ready_at_ms or event.at_ms
         elif isinstance(event, JobsDropped):
-            for job_id in event.job_ids:
+            for job_id, message in zip_longest(event.job_ids, event.messages, fillvalue=""):
                 job = self._job(event.run_id, job_id)
                 job.state, job.reason, job.end = event.state, event.reason, event
+                job.message = message
         elif isinstance(event, GateDecided):
             self._job(event.run_id, event.job_id).gate = event
         elif isinstance(event, JobEnded):
@@ -468,8 +475,9 @@ class _History:
     def _add_instance(self, event: ServiceAdded) -> None:
         self._up[event.run_id, event.job_id] = _Up(self._up[event.run_id, event.of].name, 0)
         run = self.live.get(event.run_id) or self.ended[event.run_id]
-        spec = run.jobs[event.job_id.partition(INSTANCE_MARK)[0]].spec
-        run.instances[event.job_id] = _Job(run.run_id, run.alias, spec, event.at_ms)
+        like = run.jobs[event.job_id.partition(INSTANCE_MARK)[0]]
+        made = _Job(run.run_id, run.alias, like.spec, event.at_ms, like.shape)
+        run.instances[event.job_id] = made
 
     def _project_end_of_service(self, event: ServiceEnded) -> None:
         up = self._up.pop((event.run_id, event.job_id))

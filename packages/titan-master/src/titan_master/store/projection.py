@@ -9,6 +9,7 @@ restart it is taken from the checkpoint, and what follows there is run through i
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -186,8 +187,8 @@ class Projection:
         run_seq = self._runs[event.run_id]
         state, reason = event.state.value, event.reason.value
         rows.jobs.extend(
-            (run_seq, job_id, state, reason, 0, 0, "", 0, event.at_ms, 0)
-            for job_id in event.job_ids
+            (run_seq, job_id, state, reason, 0, 0, message, 0, event.at_ms, 0)
+            for job_id, message in zip_longest(event.job_ids, event.messages, fillvalue="")
         )
 
     def _job_ended(self, seq: int, event: JobEnded, rows: Rows) -> None:

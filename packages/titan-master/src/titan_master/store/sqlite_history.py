@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from titan_master.core.events import RunAccepted
 from titan_master.store import codec
@@ -26,7 +26,7 @@ from titan_master.store.sqlite_rows import select_sealed
 from titan_proto.messages import Fired, GateView, JobList, JobView, RunList, RunView, ServiceView
 from titan_proto.messages.worker import Left
 from titan_proto.outputs import size_of
-from titan_proto.specs import GateSection, JobKind, Resources, RetryPolicy
+from titan_proto.specs import GateSection, JobKind, Resources, RetryPolicy, Shape
 from titan_proto.states import DECISIONS, AttemptState, ExitReason, JobState, RunState, ServiceState
 
 _MATCHES_MAX: Final = 10
@@ -108,6 +108,7 @@ class _Plan(Struct, frozen=True):
     """What the views of a run's jobs need of its spec."""
 
     jobs: tuple[_Line, ...]
+    shapes: dict[str, Shape] = field(default_factory=dict)
 
 
 _PLAN: Final = msgspec.msgpack.Decoder(_Plan)
@@ -369,6 +370,7 @@ class SqliteHistory:
         gates = {row[1]: row[1:] for row in decided}
         left = self._sealed(_OUTPUTS_OF_JOBS, run_seq, wanted)
         outputs = {row[1]: _OUTPUTS.decode(row[2]) for row in left}
+        shapes = self._plan_of(run_seq).shapes
         return [
             _job_view(
                 run_id,
@@ -380,6 +382,7 @@ class SqliteHistory:
                 ports.get(line.id, 0),
                 gates.get(line.id, _NEVER_DECIDED),
                 outputs.get(line.id, {}),
+                shapes.get(line.id),
             )
             for line in lines
         ]
@@ -425,6 +428,7 @@ def _fitting(views: list[JobView]) -> list[JobView]:
     listed = 0
     for count, view in enumerate(views, 1):
         chars = len(view.message) + size_of(view.outputs)
+        chars += 0 if view.shape is None else len(view.shape.when)
         if view.gate is not None:
             chars += len(view.gate.message) + len(view.gate.comment)
         listed += len(view.dependencies) + chars // _CHARS_OF_A_NAME
@@ -482,6 +486,7 @@ def _job_view(
     port: int,
     gate: tuple[Any, ...],
     outputs: dict[str, str],
+    shape: Shape | None,
 ) -> JobView:
     _id, state, reason, exit_code, signal, message, lost, ended_at_ms, failures = end
     attempt_state = AttemptState.UNKNOWN
@@ -516,6 +521,7 @@ def _job_view(
         else None,
         outputs=outputs,
         resources=line.launch.resources,
+        shape=shape,
     )
 
 

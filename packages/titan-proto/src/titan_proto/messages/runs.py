@@ -13,7 +13,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages.base import Message, Request
 from titan_proto.messages.gates import GateView
 from titan_proto.opcodes import OpCode
-from titan_proto.specs import JobKind, Resources, RunSpec
+from titan_proto.specs import JobKind, Resources, RunSpec, Shape
 from titan_proto.states import AttemptState, ExitReason, JobState, OpenEnum, RunState
 
 
@@ -110,6 +110,8 @@ class JobView(Message, frozen=True, kw_only=True):
     """Of a job that succeeded: the small values that it left for others."""
     resources: Resources | None = None
     """What an attempt of it may use at most, where something was asked for."""
+    shape: Shape | None = None
+    """What its run says of it beside its definition, where it says something."""
 
 
 class CancelRun(Request[RunView], frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "validate": ("author", "Check pipeline files and say everything that is wrong with them."),
     "next": ("times", "When a schedule fires next."),
     "ps": ("look", "Active runs and services; with RUN, its jobs."),
+    "watch": ("runs", "Watch a run go, job by job, until it ends."),
     "show": ("look", "All about one run, job, service or worker."),
     "logs": ("logs", "What a job has printed."),
     "stats": ("look", "The cluster at a glance."),

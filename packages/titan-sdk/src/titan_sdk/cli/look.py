@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from titan_proto.errors import Conflict, NotFound
-from titan_proto.specs import JobKind
+from titan_proto.specs import JobKind, Shape, Trigger
 from titan_proto.states import ExitReason, JobState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
@@ -357,6 +357,8 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
             ("Limits", render.limits_asked(job.resources)),
             ("Held by", _held_by(client, job)),
             ("Depends on", ", ".join(job.dependencies)),
+            ("Trigger", _trigger(job.shape)),
+            ("When", clean(job.shape.when) if job.shape is not None else ""),
             ("Waits for", ", ".join(job.waits_for)),
             ("Started", render.local_time(job.started_at_ms) if job.started_at_ms else ""),
             ("Ended", render.local_time(job.ended_at_ms) if job.ended_at_ms else ""),
@@ -376,6 +378,13 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
     elif gate is None and not never_started(job):
         text += f"\n\nLog:  titan logs {name}"
     return "Job", render.job_json(job), text
+
+
+def _trigger(shape: Shape | None) -> str:
+    """Which ends of its dependencies let it begin, where that is not the usual."""
+    if shape is None or shape.trigger is Trigger.ALL_SUCCEEDED:
+        return ""
+    return str(shape.trigger).lower()
 
 
 def _held_by(client: TitanClient, job: JobView) -> str:

@@ -9,7 +9,8 @@ import contextlib
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -34,9 +35,9 @@ _WORTH_A_LINE: Final = JOB_TERMINAL | {JobState.RUNNING, JobState.WAITING}
 
 
 @contextlib.contextmanager
-def shown(client: TitanClient, run_id: str, *, color: str) -> Iterator[None]:
+def shown(client: TitanClient, run_id: str, *, color: str, as_tree: bool = False) -> Iterator[None]:
     """Show how a run goes, from a thread of its own, while this one waits for the run's end."""
-    progress = Progress(client.jobs(run_id), color=color)
+    progress = Progress(client.jobs(run_id), color=color, as_tree=as_tree)
     progress.start()
     watcher = threading.Thread(target=_watch, args=(client, run_id, progress), daemon=True)
     watcher.start()
@@ -56,17 +57,24 @@ def _watch(client: TitanClient, run_id: str, progress: Progress) -> None:
 class Progress:
     """What is known of each job of one run."""
 
-    def __init__(self, jobs: Iterable[JobView], *, color: str = "auto") -> None:
+    def __init__(
+        self, jobs: Iterable[JobView], *, color: str = "auto", as_tree: bool = False
+    ) -> None:
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         self._look = Look(
             symbols=is_unicode(encoding), color=has_color(color, terminal=sys.stderr.isatty())
         )
         jobs = list(jobs)
+        self._names = {job.job_id: job.job_id for job in jobs}
+        if as_tree:
+            self._names = tree_of(jobs, symbols=self._look.symbols)
+            place = {name: number for number, name in enumerate(self._names)}
+            jobs.sort(key=lambda job: place[job.job_id])
         self._alias = jobs[0].run_alias if jobs else ""
         self._states = {job.job_id: job.state for job in jobs}
         self._jobs: dict[str, JobChange | None] = dict.fromkeys(self._states)
         self._started: dict[str, int] = {}
-        self._width = max((len(job) for job in self._jobs), default=0)
+        self._width = max(map(len, self._names.values()), default=0)
         self._drawn: list[str] = []
         self._why: dict[str, str] = {}
         self._lock = threading.Lock()  # what changes and why nothing does come from two threads
@@ -89,7 +97,9 @@ class Progress:
                 self._draw()
             else:
                 state = self._look.state(job.state)
-                say(f"  {job.job_id:<{self._width}}  {state}{_pad(state)}  {clean(why)}")
+                say(
+                    f"  {self._names[job.job_id]:<{self._width}}  {state}{_pad(state)}  {clean(why)}"
+                )
 
     def _take(self, change: JobChange) -> None:
         before = self._jobs.get(change.job_id)
@@ -125,9 +135,10 @@ class Progress:
 
     def _line(self, job: str, change: JobChange | None) -> str:
         why = [clean(self._why[job])] if job in self._why else []
+        name = self._names.get(job, job)
         if change is None:
             state = self._look.state(self._states[job])
-            return f"  {job:<{self._width}}  {state}{_pad(state)}  {'  '.join(why)}".rstrip()
+            return f"  {name:<{self._width}}  {state}{_pad(state)}  {'  '.join(why)}".rstrip()
         waits = change.state in _WAITING
         notes = [change.worker] if change.worker and not waits else []
         if change.state is JobState.WAITING:
@@ -143,7 +154,52 @@ class Progress:
         if change.attempt > 1:
             notes.append(f"attempt {change.attempt}")
         state = self._look.state(change.state)
-        return f"  {job:<{self._width}}  {state}{_pad(state)}  {'  '.join(notes + why)}".rstrip()
+        return f"  {name:<{self._width}}  {state}{_pad(state)}  {'  '.join(notes + why)}".rstrip()
+
+
+def tree_of(jobs: Sequence[JobView], *, symbols: bool) -> dict[str, str]:
+    """Each job's name with the branch it stands on, by id and in the order of the tree's lines.
+
+    A job stands once, under the one of its parents that is furthest from a beginning.
+    """
+    known = {job.job_id: job for job in jobs}
+    depths: dict[str, int] = {}
+    below: dict[str, list[str]] = {"": []}
+    for job in _parents_first(known):
+        parents = [name for name in job.dependencies if name in known]
+        under = max(parents, key=lambda name: depths[name], default="")
+        depths[job.job_id] = depths[under] + 1 if under else 0
+        below.setdefault(under, []).append(job.job_id)
+    end, middle, through = ("└─ ", "├─ ", "│  ") if symbols else ("`- ", "|- ", "|  ")
+    names: dict[str, str] = {}
+    todo = [(name, "", "") for name in reversed(below[""])]
+    while todo:
+        name, branch, lead = todo.pop()
+        names[name] = branch + name
+        children = below.get(name, ())
+        for place, child in enumerate(reversed(children)):
+            is_last = place == 0
+            todo.append(
+                (child, lead + (end if is_last else middle), lead + ("   " if is_last else through))
+            )
+    return names
+
+
+def _parents_first(jobs: Mapping[str, JobView]) -> Iterator[JobView]:
+    """Every job after all that it depends on, else in their own order."""
+    left = {name: {one for one in job.dependencies if one in jobs} for name, job in jobs.items()}
+    children: dict[str, list[str]] = {}
+    for name, parents in left.items():
+        for parent in parents:
+            children.setdefault(parent, []).append(name)
+    ready = deque(name for name, parents in left.items() if not parents)
+    while ready:
+        name = ready.popleft()
+        yield jobs[name]
+        for child in children.get(name, ()):
+            left[child].discard(name)
+            if not left[child]:
+                ready.append(child)
 
 
 def _pad(state: str) -> str:

@@ -18,6 +18,7 @@ from titan_proto.messages import (
     FileVersion,
     FileView,
     GateView,
+    JobChange,
     JobView,
     RunView,
     ScheduleView,
@@ -29,7 +30,7 @@ from titan_proto.messages import (
     WorkerUsageView,
     WorkerView,
 )
-from titan_proto.specs import JobKind, Resources
+from titan_proto.specs import JobKind, Resources, Shape
 from titan_proto.states import ExitReason, JobState, OpenEnum, ServiceState, WorkerState
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.reasons import how_ended
@@ -434,6 +435,9 @@ def run_json(run: RunView) -> dict[str, Any]:
     }
 
 
+_USUAL_SHAPE: Final = Shape()
+
+
 def job_json(job: JobView) -> dict[str, Any]:
     """A job as an object."""
     ended = job.reason is not ExitReason.UNKNOWN
@@ -465,6 +469,31 @@ def job_json(job: JobView) -> dict[str, Any]:
         "gate": None if job.gate is None else gate_json(job.gate),
         "outputs": dict(job.outputs),
         "resources": resources_json(job.resources),
+        **_shape_json(job.shape or _USUAL_SHAPE),
+    }
+
+
+def _shape_json(shape: Shape) -> dict[str, Any]:
+    """What a run says of a job beside its definition, as keys of the job."""
+    return {"trigger": shape.trigger.value.lower(), "when": shape.when or None}
+
+
+def change_json(change: JobChange) -> dict[str, Any]:
+    """A change of a job's state as an object; the last one of a run has the run's state."""
+    ended = change.reason is not ExitReason.UNKNOWN
+    return {
+        "run": change.run_id,
+        "at": rfc3339(change.at_ms),
+        "id": change.job_id or None,
+        "state": change.state.value if change.job_id else None,
+        "attempt": change.attempt or None,
+        "worker": change.worker or None,
+        "reason": change.reason.value if ended else None,
+        "exitCode": change.exit_code if change.reason is ExitReason.EXITED else None,
+        "signal": change.signal or None,
+        "message": change.message or None,
+        "port": change.port or None,
+        "runState": change.run_state.value,
     }
 
 

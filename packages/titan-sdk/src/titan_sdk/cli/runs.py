@@ -19,6 +19,7 @@ from titan_sdk.cli.context import (
     Names,
     Settings,
     emit,
+    emit_line,
     output_option,
     say,
     write,
@@ -169,6 +170,42 @@ def dag(
     with settings.client() as client:
         handle = client.submit_dag(text, name=name)
         _see(settings, client, handle, wait=wait, follow=follow, output=output)
+
+
+@click.command()
+@click.argument("run", default="@last")
+@output_option
+@click.pass_obj
+def watch(settings: Settings, run: str, *, output: str) -> None:
+    """Watch RUN go, job by job, until it ends; without RUN the newest one.
+
+    Exits as the run does: 1 if it failed, 8 if it was cancelled. Ctrl-C detaches, the run goes on. With -o
+    json each change is one line.
+
+    \b
+    Examples:
+      titan watch
+      titan watch nightly-1
+      titan watch nightly-1 -o json
+    """  # noqa: D301 - click reads the backspace
+    with settings.client() as client:
+        with suggesting_runs(client, run):
+            handle = client.run(run)
+        try:
+            if output == "json":
+                for change in client.watch(handle):
+                    emit_line("JobChange", render.change_json(change))
+                view = client.view(handle)
+            else:
+                with shown(client, handle.id, color=settings.color, as_tree=True):
+                    view = client.wait(handle)
+        except KeyboardInterrupt:
+            say(
+                f"\nDetached. Run {handle.alias} goes on.  "
+                f"titan watch {handle.alias}   titan cancel {handle.alias}"
+            )
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        _conclude(client, view, quiet=output == "json", was_followed=False)
 
 
 @click.command()
