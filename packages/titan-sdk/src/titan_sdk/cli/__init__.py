@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "dead": ("look", "Jobs that failed for good."),
     "stop": ("runs", "Stop a service, or a running job."),
     "service": ("services", "List services, scale one, or start it anew."),
+    "schedule": ("schedules", "Have something run again and again."),
     "shutdown": ("workers", "Have a worker finish what it runs, and leave."),
     "upload": ("files", "Put files into the master's perm_files."),
     "files": ("files", "What the master's perm_files hold; with NAME, its versions."),

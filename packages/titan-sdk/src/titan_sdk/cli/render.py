@@ -21,6 +21,7 @@ from titan_proto.messages import (
     JobChange,
     JobView,
     RunView,
+    ScheduleView,
     ServiceView,
     Stats,
     Traffic,
@@ -429,6 +430,8 @@ def run_json(run: RunView) -> dict[str, Any]:
         "jobs": run.jobs,
         "jobsByState": dict(sorted(run.counts.items())),
         "rerunOf": run.rerun_of or None,
+        "schedule": None if run.fired is None else run.fired.schedule,
+        "scheduledFor": None if run.fired is None else rfc3339(run.fired.slot_at_ms),
     }
 
 
@@ -700,3 +703,103 @@ def stats_json(stats: Stats, traffic: Traffic | None, usage: UsageView) -> dict[
         "logDatagrams": None if traffic is None else traffic.log_datagrams,
         "workers": [_with_usage(worker, usage) for worker in stats.workers],
     }
+
+
+# -- schedules --------------------------------------------------------------------------------------
+
+
+def schedule_json(view: ScheduleView) -> dict[str, Any]:
+    """A schedule as an object."""
+    spec, last = view.spec, view.last
+    return {
+        "name": view.name,
+        "id": view.schedule_id,
+        "version": view.version,
+        "cron": list(spec.crons),
+        "timezone": spec.zone,
+        "words": view.words,
+        "overlap": spec.overlap.value.lower(),
+        "catchup": spec.catchup.value.lower(),
+        "catchupWindowSeconds": spec.catchup_window_ms / 1000,
+        "jitterSeconds": spec.jitter_ms / 1000,
+        "start": rfc3339(spec.start_ms),
+        "end": rfc3339(spec.end_ms),
+        "pauseOnFailure": spec.pause_on_failure,
+        "jobs": view.jobs,
+        "owner": view.owner or None,
+        "createdAt": rfc3339(view.created_at_ms),
+        "putAt": rfc3339(view.put_at_ms),
+        "pausedAt": rfc3339(view.paused_at_ms),
+        "pausedBy": view.paused_by or None,
+        "pausedWhy": view.paused_why or None,
+        "next": [rfc3339(at_ms) for at_ms in view.next_at_ms],
+        "live": list(view.live),
+        "waiting": [rfc3339(at_ms) for at_ms in view.waiting],
+        "last": None
+        if last is None
+        else {
+            "run": last.run_id,
+            "runAlias": last.alias,
+            "slot": rfc3339(last.slot_at_ms),
+            "at": rfc3339(last.at_ms),
+            "state": last.state.value,
+            "triggered": last.triggered,
+        },
+        "fired": view.fired,
+        "skipped": view.skipped,
+        "missed": view.missed,
+    }
+
+
+def schedules_table(views: Sequence[ScheduleView], look: Look, now_ms: int) -> Table:
+    """A schedule a line."""
+    table = Table(("NAME", "WHEN", "ZONE", "NEXT", "IN", "LAST"), ("IN", "ZONE"))
+    for view in views:
+        upcoming = view.next_at_ms[0] if view.next_at_ms else 0
+        left = duration(max(0, upcoming - now_ms) / 1000) if upcoming else "-"
+        last = "-"
+        if view.last is not None:
+            last = f"{look.state(view.last.state)} {clean(view.last.alias)}"
+        table.add(
+            clean(view.name),
+            clean(", ".join(view.spec.crons)),
+            clean(view.spec.zone),
+            "paused" if view.paused_at_ms else local_time(upcoming),
+            left,
+            last,
+        )
+    return table
+
+
+def schedule_text(view: ScheduleView) -> str:
+    """All about one schedule."""
+    from titan_proto.cron import find_zone
+
+    spec = view.spec
+    zone = find_zone(spec.zone)
+    lines = [
+        f"Schedule {view.name}, version {view.version}, {view.jobs} jobs",
+        f"  when      {', '.join(spec.crons)}  ({view.words}, {spec.zone})",
+        f"  policy    overlap {spec.overlap.value.lower()}, catchup {spec.catchup.value.lower()}"
+        + ("" if spec.catchup.value == "NONE" else f" ({duration(spec.catchup_window_ms / 1000)})")
+        + (f", jitter {duration(spec.jitter_ms / 1000)}" if spec.jitter_ms else "")
+        + (", pauses on failure" if spec.pause_on_failure else ""),
+    ]
+    if spec.start_ms or spec.end_ms:
+        lines.append(f"  from      {local_time(spec.start_ms)} to {local_time(spec.end_ms)} here")
+    if view.paused_at_ms:
+        who = f" by {view.paused_by}" if view.paused_by else ""
+        why = f": {view.paused_why}" if view.paused_why else ""
+        lines.append(f"  paused    since {local_time(view.paused_at_ms)}{who}{why}")
+    for at_ms in view.next_at_ms:
+        there = datetime.datetime.fromtimestamp(at_ms / 1000, zone)
+        lines.append(f"  next      {there:%Y-%m-%d %H:%M:%S %Z}  here {local_time(at_ms)}")
+    if view.live:
+        lines.append(f"  goes on   {', '.join(view.live)}")
+    if view.waiting:
+        lines.append(f"  waiting   {', '.join(map(local_time, view.waiting))}")
+    if view.last is not None:
+        asked = ", triggered" if view.last.triggered else ""
+        lines.append(f"  last      {view.last.alias} {view.last.state}{asked}")
+    lines.append(f"  so far    {view.fired} fired, {view.skipped} skipped, {view.missed} missed")
+    return "\n".join(lines)
