@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.e2e.conftest import Titan
+from tests.e2e.little_server import SERVER, said
 from tests.harness.cluster import Cluster
 from titan_sdk import TitanJob
 
@@ -44,6 +46,42 @@ def test_a_failed_run_is_run_again_from_where_it_failed_with_the_files_of_what_s
         old["id"]: "FAILED",
         new["id"]: "SUCCEEDED",
     }
+
+
+def test_files_that_nobody_has_wanted_for_long_are_gone_and_running_it_again_says_so(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    """Of an ended run; not of a service that is wanted. Submitted anew, it runs as ever."""
+    cluster.start_worker()
+    for name, text in (("once.py", "print('done')"), ("server.py", SERVER)):
+        (tmp_path / "here" / name).write_text(text, encoding="utf-8")
+    titan("run", "once.py", "--wait")
+    titan("deploy", "server.py", "auto", "--health", "/")
+    assert "done" in titan("logs", "once-1").stdout
+    assert cluster.master is not None
+    cluster.master.stop()
+    stored = [path for path in (cluster.data / "artifacts").glob("??/*") if path.is_file()]
+    for path in stored:
+        long_ago = path.stat().st_mtime - 31 * 24 * 3600
+        os.utime(path, (long_ago, long_ago))
+    cluster.start_master()
+    cluster.wait(lambda: "artifacts swept" in cluster.logs(), "there was a look at them")
+    assert 1 <= sum(path.exists() for path in stored) < len(stored)
+
+    refused = titan("retry", "once-1", code=7).stderr
+    assert "run once-1 cannot be run again: 1 of the files that it needs are gone" in refused
+    assert "submit it anew" in refused
+    titan("run", "once.py", "--wait")
+    assert "done" in titan("logs", "once-2").stdout
+    titan("retry", "once-1", "--wait")  # its file is there again
+    cluster.workers[8080].kill()
+    cluster.start_worker(8081, home=tmp_path / "elsewhere")  # which has no copy of the server yet
+
+    def answers() -> bool:
+        services = json.loads(titan("service", "ls", "-o", "json").stdout)["items"]
+        return any(said(one["port"]).endswith(":8081") for one in services)
+
+    cluster.wait(answers, "the service came up where it was not before")
 
 
 def test_a_job_is_stopped_when_all_its_attempts_together_have_had_their_time(

@@ -29,6 +29,7 @@ from titan_master.config import DATABASE, BadConfig, MasterConfig, check_listen
 from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig
 from titan_master.core.inputs import Origin, StorageChanged
+from titan_master.core.pins import pinned
 from titan_master.core.state import InvariantViolation
 from titan_master.data.artifacts import Artifacts
 from titan_master.data.blobs import BlobStore
@@ -37,6 +38,7 @@ from titan_master.data.logs import LogFiles
 from titan_master.data.names import Names
 from titan_master.data.perm_files import PermFiles
 from titan_master.data.reserve import DiskWatch, Look, Reserve, Space
+from titan_master.data.sweeping import ArtifactSweep, missing
 from titan_master.data.usage import UsageDesk, UsageLimits
 from titan_master.engine import Engine, EngineConfig
 from titan_master.history import Answers
@@ -265,7 +267,7 @@ async def _serve(
             streams = Streams(tasks.create_task)
             try:
                 master = Master(config, token, store, recovered, pools, streams, reserve, look)
-                return await _lead(config, master, door)
+                return await _lead(config, master, door, tasks)
             except Ended as error:
                 _say(f"titan-master: {error}")
                 return error.code
@@ -276,12 +278,13 @@ async def _serve(
                 streams.drop_all()
 
 
-async def _lead(config: MasterConfig, master: Master, door: Door) -> int:
+async def _lead(config: MasterConfig, master: Master, door: Door, tasks: asyncio.TaskGroup) -> int:
     """From the first turn to the last; the exit code."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(master.engine.broken)
     told = _when_told(loop)
     port = await master.open_door(door)
+    sweeping = tasks.create_task(master.sweep.run())
     address = config.listen._replace(port=port)
     try:
         with _found_by_others(config, address):
@@ -291,6 +294,7 @@ async def _lead(config: MasterConfig, master: Master, door: Door) -> int:
             if code == os.EX_OK:
                 await master.close()
     finally:
+        sweeping.cancel()
         master.logs.close()
     return code
 
@@ -357,7 +361,7 @@ class Master:
         self._fence = recovered.state.fence + FENCE_JUMP if recovered.is_behind else 0
         self.core = Core(recovered.state, CoreConfig(lost_after_ms=config.lost_after_ms))
         space = Space(look)
-        blobs = BlobStore(config.data / "artifacts", space)
+        blobs = BlobStore(config.data / "artifacts", space, self._clock.now_ms)
         perm_files = PermFiles(config.perm_files, blobs)
         self.logs = LogFiles(config.data / "logs", config.log_bytes, space, pools.holes)
         patience = LogPatience(
@@ -383,7 +387,7 @@ class Master:
             store=store,
             term=recovered.term,
             writer=pools.writer,
-            answer=Answers(store, new_id).answer,
+            answer=Answers(store, new_id, lambda pins: missing(blobs, pins)).answer,
             reader=pools.reader,
             clock=self._clock,
             links=self._links,
@@ -393,6 +397,14 @@ class Master:
         self._first_look = look
         self._watch = DiskWatch(
             reserve=reserve, space=space, worker=pools.watch, tell=self._tell_of_disk
+        )
+        self.sweep = ArtifactSweep(
+            blobs=blobs,
+            pinned=lambda: pinned(self.core.state),
+            disk=pools.disk,
+            now_ms=self._clock.now_ms,
+            keep_ms=config.artifact_keep_ms,
+            bytes_max=config.artifacts_bytes,
         )
         desks = Desks(
             inbox=self.engine,

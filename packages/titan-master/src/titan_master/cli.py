@@ -23,7 +23,9 @@ from titan_master.config import (
     BadConfig,
     MasterConfig,
     default_perm_files,
+    parse_artifacts_cap,
     parse_disk_reserve,
+    parse_keep_artifacts,
     parse_keep_journal,
     parse_listen,
     parse_log_cap,
@@ -112,6 +114,22 @@ _OUTPUT: Final = click.option(
     help="Keep records for so long after no start needs them any more.",
 )
 @click.option(
+    "--keep-artifacts",
+    metavar="DURATION",
+    envvar="TITAN_KEEP_ARTIFACTS",
+    default="720h",
+    show_default=True,
+    help="Keep the files of runs for so long after no run needs them any more.",
+)
+@click.option(
+    "--artifacts-cap",
+    metavar="SIZE",
+    envvar="TITAN_ARTIFACTS_CAP",
+    default="64GiB",
+    show_default=True,
+    help="Above so much those files go sooner, what was wanted longest ago first.",
+)
+@click.option(
     "--accept-loss",
     metavar="SEQ",
     type=click.IntRange(min=0),
@@ -132,6 +150,8 @@ def start(
     disk_reserve: str,
     log_cap: str,
     keep_journal: str,
+    keep_artifacts: str,
+    artifacts_cap: str,
     accept_loss: int | None,
     no_token_link: bool,
 ) -> None:
@@ -150,6 +170,8 @@ def start(
             disk_reserve_bytes=parse_disk_reserve(disk_reserve),
             log_bytes=parse_log_cap(log_cap),
             journal_keep_ms=parse_keep_journal(keep_journal),
+            artifact_keep_ms=parse_keep_artifacts(keep_artifacts),
+            artifacts_bytes=parse_artifacts_cap(artifacts_cap),
             accept_loss=accept_loss,
         )
     except BadConfig as error:

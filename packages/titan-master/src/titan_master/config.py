@@ -15,6 +15,9 @@ from titan_proto import durations
 from titan_proto.errors import TitanError
 from titan_proto.io.address import Address, BadAddress, parse_address
 from titan_proto.limits import (
+    ARTIFACT_KEEP_MIN_MS,
+    ARTIFACT_KEEP_MS,
+    ARTIFACTS_BYTES,
     DEFAULT_PORT,
     HANDSHAKE_TIMEOUT_MS,
     LOG_BYTES_PER_ATTEMPT,
@@ -33,6 +36,7 @@ _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)\Z")
 _SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DISK_RESERVE_BYTES: Final = (64 * 1024, 1024**4)
 _LOG_CAP_MAX_BYTES: Final = 1024**4
+_ARTIFACTS_CAP_MAX_BYTES: Final = 1024**5
 _LOST_AFTER_MS: Final = (100, 24 * 3_600_000)
 _KEEP_MAX_MS: Final = 8_760 * 3_600_000
 
@@ -69,6 +73,10 @@ class MasterConfig(Struct, frozen=True, kw_only=True):
     """Records that no start needs any more are kept for so long ..."""
     journal_keep_bytes: int = 256 * 1024 * 1024
     """... and no more of them than this."""
+    artifact_keep_ms: int = ARTIFACT_KEEP_MS
+    """Artifacts that no run needs any more are kept for so long ..."""
+    artifacts_bytes: int = ARTIFACTS_BYTES
+    """... or less long, where all artifacts together weigh more than this."""
     accept_loss: int | None = None
     """A person's decision to go on without what a damaged journal said behind this record."""
 
@@ -121,6 +129,25 @@ def parse_keep_journal(text: str) -> int:
     value = parse_duration(text)
     if value > _KEEP_MAX_MS:
         raise BadConfig(f"keep-journal is {text}: it must be at most 8760h, which is a year")
+    return value
+
+
+def parse_keep_artifacts(text: str) -> int:
+    """Milliseconds for which artifacts are kept that no run needs, within what makes sense."""
+    value = parse_duration(text)
+    if not ARTIFACT_KEEP_MIN_MS <= value <= _KEEP_MAX_MS:
+        raise BadConfig(
+            f"keep-artifacts is {text}: it must be between 1h (ARTIFACT_KEEP_MIN_MS) and 8760h, "
+            "which is a year"
+        )
+    return value
+
+
+def parse_artifacts_cap(text: str) -> int:
+    """Bytes that artifacts may weigh before those that no run needs go sooner."""
+    value = _parse_size(text)
+    if not value <= _ARTIFACTS_CAP_MAX_BYTES:
+        raise BadConfig(f"artifacts-cap is {text}: it must be at most 1048576GiB")
     return value
 
 

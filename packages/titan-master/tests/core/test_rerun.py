@@ -102,6 +102,14 @@ def test_the_same_key_repeats_once(w):
     assert other.effects[0].message.code is ErrorCode.CONFLICT
 
 
+def test_a_repetition_is_refused_where_files_that_it_needs_are_gone(w):
+    w.gone = 2
+    turn = w.again(failed=True)
+    assert turn[0].message.code is ErrorCode.CONFLICT
+    assert "2 of the files that it needs are gone" in turn[0].message.message
+    assert "--keep-artifacts" in turn[0].message.message
+
+
 def test_a_run_that_has_not_ended_is_not_run_again():
     world = Cluster({"w1": 9})
     world.submit(SPEC, run_id="first")

@@ -37,7 +37,7 @@ OFFER = OfferArtifact(digest=DIGEST, size_bytes=len(DATA))
 
 class Desk:
     def __init__(self, root, disk):
-        self.blobs = BlobStore(root / "artifacts", endless())
+        self.blobs = BlobStore(root / "artifacts", endless(), lambda: 0)
         self.perm = root / "perm_files"
         self.perm.mkdir()
         self.streams = Streams(asyncio.get_running_loop().create_task)
@@ -246,13 +246,13 @@ async def test_no_name_leads_out_of_perm_files(desk, name):
 
 async def test_a_master_without_perm_files_finds_nothing(tmp_path):
     """And does not mind."""
-    blobs = BlobStore(tmp_path / "artifacts", endless())
+    blobs = BlobStore(tmp_path / "artifacts", endless(), lambda: 0)
     assert PermFiles(tmp_path / "no", blobs).find("a.py") is None
 
 
 def test_a_stream_above_the_limit_is_refused_and_leaves_nothing(tmp_path):
     """As soon as it is above."""
-    blobs = BlobStore(tmp_path, endless())
+    blobs = BlobStore(tmp_path, endless(), lambda: 0)
     (tmp_path / "file").write_bytes(b"x" * 100)
     with (tmp_path / "file").open("rb") as file, pytest.raises(BadBlob, match="99"):
         blobs.store_stream(file.fileno(), 99)
@@ -268,7 +268,7 @@ def test_what_earlier_processes_left_half_done_is_swept(tmp_path):
         part = parts_ / f"{number:064x}"
         part.write_text("half")
         os.utime(part, (number, number))
-    BlobStore(tmp_path, endless())
+    BlobStore(tmp_path, endless(), lambda: 0)
     assert sorted(part.name for part in parts_.iterdir()) == [f"{n:064x}" for n in range(4, 20)]
 
 

@@ -29,7 +29,7 @@ class Folder:
     def __init__(self, root):
         self.root = root / "perm_files"
         self.space = endless()
-        self.blobs = BlobStore(root / "artifacts", self.space)
+        self.blobs = BlobStore(root / "artifacts", self.space, lambda: 0)
         self.again()
 
     def again(self):

@@ -13,6 +13,15 @@ from titan_proto.messages import RerunRun
 class Cluster(World):
     """A world whose questions about the past are answered from its own journal."""
 
+    gone = 0
+    """How many of the artifacts are that a repetition would need."""
+    needed = None
+    """What it was asked for last."""
+
+    def _missing(self, pins):
+        self.needed = pins
+        return self.gone
+
     def again(self, key="again", run="etl-1", run_id="again", **wanted):
         """Ask for a repetition of a run; the turn of the submission that history makes of it."""
         store = MemoryStore()
@@ -23,5 +32,5 @@ class Cluster(World):
         asks = [effect for effect in turn.effects if type(effect).__name__ == "AskHistory"]
         if not asks:
             return turn
-        made = Answers(store, lambda: run_id).answer(asks[0])
+        made = Answers(store, lambda: run_id, self._missing).answer(asks[0])
         return self.turn(made) if not isinstance(made, tuple) else made

@@ -170,6 +170,14 @@ RERUN_ANCESTORS: Final = 16
 """Runs before the one that is repeated whose shared folders may stand in for its own."""
 ARTIFACT_PATTERNS: Final = 100
 """Paths and patterns of one job's `artifacts`, each of `out` and `in`."""
+ARTIFACT_KEEP_MS: Final = 30 * 24 * 3_600_000
+"""For so long the master keeps an artifact that nobody wants, unless that was told otherwise: as long a
+run can be run again after its end."""
+ARTIFACT_KEEP_MIN_MS: Final = 3_600_000
+"""So long at least, however full they are: a run whose files are being sent is not known yet."""
+ARTIFACTS_BYTES: Final = 64 * 1024**3
+"""What the master's artifacts may weigh together, unless that was told otherwise, before those that nobody
+wants go sooner."""
 LOG_BYTES_PER_ATTEMPT: Final = 256 * 1024 * 1024
 """Kept of both outputs of an attempt together, at its worker and at the master, unless that was told
 otherwise: their beginnings and their ends."""
@@ -203,8 +211,24 @@ DRAIN_TIMEOUT_MS_DEFAULT: Final = 30_000
 DRAIN_TIMEOUT_MS: Final = 24 * 3600 * 1000
 CRASH_LIMIT: Final = 3
 """Attempts of one job that may be lost with their workers before it is quarantined."""
+SCALE_EVERY_MS: Final = 15_000
+"""How often the queue is compared with what can serve it."""
+SIBLING_IDLE_MS: Final = 45_000
+"""A spawned worker that holds nothing for so long is told to leave."""
+SPAWN_TIMEOUT_MS: Final = 30_000
+"""A worker that was asked for and has not joined after so long is given up."""
+SIBLINGS_PER_HOST: Final = 4
+"""Workers that are spawned on one host because of the queue."""
+SIBLINGS: Final = 64
+"""Spawned workers of a cluster, those that a person asked for included."""
+SLOTS_PER_CORE: Final = 4
+"""Nothing is spawned that would give all workers of a host together more slots a core."""
+SCALINGS_KEPT: Final = 50
+"""So many of the last spawns and retirements are told with their causes; the journal has all."""
 USAGE_ATTEMPTS: Final = 1_000
 """So many attempts a worker tells the use of at once, the largest first."""
+ATTEMPTS_LISTED: Final = 500
+"""Tries at one job that are told at once."""
 USAGE_HISTORY_MS: Final = 15 * 60_000
 USAGE_HISTORY_BYTES: Final = 64 * 1024 * 1024
 """What the master remembers of it in memory, of all workers together."""

@@ -283,11 +283,11 @@ def timeout_ms(value: object) -> int:
     return limit_ms
 
 
-_Keys = Mapping[str, tuple[str, Callable[[object], Any]]]
+Keys = Mapping[str, tuple[str, Callable[[object], Any]]]
 """The keys of a long form: for each the field that it becomes, and its reader."""
 
 
-def _fields(owner: str, value: Mapping[Any, Any], keys: _Keys) -> dict[str, Any]:
+def read_fields(owner: str, value: Mapping[Any, Any], keys: Keys) -> dict[str, Any]:
     """The fields that the long form of `owner` gives. BadValue says at which of its keys."""
     read: dict[str, Any] = {}
     for key, given in value.items():
@@ -309,7 +309,7 @@ def retries(value: object) -> RetryPolicy:
     """How often to try again, or the whole policy: limit, delay, backoff, and what not to retry."""
     if not isinstance(value, Mapping):
         return RetryPolicy(limit=_retry_limit(value))
-    read = _fields("retries", value, _RETRY_KEYS)
+    read = read_fields("retries", value, _RETRY_KEYS)
     if "limit" not in read:
         raise BadValue("retries has no limit", "limit: 3 tries up to three times more")
     return RetryPolicy(**read)
@@ -374,7 +374,7 @@ def _whole(value: object, what: str, least: int, most: int, limit: str) -> int:
     raise BadValue(f"{_shown(value)} is not {what}", f"a number from {least} to {most}{named}")
 
 
-_RETRY_KEYS: Final[_Keys] = {
+_RETRY_KEYS: Final[Keys] = {
     "limit": ("limit", _retry_limit),
     "delay": ("delay_ms", _retry_delay_ms),
     "backoff": ("backoff_percent", _backoff_percent),
@@ -406,14 +406,14 @@ def restart(value: object) -> RestartPolicy:
     """When a service is started again, or the whole budget: policy, max, within, delay, backoff."""
     if not isinstance(value, Mapping):
         return RestartPolicy(when=_restart_when(value))
-    return RestartPolicy(**_fields("restart", value, _RESTART_KEYS))
+    return RestartPolicy(**read_fields("restart", value, _RESTART_KEYS))
 
 
 def _restarts_max(value: object) -> int:
     return _whole(value, "how often to start it again", 0, RESTARTS, "RESTARTS")
 
 
-_RESTART_KEYS: Final[_Keys] = {
+_RESTART_KEYS: Final[Keys] = {
     "policy": ("when", _restart_when),
     "max": ("max", _restarts_max),
     "within": ("within_ms", _retry_delay_ms),
@@ -430,7 +430,7 @@ def healthcheck(value: object) -> HealthCheck:
         return HealthCheck(kind=HealthKind.HTTP, path=_http_path(value))
     if not isinstance(value, Mapping):
         raise BadValue(f"{_shown(value)} is no health check", "such as /health, or {http: /health}")
-    read = _fields("healthcheck", value, _HEALTH_KEYS)
+    read = read_fields("healthcheck", value, _HEALTH_KEYS)
     ways = [way for way in ("http", "tcp", "command") if way in value]
     if len(ways) != 1:
         said = (
@@ -488,7 +488,7 @@ def _health_retries(value: object) -> int:
     return _whole(value, "how often a check may fail", 1, HEALTH_RETRIES, "HEALTH_RETRIES")
 
 
-_HEALTH_KEYS: Final[_Keys] = {
+_HEALTH_KEYS: Final[Keys] = {
     "http": ("path", _http_path),
     "tcp": ("tcp", _tcp_port),
     "command": ("command", _check_command),
@@ -545,7 +545,7 @@ def _pids(value: object) -> int:
     return _whole(value, "how many processes it may have", 1, PIDS, "PIDS")
 
 
-_RESOURCE_KEYS: Final[_Keys] = {
+_RESOURCE_KEYS: Final[Keys] = {
     "cpu": ("cpu_milli", _cpu_milli),
     "memory": ("memory_bytes", _memory_bytes),
     "pids": ("pids", _pids),
@@ -570,7 +570,7 @@ def resources(value: object) -> Asked:
     if not value:
         raise BadValue("resources has no limit", f"any of {', '.join(_RESOURCE_KEYS)}, gpu, …")
     limited = {key: amount for key, amount in value.items() if key in _RESOURCE_KEYS}
-    read = _fields("resources", limited, _RESOURCE_KEYS)
+    read = read_fields("resources", limited, _RESOURCE_KEYS)
     counted = {
         key: read[field] for key, field in (("cpu", "cpu_milli"), ("memory", "memory_bytes"))
         if field in read
@@ -633,7 +633,9 @@ def affinity(value: object) -> bool | Near:
         except BadValue as error:
             error.hint = "true, false, or {with: JOB, mode: prefer | require}"
             raise
-    read = _fields("affinity", value, {"with": ("job", text), "mode": ("required", _is_required)})
+    read = read_fields(
+        "affinity", value, {"with": ("job", text), "mode": ("required", _is_required)}
+    )
     return Near(read.get("job", ""), read.get("required", False))
 
 
@@ -659,12 +661,12 @@ def concurrency(value: object) -> Concurrency:
     """The name of a group of which one runs at a time, or a mapping of group and limit."""
     if not isinstance(value, Mapping):
         return Concurrency(_group(value), 1)
-    keys: _Keys = {
+    keys: Keys = {
         "group": ("group", _group),
         "limit": ("limit", _group_limit),
         "on_conflict": ("on_conflict", _on_conflict),
     }
-    read = _fields("concurrency", value, keys)
+    read = read_fields("concurrency", value, keys)
     if "group" not in read:
         raise BadValue("concurrency names no group", "concurrency: {group: NAME, limit: 2}")
     return Concurrency(read["group"], read.get("limit", 1))
@@ -765,7 +767,7 @@ def expiry(value: object) -> GateExpiry:
     raise BadValue(f"{_shown(value)} is no end of a gate", "reject, approve or fail")
 
 
-_APPROVAL_KEYS: Final[_Keys] = {
+_APPROVAL_KEYS: Final[Keys] = {
     "message": ("message", text),
     "timeout": ("timeout_ms", wait_ms),
     "on_timeout": ("on_timeout", expiry),
@@ -778,7 +780,7 @@ def approval(value: object) -> GateSection:
         return GateSection(message=text(value))
     if "approvers" in value:
         raise NotYet("approvers")
-    read = _fields("approval", value, _APPROVAL_KEYS)
+    read = read_fields("approval", value, _APPROVAL_KEYS)
     if "message" not in read:
         raise BadValue("approval has no message", "approval: {message: the question}")
     return GateSection(**read)

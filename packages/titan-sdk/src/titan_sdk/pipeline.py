@@ -26,6 +26,7 @@ from titan_proto.specs import (
     JobSpec,
     LaunchKind,
     RunSpec,
+    ScheduleSpec,
     Shape,
 )
 from titan_proto.validation import DUPLICATE_ID, UNKNOWN_PARENT, problems
@@ -82,11 +83,11 @@ from titan_sdk.scripts import is_absent
 
 ROOT_KEYS: Final = (
     "name", "description", "jobs", "on_failure", "on_success", "always", "env", "env_file", "defaults",
-    "workspace", "apiVersion", "concurrency",
+    "workspace", "apiVersion", "concurrency", "schedule",
 )  # fmt: skip
 ROOT_LATER: Final = frozenset(
     {
-        "hitl_message", "labels", "on_cancel", "params", "retries", "schedule", "secrets", "timeout",
+        "hitl_message", "labels", "on_cancel", "params", "retries", "secrets", "timeout",
     }
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
@@ -97,6 +98,8 @@ DEFAULT_KEYS: Final = (
 """What `defaults:` may say for all jobs: what is not a single job's own business."""
 WORKSPACE_KEYS: Final = ("root", "include", "exclude")
 API_VERSION: Final = "titan/v1"
+BAD_SCHEDULE: Final = "Y230"
+"""The code of `titan_proto.schedules`, which is loaded only where a file has one."""
 
 _START: Final = Place(1, 1)
 _TYPED: Final = frozenset(
@@ -189,6 +192,8 @@ class Pipeline:
         self.path = path
         self.source = source
         self.name = path.stem
+        self.schedule: ScheduleSpec | None = None
+        """When it is run, once `titan schedule add` has put it there."""
         self.jobs: list[JobSpec] = []
         self.scripts: list[ScriptUse] = []
         self.env_files: list[EnvUse] = []
@@ -360,6 +365,8 @@ class _Reader:
             self.pipeline.env_files.append(EnvUse(None, "env_file", names, node.place))
         if "concurrency" in tree.entries:
             self.concurrency = self._value(tree.entries["concurrency"], concurrency, None)
+        if "schedule" in tree.entries:
+            self._schedule(tree.entries["schedule"])
         self._versions(tree)
         self._workspace(tree)
         if "defaults" in tree.entries:
@@ -373,6 +380,18 @@ class _Reader:
         self._jobs(tree.entries["jobs"])
         self._handlers(tree)
         self._validate()
+
+    def _schedule(self, node: yamltree.Node) -> None:
+        from titan_sdk.scheduling import schedule  # calendars are not loaded for other files
+
+        try:
+            value = _plain(node)
+            self._no_expressions(node, schedule, "")
+            self.pipeline.schedule = schedule(value)
+        except BadValue as error:
+            code = "Y104" if isinstance(error, NotYet) else BAD_SCHEDULE
+            place = _deeper(node, error.at).place
+            self._error(code, f"schedule: {error.message}", place, error.hint)
 
     def _root_keys(self, tree: yamltree.Mapping, known: Iterable[str]) -> None:
         for key, place in tree.keys.items():

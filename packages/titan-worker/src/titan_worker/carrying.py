@@ -20,6 +20,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from titan_proto.errors import LinkLost, LocalProtocolError, Malformed, TitanError
+from titan_proto.filelist import FileLeft, FileList
 from titan_proto.ids import is_digest
 from titan_proto.limits import BULK_CHUNK_BYTES, FILE_LIST_BYTES
 from titan_proto.messages.worker import AttemptOrder, Layer, Left
@@ -27,7 +28,7 @@ from titan_proto.specs import ArtifactFormat, ArtifactRef, JobKind, Share
 from titan_worker import leavings, patterns
 from titan_worker.artifacts import ArtifactError, Artifacts
 from titan_worker.layers import CannotPlace, Known, Layers, Placing
-from titan_worker.leavings import Changing, FileLeft, FileList, Found, Unfit
+from titan_worker.leavings import Changing, Found, Unfit
 from titan_worker.tasks import Tasks
 
 # Asked for every job that may leave something: no pathlib.

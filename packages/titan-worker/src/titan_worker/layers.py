@@ -20,9 +20,10 @@ from typing import Final, NamedTuple, Self
 
 from msgspec.structs import replace
 
+from titan_proto.filelist import FileLeft, FileList
 from titan_proto.ids import is_digest
 from titan_proto.messages.worker import Layer
-from titan_worker.leavings import MODE, FileLeft, FileList, Found, decode, encode
+from titan_worker.leavings import MODE, Found, decode, encode
 
 # Works with descriptors of folders, which pathlib does not know.
 # ruff: noqa: PTH101, PTH103, PTH104, PTH108, PTH110, PTH123

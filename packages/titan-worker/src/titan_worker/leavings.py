@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import Struct
 
+from titan_proto.filelist import FileLeft, FileList
 from titan_proto.ids import is_digest
 from titan_proto.limits import FILE_LIST_BYTES, FILES_LEFT_BYTES, FILES_LEFT_PER_JOB
 from titan_worker import patterns
@@ -46,31 +46,6 @@ class Unfit(Exception):
 
 class Changing(Exception):
     """The file is being written: by somebody else, for the attempt is over."""
-
-
-class FileLeft(Struct, frozen=True, array_like=True):
-    """One file of a list."""
-
-    path: str
-    """Inside the shared folder or the working folder, with forward slashes."""
-    mode: int
-    mtime_ns: int
-    size: int
-    digest: str
-    data: bytes = b""
-    """All of it, or nothing: then its bytes are stored under the digest."""
-
-    @property
-    def is_inline(self) -> bool:
-        """Whether the list holds its bytes."""
-        return len(self.data) == self.size
-
-
-class FileList(Struct, frozen=True, array_like=True):
-    """Everything that an attempt left."""
-
-    shared: tuple[FileLeft, ...] = ()
-    artifacts: tuple[FileLeft, ...] = ()
 
 
 class Found(NamedTuple):

@@ -356,6 +356,7 @@ class Nest:
             cache_bytes=CACHE_BYTES,
             drain_ms=0,
             cgroups="asked",
+            resources={},
         )
         self.worker = None
         self.life = None

@@ -4,11 +4,12 @@ import hashlib
 
 import pytest
 
+from titan_proto.filelist import FileLeft, FileList
 from titan_proto.messages.worker import Layer, Left
 from titan_proto.specs import Artifacts, Intake, JobKind, Launch, LaunchKind, ServiceSection
 from titan_proto.states import ExitReason
 from titan_worker import leavings
-from titan_worker.leavings import FileLeft, FileList, decode
+from titan_worker.leavings import decode
 
 RUN = "r" * 16
 LARGE = 200_000

@@ -93,7 +93,11 @@ class _Copier:
         for path in _files(source):
             if path.parent.name != path.name[:2]:
                 continue  # on its way in: not under its own name yet
-            if self.file(path, target / path.relative_to(source)) != path.name:
+            try:
+                found = self.file(path, target / path.relative_to(source))
+            except FileNotFoundError:
+                continue  # nobody has wanted it for long, and it was swept since it was listed
+            if found != path.name:
                 raise CopyFailed(
                     os.EX_DATAERR, f"the artifact {path} is damaged: it is not its name"
                 )

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from titan_master.config import DATABASE
 from titan_master.core.check import problems
+from titan_master.core.pins import pinned
 from titan_master.core.state import State, digest
 from titan_master.store import codec
 from titan_master.store.base import JournalDamaged, StoreError
@@ -34,7 +35,6 @@ from titan_master.store.sqlite_reading import (
     read_records,
 )
 from titan_proto.handshake import BadToken, parse_token
-from titan_proto.specs import ArtifactRef
 
 DISK_FAIL_BYTES: Final = 64 * 1024 * 1024
 DISK_WARN_BYTES: Final = 1024 * 1024 * 1024
@@ -271,21 +271,13 @@ def _history(connection: sqlite3.Connection) -> Iterator[Finding]:
 
 def _artifacts(data: Path, state: State) -> Finding:
     """What live runs still need is there."""
-    wanted = {ref.digest for ref in _refs(state)}
+    pins = pinned(state)
+    wanted = {*pins.artifacts, *pins.lists}
     missing = [name for name in wanted if not (data / "artifacts" / name[:2] / name).is_file()]
     if missing:
         message = f"{len(missing)} artifacts of live runs are missing, such as {missing[0]}"
         return _fail("artifacts", message, "cancel the runs, or copy them from a backup")
     return _ok("artifacts", f"all {len(wanted)} that live runs need are there")
-
-
-def _refs(state: State) -> Iterator[ArtifactRef]:
-    for run in state.runs.values():
-        if run.workspace is not None:
-            yield run.workspace
-        for job in run.order:
-            if job.spec.launch.artifact is not None:
-                yield job.spec.launch.artifact
 
 
 def _clock(found: Found, now_ms: int) -> Finding:

@@ -66,7 +66,7 @@ class Artifacts:
             refusal = f"{offer.size_bytes} bytes are more than ARTIFACT_BYTES ({ARTIFACT_BYTES})"
             _refuse(outlet, correlation, ErrorCode.LIMIT_EXCEEDED, refusal)
             return
-        if self._blobs.has(offer.digest):
+        if self._blobs.touch(offer.digest):
             outlet.send(ArtifactStored(digest=offer.digest), correlation, end=True)
             return
         if not self._blobs.space.has(offer.size_bytes):
@@ -141,6 +141,8 @@ class Artifacts:
     def fetch(self, outlet: Outlet, correlation: int, request: FetchArtifact) -> None:
         """Somebody wants these bytes."""
         size = self._blobs.size(request.digest) if is_digest(request.digest) else None
+        if size is not None:
+            self._blobs.touch(request.digest)  # whoever reads it would not like to see it go
         read = self._blob_reader(request.digest)
         if size is None and request.name:
             size = self._perm_files.version_size(request.name, request.digest)

@@ -2,8 +2,10 @@
 
 A blob appears under its name only when it is whole, verified and synced: written to a part file,
 hashed on the way, then renamed. Part files are named by digest, so a broken upload goes on where
-it stopped. Nothing here is deleted while it may be named by a run. Called by ``artifacts.py`` and
-by submissions; every method that reads or syncs a whole file says so and belongs off the loop.
+it stopped. Its time of change says when it was last wanted: whoever will need it says so with
+`touch`, and may count on it for as long as ``sweeping.py`` lets lie what nobody wants. Called by
+``artifacts.py`` and by submissions; every method that reads or syncs a whole file says so and belongs
+off the loop.
 """
 
 from __future__ import annotations
@@ -11,14 +13,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from titan_master.data.reserve import Space
 from titan_proto.errors import TitanError
 from titan_proto.ids import is_digest
 
 _COPY_BYTES: Final = 1024 * 1024
+_MS_NS: Final = 1_000_000
+_AGEING: Final = "ageing"
+_FOLDER_CHARS: Final = 2
 _PARTS_KEPT: Final = 16
 """Broken uploads that a new process keeps for their clients to come back."""
 
@@ -27,12 +34,25 @@ class BadBlob(TitanError):
     """Bytes that are not what was announced; nothing was stored."""
 
 
+class Kept(NamedTuple):
+    """A blob as it lies there."""
+
+    digest: str
+    size_bytes: int
+    wanted_ms: int
+    """When it was last wanted."""
+
+
 class BlobStore:
     """A folder of blobs: ``<aa>/<digest>``, and ``parts/`` for what is on its way."""
 
-    def __init__(self, root: Path, space: Space) -> None:
+    def __init__(self, root: Path, space: Space, now_ms: Callable[[], int]) -> None:
+        """`now_ms`: one clock says when each of them was wanted, whatever becomes of the kernel's."""
         self._root = root
         self.space = space
+        self._now_ms = now_ms
+        self._lock = threading.Lock()
+        """Between the look at a blob's time and its removal nobody may come to want it."""
         self._parts = root / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -53,8 +73,52 @@ class BlobStore:
             return None
 
     def has(self, digest: str) -> bool:
-        """Whether the blob is here, whole."""
+        """Whether the blob is here, whole; it may be about to go."""
         return is_digest(digest) and self.path(digest).exists()
+
+    def touch(self, digest: str) -> bool:
+        """Whether the blob is here; and if so, it is wanted from now on for a while."""
+        if not is_digest(digest):
+            return False
+        now_ns = self._now_ms() * _MS_NS
+        with self._lock:
+            try:
+                os.utime(self.path(digest), ns=(now_ns, now_ns))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def begin_ageing(self) -> bool:
+        """Whether this is the first look at ages here: then all are wanted now, for nobody said so before.
+
+        So it is in a folder that an older master has left, or a backup. Off the loop.
+        """
+        mark = self._root / _AGEING
+        if mark.exists():
+            return False
+        for one in list(self.all()):
+            self.touch(one.digest)
+        mark.touch()
+        return True
+
+    def all(self) -> Iterator[Kept]:
+        """Every blob. Off the loop."""
+        for folder in sorted(self._root.iterdir()):
+            if len(folder.name) != _FOLDER_CHARS:
+                continue
+            for path in folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    found = path.stat()
+                    yield Kept(path.name, found.st_size, found.st_mtime_ns // _MS_NS)
+
+    def remove(self, digest: str, unwanted_since_ms: int) -> bool:
+        """Delete it, unless somebody has wanted it since that moment."""
+        path = self.path(digest)
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime_ns // _MS_NS <= unwanted_since_ms:
+                path.unlink()
+                return True
+        return False
 
     def read(self, digest: str) -> bytes:
         """The whole blob. Off the loop."""
@@ -101,11 +165,13 @@ class BlobStore:
     def keep(self, part: Path, descriptor: int, digest: str) -> None:
         """Sync a verified part file and give it its name. Off the loop."""
         place = self.path(digest)
-        if place.exists():
+        if self.touch(digest):
             part.unlink(missing_ok=True)
             return
         is_kept = False
         try:
+            now_ns = self._now_ms() * _MS_NS
+            os.utime(descriptor, ns=(now_ns, now_ns))
             os.fsync(descriptor)
             if not place.parent.exists():
                 place.parent.mkdir(exist_ok=True)

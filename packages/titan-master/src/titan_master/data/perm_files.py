@@ -131,7 +131,7 @@ class PermFiles:
         with _closing(descriptor):
             found = os.fstat(descriptor)
             known = self._recall(found)
-            if known is None or not self._blobs.has(known[0]):
+            if known is None or not self._blobs.touch(known[0]):
                 known = self._blobs.store_stream(descriptor, ARTIFACT_BYTES)
                 self._remember(descriptor, found, known)
         digest, size = known

@@ -322,7 +322,7 @@ class Submissions:
             if ref is None or ref.digest in known:
                 continue
             known.add(ref.digest)
-            if not self._blobs.has(ref.digest):
+            if not self._blobs.touch(ref.digest):
                 found.append(
                     Problem(
                         where=where,

@@ -303,6 +303,14 @@ def _slashed(client: TitanClient, name: str, look: render.Look) -> tuple[str, di
         raise
 
 
+def _slot(run: RunView) -> str:
+    """The schedule that began a run, and for when."""
+    if run.fired is None:
+        return ""
+    asked = ", triggered" if run.fired.triggered else ""
+    return f"{run.fired.schedule}, for {render.local_time(run.fired.slot_at_ms)}{asked}"
+
+
 def _run(client: TitanClient, run: RunView, look: render.Look) -> tuple[str, dict[str, Any], str]:
     now_ms = int(time.time() * 1000)
     jobs = client.jobs(run.run_id)
@@ -312,6 +320,7 @@ def _run(client: TitanClient, run: RunView, look: render.Look) -> tuple[str, dic
             ("Id", run.run_id),
             ("Name", run.name),
             ("Repeats", run.rerun_of),
+            ("Schedule", _slot(run)),
             ("State", look.state(run.state)),
             ("Submitted", render.local_time(run.submitted_at_ms)),
             ("Ended", render.local_time(run.ended_at_ms) if run.ended_at_ms else ""),
