@@ -79,6 +79,36 @@ def test_the_cells_of_a_matrix_run_with_their_values_and_are_shown_with_them(
     )
 
 
+ASKED = """name: Asked
+project: false
+params:
+  day: {{type: date}}
+  stage: {{choices: [dev, prod], default: dev}}
+jobs:
+  - {{id: LOAD, run: 'echo "${{{{ params.day }}}} ${{{{ params.stage }}}}" >> {ran}', when: params.stage == 'prod'}}
+"""
+
+
+def test_a_run_has_the_values_it_was_submitted_with_and_its_repetition_too(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    ran = tmp_path / "ran"
+    pipeline = tmp_path / "asked.yaml"
+    pipeline.write_text(ASKED.format(ran=ran), encoding="utf-8")
+    titan("validate", str(pipeline))
+    refused = titan("run", str(pipeline), code=2)
+    assert "asked.yaml:4:3: error[Y226] param day has no value" in refused.stderr
+    refused = titan("run", str(pipeline), "-p", "day=tomorrow", "-p", "satge=dev", code=2)
+    assert '-p day: "tomorrow" is no date' in refused.stderr
+    assert 'did you mean "stage"?' in refused.stderr
+    titan("run", str(pipeline), "--wait", "-p", "day=2026-11-26")
+    assert not ran.exists()
+    titan("run", str(pipeline), "--wait", "-p", "day=2026-11-27", "--param", "stage=prod")
+    titan("retry", "asked-2", "--wait")
+    assert ran.read_text() == "2026-11-27 prod\n" * 2
+
+
 WEIGHED = """name: Weighed
 project: false
 jobs:

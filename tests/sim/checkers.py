@@ -192,6 +192,7 @@ class RunBook:
         self.slot_ms = 0
         """Of a run that a schedule began."""
         spec = _SPEC.decode(event.spec)
+        self.params = spec.params
         self.jobs = {job.id: JobBook(job, spec.shapes.get(job.id)) for job in spec.jobs}
         for job in self.jobs.values():
             job.not_before_ms = _begins(job.spec, event.at_ms)
@@ -901,6 +902,8 @@ class Auditor:
         for part in job.when.split(word):
             if part in ("true", "false"):
                 found = part == "true"
+            elif part.startswith("params."):
+                found = run.params["p"] != part[-1]
             elif part.startswith("matrix."):
                 found = job.cell["n"] == part[-1]
             elif match := _STATE.fullmatch(part):

@@ -1278,6 +1278,16 @@ def _service(read: Mapping[str, Any]) -> ServiceSection | None:
     )
 
 
+def scalar(value: object) -> str:
+    """A text, a number or a boolean, as the text it was written as."""
+    return _word(value)
+
+
+def quoted(value: object) -> str:
+    """A value as an error quotes it."""
+    return _shown(value)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """What somebody who wrote `word` most likely meant; empty if nothing is near."""
     lowered = {name.lower(): name for name in known}
