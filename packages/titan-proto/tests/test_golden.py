@@ -943,6 +943,7 @@ MESSAGES = (
         reason=ExitReason.WHEN_FALSE,
         shape=Shape(trigger=Trigger.ALL_DONE, when="jobs.A.state == 'FAILED'"),
     ),
+    WorkerStatus(running=1, beat=70_002, leaving=True, at_once=True),
 )
 
 
