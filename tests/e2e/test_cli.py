@@ -235,7 +235,7 @@ def test_a_service_has_its_name_again_after_all_workers_went_down(project: Proje
 
     def ids() -> list[tuple[str, str]]:
         items = json.loads(project.titan("service", "ls", "-o", "json").stdout)["items"]
-        return [(one["id"], one["state"]) for one in items]
+        return [(one["job"], one["state"]) for one in items]
 
     wait_until(lambda: ids() == [("web", "HEALTHY")], within_s=45, what="it is up again")
 

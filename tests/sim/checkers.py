@@ -16,10 +16,11 @@ import msgspec
 from msgspec.structs import replace
 
 from tests.sim.books import ScheduleBooks
-from tests.sim.coverage import Choice, Coverage, Fault, Move
+from tests.sim.coverage import Choice, Coverage, Fault, Move, Rearing
 from tests.sim.driver import CrashPoint
 from tests.sim.world import Violation, World
 from titan_master.core import events as e
+from titan_master.core.core import CoreConfig
 from titan_master.core.state import State
 from titan_master.core.state import digest as master_digest_of
 from titan_proto.ids import AttemptRef
@@ -31,6 +32,8 @@ from titan_proto.messages import (
     ReportAcks,
     RunReceipt,
     RunView,
+    SpawnSibling,
+    SpawnVerdicts,
     StartAttempts,
     StopAttempts,
 )
@@ -48,7 +51,7 @@ from titan_proto.specs import (
     Terms,
     Trigger,
 )
-from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState
+from titan_proto.states import JOB_TERMINAL, ExitReason, JobState, RunState, ScalingKind
 
 _SPEC: msgspec.msgpack.Decoder[RunSpec] = msgspec.msgpack.Decoder(RunSpec)
 
@@ -137,6 +140,7 @@ class JobBook:
         self.spec = spec
         self.trigger = Trigger.ALL_SUCCEEDED if shape is None else shape.trigger
         self.when = "" if shape is None else shape.when
+        self.cell = {} if shape is None else shape.cell
         self.begun = False
         """Whether it was decided that it begins."""
         self.end: JobState | None = None
@@ -241,6 +245,8 @@ class WorkerBook:
     """What the journal has said of one worker."""
 
     def __init__(self, event: e.WorkerJoined) -> None:
+        self.host = event.host
+        self.spawn = event.spawn
         self.slots = event.slots
         self.skills = event.skills
         self.resources = event.resources
@@ -249,6 +255,7 @@ class WorkerBook:
         self.workspace = event.workspace
         self.network = event.network
         self.state = "ONLINE"
+        self.cordoned = False
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
         self.came_back = False
@@ -266,6 +273,15 @@ class WorkerBook:
             one.amount <= self.resources.get(one.name, one.amount if one.name == "cpu" else 0)
             for one in spec.needs.terms.counted
         )
+
+
+_REARINGS = {
+    ScalingKind.JOINED: Rearing.JOINED,
+    ScalingKind.FAILED: Rearing.FAILED,
+    ScalingKind.TIMED_OUT: Rearing.TIMED_OUT,
+}
+CORES_MAX = 16
+"""Of any host here."""
 
 
 class Auditor:
@@ -317,6 +333,14 @@ class Auditor:
         """What clients were told: key → run."""
         self.learned: dict[str, RunState] = {}
         """What clients were told: run → how it ended."""
+        self.scaling: CoreConfig
+        self._asked: dict[int, e.SpawnAsked] = {}
+        """Workers that were asked for, by number."""
+        self._waited_for: set[int] = set()
+        """Those of them that have neither joined nor been given up."""
+        self._joined_as: dict[int, str] = {}
+        self._born: dict[int, tuple[str, int]] = {}
+        """By number: the machine on which a process was started for it, and how often that had booted."""
         self.master_digest = ""
         self._durable_digest = ""
         self._keepers: dict[type, Callable[[Any], None]] = {
@@ -350,9 +374,13 @@ class Auditor:
             e.WorkerJoined: self._on_worker_joined,
             e.WorkerSilent: self._on_worker_silent,
             e.WorkerDraining: self._on_worker_draining,
+            e.WorkerCordoned: self._on_worker_cordoned,
             e.WorkerReturned: self._on_worker_returned,
             e.WorkerLost: self._on_worker_lost,
             e.WorkerRetired: self._on_worker_retired,
+            e.SpawnAsked: self._on_spawn_asked,
+            e.SpawnSettled: self._on_spawn_settled,
+            e.SiblingDismissed: self._on_sibling_dismissed,
         }
 
     def check(self, holds: object, promise: str) -> None:
@@ -589,6 +617,7 @@ class Auditor:
         self.check(event.number == job.numbers + 1, f"{ref} follows attempt {job.numbers}")
         self.check(event.fence > self._fence, f"{ref} has fence {event.fence} after {self._fence}")
         self.check(worker.state == "ONLINE", f"{ref} is placed on a worker that is {worker.state}")
+        self.check(not worker.cordoned, f"{ref} is placed on a worker that is cordoned")
         self.check(
             set(job.spec.needs.skills) <= set(worker.skills), f"{ref} is placed where skills lack"
         )
@@ -733,6 +762,7 @@ class Auditor:
         if event.reason is ExitReason.LOST and worker is not None:
             # What was being stopped for another reason is over: nobody counts what became of it.
             stopping = self.services.get((ref.run_id, ref.job_id)) == "STOPPING"
+            stopping = stopping or job.stopped_for is not None
             # Nor of one whose worker had left, came back with its end, and was lost before it could tell.
             untold = worker.state == "LOST" and worker.came_back
             blamed = ref in self._left and ref in worker.drained and not stopping and not untold
@@ -875,6 +905,8 @@ class Auditor:
         for part in job.when.split(word):
             if part in ("true", "false"):
                 found = part == "true"
+            elif part.startswith("matrix."):
+                found = job.cell["n"] == part[-1]
             elif match := _STATE.fullmatch(part):
                 found = run.jobs[match[1]].end is not JobState[match[2]]
             else:
@@ -967,11 +999,13 @@ class Auditor:
         self.services[key] = "QUEUED"
 
     def _check_move(self, event: e.ServiceAdded, like: JobBook) -> None:
-        """Its worker is leaving, and it can be beside its replacement."""
+        """Its worker is leaving, or drained, and it can be beside its replacement."""
         ref = AttemptRef(event.run_id, event.of, like.live or 0)
         on = [worker for worker in self.workers.values() if ref in worker.holds]
         self.check(
-            event.replaces == event.of and [worker.state for worker in on] == ["DRAINING"],
+            event.replaces == event.of
+            and len(on) == 1
+            and (on[0].state == "DRAINING" or on[0].cordoned),
             f"{event.of} is moved away from a worker that stays: {event}",
         )
         is_up = self.services[event.run_id, event.of] == "UP"
@@ -1086,6 +1120,7 @@ class Auditor:
             worker_id
             for worker_id, worker in self.workers.items()
             if worker.state in {"ONLINE", "SILENT"}
+            and not worker.cordoned
             and set(job.spec.needs.skills) <= set(worker.skills)
             and worker.has_all(job.spec)
             and worker_id not in (*job.avoid, last.worker_id)
@@ -1119,10 +1154,21 @@ class Auditor:
         if before is not None:
             book.holds, book.drained = before.holds, before.drained
             book.came_back = True
+            book.cordoned = before.cordoned
+        if event.spawn:
+            number, worker_id = event.spawn, event.worker_id
+            is_wanted = number in self._waited_for or self._joined_as.get(number) == worker_id
+            self.check(is_wanted, f"{worker_id} is let in as {number}, which nobody waits for")
+            self.check(number in self._born, f"{worker_id} is let in as {number}, never spawned")
         self.workers[event.worker_id] = book
 
     def _on_worker_silent(self, event: e.WorkerSilent) -> None:
         self.workers[event.worker_id].state = "SILENT"
+
+    def _on_worker_cordoned(self, event: e.WorkerCordoned) -> None:
+        worker = self.workers[event.worker_id]
+        self.check(worker.cordoned is not event.cordoned, f"{event.worker_id} is cordoned twice")
+        worker.cordoned = event.cordoned
 
     def _on_worker_draining(self, event: e.WorkerDraining) -> None:
         self._check_shut_down(event.worker_id, f"{event.worker_id} drains")
@@ -1168,6 +1214,7 @@ class Auditor:
     def _could_have(worker: WorkerBook, job: JobBook) -> bool:
         return (
             worker.state in {"ONLINE", "SILENT"}
+            and not worker.cordoned
             and set(job.spec.needs.skills) <= set(worker.skills)
             and job.spec.needs.slots <= worker.slots
             and worker.has_all(job.spec)
@@ -1192,6 +1239,89 @@ class Auditor:
         worker = self.workers[event.worker_id]
         self.check(not worker.holds, f"{event.worker_id} retires and holds {list(worker.holds)}")
         worker.state = "RETIRED"
+        worker.cordoned = False  # should it come back, it is a new one
+
+    # -- workers that workers spawn -----------------------------------------------------------------
+
+    def _on_spawn_asked(self, event: e.SpawnAsked) -> None:
+        config, parent = self.scaling, self.workers[event.worker_id]
+        self.check(event.number > self._fence, f"spawn {event.number} after fence {self._fence}")
+        self._fence = event.number
+        self.check(parent.state == "ONLINE", f"{event.worker_id} is {parent.state}: {event}")
+        self.check(event.cause, f"nobody knows why: {event}")
+        here = [one for one in self.workers.values() if one.state not in {"LOST", "RETIRED"}]
+        to_come = [self._asked[number] for number in self._waited_for]
+        spawned = [one for one in here if one.spawn]
+        known = [one for one in self.workers.values() if one.spawn and one.state != "RETIRED"]
+        total = len(known) + len(to_come)
+        self.check(total < config.siblings_max, f"{total} have been spawned: {event}")
+        if not event.by_hand:
+            self.check(config.autoscale, f"nobody wanted that: {event}")
+            siblings = sum(one.host == event.host for one in (*spawned, *to_come))
+            most = config.siblings_per_host
+            self.check(siblings < most, f"{siblings} are on that host, at most {most}: {event}")
+            slots = sum(one.slots for one in (*here, *to_come) if one.host == event.host)
+            most = config.slots_per_core * CORES_MAX
+            self.check(slots + event.slots <= most, f"{slots} slots are on that host: {event}")
+            self.check(set(event.skills) == set(parent.skills), f"with other skills: {event}")
+        self._asked[event.number] = event
+        self._waited_for.add(event.number)
+        self._coverage.rearing(Rearing.BY_HAND if event.by_hand else Rearing.BY_QUEUE)
+
+    def _on_spawn_settled(self, event: e.SpawnSettled) -> None:
+        number = event.number
+        self.check(number in self._waited_for, f"{event}, and it is not waited for")
+        self._waited_for.discard(number)
+        if event.kind is ScalingKind.JOINED:
+            self.check(number not in self._joined_as, f"a second one has joined as {number}")
+            self._joined_as[number] = event.sibling_id
+            spawn = self.workers[event.sibling_id].spawn
+            self.check(spawn == number, f"{event.sibling_id} has joined as {spawn}: {event}")
+        else:
+            self.check(event.message, f"nobody knows why: {event}")
+            if event.kind is ScalingKind.TIMED_OUT:
+                waited_ms = event.at_ms - self._asked[number].at_ms
+                self.check(waited_ms >= self.scaling.spawn_timeout_ms, f"too early: {event}")
+        self._coverage.rearing(_REARINGS[event.kind])
+
+    def _on_sibling_dismissed(self, event: e.SiblingDismissed) -> None:
+        worker = self.workers[event.worker_id]
+        self.check(worker.spawn and not self._asked[worker.spawn].by_hand, f"not its own: {event}")
+        self.check(not worker.holds, f"{event}, and it holds {list(worker.holds)}")
+        self.check(worker.state == "ONLINE" and event.why, f"{worker.state}: {event}")
+        worker.state = "DISMISSED"
+        self._coverage.rearing(Rearing.DISMISSED)
+
+    def told_to_spawn(self, order: SpawnSibling) -> None:
+        """A worker was told to spawn another one."""
+        asked = self._asked.get(order.number)
+        self.check(asked is not None, f"it is not in the journal: {order}")
+        assert asked is not None
+        same = (order.port, order.slots, order.skills) == (asked.port, asked.slots, asked.skills)
+        self.check(same, f"{asked} is sent as {order}")
+
+    def told_verdicts(self, verdicts: SpawnVerdicts) -> None:
+        """A worker was told what has been decided about its siblings."""
+        for number in (*verdicts.settled, *verdicts.given_up):
+            is_open = number in self._waited_for
+            self.check(not is_open, f"{verdicts}, and {number} is waited for")
+
+    def born(self, number: int, host: str, boots: int) -> None:
+        """A process was started for it, since so many boots of its machine.
+
+        A second one is excused where the machine went down, with the first one and what was written of
+        it; and by a copied folder, for its worker is there twice: but one of both is let in.
+        """
+        before, before_boots = self._born.get(number, ("", 0))
+        is_excused = before_boots != boots or "copy" in f"{before} {host}"
+        self.check(is_excused, f"{number} is started on {host}, and was on {before}")
+        self.check(number in self._asked, f"{number} is started on {host}, asked for by nobody")
+        self._born[number] = (host, boots)
+
+    def expected(self, worker_id: str) -> bool:
+        """Whether this spawned worker was asked for by a person, and so stays until it is told to go."""
+        worker = self.workers.get(worker_id)
+        return worker is None or not worker.spawn or self._asked[worker.spawn].by_hand
 
     def _check_left(self, ref: AttemptRef, job: JobBook, event: e.JobEnded) -> None:
         """What is recorded of files is what that attempt left, and of a success only."""
@@ -1522,15 +1652,21 @@ class Auditor:
 
     def unfinished(self) -> list[str]:
         """What has been accepted and has not come to its end."""
-        return [
-            f"{run.run_id}/{job_id} attempts={job.numbers} live={job.live}"
-            for run in self.runs.values()
-            if run.state is RunState.ACTIVE
-            for job_id, job in run.jobs.items()
-            if job.end is None
-        ] + [
-            f"service {key} is {state}" for key, state in self.services.items() if state != "ENDED"
-        ]
+        return (
+            [
+                f"{run.run_id}/{job_id} attempts={job.numbers} live={job.live}"
+                for run in self.runs.values()
+                if run.state is RunState.ACTIVE
+                for job_id, job in run.jobs.items()
+                if job.end is None
+            ]
+            + [f"{number} is waited for" for number in self._waited_for]
+            + [
+                f"service {key} is {state}"
+                for key, state in self.services.items()
+                if state != "ENDED"
+            ]
+        )
 
     def finish(self) -> None:
         """Nothing that was acknowledged is lost, and everybody knows how it ended."""

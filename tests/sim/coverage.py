@@ -89,6 +89,18 @@ class Move(Enum):
     SPARED = "its replacement had crashed on the other workers for its port, and it stayed"
 
 
+class Rearing(Enum):
+    """What may become of a worker that is spawned by another one. All of it must happen somewhere."""
+
+    BY_QUEUE = "one was asked for because of what waited"
+    BY_HAND = "one was asked for by a person"
+    JOINED = "it has joined, with the proof that it is the one"
+    FAILED = "it could not be started, or ended before it had joined"
+    TIMED_OUT = "it had not joined in time, and was given up"
+    DISMISSED = "it was idle, and told to leave"
+    KILLED = "it was killed by the one that had spawned it"
+
+
 MESSAGES_LEFT_OUT = {
     "LogChunk": "bulk: the data plane's, passes no core",
     "LogGap": "bulk: the data plane's, passes no core",
@@ -153,6 +165,7 @@ class Coverage:
                 "fault",
                 "choice",
                 "move",
+                "rearing",
                 "trigger",
                 "message",
                 "closing",
@@ -179,6 +192,10 @@ class Coverage:
     def move(self, kind: Move) -> None:
         """It was made."""
         self.counts["move"][kind.value] += 1
+
+    def rearing(self, kind: Rearing) -> None:
+        """It came to that."""
+        self.counts["rearing"][kind.value] += 1
 
     def message(self, message: Any) -> None:
         """It arrived."""
@@ -247,6 +264,7 @@ def required() -> dict[str, list[str]]:
         "fault": [kind.value for kind in Fault],
         "choice": [kind.value for kind in Choice],
         "move": [kind.value for kind in Move],
+        "rearing": [kind.value for kind in Rearing],
         "trigger": [
             f"{trigger} {what}"
             for trigger in Trigger

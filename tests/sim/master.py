@@ -44,6 +44,7 @@ from titan_master.core.inputs import (
     ReportsArrived,
     RunSubmitted,
     ScheduleSubmitted,
+    SpawnsReported,
     StorageChanged,
     WorkerArrived,
     WorkerHeard,
@@ -63,9 +64,11 @@ from titan_proto.messages import (
     HeartbeatAck,
     Hello,
     Join,
+    Kin,
     Leave,
     PutSchedule,
     Role,
+    SpawnReports,
     StopAttempts,
     SubmitRun,
     Welcome,
@@ -80,6 +83,8 @@ ROOM_BYTES = 1 << 40
 SLOW_COMMIT_MS = (50, 5_000)
 HISTORY_MS = 20
 DOWN_MS = 4_000
+KEPT = object()
+"""It belongs to what comes next."""
 DAMAGED_MS = 5_000
 """Within so long a person has brought a damaged journal back."""
 CHECKPOINT_PERCENT = 15
@@ -108,7 +113,15 @@ class Master:
             placements_max=draw((1, 2, 500)),
             deadlines_max=draw((1, 2, 1_000)),
             live_runs_max=draw((2, 10_000, 10_000)),
+            autoscale=world.chance(50),
+            scale_every_ms=draw((1_000, 4_000, 15_000)),
+            sibling_idle_ms=draw((2_000, 10_000, 45_000)),
+            spawn_timeout_ms=draw((6_000, 30_000)),
+            siblings_per_host=draw((1, 2, 4)),
+            siblings_max=draw((2, 64)),
+            spawn_key=b"sim",
         )
+        auditor.scaling = self.config
         self._ids_drawn = 0
 
     @property
@@ -411,6 +424,7 @@ class MasterLink:
         self._link_id = link_id
         self._role = Role.UNKNOWN
         self._worker_id = ""
+        self._kin: Kin | None = None
         connection = wire.listener(process.world, partial(process.welcome, link_id))
         self.wire = Wire(process.world, end, connection, process.machine.coverage)
         self.wire.on_open = self._opened
@@ -425,6 +439,8 @@ class MasterLink:
             self._heard(received.message)
             return
         item = self._input(received)
+        if item is KEPT:
+            return
         if item is None:
             self.wire.hang_up(ErrorCode.PROTOCOL, "that is not for this role to say")
             raise Violation(f"a {self._role} sent {received.message}")
@@ -462,10 +478,15 @@ class MasterLink:
             if isinstance(message, Join):
                 self._worker_id = message.worker_id
                 self._process.newest_links[message.worker_id] = link_id
-                return WorkerArrived(link_id=link_id, join=message)
+                return WorkerArrived(link_id=link_id, join=message, kin=self._kin)
+            if isinstance(message, Kin):
+                self._kin = message
+                return KEPT
             if isinstance(message, AttemptReports):
                 self._check_logs(message)
                 return ReportsArrived(link_id=link_id, reports=message.reports)
+            if isinstance(message, SpawnReports):
+                return SpawnsReported(link_id=link_id, reports=message.reports)
             if isinstance(message, Leave):
                 return WorkerLeft(link_id=link_id)
             return None

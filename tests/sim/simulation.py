@@ -92,7 +92,7 @@ class Simulation:
             digest=world.digest(),
             steps=world.step,
             lasted_ms=world.now_ms - self._started_ms,
-            drawn=f"{len(self.machines)} workers, {self.runs} runs, {self.jobs} jobs, "
+            drawn=f"{sum(one.parent is None for one in self.machines)} workers, {self.runs} runs, {self.jobs} jobs, "
             f"{len(self.faults.plan)} faults",
             counts=self.coverage.counts,
         )
@@ -119,7 +119,13 @@ class Simulation:
             folder="folder" if number < self.together else "",
         )
         self.auditor.machine(machine.name, slots)
+        machine.nursery.made = self._folder_made
         return machine
+
+    def _folder_made(self, child: Machine) -> None:
+        """A worker that was spawned suffers what all suffer, and may spawn others."""
+        child.nursery.made = self._folder_made
+        self.machines.append(child)
 
     def _begin(self) -> None:
         world = self.world
@@ -206,6 +212,12 @@ class Simulation:
             found.append("the master is down")
         for machine in self.machines:
             process = machine.process
+            if machine.parent is not None:
+                if process is None:
+                    found += [f"{machine.name} left {ref}" for ref in machine.processes.live]
+                    continue
+                if not self.auditor.expected(machine.ledger.worker_id):
+                    found.append(f"{machine.name} was spawned, and has nothing to do")
             if process is None or not process.joined:
                 found.append(f"{machine.name} is not joined")
                 continue
@@ -233,6 +245,7 @@ class Simulation:
         auditor.finish()
         assert self.master.process is not None
         state = self.master.process.core.state
+        auditor.check(not state.spawns, f"is waited for at the end: {state.spawns}")
         auditor.check(not state.runs, f"ended runs stay in memory: {list(state.runs)}")
         auditor.check(not state.gates, f"closed gates stay open in memory: {list(state.gates)}")
         auditor.check(not state.services, f"ended services stay in memory: {state.services}")

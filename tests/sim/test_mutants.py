@@ -25,9 +25,11 @@ from titan_master.core import (
     moving,
     placement,
     rollout,
+    scaling,
     schedules,
     services,
     sharing,
+    siblings,
     timers,
     workers,
 )
@@ -42,9 +44,10 @@ from titan_proto.specs import GateExpiry
 from titan_proto.states import ExitReason, JobState, WorkerState
 from titan_worker.core import core as worker_core
 from titan_worker.core.attempts import Attempts, Phase
-from titan_worker.core.effects import LeaseEnd
+from titan_worker.core.effects import BearSibling, LeaseEnd
 from titan_worker.core.lease import Lease
 from titan_worker.core.reconcile import Standing, standing
+from titan_worker.core.siblings import Siblings
 
 SEEDS_MAX = 450
 
@@ -154,6 +157,47 @@ def place_on_silent_workers(patch):
     patch.setattr(Roster, "refresh", hopeful)
 
 
+def let_in_whom_nobody_waits_for(patch):
+    """A sibling that was given up, or another one with its proof, is let in."""
+    patch.setattr(siblings, "why_not_let_in", lambda _draft, _kin, _known: "")
+
+
+def spawn_as_often_as_told(patch):
+    """That a number has been spawned for is not looked at."""
+    take = Siblings.take
+
+    def eager(self, order, *, is_leaving):
+        if order.number in self._held:
+            self._draft.ask(BearSibling(order=order))
+        else:
+            take(self, order, is_leaving=is_leaving)
+
+    patch.setattr(Siblings, "take", eager)
+
+
+def spawn_without_end(patch):
+    """What has been asked for on a host counts only once it is there."""
+    patch.setattr(scaling._Room, "take", lambda *_: None)
+
+
+def leave_the_given_up_alone(patch):
+    """Who is not waited for any more goes on, and is nobody's."""
+    patch.setattr(Siblings, "hear", lambda *_: None)
+
+
+def dismiss_the_busy(patch):
+    """A spawned worker is idle when it has no free slot as well."""
+    may_be = scaling._may_be_dismissed
+
+    def hasty(draft):
+        for worker_id in draft.state.siblings:
+            if may_be(draft, worker_id):
+                now_ms = draft.now_ms
+                draft.emit(scaling.SiblingDismissed(at_ms=now_ms, worker_id=worker_id, why="so"))
+
+    patch.setattr(scaling, "_dismiss_idle", hasty)
+
+
 def place_on_leaving_workers(patch):
     """That a worker is being shut down is noted, and it gets work until it has gone."""
     refresh = Roster.refresh
@@ -234,6 +278,21 @@ def take_any_worker_for_the_one_that_is_meant(patch):
         )  # fmt: skip
 
     patch.setattr(placement, "_pinned", least_loaded)
+
+
+def place_on_cordoned_workers(patch):
+    refresh = Roster.refresh
+
+    def blind(self, worker_id):
+        worker = self._state.workers.get(worker_id)
+        cordoned = worker is not None and worker.cordoned
+        if cordoned:
+            worker.cordoned = False
+        refresh(self, worker_id)
+        if cordoned:
+            worker.cordoned = True
+
+    patch.setattr(Roster, "refresh", blind)
 
 
 def give_services_up_with_their_worker(patch):
@@ -589,6 +648,11 @@ def forget_why_it_was_paused(patch):
 
 
 MUTANTS = [
+    let_in_whom_nobody_waits_for,
+    spawn_as_often_as_told,
+    spawn_without_end,
+    leave_the_given_up_alone,
+    dismiss_the_busy,
     count_slots_from_the_start_again,
     let_slots_pass_that_are_hardly_late,
     begin_beside_what_goes_on,
@@ -616,6 +680,7 @@ MUTANTS = [
     forget_who_may_go_on,
     fill_one_slot_too_many,
     give_away_what_is_taken,
+    place_on_cordoned_workers,
     let_everyone_of_a_group_run,
     place_anywhere_what_has_to_be_beside_another,
     take_any_worker_for_the_one_that_is_meant,

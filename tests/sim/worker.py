@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.sim import wire
 from tests.sim.checkers import Auditor, left_by
-from tests.sim.coverage import Coverage
+from tests.sim.coverage import Coverage, Rearing
 from tests.sim.disk import Ledger, decode, encode
 from tests.sim.driver import Driver
 from tests.sim.network import End, Network
@@ -29,6 +29,8 @@ from titan_proto.messages import (
     ReportAcks,
     Role,
     ShutDown,
+    SpawnSibling,
+    SpawnVerdicts,
     StartAttempts,
     StopAttempts,
     WorkerStatus,
@@ -38,10 +40,13 @@ from titan_proto.specs import HealthCheck
 from titan_proto.states import ExitReason
 from titan_worker.core.apply import apply
 from titan_worker.core.check import check
-from titan_worker.core.core import WorkerConfig, WorkerCore
+from titan_worker.core.core import BornAs, WorkerConfig, WorkerCore
 from titan_worker.core.effects import (
     AbandonPrepare,
+    BearSibling,
+    EndSibling,
     Exit,
+    FindSibling,
     Forget,
     HangUp,
     LeaseEnd,
@@ -59,6 +64,8 @@ from titan_worker.core.inputs import (
     LinkUp,
     ProbeAnswered,
     ProbeFailed,
+    SiblingBegan,
+    SiblingGone,
     Spawned,
     SpawnFailed,
     Started,
@@ -75,6 +82,9 @@ CRASHED_MS = 6_000
 LEFT_MS = 45_000
 DRAINS_MS = (0, 500, 5_000, 20_000)
 """How long workers let their tasks go on once they are told to leave."""
+CORES = (0, 2, 8, 16, 16)
+"""Of a worker's host; without any it spawns nobody."""
+SLOW_STARTS_MS = (3_000, 12_000, 200_000)
 COMMIT_MS = 5
 SLOW_COMMIT_MS = (50, 2_000)
 BACKOFF_MS = 100
@@ -105,12 +115,15 @@ class Machine:
         resources: dict[str, int],
         folder: str = "",
         copy_of: Machine | None = None,
+        child_of: Machine | None = None,
     ) -> None:
         self.world = world
         self.network = network
         self.auditor = auditor
         self.coverage = coverage
         self.name = f"worker{number}" if copy_of is None else f"copy{number}"
+        if child_of is not None:
+            self.name = f"{child_of.name}.{number}"
         own = folder or self.name
         self.workspace: str = own if copy_of is None else copy_of.workspace
         """Its name lies in the folder, with the files: a copy has both, and so have workers of one folder."""
@@ -129,8 +142,14 @@ class Machine:
         self.processes.started = self._process_started
         self.on_start: Callable[[], None] | None = None
         """An armed fault: strikes as soon as the next process has begun."""
+        self.parent = child_of
+        """Of a worker that was spawned: on whose machine it is."""
         self.ledger = self._fresh_ledger() if copy_of is None else copy_of.ledger.copied()
         self.process: WorkerProcess | None = None
+        self.cores = world.random.choice(CORES) if copy_of is None else copy_of.cores
+        self.nursery = Nursery(self)
+        self.order: SpawnSibling | None = None
+        """... and what it was asked for as."""
 
     @property
     def life(self) -> Life | None:
@@ -141,7 +160,7 @@ class Machine:
         """Start the worker; it sweeps first."""
         if self.process is None and not self.is_gone:
             self.processes.sweep()
-            if self.world.chance(10):
+            if self.parent is None and self.world.chance(10):
                 # Started again by somebody with other ideas of what the machine can bear.
                 self.slots = self.world.between(1, SLOTS_MAX)
                 self.auditor.machine(self.name, self.slots)
@@ -151,7 +170,10 @@ class Machine:
         """Crashed, or ended in good order; somebody starts it again after a while."""
         self.process = None
         self.processes.orphan()
-        self.world.after(self.world.between(20, down_ms), self.start)
+        if self.parent is None:
+            self.world.after(self.world.between(20, down_ms), self.start)
+        else:
+            self.parent.nursery.died(self)
 
     def crash(self) -> None:
         """kill -9 of the worker's process, between two turns."""
@@ -188,7 +210,11 @@ class Machine:
 
     def reboot(self, *, keep_ledger: bool) -> None:
         """The machine goes down: its processes with it, and what was not on the disk."""
+        if self.parent is not None:
+            self.parent.reboot(keep_ledger=keep_ledger)
+            return
         self.boots += 1
+        self.nursery.power_off()
         self.processes.sweep()
         if self.process is not None:
             self.network.drop_machine(self.process.life)
@@ -223,7 +249,89 @@ class Machine:
                 self.process.life.after(killed_ms, self.crash)
 
     def _fresh_ledger(self) -> Ledger:
-        return Ledger(f"w{self.port}x{self.boots}")
+        own = f"w{self.port}" if self.parent is None else self.name
+        return Ledger(f"{own}x{self.boots}")
+
+
+class Nursery:
+    """The workers that one machine's worker has spawned: each in a folder of its own port beside it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.children: dict[int, Machine] = {}
+        """By port: a folder is used again."""
+        self.made: Callable[[Machine], None] = lambda _machine: None
+        """Told of every new folder, for the faults and for the end."""
+
+    def bear(self, order: SpawnSibling) -> Machine | str:
+        """Start it under the port that was asked for, or the next one; or why that cannot be."""
+        world, parent = self._machine.world, self._machine
+        if world.chance(8):
+            return "exec format error"
+        port = order.port
+        while (child := self.children.get(port)) is not None and child.process is not None:
+            if order.exact:
+                return f"another worker has port {port}"
+            port += 1
+        if child is None:
+            child = self._folder(port)
+        child.slots, child.skills, child.order = order.slots, order.skills, order
+        parent.auditor.machine(child.name, child.slots)
+        parent.auditor.born(order.number, child.name, parent.boots)
+        child.start()
+        return child
+
+    def _folder(self, port: int) -> Machine:
+        parent = self._machine
+        child = Machine(
+            parent.world,
+            parent.network,
+            parent.auditor,
+            parent.coverage,
+            number=port - FIRST_PORT,
+            slots=1,
+            skills=parent.skills,
+            host=parent.host,
+            # What can be counted out of the host is the parent's to give.
+            resources={"cpu": 0, "memory": 0},
+            folder=parent.workspace,
+            child_of=parent,
+        )
+        child.clock, child.cores = parent.clock, parent.cores
+        self.children[port] = child
+        self.made(child)
+        return child
+
+    def find(self, number: int) -> Machine | None:
+        """The living one that was asked for under this number."""
+        for child in self.children.values():
+            order = None if child.process is None else child.order
+            if order is not None and order.number == number:
+                return child
+        return None
+
+    def end(self, number: int) -> None:
+        """Kill it, and what it has started."""
+        child = self.find(number)
+        if child is not None:
+            child.coverage.rearing(Rearing.KILLED)
+            child.crash()
+
+    def died(self, child: Machine) -> None:
+        """The kernel tells the process that watches it, if there is one; that one clears up behind it."""
+        process = self._machine.process
+        if process is not None and child.order is not None:
+            process.sibling_died(child, child.order.number)
+
+    def power_off(self) -> None:
+        """The machine that they are all on goes down."""
+        for child in self.children.values():
+            child.boots += 1
+            child.processes.sweep()
+            if child.process is not None:
+                child.network.drop_machine(child.process.life)
+                child.process.life.end()
+                child.process = None
 
 
 class WorkerProcess:
@@ -264,15 +372,29 @@ class WorkerProcess:
                 workspace=machine.workspace,
                 network=machine.host.name,
                 drain_ms=self.world.random.choice(DRAINS_MS),
+                cores=machine.cores,
+                born_as=self._born_as(),
             ),
         )
+        self._watched: set[int] = set()
+        """Siblings whose end the kernel tells this process."""
         # Of a copied folder each copy counts on by itself; that is what is wrong with copies.
         self._auditor.worker_started(f"{ledger.worker_id} on {machine.name}", ledger.incarnation)
         self.driver = Driver(self.world, self, self.core, commit_ms=machine.commit_ms)
         self.driver.on_crash = self._auditor.worker_crashed
         self.put(Started(boot_id=f"{machine.name}-boot{machine.boots}"))
-        self._dial()
+        if machine.parent is None or self.world.chance(80):
+            self._dial()
+        else:
+            # A slow one, or one that hangs until it is killed or tired of it.
+            self.life.after(self.world.random.choice(SLOW_STARTS_MS), self._dial)
         self._sample_usage()
+
+    def _born_as(self) -> BornAs | None:
+        order = self.machine.order
+        if order is None:
+            return None
+        return BornAs(number=order.number, proof=order.proof, join_within_ms=order.join_within_ms)
 
     # -- the shell of the driver ------------------------------------------------------------------
 
@@ -355,11 +477,21 @@ class WorkerProcess:
                 self._wire.hang_up(ErrorCode.PROTOCOL, effect.reason)
         elif isinstance(effect, Exit):
             self._exit_wanted = True
+        elif isinstance(effect, BearSibling):
+            self.life.after(self.world.between(0, 200), partial(self._bear, effect.order))
+        elif isinstance(effect, FindSibling):
+            self._find_sibling(effect)
+        elif isinstance(effect, EndSibling):
+            nursery, number = self.machine.nursery, effect.number
+            self.life.after(self.world.between(0, 20), lambda: nursery.end(number))
         elif not isinstance(effect, Forget):
             raise Violation(f"an effect that no engine knows: {effect}")
 
     def released(self) -> None:
         """One write per turn; then perhaps the end."""
+        if self.machine.parent is not None and self.core.is_leaving:
+            # Told so, or without a master for too long.
+            self._auditor.shut_down(self.machine.ledger.worker_id)
         if self._wire is not None:
             self._wire.flush()
         if self._exit_wanted:
@@ -411,6 +543,10 @@ class WorkerProcess:
             self._auditor.acked(message)
         elif isinstance(message, ShutDown):
             self._auditor.shut_down(self.machine.ledger.worker_id)
+        elif isinstance(message, SpawnSibling):
+            self._auditor.told_to_spawn(message)
+        elif isinstance(message, SpawnVerdicts):
+            self._auditor.told_verdicts(message)
         elif not isinstance(message, (HeartbeatAck, Joined, StopAttempts)):
             raise Violation(f"the master told a worker {message}")
         if isinstance(message, Joined):
@@ -434,6 +570,44 @@ class WorkerProcess:
         delay_ms = self.world.between(self._backoff_ms // 2, self._backoff_ms)
         self._backoff_ms = min(BACKOFF_MAX_MS, self._backoff_ms * 2)
         self.life.after(delay_ms, self._dial)
+
+    # -- siblings ---------------------------------------------------------------------------------
+
+    def _bear(self, order: SpawnSibling) -> None:
+        child = self.machine.nursery.bear(order)
+        number = order.number
+        if isinstance(child, str):
+            self.put(SiblingGone(number=number, message=child))
+            return
+        self._watched.add(number)
+        began = SiblingBegan(number=number, pid=self.world.between(2, 30_000), start_ticks=1)
+        self.life.after(self.world.between(0, 50), lambda: self.put(began))
+
+    def _find_sibling(self, effect: FindSibling) -> None:
+        number = effect.order.number
+        child = self.machine.nursery.find(number)
+        if child is None:
+            self._clear_up_behind(number)
+            self.put(SiblingGone(number=number, message="it ended while nobody watched"))
+            return
+        self._watched.add(number)
+        self.put(SiblingBegan(number=number, pid=effect.pid or 7, start_ticks=1))
+
+    def sibling_died(self, child: Machine, number: int) -> None:
+        """The kernel says so."""
+        if number in self._watched:
+            self._watched.discard(number)
+            self.life.do(lambda: self._sibling_gone(child, number))
+
+    def _sibling_gone(self, child: Machine, number: int) -> None:
+        if child.process is None:
+            child.processes.sweep()
+        self.put(SiblingGone(number=number, message="it ended"))
+
+    def _clear_up_behind(self, number: int) -> None:
+        for child in self.machine.nursery.children.values():
+            if child.process is None and child.order is not None and child.order.number == number:
+                child.processes.sweep()
 
     # -- the process host -------------------------------------------------------------------------
 

@@ -52,9 +52,11 @@ class World:
     invariant must hold.
     """
 
-    def __init__(self, slots=2, drain_ms=0):
+    def __init__(self, slots=2, drain_ms=0, cores=0, born_as=None):
         self.slots = slots
         self.drain_ms = drain_ms
+        self.cores = cores
+        self.born_as = born_as
         self.now_ms = 1_000
         self.ledger = []
         self.moves = set()
@@ -228,6 +230,8 @@ class World:
             skills=("GENERAL",),
             software="test",
             drain_ms=self.drain_ms,
+            cores=self.cores,
+            born_as=self.born_as,
         )
         self.core = WorkerCore(state, config)
 

@@ -37,7 +37,7 @@ from titan_master.core.inputs import (
 from titan_master.core.state import State, digest
 from titan_master.store.memory import MemoryStore
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import AttemptOrder, HeldAttempt, Join, StartAttempts, WorkerStatus
+from titan_proto.messages import AttemptOrder, HeldAttempt, Join, Kin, StartAttempts, WorkerStatus
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import (
     Counted,
@@ -195,6 +195,7 @@ class World:
         self.moves: set[tuple[str, str, str]] = set()
         self.links: dict[str, int] = {}
         self.joins: dict[str, Join] = {}
+        self.kin: dict[str, Kin] = {}
         self.term = 0
         self._link = 100
         self._correlation = 0
@@ -359,6 +360,7 @@ class World:
         leaving: bool = False,
         takes_shutdown: bool = True,
         workspace: str | None = None,
+        kin: Kin | None = None,
         network: str | None = None,
     ) -> Turn:
         """A worker joins on a new link; what is not said is as at its last join."""
@@ -395,8 +397,10 @@ class World:
         )
         self._link += 1
         self.joins[name] = join
+        if kin is not None:
+            self.kin[name] = kin
         self.links[name] = self._link
-        return self.turn(WorkerArrived(link_id=self._link, join=join))
+        return self.turn(WorkerArrived(link_id=self._link, join=join, kin=self.kin.get(name)))
 
     def heartbeat(self, *names: str, leaving: bool = False, at_once: bool = False) -> Turn:
         """Heard at once, as the engine does; only what changes something makes an input."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core_world import EVENTS, World, gate, job, run
 
 from titan_master.core.events import AnyEvent
-from titan_proto.messages import DecideGate, TriggerSchedule
+from titan_proto.messages import DecideGate, Kin, SpawnWorker, TriggerSchedule
 from titan_proto.states import ExitReason
 
 
@@ -16,8 +16,10 @@ def a_day() -> World:
     ``etl-2``: the first job fails, the second is skipped.
     ``nightly-1``: cancelled before it began.
     ``open-1``: still running.
+    And a worker has been asked for that has not joined.
     """
-    world = World({"w1": 2, "w2": 2})
+    world = World({"w1": 2})
+    world.join("w2", slots=2, kin=Kin(cores=8))
     world.submit(run("ETL", job("PULL"), job("API", "PULL", service=True)), run_id="run1")
     world.advance(1_000)
     world.running("run1/PULL")
@@ -35,6 +37,7 @@ def a_day() -> World:
     world.ask(_cancel("run3"))
     world.submit(run("Open", job("PULL")), run_id="run4")
     world.running("run4/PULL")
+    world.ask(SpawnWorker(port=9000, slots=1))
     return world
 
 

@@ -12,8 +12,8 @@ from titan_proto.handshake import format_token, parse_token
 from titan_proto.messages import REGISTRY, Hello, OpCode, Refused, Request, Role
 
 READS = (
-    "READ_LOG GET_RUN LIST_RUNS LIST_JOBS GET_JOB WAIT_RUN WAIT_JOB WATCH_RUN LIST_SERVICES "
-    "GET_STATS GET_TRAFFIC GET_USAGE LIST_GATES LIST_DEAD LIST_FILES "
+    "READ_LOG GET_RUN LIST_RUNS LIST_JOBS GET_JOB LIST_ATTEMPTS WAIT_RUN WAIT_JOB WATCH_RUN LIST_SERVICES "
+    "GET_STATS GET_TRAFFIC GET_USAGE LIST_GATES LIST_DEAD LIST_FILES GET_SCALING LIST_WORKERS "
     "LIST_SCHEDULES GET_SCHEDULE "
 )
 ACTS = (
@@ -60,10 +60,10 @@ def test_each_role_may_what_the_one_below_may(opcode):
             "client",
             READS + ACTS,
         ),
-        ("admin", READS + ACTS + " SHUT_DOWN_WORKER"),
+        ("admin", READS + ACTS + " SHUT_DOWN_WORKER SPAWN_WORKER CORDON_WORKER"),
         (
             "worker",
-            """JOIN WORKER_STATUS WORKER_USAGE ATTEMPT_REPORTS LEAVE LOG_CHUNK LOG_GAP
+            """JOIN WORKER_STATUS WORKER_USAGE ATTEMPT_REPORTS KIN SPAWN_REPORTS LEAVE LOG_CHUNK LOG_GAP
             FETCH_ARTIFACT OFFER_ARTIFACT ARTIFACT_CHUNK GET_RUN""",
         ),
         ("job", ""),
@@ -82,7 +82,7 @@ def test_what_the_master_says_is_said_by_nobody_else():
     requests = {opcode.name for opcode, kind in REGISTRY.items() if issubclass(kind, Request)}
     said_by_peers = requests | {
         "PING", "PONG", "GOODBYE", "ERROR", "CANCEL", "ARTIFACT_CHUNK", "LOG_CHUNK", "LOG_GAP",
-        "JOIN", "WORKER_STATUS", "WORKER_USAGE", "ATTEMPT_REPORTS", "LEAVE",
+        "JOIN", "WORKER_STATUS", "WORKER_USAGE", "ATTEMPT_REPORTS", "KIN", "SPAWN_REPORTS", "LEAVE",
     }  # fmt: skip
     assert {opcode.name for opcode, row in TABLE.items() if row} == said_by_peers
     assert not said_by_peers & HANDSHAKE

@@ -38,6 +38,7 @@ from titan_proto.messages import (
     GetRun,
     GetStats,
     Joined,
+    Kin,
     ListJobs,
     ListRuns,
     LogChunk,
@@ -47,6 +48,8 @@ from titan_proto.messages import (
     ReportAcks,
     Role,
     ShutDownWorker,
+    SpawnReport,
+    SpawnReports,
     StartAttempts,
     StopService,
     SubmitRun,
@@ -248,6 +251,24 @@ def test_an_introduction_that_cannot_be_true(master, lie):
     """What a worker says of itself is shown to people and kept for long."""
     with RawLink(master.address, role=Role.WORKER) as worker:
         worker.join(**lie)
+        assert worker.until_closed().code is ErrorCode.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        Kin(cores=-1),
+        Kin(cores=2, number=-1),
+        Kin(cores=2, spawned=(SpawnReport(number=0),)),
+        Kin(cores=2, spawned=(SpawnReport(number=1, message="x" * 5_000),)),
+        SpawnReports(reports=(SpawnReport(number=INT64),)),
+    ],
+    ids=str,
+)
+def test_siblings_that_cannot_be(master, lie):
+    """Nobody asked for such ones."""
+    with RawLink(master.address, role=Role.WORKER) as worker:
+        worker.send(lie)
         assert worker.until_closed().code is ErrorCode.MALFORMED
 
 

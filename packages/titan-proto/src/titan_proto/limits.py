@@ -141,6 +141,10 @@ ARCHIVE_ENTRIES: Final = 10_000
 OUTPUTS_PER_JOB: Final = 64
 """Small values that a job may hand on to those that depend on it."""
 OUTPUT_KEY_CHARS: Final = 64
+MATRIX_CELLS: Final = 10_000
+"""Cells of one matrix, before any are excluded."""
+MATRIX_EDGES: Final = 1_000_000
+"""Dependencies of all jobs and cells of a run with a matrix, together."""
 WHEN_CHARS: Final = 1_000
 """Of one `when`."""
 WHEN_DEPTH: Final = 20
@@ -207,8 +211,24 @@ DRAIN_TIMEOUT_MS_DEFAULT: Final = 30_000
 DRAIN_TIMEOUT_MS: Final = 24 * 3600 * 1000
 CRASH_LIMIT: Final = 3
 """Attempts of one job that may be lost with their workers before it is quarantined."""
+SCALE_EVERY_MS: Final = 15_000
+"""How often the queue is compared with what can serve it."""
+SIBLING_IDLE_MS: Final = 45_000
+"""A spawned worker that holds nothing for so long is told to leave."""
+SPAWN_TIMEOUT_MS: Final = 30_000
+"""A worker that was asked for and has not joined after so long is given up."""
+SIBLINGS_PER_HOST: Final = 4
+"""Workers that are spawned on one host because of the queue."""
+SIBLINGS: Final = 64
+"""Spawned workers of a cluster, those that a person asked for included."""
+SLOTS_PER_CORE: Final = 4
+"""Nothing is spawned that would give all workers of a host together more slots a core."""
+SCALINGS_KEPT: Final = 50
+"""So many of the last spawns and retirements are told with their causes; the journal has all."""
 USAGE_ATTEMPTS: Final = 1_000
 """So many attempts a worker tells the use of at once, the largest first."""
+ATTEMPTS_LISTED: Final = 500
+"""Tries at one job that are told at once."""
 USAGE_HISTORY_MS: Final = 15 * 60_000
 USAGE_HISTORY_BYTES: Final = 64 * 1024 * 1024
 """What the master remembers of it in memory, of all workers together."""

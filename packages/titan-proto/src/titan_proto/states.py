@@ -147,6 +147,26 @@ class ExitReason(OpenEnum):
     UNKNOWN = "UNKNOWN"
 
 
+class ScalingKind(OpenEnum):
+    """What has become of a worker that was spawned."""
+
+    ASKED = "ASKED"
+    """A worker was told to spawn a sibling."""
+    JOINED = "JOINED"
+    """It has registered, and shown that it is the one that was asked for."""
+    FAILED = "FAILED"
+    """It ended before it had, or could not be started."""
+    TIMED_OUT = "TIMED_OUT"
+    """It was given up, and is killed by the worker that spawned it."""
+    DISMISSED = "DISMISSED"
+    """It was idle for long, and told to leave."""
+    LEFT = "LEFT"
+    """It left in good order."""
+    LOST = "LOST"
+    """It was silent for the whole lease."""
+    UNKNOWN = "UNKNOWN"
+
+
 RUN_TERMINAL: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
 JOB_TERMINAL: Final = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.SKIPPED, JobState.CANCELLED}

@@ -30,7 +30,16 @@ from titan_worker.core.records import (
     AttemptClosed,
     AttemptForgotten,
     AttemptHeld,
+    AttemptRestarting,
+    AttemptSpared,
+    AttemptSpawned,
+    AttemptStopping,
     ClusterBound,
+    SiblingEnded,
+    SiblingForgotten,
+    SiblingSettled,
+    SiblingSpawned,
+    SiblingTaken,
 )
 from titan_worker.core.state import WorkerState
 from titan_worker.ledger_mark import Mark, Sum
@@ -68,6 +77,23 @@ _DAMAGE: Final = frozenset(
 )
 
 
+OfOne = (
+    AttemptHeld
+    | AttemptSpawned
+    | AttemptRestarting
+    | AttemptSpared
+    | AttemptStopping
+    | AttemptClosed
+    | AttemptForgotten
+    | SiblingTaken
+    | SiblingSpawned
+    | SiblingSettled
+    | SiblingEnded
+    | SiblingForgotten
+)
+"""Records of one attempt, or of one sibling."""
+
+
 class LedgerDamaged(Exception):
     """The file is there, and it is not a ledger that this version can trust."""
 
@@ -86,7 +112,7 @@ class Ledger:
         """The checksum of each row."""
         self._sum = Sum(0, 0, 0)
         self._next_seq = 1
-        self._rows: dict[AttemptRef, list[int]] = {}
+        self._rows: dict[AttemptRef | int, list[int]] = {}
         self._cluster = ("", 0)
         """Which cluster the worker belongs to, and the row that says so."""
         self.worker_id = ""
@@ -169,8 +195,8 @@ class Ledger:
         fresh: list[tuple[int, bytes, int]] = []
         stale: list[tuple[int]] = []
         for record in records:
-            if isinstance(record, AttemptForgotten):
-                stale += [(seq,) for seq in self._rows.pop(record.ref, ())]
+            if isinstance(record, AttemptForgotten | SiblingForgotten):
+                stale += [(seq,) for seq in self._rows.pop(_key(record), ())]
                 continue
             seq = self._place(record)
             body = _ENCODER.encode(record)
@@ -274,12 +300,23 @@ class Ledger:
         """Remember which rows are whose."""
         if isinstance(record, ClusterBound):
             self._cluster = (record.cluster_id, seq)
-        elif isinstance(record, AttemptHeld):
-            self._rows[record.order.ref] = [seq]
-        elif isinstance(record, AttemptClosed):
-            self._rows[record.report.ref].append(seq)
+        elif isinstance(record, AttemptHeld | SiblingTaken):
+            self._rows[_key(record)] = [seq]
         else:
-            self._rows[record.ref].append(seq)
+            self._rows[_key(record)].append(seq)
+
+
+def _key(record: OfOne) -> AttemptRef | int:
+    """Whose record it is: an attempt's, or a sibling's by its number."""
+    if isinstance(record, AttemptHeld):
+        return record.order.ref
+    if isinstance(record, AttemptClosed):
+        return record.report.ref
+    if isinstance(record, SiblingTaken):
+        return record.order.number
+    if isinstance(record, SiblingSpawned | SiblingSettled | SiblingEnded | SiblingForgotten):
+        return record.number
+    return record.ref
 
 
 def _seal(seq: int, body: bytes) -> int:

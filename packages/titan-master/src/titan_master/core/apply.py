@@ -43,8 +43,12 @@ from titan_master.core.events import (
     ServiceQueued,
     ServiceStopping,
     ServiceUp,
+    SiblingDismissed,
     SlotQueued,
     SlotsPassed,
+    SpawnAsked,
+    SpawnSettled,
+    WorkerCordoned,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -58,14 +62,18 @@ from titan_master.core.state import (
     InvariantViolation,
     Job,
     KeyRecord,
+    Kinship,
     ReadyQueue,
     Run,
     Schedule,
     Service,
+    Spawn,
     State,
     WorkerInfo,
     layers_above,
 )
+from titan_proto.limits import SCALINGS_KEPT
+from titan_proto.messages import ScalingChange
 from titan_proto.messages.runs import Fired
 from titan_proto.messages.schedules import LastFired
 from titan_proto.messages.worker import Left
@@ -78,6 +86,7 @@ from titan_proto.states import (
     JobState,
     OpenEnum,
     RunState,
+    ScalingKind,
     ServiceState,
     WorkerState,
 )
@@ -494,6 +503,7 @@ def _attempt_placed(state: State, event: AttemptPlaced) -> None:
         incarnation=event.incarnation,
         fence=event.fence,
         placed_at_ms=event.at_ms,
+        workspace=worker.workspace,
     )
     if instance is None:
         _move_job(state, _run_of(state, event.run_id), job, JobState.PLACED)
@@ -859,6 +869,25 @@ def _worker_joined(state: State, event: WorkerJoined) -> None:
     worker.network = event.network
     state.names[worker.name] = worker.worker_id
     state.neighbours.setdefault(worker.ports, {})[worker.worker_id] = None
+    worker.kinship = _kinship(state, worker.kinship, event.spawn)
+    if worker.kinship is None:
+        state.siblings.pop(worker.worker_id, None)
+    else:
+        state.siblings[worker.worker_id] = None
+
+
+def _kinship(state: State, known: Kinship | None, number: int) -> Kinship | None:
+    """Whose sibling the process that joins under this number is."""
+    spawn = state.spawns.get(number)
+    if spawn is not None:
+        return Kinship(
+            number=number,
+            parent_id=spawn.parent_id,
+            parent=spawn.parent,
+            by_hand=spawn.by_hand,
+            cause=spawn.cause,
+        )
+    return known if known is not None and known.number == number else None
 
 
 def _count_workspace(state: State, workspace: str, more: int) -> None:
@@ -889,23 +918,113 @@ def _worker_draining(state: State, event: WorkerDraining) -> None:
     _move_worker(state, state.workers[event.worker_id], WorkerState.DRAINING, event.at_ms)
 
 
+def _worker_cordoned(state: State, event: WorkerCordoned) -> None:
+    state.workers[event.worker_id].cordoned = event.cordoned
+
+
 def _worker_returned(state: State, event: WorkerReturned) -> None:
     _move_worker(state, state.workers[event.worker_id], WorkerState.ONLINE, event.at_ms)
 
 
 def _worker_lost(state: State, event: WorkerLost) -> None:
-    _move_worker(state, state.workers[event.worker_id], WorkerState.LOST, event.at_ms)
+    worker = state.workers[event.worker_id]
+    _move_worker(state, worker, WorkerState.LOST, event.at_ms)
+    _note_end(state, worker, ScalingKind.LOST, event.at_ms)
 
 
 def _worker_retired(state: State, event: WorkerRetired) -> None:
     worker = state.workers[event.worker_id]
     if worker.held:
         raise InvariantViolation(f"worker {worker.worker_id} cannot retire: it holds attempts")
+    if worker.state is not WorkerState.LOST:
+        _note_end(state, worker, ScalingKind.LEFT, event.at_ms)
     _move_worker(state, worker, WorkerState.RETIRED, event.at_ms)
+    state.siblings.pop(worker.worker_id, None)
     _release_name(state, worker)
     _release_ports(state, worker)
     _count_workspace(state, worker.workspace, -1)
     del state.workers[event.worker_id]
+
+
+# -- workers that workers spawn -------------------------------------------------------------------
+def _spawn_asked(state: State, event: SpawnAsked) -> None:
+    if event.number <= state.fence:
+        raise InvariantViolation(f"spawn {event.number} is not above fence {state.fence}")
+    state.fence = event.number
+    state.spawns[event.number] = Spawn(
+        number=event.number,
+        parent_id=event.worker_id,
+        parent=event.parent,
+        host=event.host,
+        port=event.port,
+        slots=event.slots,
+        skills=event.skills,
+        asked_at_ms=event.at_ms,
+        exact=event.exact,
+        by_hand=event.by_hand,
+        cause=event.cause,
+    )
+    _note(
+        state,
+        ScalingChange(
+            at_ms=event.at_ms,
+            number=event.number,
+            kind=ScalingKind.ASKED,
+            parent=event.parent,
+            worker=f"{event.host}:{event.port}",
+            cause=event.cause,
+        ),
+    )
+
+
+def _spawn_settled(state: State, event: SpawnSettled) -> None:
+    spawn = state.spawns.pop(event.number, None)
+    if spawn is None:
+        raise InvariantViolation(f"spawn {event.number} is settled, and nobody asked for it")
+    parent, has_joined = state.workers.get(event.worker_id), event.kind is ScalingKind.JOINED
+    if parent is not None:
+        parent.spawns_failed = 0 if has_joined else parent.spawns_failed + 1
+        parent.spawn_failed_at_ms = 0 if has_joined else event.at_ms
+    sibling = state.workers.get(event.sibling_id)
+    _note(
+        state,
+        ScalingChange(
+            at_ms=event.at_ms,
+            number=event.number,
+            kind=event.kind,
+            parent=spawn.parent,
+            worker=f"{spawn.host}:{spawn.port}" if sibling is None else sibling.name,
+            cause=spawn.cause if has_joined else event.message,
+        ),
+    )
+
+
+def _sibling_dismissed(state: State, event: SiblingDismissed) -> None:
+    worker = state.workers[event.worker_id]
+    if worker.kinship is None:
+        raise InvariantViolation(f"{worker.worker_id} is dismissed, and nobody spawned it")
+    worker.kinship = replace(worker.kinship, dismissed=True)
+    _note_end(state, worker, ScalingKind.DISMISSED, event.at_ms, event.why)
+
+
+def _note_end(
+    state: State, worker: WorkerInfo, kind: ScalingKind, at_ms: int, cause: str = ""
+) -> None:
+    kinship = worker.kinship
+    if kinship is not None:
+        change = ScalingChange(
+            at_ms=at_ms,
+            number=kinship.number,
+            kind=kind,
+            parent=kinship.parent,
+            worker=worker.name,
+            cause=cause,
+        )
+        _note(state, change)
+
+
+def _note(state: State, change: ScalingChange) -> None:
+    state.scalings = (*state.scalings[1 - SCALINGS_KEPT :], change)
 
 
 _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
@@ -940,9 +1059,13 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_silent,
     WorkerDraining: _worker_draining,
+    WorkerCordoned: _worker_cordoned,
     WorkerReturned: _worker_returned,
     WorkerLost: _worker_lost,
     WorkerRetired: _worker_retired,
+    SpawnAsked: _spawn_asked,
+    SpawnSettled: _spawn_settled,
+    SiblingDismissed: _sibling_dismissed,
 }
 
 
@@ -961,6 +1084,7 @@ def twin(state: State) -> State:
         for worker_id, worker in state.workers.items()
     }
     made.services = {key: _twin_service(made, one) for key, one in state.services.items()}
+    made.spawns = dict(state.spawns)
     made.keys = dict(state.keys)
     made.slugs = dict(state.slugs)
     made.poison = dict(state.poison)
@@ -1000,6 +1124,7 @@ def derive(state: State) -> None:
     """
     state.aliases = {run.alias: run.run_id for run in state.runs.values()}
     state.names = {worker.name: worker.worker_id for worker in state.workers.values()}
+    state.siblings = {one.worker_id: None for one in state.workers.values() if one.kinship}
     state.workspaces = {}
     state.neighbours = {}
     for worker in state.workers.values():

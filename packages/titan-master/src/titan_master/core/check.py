@@ -324,6 +324,12 @@ def _index_problems(state: State) -> Iterator[str]:
         worker = state.workers.get(worker_id)
         if worker is None or worker.name != name:
             yield f"name {name} means {worker_id}, which is not called so"
+    siblings = {one.worker_id for one in state.workers.values() if one.kinship is not None}
+    if set(state.siblings) != siblings:
+        yield f"the spawned workers are {sorted(siblings)}, listed are {list(state.siblings)}"
+    numbers = [one.kinship.number for one in state.workers.values() if one.kinship is not None]
+    if len({*numbers, *state.spawns}) != len(numbers) + len(state.spawns):
+        yield f"{numbers} have joined as what was asked for once, {list(state.spawns)} are asked for"
     beside = {w: ports for ports, workers in state.neighbours.items() for w in workers}
     if beside != {worker.worker_id: worker.ports for worker in state.workers.values()}:
         yield f"whose ports workers have is listed as {state.neighbours}"

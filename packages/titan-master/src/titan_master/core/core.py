@@ -16,6 +16,7 @@ from titan_master.core import (
     lifecycle,
     moving,
     placement,
+    scaling,
     schedules,
     services,
     workers,
@@ -31,6 +32,7 @@ from titan_master.core.inputs import (
     ReportsArrived,
     RunSubmitted,
     ScheduleSubmitted,
+    SpawnsReported,
     StorageChanged,
     WorkerArrived,
     WorkerHeard,
@@ -125,6 +127,7 @@ class Core:
         if due_ms is not None and now_ms - due_ms > draft.config.silent_after_ms:
             # It should have been called then: this process stood still, and so could hear nobody.
             workers.fresh_leases(draft)
+            draft.scaler.awake_ms = draft.now_ms
         for _ in range(draft.config.deadlines_max):
             due = draft.timers.pop_due(draft.now_ms)
             if due is None:
@@ -142,6 +145,7 @@ class Core:
                 workers.look_at(draft, due.worker_id)
         moving.look_again(draft)
         placement.place(draft)
+        scaling.look(draft)
 
     def drain(self) -> Turn:
         """What has come of it; the next turn starts empty."""
@@ -151,7 +155,8 @@ class Core:
         """When to call `settle` next if nothing comes in; in the past when work was left over."""
         if self._draft.placement_due:
             return self._draft.now_ms
-        return self._draft.timers.next_ms()
+        due = (self._draft.timers.next_ms(), self._draft.scaler.next_ms)
+        return min((at_ms for at_ms in due if at_ms is not None), default=None)
 
     @property
     def is_storage_full(self) -> bool:
@@ -198,6 +203,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Any], None]]] = {
     WorkerArrived: workers.arrive,
     WorkerHeard: workers.heard,
     ReportsArrived: workers.reports_arrive,
+    SpawnsReported: workers.spawns_reported,
     WorkerLeft: workers.leave,
     LinkClosed: _link_closed,
     StorageChanged: _storage_changed,

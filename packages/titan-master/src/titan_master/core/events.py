@@ -14,7 +14,7 @@ from titan_proto.limits import WORKER_LOST_AFTER_MS
 from titan_proto.messages.runs import Fired
 from titan_proto.messages.worker import Left
 from titan_proto.specs import ScheduleSpec
-from titan_proto.states import ExitReason, JobState, RunState
+from titan_proto.states import ExitReason, JobState, RunState, ScalingKind
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
@@ -371,6 +371,8 @@ class WorkerJoined(Event, frozen=True, kw_only=True):
     software: str = ""
     workspace: str = ""
     """Id of the folder that its jobs run in."""
+    spawn: int = 0
+    """It is the sibling that was asked for under this number."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it; see `Join`."""
     network: str = ""
@@ -391,6 +393,14 @@ class WorkerDraining(Event, frozen=True, kw_only=True):
     """It waits for nothing: its services are not replaced while they answer."""
 
 
+class WorkerCordoned(Event, frozen=True, kw_only=True):
+    """Somebody wants nothing new to be placed there, or has taken that back."""
+
+    worker_id: str
+    cordoned: bool
+    by: str = ""
+
+
 class WorkerReturned(Event, frozen=True, kw_only=True):
     """A silent (or lost) worker of the same incarnation is heard again."""
 
@@ -407,6 +417,46 @@ class WorkerRetired(Event, frozen=True, kw_only=True):
     """It left in good order, or was forgotten long after it was lost."""
 
     worker_id: str
+
+
+# -- workers that workers spawn -------------------------------------------------------------------
+class SpawnAsked(Event, frozen=True, kw_only=True):
+    """A worker shall spawn another one on its host. Waits for its SpawnSettled."""
+
+    number: int
+    """A fence: no placement and no other spawn has it."""
+    worker_id: str
+    """Of the worker that shall do it."""
+    parent: str
+    """Its name at that time."""
+    host: str
+    port: int
+    slots: int
+    skills: tuple[str, ...]
+    exact: bool = False
+    """Under that port and no other."""
+    by_hand: bool = False
+    cause: str = ""
+    """For people: what waits, and what there is to serve it."""
+
+
+class SpawnSettled(Event, frozen=True, kw_only=True):
+    """What became of it: the new worker has joined, or none will be let in under that number."""
+
+    number: int
+    worker_id: str
+    """Of the worker that was asked."""
+    kind: ScalingKind
+    """JOINED, FAILED or TIMED_OUT."""
+    sibling_id: str = ""
+    message: str = ""
+
+
+class SiblingDismissed(Event, frozen=True, kw_only=True):
+    """A spawned worker is told to leave. It gets nothing new."""
+
+    worker_id: str
+    why: str = ""
 
 
 class PoisonRemembered(Event, frozen=True, kw_only=True):
@@ -448,8 +498,12 @@ AnyEvent = (
     | WorkerJoined
     | WorkerSilent
     | WorkerDraining
+    | WorkerCordoned
     | WorkerReturned
     | WorkerLost
     | WorkerRetired
+    | SpawnAsked
+    | SpawnSettled
+    | SiblingDismissed
     | PoisonRemembered
 )

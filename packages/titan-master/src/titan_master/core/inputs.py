@@ -13,19 +13,24 @@ from msgspec import Struct, field
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     Fired,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     Join,
+    Kin,
+    ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
     ListSchedules,
     ListServices,
+    ListWorkers,
     PauseSchedule,
     ReadLog,
     RemoveSchedule,
@@ -33,6 +38,8 @@ from titan_proto.messages import (
     RestartService,
     ScaleService,
     ShutDownWorker,
+    SpawnReport,
+    SpawnWorker,
     StopJob,
     StopService,
     TriggerSchedule,
@@ -58,6 +65,7 @@ Ask = (
     | ListRuns
     | ListJobs
     | GetJob
+    | ListAttempts
     | WaitRun
     | WaitJob
     | WatchRun
@@ -73,6 +81,10 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | CordonWorker
+    | ListWorkers
+    | SpawnWorker
+    | GetScaling
     | ListSchedules
     | GetSchedule
     | PauseSchedule
@@ -150,6 +162,8 @@ class WorkerArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     join: Join
+    kin: Kin | None = None
+    """What it has said before that of workers that are spawned."""
 
 
 class WorkerHeard(Struct, frozen=True, kw_only=True):
@@ -175,6 +189,13 @@ class ReportsArrived(Struct, frozen=True, kw_only=True):
 
     link_id: int
     reports: tuple[AttemptReport, ...]
+
+
+class SpawnsReported(Struct, frozen=True, kw_only=True):
+    """A worker says what became of siblings that it was told to spawn."""
+
+    link_id: int
+    reports: tuple[SpawnReport, ...]
 
 
 class WorkerLeft(Struct, frozen=True, kw_only=True):
@@ -208,6 +229,7 @@ Input = (
     | WorkerArrived
     | WorkerHeard
     | ReportsArrived
+    | SpawnsReported
     | WorkerLeft
     | LinkClosed
     | StorageChanged

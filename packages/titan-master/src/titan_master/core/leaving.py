@@ -32,7 +32,7 @@ def shut_down(draft: Draft, origin: Origin, request: ShutDownWorker) -> None:
     if refusal:
         draft.refuse(origin, ErrorCode.LIMIT_EXCEEDED, refusal)
         return
-    worker = _find(draft, origin, request.worker)
+    worker = find(draft, origin, request.worker)
     if worker is None:
         return
     refusal = _unreachable(draft, worker)
@@ -80,7 +80,7 @@ def _bad_time(request: ShutDownWorker) -> str:
     return f"a drain takes 0 to {DRAIN_TIMEOUT_MS} ms (DRAIN_TIMEOUT_MS), not {drain_ms}"
 
 
-def _find(draft: Draft, origin: Origin, selector: str) -> WorkerInfo | None:
+def find(draft: Draft, origin: Origin, selector: str) -> WorkerInfo | None:
     """The worker that a port, a name or an id means; None when that has been refused."""
     meant = _called(draft.state, selector)
     if len(meant) == 1:

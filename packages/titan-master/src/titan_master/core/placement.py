@@ -150,7 +150,7 @@ def near_to(state: State, run: Run, job: Job) -> tuple[Job, WorkerInfo | None] |
     """The job beside which this one is to be, and that one's worker, if it is known still.
 
     A worker that lost its ledger is another one, under the same name: what lay there may be there yet. In
-    place of one that is lost itself another with its folder will do. None where nothing is asked for, or
+    place of one that is lost itself, or has left (spawned ones do), another with its folder will do. None where nothing is asked for, or
     it was never executed in this run: then there is no such place.
     """
     terms = job.spec.needs.terms
@@ -163,8 +163,8 @@ def near_to(state: State, run: Run, job: Job) -> tuple[Job, WorkerInfo | None] |
     worker = state.workers.get(attempt.worker_id)
     if worker is None:
         worker = state.workers.get(state.names.get(attempt.worker, ""))
-    elif worker.state is WorkerState.LOST and worker.workspace:
-        others = (one for one in state.workers.values() if one.workspace == worker.workspace)
+    if (worker is None or worker.state is WorkerState.LOST) and attempt.workspace:
+        others = (one for one in state.workers.values() if one.workspace == attempt.workspace)
         worker = next((one for one in others if one.state is not WorkerState.LOST), worker)
     return target, worker
 

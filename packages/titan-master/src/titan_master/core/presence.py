@@ -41,6 +41,8 @@ class Presence(Struct, kw_only=True, eq=False):
     """Whether the process that is there now can be told to leave."""
     farewell: ShutDown | None = None
     """It has been told to leave, and has not said yet that it does."""
+    cores: int = 0
+    """Of its host; 0: it cannot spawn."""
     layers: dict[str, int] = field(default_factory=dict)
     """By live run: which of its layers were named on the present link, as bits."""
     group: tuple[str, ...] = ()
@@ -129,6 +131,8 @@ class Roster:
             worker is None
             or presence.link_id is None
             or worker.state is not WorkerState.ONLINE
+            or worker.cordoned
+            or (worker.kinship is not None and worker.kinship.dismissed)
             or len(worker.held) >= worker.slots + SLOTLESS_PER_WORKER
         ):
             self._place(presence, None, (), is_full=False)

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from titan_proto.limits import PRIORITY_MAX, WORKER_LOST_AFTER_MS
+from titan_proto.messages import ScalingChange
 from titan_proto.messages.runs import Fired
 from titan_proto.messages.schedules import LastFired
 from titan_proto.messages.worker import Layer, Left
@@ -77,6 +78,8 @@ class Attempt(Struct, kw_only=True, gc=False, eq=False):
     message: str = ""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    workspace: str = ""
+    """Id of the folder of its worker: what lies there outlives a worker that was spawned for a while."""
 
     @property
     def is_live(self) -> bool:
@@ -274,8 +277,16 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """Slots that they take together; nearly always one each. Derived."""
     workspace: str = ""
     """Id of the folder that its jobs run in; several workers of one machine may share it."""
+    kinship: Kinship | None = None
+    """Of one that another worker has spawned."""
+    spawns_failed: int = 0
+    """How often in a row what it was asked to spawn has not joined ..."""
+    spawn_failed_at_ms: int = 0
+    """... and when it was so last."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it, in the units of `Counted`."""
+    cordoned: bool = False
+    """It is given nothing new, until somebody takes that back."""
     taken: dict[str, int] = field(default_factory=dict)
     """What is taken of each resource that any of its attempts takes. Derived."""
     network: str = ""
@@ -290,6 +301,34 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     def ports(self) -> str:
         """Whose ports its jobs listen on: workers of one machine share them, containers may not."""
         return self.network or f"{self.host} {self.boot_id}"
+
+
+class Spawn(Struct, frozen=True, kw_only=True):
+    """A worker that has been asked for, and has neither joined nor been given up."""
+
+    number: int
+    parent_id: str
+    parent: str
+    host: str
+    port: int
+    slots: int
+    skills: tuple[str, ...]
+    asked_at_ms: int
+    exact: bool = False
+    by_hand: bool = False
+    cause: str = ""
+
+
+class Kinship(Struct, frozen=True, kw_only=True):
+    """How a spawned worker came to be."""
+
+    number: int
+    parent_id: str
+    parent: str
+    by_hand: bool = False
+    cause: str = ""
+    dismissed: bool = False
+    """It has been told to leave."""
 
 
 class Schedule(Struct, kw_only=True, eq=False):
@@ -564,6 +603,10 @@ class State(Struct, kw_only=True, eq=False):
     """Services that are wanted, by (run, job): up, or on their way there."""
     poison: dict[str, str] = field(default_factory=dict)
     gates_opened: int = 0
+    spawns: dict[int, Spawn] = field(default_factory=dict)
+    """Workers that have been asked for, by number."""
+    scalings: tuple[ScalingChange, ...] = ()
+    """The last of what became of spawned workers, oldest first."""
     schedules: dict[str, Schedule] = field(default_factory=dict)
     """By name, in the order in which they were first put there."""
 
@@ -587,6 +630,8 @@ class State(Struct, kw_only=True, eq=False):
     """By concurrency group of runs: the live ones that have begun."""
     instances: dict[tuple[str, str], Job] = field(default_factory=dict)
     """Services as placement sees them, by (run, job): each the job that it would be on its own."""
+    siblings: dict[str, None] = field(default_factory=dict)
+    """Ids of workers that other workers have spawned."""
     observer: Callable[[str, OpenEnum, OpenEnum], None] | None = None
     """Told of every transition (table, from, to); None in production, a counter in tests."""
 
@@ -670,7 +715,11 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         worker.since_ms,
         sorted(worker.held.items()),
         worker.workspace,
+        worker.kinship,
+        worker.spawns_failed,
+        worker.spawn_failed_at_ms,
         sorted(worker.resources.items()),
+        worker.cordoned,
         worker.network,
     )
 
@@ -689,6 +738,8 @@ def digest(state: State) -> str:
         state.queued_seq,
         state.last_run_id,
         state.gates_opened,
+        sorted(state.spawns.items()),
+        state.scalings,
     )
     body = (
         head,

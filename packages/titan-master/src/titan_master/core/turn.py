@@ -36,6 +36,8 @@ from titan_master.core.events import (
     ScheduleResumed,
     ServiceAdded,
     ServiceQueued,
+    SiblingDismissed,
+    WorkerCordoned,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -55,7 +57,13 @@ from titan_proto.limits import (
     CRASH_LIMIT,
     HEARTBEATS_PER_LEASE,
     ORDER_BYTES_PER_FRAME,
+    SCALE_EVERY_MS,
     SCHEDULES,
+    SIBLING_IDLE_MS,
+    SIBLINGS,
+    SIBLINGS_PER_HOST,
+    SLOTS_PER_CORE,
+    SPAWN_TIMEOUT_MS,
     WORKER_LOST_AFTER_MS,
 )
 from titan_proto.messages import (
@@ -94,6 +102,21 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     """A waiting job gains one step of priority each time so much has passed ..."""
     ageing_priority_max: int = 9
     """... up to this one."""
+    autoscale: bool = False
+    """Whether the queue makes workers spawn others."""
+    scale_every_ms: int = SCALE_EVERY_MS
+    sibling_idle_ms: int = SIBLING_IDLE_MS
+    spawn_timeout_ms: int = SPAWN_TIMEOUT_MS
+    siblings_per_host: int = SIBLINGS_PER_HOST
+    siblings_max: int = SIBLINGS
+    slots_per_core: int = SLOTS_PER_CORE
+    spawn_key: bytes = b""
+    """Makes the proofs that siblings show; the same after a restart, and never in the journal."""
+
+    @property
+    def scale_patience_ms(self) -> int:
+        """So long a job must have waited before anything is spawned for it."""
+        return self.scale_every_ms // 4
 
     @property
     def silent_after_ms(self) -> int:
@@ -133,6 +156,19 @@ class Turn(Struct, frozen=True):
     """What to do, in order, once the events are durable."""
 
 
+class Scaler:
+    """When to look at spawned workers and at what waits; forgotten with the process."""
+
+    def __init__(self) -> None:
+        self.next_ms: int | None = None
+        """The next look; None: there is nothing to look at."""
+        self.last_ms = 0
+        self.awake_ms = 0
+        """When this process had stood still last: whom it could not hear has not been late."""
+        self.idle: dict[str, int] = {}
+        """Spawned workers that hold nothing, and since when this process knows that."""
+
+
 class Draft:
     """The present turn in the making, with everything that a handler may read."""
 
@@ -152,6 +188,7 @@ class Draft:
         have no place for that now."""
         self.leaving_due: dict[str, None] = {}
         """Workers that leave and may wait for less than before, in order."""
+        self.scaler = Scaler()
         self._events: list[AnyEvent] = []
         self._effects: list[Effect] = []
         self._acks: dict[int, list[AttemptRef]] = {}
@@ -351,6 +388,7 @@ def _attempt_started(draft: Draft, event: AttemptStarted) -> None:
 
 def _attempt_placed(draft: Draft, event: AttemptPlaced) -> None:
     draft.roster.refresh(event.worker_id)
+    draft.scaler.idle.pop(event.worker_id, None)
     ref = AttemptRef(event.run_id, event.job_id, event.number)
     draft.require(OpenLog(ref=ref, worker_id=event.worker_id))
     if (event.run_id, event.job_id) in draft.state.instances:
@@ -366,7 +404,10 @@ def _attempt_placed(draft: Draft, event: AttemptPlaced) -> None:
 def _attempt_ended(draft: Draft, event: AttemptEnded) -> None:
     draft.roster.refresh(event.worker_id)
     draft.placement_due = True
-    if draft.state.workers[event.worker_id].state is WorkerState.DRAINING:
+    worker = draft.state.workers[event.worker_id]
+    if worker.kinship is not None and not worker.held:
+        draft.scaler.idle[event.worker_id] = draft.now_ms
+    if worker.state is WorkerState.DRAINING:
         draft.leaving_due[event.worker_id] = None
     draft.require(
         CloseLog(
@@ -379,7 +420,8 @@ def _attempt_ended(draft: Draft, event: AttemptEnded) -> None:
 
 
 def _worker_changed(
-    draft: Draft, event: WorkerSilent | WorkerDraining | WorkerLost | WorkerReturned
+    draft: Draft,
+    event: WorkerSilent | WorkerDraining | WorkerCordoned | WorkerLost | WorkerReturned,
 ) -> None:
     draft.roster.refresh(event.worker_id)
     draft.placement_due = True
@@ -395,7 +437,12 @@ def _worker_joined(draft: Draft, event: WorkerJoined) -> None:
 
 def _worker_retired(draft: Draft, event: WorkerRetired) -> None:
     draft.roster.forget(event.worker_id)
+    draft.scaler.idle.pop(event.worker_id, None)
     draft.places_due = True
+
+
+def _sibling_dismissed(draft: Draft, event: SiblingDismissed) -> None:
+    draft.roster.refresh(event.worker_id)
 
 
 _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
@@ -419,7 +466,9 @@ _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_changed,
     WorkerDraining: _worker_changed,
+    WorkerCordoned: _worker_changed,
     WorkerLost: _worker_changed,
     WorkerReturned: _worker_changed,
     WorkerRetired: _worker_retired,
+    SiblingDismissed: _sibling_dismissed,
 }

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import filling, leaving, lifecycle, moving, services, sharing
+from titan_master.core import filling, leaving, lifecycle, moving, services, sharing, siblings
 from titan_master.core.effects import HangUp, Tell
 from titan_master.core.events import (
     WorkerDraining,
@@ -20,7 +20,13 @@ from titan_master.core.events import (
     WorkerReturned,
     WorkerSilent,
 )
-from titan_master.core.inputs import ReportsArrived, WorkerArrived, WorkerHeard, WorkerLeft
+from titan_master.core.inputs import (
+    ReportsArrived,
+    SpawnsReported,
+    WorkerArrived,
+    WorkerHeard,
+    WorkerLeft,
+)
 from titan_master.core.state import Attempt, InvariantViolation, Job, State, WorkerInfo
 from titan_master.core.turn import Draft
 from titan_proto.errors import ErrorCode
@@ -47,7 +53,7 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
         if draft.roster.link_of(join.worker_id) == item.link_id:
             draft.roster.unbind(item.link_id, draft.now_ms)
         return
-    refusal = _refusal(draft, join, known)
+    refusal = _refusal(draft, item, known)
     if refusal is not None:
         code, reason = refusal
         draft.require(HangUp(link_id=item.link_id, code=code, reason=reason))
@@ -62,18 +68,21 @@ def arrive(draft: Draft, item: WorkerArrived) -> None:
     is_ledger_trusted = known is not None and (not is_new or known.boot_id == join.boot_id)
     gone = ExitReason.LOST if known is None else _blame(known)
     if is_new:
-        draft.emit(_joined_event(join, draft.now_ms))
+        draft.emit(_joined_event(item, draft.now_ms))
+        siblings.registered(draft, item)
     elif known is not None and known.state in (WorkerState.SILENT, WorkerState.LOST):
         draft.emit(WorkerReturned(at_ms=draft.now_ms, worker_id=join.worker_id))
     draft.roster.bind(join.worker_id, item.link_id, draft.now_ms)
     draft.placement_due = True
     leaving.arrived(draft, join, is_new=is_new)
+    siblings.arrived(draft, item)
     if join.leaving:
         _drain(draft, join.worker_id)
     _watch(draft, state.workers[join.worker_id])
     _reconcile(draft, item.link_id, join, is_ledger_trusted=is_ledger_trusted, gone=gone)
     draft.leaving_due[join.worker_id] = None  # what it was told on its last link may be lost
     leaving.tell_again(draft, join.worker_id)
+    siblings.reconcile(draft, item)
 
 
 def _is_late(draft: Draft, item: WorkerArrived, known: WorkerInfo) -> bool:
@@ -83,7 +92,10 @@ def _is_late(draft: Draft, item: WorkerArrived, known: WorkerInfo) -> bool:
     return is_same and item.link_id <= newest
 
 
-def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorCode, str] | None:
+def _refusal(
+    draft: Draft, item: WorkerArrived, known: WorkerInfo | None
+) -> tuple[ErrorCode, str] | None:
+    join = item.join
     if not 1 <= join.slots <= WORKER_SLOTS:
         return ErrorCode.PROTOCOL, f"a worker has 1 to {WORKER_SLOTS} slots, not {join.slots}"
     if len(join.resources) > RESOURCES_PER_WORKER:
@@ -111,6 +123,9 @@ def _refusal(draft: Draft, join: Join, known: WorkerInfo | None) -> tuple[ErrorC
                 "copy of that one's; start it with an empty one"
             ),
         )
+    stranger = siblings.why_not_let_in(draft, item.kin, known)
+    if stranger:
+        return ErrorCode.SUPERSEDED, stranger
     name = f"{join.host}:{join.port}"
     holder = draft.state.workers.get(draft.state.names.get(name, join.worker_id))
     if holder is None or holder.worker_id == join.worker_id:
@@ -160,7 +175,8 @@ def _take_over_link(draft: Draft, worker_id: str, link_id: int) -> None:
     draft.roster.unbind(link_id, draft.now_ms)
 
 
-def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
+def _joined_event(item: WorkerArrived, now_ms: int) -> WorkerJoined:
+    join, kin = item.join, item.kin
     return WorkerJoined(
         at_ms=now_ms,
         worker_id=join.worker_id,
@@ -172,6 +188,7 @@ def _joined_event(join: Join, now_ms: int) -> WorkerJoined:
         skills=join.skills,
         software=join.software,
         workspace=join.workspace,
+        spawn=0 if kin is None else kin.number,
         resources=join.resources,
         network=join.network,
     )
@@ -356,6 +373,13 @@ def reports_arrive(draft: Draft, item: ReportsArrived) -> None:
             else:
                 # Given away or forgotten here: it must not go on for nobody.
                 draft.stop(worker_id, report.ref, ExitReason.CANCELLED)
+
+
+def spawns_reported(draft: Draft, item: SpawnsReported) -> None:
+    """What became of siblings that this worker was told to spawn."""
+    worker_id = _sign_of_life(draft, item.link_id)
+    if worker_id is not None:
+        siblings.heard_of(draft, worker_id, item.reports)
 
 
 def _is_foreign(state: State, ref: AttemptRef, worker_id: str) -> bool:

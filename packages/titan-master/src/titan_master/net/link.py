@@ -25,6 +25,7 @@ from titan_master.core.inputs import (
     LinkClosed,
     Origin,
     ReportsArrived,
+    SpawnsReported,
     WorkerArrived,
     WorkerHeard,
     WorkerLeft,
@@ -49,6 +50,7 @@ from titan_proto.limits import (
     FILES_LEFT_PER_JOB,
     LOG_OFFSET,
     OUTBOX_BULK_BYTES,
+    REPORT_MESSAGE_CHARS,
     REPORTS_PER_FRAME,
     SKILL_CHARS,
     SKILLS_PER_JOB,
@@ -70,6 +72,7 @@ from titan_proto.messages import (
     GetUsage,
     HeartbeatAck,
     Join,
+    Kin,
     Leave,
     ListFiles,
     LogAck,
@@ -80,6 +83,8 @@ from titan_proto.messages import (
     Pong,
     PutSchedule,
     Request,
+    SpawnReport,
+    SpawnReports,
     SubmitRun,
     Traffic,
     WorkerStatus,
@@ -92,6 +97,7 @@ _log = logging.getLogger("titan.link")
 
 _HOST_CHARS: Final = 253
 _ID_CHARS: Final = 128
+_CORES_MAX: Final = 65_536
 _PORT_MAX: Final = 65_535
 _NUMBER_MAX: Final = 2**63 - 1
 """What a column of the database holds; a larger number in an event could never be committed."""
@@ -177,6 +183,7 @@ class MasterLink:
         self.identity = identity
         self._desks = desks
         self._worker_id = ""
+        self._kin: Kin | None = None
         self.worker = ""
         """Name of the worker that has asked to join on it."""
         self._acks: dict[tuple[AttemptRef, int], int] = {}
@@ -346,7 +353,15 @@ class MasterLink:
             "worker link up link=%d worker=%s worker_id=%s incarnation=%d peer=%s",
             self._link_id, self.worker, message.worker_id, message.incarnation, self.peer,
         )  # fmt: skip
-        self._put(WorkerArrived(link_id=self._link_id, join=message))
+        self._put(WorkerArrived(link_id=self._link_id, join=message, kin=self._kin))
+
+    def _hear_kin(self, message: Kin, _received: Received) -> None:
+        """It belongs to the Join that follows."""
+        complaint = kin_complaint(message)
+        if complaint:
+            self.close(ErrorCode.MALFORMED, complaint)
+            return
+        self._kin = message
 
     def _status(self, message: WorkerStatus, _received: Received) -> None:
         """Stamped and acknowledged at once: a worker's lease does not wait for our disk."""
@@ -372,6 +387,13 @@ class MasterLink:
             self._break_off(complaint or "who has not joined is not busy")
             return
         self._desks.usage.heard(self, self._worker_id, self.worker, message)
+
+    def _spawn_reports(self, message: SpawnReports, _received: Received) -> None:
+        complaint = spawns_complaint(message.reports)
+        if complaint:
+            self.close(ErrorCode.MALFORMED, complaint)
+            return
+        self._put(SpawnsReported(link_id=self._link_id, reports=message.reports))
 
     def _leave(self, _message: Leave, _received: Received) -> None:
         self._put(WorkerLeft(link_id=self._link_id))
@@ -485,6 +507,8 @@ class MasterLink:
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,
+        Kin: _hear_kin,
+        SpawnReports: _spawn_reports,
         Leave: _leave,
         WorkerUsage: _usage,
         LogChunk: _log_chunk,
@@ -517,6 +541,27 @@ def join_complaint(join: Join) -> str:
     for skill in join.skills:
         if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
             return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"
+    return ""
+
+
+def kin_complaint(kin: Kin) -> str:
+    """What is wrong with what a worker says of its siblings; empty if nothing is."""
+    if not 0 <= kin.cores <= _CORES_MAX:
+        return f"a host has at most {_CORES_MAX} cores, not {kin.cores}"
+    if not 0 <= kin.number <= _NUMBER_MAX or len(kin.proof) > _ID_CHARS:
+        return "nobody was asked for under such a number, or with such a proof"
+    return spawns_complaint(kin.spawned)
+
+
+def spawns_complaint(reports: tuple[SpawnReport, ...]) -> str:
+    """What is wrong with reports on spawned workers; empty if nothing is."""
+    if len(reports) > REPORTS_PER_FRAME:
+        return f"more than REPORTS_PER_FRAME ({REPORTS_PER_FRAME}) reports in one message"
+    for report in reports:
+        if not 0 < report.number <= _NUMBER_MAX:
+            return f"a report on sibling {report.number}, for which nobody can have asked"
+        if len(report.message) > REPORT_MESSAGE_CHARS:
+            return f"a report longer than REPORT_MESSAGE_CHARS ({REPORT_MESSAGE_CHARS})"
     return ""
 
 

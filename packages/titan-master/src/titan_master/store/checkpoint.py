@@ -24,10 +24,30 @@ import msgspec
 from msgspec import Struct
 
 from titan_master.core.apply import apply, derive, expired_keys
-from titan_master.core.events import AnyEvent, PoisonRemembered, RunAccepted, ServiceAdded
-from titan_master.core.state import Job, KeyRecord, Run, Schedule, Service, State, WorkerInfo
+from titan_master.core.events import (
+    AnyEvent,
+    PoisonRemembered,
+    RunAccepted,
+    ServiceAdded,
+    SiblingDismissed,
+    SpawnAsked,
+    SpawnSettled,
+    WorkerLost,
+    WorkerRetired,
+)
+from titan_master.core.state import (
+    Job,
+    KeyRecord,
+    Run,
+    Schedule,
+    Service,
+    Spawn,
+    State,
+    WorkerInfo,
+)
 from titan_master.store.base import JournalDamaged
 from titan_master.store.codec import JOURNAL_FORMAT, check_format
+from titan_proto.messages import ScalingChange
 from titan_proto.specs import JobSpec, RunSpec
 
 JOBS_PER_ROW: Final = 64
@@ -42,10 +62,15 @@ SERVICE: Final = "service"
 KEY: Final = "key"
 SLUG: Final = "slug"
 POISON: Final = "poison"
+SPAWN: Final = "spawn"
+SCALINGS: Final = "scalings"
 SCHEDULE: Final = "schedule"
 
 AGGREGATES: Final = frozenset(
-    {"runs", "workers", "services", "keys", "slugs", "poison", "schedules"}
+    {
+        *("runs", "workers", "services", "keys", "slugs", "poison", "schedules"),
+        *("spawns", "scalings"),
+    }
 )
 """Fields of State that have rows of their own; what is neither here nor derived is in the head."""
 DERIVED: Final = {
@@ -60,6 +85,8 @@ DERIVED: Final = {
             "instances",
             "groups",
             "seats",
+            "neighbours",
+            "siblings",
             "observer",
         }
     ),
@@ -79,6 +106,11 @@ DERIVED: Final = {
     Job: frozenset({"spec", "run_id", "index", "waiting", "layers", "shape"}),
 }
 """Fields that `derive`, or the event that accepted the run, gives back."""
+
+_SCALINGS_BY: Final = frozenset(
+    {SpawnAsked, SpawnSettled, SiblingDismissed, WorkerLost, WorkerRetired}
+)
+"""Events that may add to the last of what became of spawned workers."""
 
 Address = tuple[str, str]
 """A row's kind and id."""
@@ -286,6 +318,10 @@ class Shadow:
     def _touch(self, seq: int, event: AnyEvent) -> None:
         if type(event) is PoisonRemembered:
             self.touched[POISON, event.digest] = None
+        elif isinstance(event, SpawnAsked | SpawnSettled):
+            self.touched[SPAWN, str(event.number)] = None
+        if type(event) in _SCALINGS_BY:
+            self.touched[SCALINGS, ""] = None
         schedule = getattr(event, "schedule", "")
         if schedule:
             self._touch_schedule(seq, schedule)
@@ -338,6 +374,8 @@ class Shadow:
         self.touched = dict.fromkeys((KEY, key) for key in state.keys)
         self.touched.update(dict.fromkeys((SLUG, slug) for slug in state.slugs))
         self.touched.update(dict.fromkeys((POISON, digest) for digest in state.poison))
+        self.touched.update(dict.fromkeys((SPAWN, str(number)) for number in state.spawns))
+        self.touched[SCALINGS, ""] = None
         self.touched.update(dict.fromkeys(self.places))
         for run in state.runs.values():
             self.touched[RUN, run.run_id] = None
@@ -433,6 +471,14 @@ class Shadow:
     def _poison_body(self, digest: str) -> bytes | None:
         return _ENCODER.encode(self.state.poison[digest])
 
+    def _spawn_body(self, number: str) -> bytes | None:
+        spawn = self.state.spawns.get(int(number))
+        return None if spawn is None else _ENCODER.encode(spawn)
+
+    def _scalings_body(self, _: str) -> bytes | None:
+        scalings = self.state.scalings
+        return _ENCODER.encode(scalings) if scalings else None
+
     BODIES: ClassVar[dict[str, Callable[[Shadow, str], bytes | None]]] = {
         RUN: _run_body,
         JOBS: _jobs_body,
@@ -441,6 +487,8 @@ class Shadow:
         KEY: _key_body,
         SLUG: _slug_body,
         POISON: _poison_body,
+        SPAWN: _spawn_body,
+        SCALINGS: _scalings_body,
         SCHEDULE: _schedule_body,
     }
     """What a row of each kind holds; None where there is nothing any more."""
@@ -558,6 +606,11 @@ class _Loading:
             state.slugs[slug.id] = _decode(slug.body, int)
         for poison in self._found[POISON]:
             state.poison[poison.id] = _decode(poison.body, str)
+        # In the order in which they were asked for: their numbers grow.
+        for spawn in sorted(self._found[SPAWN], key=lambda one: int(one.id)):
+            state.spawns[int(spawn.id)] = _decode(spawn.body, Spawn)
+        for scalings in self._found[SCALINGS]:
+            state.scalings = _decode(scalings.body, tuple[ScalingChange, ...])
         _overlay(state, _decode(head.state, _Scalars))
         derive(state)
         return shadow

@@ -23,8 +23,13 @@ from titan_worker.core.records import (
     AttemptSpawned,
     AttemptStopping,
     ClusterBound,
+    SiblingEnded,
+    SiblingForgotten,
+    SiblingSettled,
+    SiblingSpawned,
+    SiblingTaken,
 )
-from titan_worker.core.state import Held, WorkerState
+from titan_worker.core.state import Held, Sibling, WorkerState
 from titan_worker.core.transitions import ATTEMPT
 
 
@@ -118,6 +123,48 @@ def _move(state: WorkerState, held: Held, to: AttemptState) -> None:
     held.state = to
 
 
+def _take_sibling(state: WorkerState, record: SiblingTaken) -> None:
+    number = record.order.number
+    if number in state.siblings:
+        raise violated(state, f"sibling {number} was taken twice")
+    state.siblings[number] = Sibling(order=record.order, boot_id=record.boot_id)
+
+
+def _spawn_sibling(state: WorkerState, record: SiblingSpawned) -> None:
+    sibling = _sibling(state, record.number)
+    if sibling.pid or sibling.ended:
+        raise violated(state, f"sibling {record.number} was spawned twice, or after its end")
+    sibling.pid = record.pid
+    sibling.start_ticks = record.start_ticks
+
+
+def _settle_sibling(state: WorkerState, record: SiblingSettled) -> None:
+    sibling = _sibling(state, record.number)
+    sibling.settled = True
+    sibling.given_up = sibling.given_up or record.given_up
+
+
+def _end_sibling(state: WorkerState, record: SiblingEnded) -> None:
+    sibling = _sibling(state, record.number)
+    if sibling.ended:
+        raise violated(state, f"sibling {record.number} ended twice")
+    sibling.ended = True
+    sibling.message = record.message
+
+
+def _forget_sibling(state: WorkerState, record: SiblingForgotten) -> None:
+    if not _sibling(state, record.number).ended:
+        raise violated(state, f"sibling {record.number} is forgotten and has not ended")
+    del state.siblings[record.number]
+
+
+def _sibling(state: WorkerState, number: int) -> Sibling:
+    sibling = state.siblings.get(number)
+    if sibling is None:
+        raise violated(state, f"sibling {number} was never asked for")
+    return sibling
+
+
 _WRITERS: Final[dict[type, Callable[[WorkerState, Any], None]]] = {
     ClusterBound: _bind,
     AttemptHeld: _hold,
@@ -127,4 +174,9 @@ _WRITERS: Final[dict[type, Callable[[WorkerState, Any], None]]] = {
     AttemptStopping: _stop,
     AttemptClosed: _close,
     AttemptForgotten: _forget,
+    SiblingTaken: _take_sibling,
+    SiblingSpawned: _spawn_sibling,
+    SiblingSettled: _settle_sibling,
+    SiblingEnded: _end_sibling,
+    SiblingForgotten: _forget_sibling,
 }

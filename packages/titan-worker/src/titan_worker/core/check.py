@@ -29,6 +29,13 @@ def check(state: WorkerState) -> None:
     """Raise InvariantViolation if the state contradicts itself."""
     if state.held and not state.cluster_id:
         raise violated(state, "attempts are held, but for no cluster")
+    for number, sibling in state.siblings.items():
+        if sibling.order.number != number:
+            raise violated(state, f"sibling {number} is filed under another's number")
+        if sibling.settled and sibling.ended:
+            raise violated(state, f"sibling {number} has ended, is settled, and not forgotten")
+        if sibling.given_up and not sibling.settled:
+            raise violated(state, f"sibling {number} is given up and not settled")
     for ref, held in state.held.items():
         problem = _problem(ref, held)
         if problem:

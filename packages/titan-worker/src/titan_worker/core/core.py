@@ -25,9 +25,13 @@ from titan_proto.messages import (
     HeartbeatAck,
     Join,
     Joined,
+    Kin,
     Leave,
     ReportAcks,
     ShutDown,
+    SpawnReports,
+    SpawnSibling,
+    SpawnVerdicts,
     StartAttempts,
     StopAttempts,
     WorkerStatus,
@@ -46,6 +50,8 @@ from titan_worker.core.inputs import (
     LinkUp,
     ProbeAnswered,
     ProbeFailed,
+    SiblingBegan,
+    SiblingGone,
     Spawned,
     SpawnFailed,
     Started,
@@ -57,15 +63,29 @@ from titan_worker.core.inputs import (
 from titan_worker.core.lease import Lease
 from titan_worker.core.reconcile import Standing, standing
 from titan_worker.core.records import ClusterBound
+from titan_worker.core.siblings import Siblings
 from titan_worker.core.state import WorkerState
 from titan_worker.core.turn import Draft, Turn
 
-__all__ = ["Turn", "WorkerConfig", "WorkerCore"]
+__all__ = ["BornAs", "Turn", "WorkerConfig", "WorkerCore"]
 
 MOVE_UNHEARD_MS: Final = 5_000
 """So long after its link has gone a worker that leaves keeps its services up for a master to move."""
+SIBLING_ALONE_MS: Final = 10 * 60_000
+"""A worker that another one has spawned leaves when it has been without a master for so long."""
 HEARTBEAT_MIN_MS: Final = 100
 """However impatient a master is: with 0 the worker would never sleep."""
+
+
+class BornAs(Struct, frozen=True, kw_only=True):
+    """Of a worker that another one has spawned: what it must show, and how long it may be alone."""
+
+    number: int
+    proof: str
+    join_within_ms: int
+    """It ends if no master has taken it in so long after its start ..."""
+    alone_ms: int = SIBLING_ALONE_MS
+    """... and leaves when it has been without one for so long later on."""
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
@@ -85,6 +105,10 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """How long, beyond the longest stop grace, an ending worker waits for its ends to be heard."""
     workspace: str = ""
     """Id of the folder that its jobs run in."""
+    cores: int = 0
+    """Of its host; 0: it does not spawn others."""
+    born_as: BornAs | None = None
+    """Of one that another worker has spawned."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it."""
     network: str = ""
@@ -108,6 +132,10 @@ class WorkerCore:
         self._draft = Draft(state)
         self._lease = Lease()
         self._attempts = Attempts(self._draft, config.slots, self._lease)
+        self._siblings = Siblings(self._draft)
+        # Of one that was spawned: since when it is without a master, and whether it ever had one.
+        self._alone_ms: int | None = None
+        self._was_taken_in = False
         self._boot_id = ""
         self._link = Link.DOWN
         # Whether a master is there that moves services, and tells what of them has to stop ...
@@ -144,6 +172,8 @@ class WorkerCore:
                 item.ref, item.message, now_ms
             ),
             UsageSampled: self._sampled,
+            SiblingBegan: lambda item, _: self._siblings.began(item),
+            SiblingGone: lambda item, _: self._siblings.gone(item),
             StopRequested: self._stop_requested,
             # the master's messages
             Joined: self._joined,
@@ -152,6 +182,8 @@ class WorkerCore:
             ReportAcks: self._acked,
             HeartbeatAck: self._heartbeat_acked,
             ShutDown: self._shut_down,
+            SpawnSibling: self._spawn_sibling,
+            SpawnVerdicts: self._hear_verdicts,
         }
 
     # -- the turn -------------------------------------------------------------------------------
@@ -163,6 +195,7 @@ class WorkerCore:
         """Once per turn, after its inputs: due timers, free slots, then everything to be said."""
         if self._gone:
             return
+        self._leave_if_alone(now_ms)
         self._end_drain_if_due(now_ms)
         self._attempts.stop_overdue(now_ms)
         self._attempts.kill_overdue(now_ms)
@@ -173,6 +206,9 @@ class WorkerCore:
             reports = self._attempts.take_reports()
             for part in _frames(reports):
                 self._send(AttemptReports(reports=part))
+            spawned = self._siblings.take_reports()
+            if spawned:
+                self._send(SpawnReports(reports=spawned))
             if now_ms >= self._next_beat_ms:
                 self._beat(now_ms)
         if self._leave_by_ms is not None:
@@ -189,6 +225,7 @@ class WorkerCore:
         # Its drain's end is no reason to wake up once it is over.
         drain_until_ms = self._drain_until_ms if self._leave_by_ms is None else None
         due = [self._attempts.next_due_ms(), drain_until_ms, self._leave_by_ms]
+        due.append(self._alone_until_ms())
         if drain_until_ms is not None and self._moves_services and self._link is not Link.UP:
             due.append(self._unlinked_ms + MOVE_UNHEARD_MS)
         if self._link is not Link.DOWN:
@@ -215,7 +252,9 @@ class WorkerCore:
     # -- the process and its link ---------------------------------------------------------------
     def _started(self, item: Started, now_ms: int) -> None:
         self._boot_id = item.boot_id
+        self._alone_ms = now_ms
         self._attempts.recover(now_ms)
+        self._siblings.recover(item.boot_id)
 
     def _link_up(self, item: LinkUp, now_ms: int) -> None:
         self._link = Link.JOINING
@@ -224,6 +263,9 @@ class WorkerCore:
             return
         config = self._config
         self._lease.join(now_ms)
+        kin = self._kin()
+        if kin is not None:
+            self._send(kin)
         self._send(
             Join(
                 worker_id=self._worker_id(),
@@ -244,6 +286,18 @@ class WorkerCore:
             )
         )
 
+    def _kin(self) -> Kin | None:
+        config, spawned = self._config, self._siblings.link_up()
+        born_as = config.born_as
+        if not config.cores and born_as is None:
+            return None
+        return Kin(
+            cores=config.cores,
+            number=0 if born_as is None else born_as.number,
+            proof="" if born_as is None else born_as.proof,
+            spawned=spawned,
+        )
+
     def _worker_id(self) -> str:
         """Another one in each cluster that it goes over to, and in one that it comes back to.
 
@@ -260,7 +314,7 @@ class WorkerCore:
 
     def _link_lost(self, now_ms: int) -> None:
         if self._link is Link.UP:
-            self._unlinked_ms = now_ms
+            self._unlinked_ms = self._alone_ms = now_ms
         self._link = Link.DOWN
 
     def _sampled(self, item: UsageSampled, now_ms: int) -> None:
@@ -289,6 +343,24 @@ class WorkerCore:
             self._beat(now_ms)
         if drain_ms:
             self._attempts.spare_begun(now_ms)
+
+    def _alone_until_ms(self) -> int | None:
+        """Until when a worker that was spawned waits for a master; None: it need not, or has one."""
+        born_as = self._config.born_as
+        if born_as is None or self._alone_ms is None or self.is_leaving:
+            return None
+        return self._alone_ms + (born_as.alone_ms if self._was_taken_in else born_as.join_within_ms)
+
+    def _leave_if_alone(self, now_ms: int) -> None:
+        """Nobody starts a spawned worker again, and nobody else ends it: it must not stay for ever."""
+        until_ms = self._alone_until_ms()
+        if until_ms is None or now_ms < until_ms:
+            return
+        if self._was_taken_in:
+            self._drain(self._config.drain_ms, now_ms)
+        else:
+            self._draft.ask(Exit())
+            self._gone = True
 
     def _end_drain_if_due(self, now_ms: int) -> None:
         """Stop what is left once nothing goes on that is waited for, or the time for that is over.
@@ -320,6 +392,7 @@ class WorkerCore:
         if not self._accept(self.state.cluster_id, message.term, now_ms):
             return
         self._link = Link.UP
+        self._alone_ms, self._was_taken_in = None, True
         self._moves_services = message.moves_services
         self._heartbeat_ms = max(message.heartbeat_ms, HEARTBEAT_MIN_MS)
         self._next_beat_ms = now_ms + self._heartbeat_ms
@@ -366,6 +439,14 @@ class WorkerCore:
         for ref in message.refs:
             self._attempts.stop(ref, message.reason, now_ms)
 
+    def _spawn_sibling(self, message: SpawnSibling, now_ms: int) -> None:
+        if self._accept(self.state.cluster_id, message.term, now_ms):
+            self._siblings.take(message, is_leaving=self.is_leaving)
+
+    def _hear_verdicts(self, message: SpawnVerdicts, now_ms: int) -> None:
+        if self._accept(self.state.cluster_id, message.term, now_ms):
+            self._siblings.hear(message)
+
     def _acked(self, message: ReportAcks, now_ms: int) -> None:
         del now_ms
         self._attempts.forget(message.refs)
@@ -388,10 +469,13 @@ class WorkerCore:
         self._draft.emit(ClusterBound(cluster_id=cluster_id, term=term))
         if known is Standing.STRANGER:
             self._attempts.disown(now_ms)
+            self._siblings.disown()
         return True
 
     # -- what the master is told ----------------------------------------------------------------
-    def _send(self, message: AttemptReports | Join | Leave | WorkerStatus) -> None:
+    def _send(
+        self, message: AttemptReports | Join | Kin | Leave | SpawnReports | WorkerStatus
+    ) -> None:
         self._draft.ask(Send(message=message))
 
     def _hang_up(self, reason: str, now_ms: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import AnyMessage
+from titan_proto.messages import AnyMessage, SpawnSibling
 from titan_proto.messages.worker import AttemptOrder
 from titan_proto.specs import HealthCheck
 
@@ -77,6 +77,27 @@ class Forget(Struct, frozen=True, kw_only=True):
     ref: AttemptRef
 
 
+class BearSibling(Struct, frozen=True, kw_only=True):
+    """Spawn this worker. Answered by SiblingBegan, later by SiblingGone; or by that alone."""
+
+    order: SpawnSibling
+
+
+class FindSibling(Struct, frozen=True, kw_only=True):
+    """An earlier process of this worker spawned it, or was about to. Answered as BearSibling is."""
+
+    order: SpawnSibling
+    pid: int
+    """0: it was not written down, and has to be looked for."""
+    start_ticks: int
+
+
+class EndSibling(Struct, frozen=True, kw_only=True):
+    """Kill it, with all that it has started: nobody waits for it."""
+
+    number: int
+
+
 class HangUp(Struct, frozen=True, kw_only=True):
     """Close the link: what it says cannot be (an older term), or it has gone silent."""
 
@@ -96,6 +117,9 @@ Effect = (
     | AbandonPrepare
     | Probe
     | Forget
+    | BearSibling
+    | FindSibling
+    | EndSibling
     | HangUp
     | Exit
 )

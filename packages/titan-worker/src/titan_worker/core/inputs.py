@@ -10,6 +10,8 @@ from titan_proto.messages import (
     Joined,
     ReportAcks,
     ShutDown,
+    SpawnSibling,
+    SpawnVerdicts,
     StartAttempts,
     StopAttempts,
 )
@@ -36,7 +38,16 @@ class LinkDown(Struct, frozen=True, kw_only=True):
 class FromMaster(Struct, frozen=True, kw_only=True):
     """A message of the master on the present link."""
 
-    message: Joined | StartAttempts | StopAttempts | ReportAcks | HeartbeatAck | ShutDown
+    message: (
+        Joined
+        | StartAttempts
+        | StopAttempts
+        | ReportAcks
+        | HeartbeatAck
+        | ShutDown
+        | SpawnSibling
+        | SpawnVerdicts
+    )
 
 
 class WorkspaceReady(Struct, frozen=True, kw_only=True):
@@ -124,6 +135,22 @@ class UsageSampled(Struct, frozen=True, kw_only=True):
     memory_total_bytes: int
 
 
+class SiblingBegan(Struct, frozen=True, kw_only=True):
+    """A sibling's process runs. (pid, start_ticks, boot id) is its identity; 0 where it is elsewhere."""
+
+    number: int
+    pid: int
+    start_ticks: int
+
+
+class SiblingGone(Struct, frozen=True, kw_only=True):
+    """A sibling's process has ended, or never came to be."""
+
+    number: int
+    message: str = ""
+    """Why, for people."""
+
+
 class StopRequested(Struct, frozen=True, kw_only=True):
     """Somebody here wants this worker to end: it drains and leaves. Said again: it drains no longer."""
 
@@ -144,5 +171,7 @@ Input = (
     | ProbeAnswered
     | ProbeFailed
     | UsageSampled
+    | SiblingBegan
+    | SiblingGone
     | StopRequested
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from titan_proto.ids import AttemptRef
+from titan_proto.messages import SpawnSibling
 from titan_proto.messages.worker import AttemptOrder, AttemptReport
 from titan_proto.states import ExitReason
 
@@ -75,6 +76,41 @@ class AttemptForgotten(Record, frozen=True, kw_only=True):
     ref: AttemptRef
 
 
+class SiblingTaken(Record, frozen=True, kw_only=True):
+    """The worker shall spawn this one. Written before anything is done about it."""
+
+    order: SpawnSibling
+    boot_id: str
+
+
+class SiblingSpawned(Record, frozen=True, kw_only=True):
+    """Its process exists."""
+
+    number: int
+    pid: int
+    start_ticks: int
+
+
+class SiblingSettled(Record, frozen=True, kw_only=True):
+    """The master wants to hear no more of it: it has joined, or it is given up and is killed."""
+
+    number: int
+    given_up: bool = False
+
+
+class SiblingEnded(Record, frozen=True, kw_only=True):
+    """Its process is gone, or never came to be."""
+
+    number: int
+    message: str = ""
+
+
+class SiblingForgotten(Record, frozen=True, kw_only=True):
+    """It has ended, and the master knows what it needs to know."""
+
+    number: int
+
+
 AnyRecord = (
     ClusterBound
     | AttemptHeld
@@ -84,4 +120,9 @@ AnyRecord = (
     | AttemptStopping
     | AttemptClosed
     | AttemptForgotten
+    | SiblingTaken
+    | SiblingSpawned
+    | SiblingSettled
+    | SiblingEnded
+    | SiblingForgotten
 )

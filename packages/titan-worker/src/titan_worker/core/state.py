@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct, field
 
 from titan_proto.ids import AttemptRef
+from titan_proto.messages import SpawnSibling
 from titan_proto.messages.worker import AttemptOrder, AttemptReport
 from titan_proto.states import AttemptState, ExitReason
 
@@ -39,6 +40,22 @@ class Held(Struct):
     """How it ended; kept until the master has acknowledged it."""
 
 
+class Sibling(Struct):
+    """A worker that this one was told to spawn, and may not forget yet."""
+
+    order: SpawnSibling
+    boot_id: str
+    """Of the machine when it was."""
+    pid: int = 0
+    start_ticks: int = 0
+    settled: bool = False
+    """The master wants to hear no more of it ..."""
+    given_up: bool = False
+    """... because it is not wanted."""
+    ended: bool = False
+    message: str = ""
+
+
 class WorkerState(Struct):
     """Everything that the ledger says."""
 
@@ -49,6 +66,8 @@ class WorkerState(Struct):
     """How often the worker has gone over to another cluster; part of the name it joins under."""
     held: dict[AttemptRef, Held] = field(default_factory=dict)
     """In the order in which they were taken."""
+    siblings: dict[int, Sibling] = field(default_factory=dict)
+    """By number, in the order in which they were asked for."""
 
 
 def digest(state: WorkerState) -> str:
@@ -58,6 +77,7 @@ def digest(state: WorkerState) -> str:
         state.term,
         state.clusters_left,
         [(ref, state.held[ref]) for ref in sorted(state.held)],
+        sorted(state.siblings.items()),
     )
     # "deterministic" sorts the keys of the only dicts inside, the orders' environments.
     return hashlib.sha256(msgspec.msgpack.encode(canonical, order="deterministic")).hexdigest()
