@@ -17,6 +17,7 @@ from tests.sim.processes import KILLS_ITS_WORKER
 from tests.sim.world import Violation, World
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
+    AttemptList,
     CancelRun,
     DecideGate,
     GateList,
@@ -28,6 +29,7 @@ from titan_proto.messages import (
     GetStats,
     JobMilestone,
     JobView,
+    ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
@@ -88,6 +90,7 @@ from titan_proto.specs import (
 from titan_proto.states import (
     JOB_TERMINAL,
     RUN_TERMINAL,
+    AttemptState,
     ExitReason,
     JobState,
     RunState,
@@ -576,6 +579,7 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             view = yield Call(GetJob(run=run if world.chance(50) else "", job=job))
             if isinstance(view, JobView):
                 auditor.told_job(view)
+            _check_attempts((yield Call(ListAttempts(run=run, job=job))), auditor)
         elif question == 4:
             answer = yield Call(GetRun(run=_selector(world, auditor, run)))
             if isinstance(answer, RunView):
@@ -608,6 +612,20 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
                 raise Violation(f"a gate of no run was decided: {refusal}")
         else:
             yield Call(ListServices())
+
+
+def _check_attempts(answer: Any, auditor: Auditor) -> None:
+    """Every try that there was is told, once, in their order; all but the last have ended."""
+    if not isinstance(answer, AttemptList):
+        if not is_error(answer, ErrorCode.NOT_FOUND):
+            raise Violation(f"the attempts of a job came to {answer}")
+        return
+    auditor.told_job(answer.job)
+    numbers = [one.number for one in answer.attempts]
+    if numbers != list(range(1, answer.job.attempt + 1)):
+        raise Violation(f"attempts {numbers} are told of {answer.job}")
+    if any(one.state is not AttemptState.ENDED for one in answer.attempts[:-1]):
+        raise Violation(f"an attempt before the newest is told as going on: {answer}")
 
 
 def _selector(world: World, auditor: Auditor, run: str) -> str:

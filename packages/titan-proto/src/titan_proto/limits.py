@@ -223,6 +223,8 @@ SCALINGS_KEPT: Final = 50
 """So many of the last spawns and retirements are told with their causes; the journal has all."""
 USAGE_ATTEMPTS: Final = 1_000
 """So many attempts a worker tells the use of at once, the largest first."""
+ATTEMPTS_LISTED: Final = 500
+"""Tries at one job that are told at once."""
 USAGE_HISTORY_MS: Final = 15 * 60_000
 USAGE_HISTORY_BYTES: Final = 64 * 1024 * 1024
 """What the master remembers of it in memory, of all workers together."""

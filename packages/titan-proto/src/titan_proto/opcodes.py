@@ -108,6 +108,9 @@ class OpCode(IntEnum):
     # how busy workers are 0x70-0x77
     GET_USAGE = 0x70
     USAGE_VIEW = 0x71
+    # attempts of a job 0x74-0x77
+    LIST_ATTEMPTS = 0x74
+    ATTEMPT_LIST = 0x75
     # workers that workers spawn 0x78-0x7F
     SPAWN_SIBLING = 0x78
     SPAWN_REPORTS = 0x79

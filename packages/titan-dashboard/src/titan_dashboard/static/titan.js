@@ -79,6 +79,8 @@ function put(part, html) {
   }
   morph(place, html);
   tick();
+  const title = place.querySelector("[data-title]");
+  if (title) document.title = `${title.dataset.title} · Titan`;
   document.dispatchEvent(new CustomEvent("titan:changed", { detail: { part } }));
 }
 
@@ -132,7 +134,7 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "t") {
     themeButton?.form.requestSubmit(themeButton);
   } else if (key === "j" || key === "k") {
-    const rows = [...document.querySelectorAll("main .rowlink, main tbody td a, main .node")];
+    const rows = [...document.querySelectorAll("main .rowlink, main tbody td a, main .lane .name a, main .grow .name a, main .node")];
     const at = rows.indexOf(document.activeElement);
     rows[Math.max(0, Math.min(rows.length - 1, at + (key === "j" ? 1 : -1)))]?.focus();
     event.preventDefault();

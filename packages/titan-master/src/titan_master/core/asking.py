@@ -39,6 +39,7 @@ from titan_proto.messages import (
     GetScaling,
     GetSchedule,
     GetStats,
+    ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
@@ -75,6 +76,7 @@ OfOneRun = (
     | CancelRun
     | ListJobs
     | GetJob
+    | ListAttempts
     | WaitRun
     | WaitJob
     | WatchRun
@@ -139,7 +141,7 @@ def _with_prefix(draft: Draft, prefix: str) -> tuple[Run, ...]:
 
 
 def _find_job(
-    draft: Draft, origin: Origin, request: GetJob | WaitJob | ReadLog | StopJob
+    draft: Draft, origin: Origin, request: GetJob | WaitJob | ReadLog | StopJob | ListAttempts
 ) -> tuple[Run, Job] | None:
     run = _find_run(draft, origin, request)
     if run is None:
@@ -293,6 +295,25 @@ def _reply_job(draft: Draft, origin: Origin, run: Run, job: Job) -> None:
     if job.state is JobState.QUEUED:
         why = queries.why_queued(draft.state, draft.roster, job)
     draft.reply(origin, queries.job_view(run, job, why))
+
+
+def _list_attempts(draft: Draft, origin: Origin, request: ListAttempts) -> None:
+    """The newest attempt is in memory; history has the others, and joins them."""
+    instance = _find_instance(draft, request.run, request.job)
+    if instance is not None:
+        view = queries.instance_view(draft.state, draft.roster, instance)
+        spec = draft.state.instances[instance.run_id, instance.job_id].spec
+    else:
+        found = _find_job(draft, origin, request)
+        if found is None:
+            return
+        run, job = found
+        why = ""
+        if job.state is JobState.QUEUED:
+            why = queries.why_queued(draft.state, draft.roster, job)
+        view, spec = queries.job_view(run, job, why), job.spec
+    exact = replace(request, run=view.run_id)
+    draft.require(AskHistory(origin=origin, request=exact, live_jobs=(view,), live_spec=spec))
 
 
 def _wait_job(draft: Draft, origin: Origin, request: WaitJob) -> None:
@@ -457,6 +478,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     WatchRun: _watch_run,
     ListJobs: _list_jobs,
     GetJob: _get_job,
+    ListAttempts: _list_attempts,
     WaitJob: _wait_job,
     ReadLog: _read_log,
     ListDead: _list_dead,

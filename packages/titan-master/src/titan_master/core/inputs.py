@@ -22,6 +22,7 @@ from titan_proto.messages import (
     GetStats,
     Join,
     Kin,
+    ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
@@ -62,6 +63,7 @@ Ask = (
     | ListRuns
     | ListJobs
     | GetJob
+    | ListAttempts
     | WaitRun
     | WaitJob
     | WatchRun

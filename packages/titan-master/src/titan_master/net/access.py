@@ -82,6 +82,8 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.LIST_JOBS: _READERS,
     OpCode.JOB_LIST: _NOBODY,
     OpCode.GET_JOB: _READERS,
+    OpCode.LIST_ATTEMPTS: _READERS,
+    OpCode.ATTEMPT_LIST: _NOBODY,
     OpCode.JOB_VIEW: _NOBODY,
     OpCode.WAIT_RUN: _READERS,
     OpCode.WAIT_JOB: _READERS,
