@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.cluster import Cluster
 from tests.harness.dashboard import Complaints, Dashboard, browser
-from titan_sdk import TitanJob
+from titan_sdk import TitanGate, TitanJob, TitanService
 
 pytestmark = [pytest.mark.needs("chromium", "playwright"), pytest.mark.timeout(240)]
 
@@ -238,6 +238,45 @@ def test_hostile_content_is_only_text(
     assert page.locator(".line a:not(.no)").count() == 0
     assert page.title().endswith("H · Titan")
     assert dialogs == []
+
+
+def test_what_is_done_from_a_page_is_asked_first_and_said_after(
+    cluster: Cluster, dashboard: Dashboard, page: Any
+) -> None:
+    """Cancel, run again, approve, replace and stop a service, drain a worker: by the keyboard where it can be."""
+    cluster.start_worker(8080)
+    with cluster.client() as client:
+        gate = TitanGate(id="REVIEW", message="Do the rows look right?")
+        after = TitanJob(id="AFTER", run="echo approved", dependencies=["REVIEW"])
+        client.submit("asks", [gate, after])
+        client.submit("long", [noise(60)])
+        client.submit("web", [TitanService(id="API", script="noise.py", args=["600"])])
+        page.goto(f"{dashboard.url}/runs/long-1")
+        page.wait_for_selector(".node.is-running")
+        page.keyboard.press("x")
+        page.wait_for_selector("text=1 running job will be stopped")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".notice:has-text('long-1 is')")
+        page.wait_for_selector(".node.is-cancelled")
+        page.click("text=Run again")
+        page.click("button:has-text('Run again')")
+        page.wait_for_selector("h1:has-text('long-2')")
+        page.goto(f"{dashboard.url}/runs/asks-1")
+        page.click("text=Approve")
+        page.fill("#f-comment", "they do")
+        page.click("button:has-text('Approve')")
+        page.wait_for_selector(".node.is-succeeded:has-text('AFTER')")
+        page.goto(f"{dashboard.url}/services")
+        page.wait_for_selector("text=healthy")
+        page.click("[aria-label='Stop web/API']")
+        page.click("button:has-text('Stop the service')")
+        page.wait_for_selector("h2:has-text('Ended')")
+        page.goto(f"{dashboard.url}/workers/8080")
+        page.click("text=Drain")
+        page.click("button:has-text('Drain the worker')")
+        page.wait_for_selector(".notice:has-text('has been told to leave')")
+        page.wait_for_selector("text=No worker is here")
+        assert client.view("asks-1").state == "SUCCEEDED"
 
 
 def test_killing_a_worker_and_the_master_is_seen_and_survived(

@@ -16,7 +16,7 @@ from titan_dashboard.config import FORM_BYTES, PAGES_PER_STREAM, STREAMS, Dashbo
 from titan_dashboard.feed import Feed, Render
 from titan_dashboard.link import Kind, Master, Trouble
 from titan_dashboard.pages import Look, Pages
-from titan_dashboard.views import cluster, logs, runs, session
+from titan_dashboard.views import actions, cluster, logs, runs, services, session
 
 _log = logging.getLogger("titan.dashboard")
 _THEMES: Final = ("system", "light", "dark")
@@ -58,7 +58,8 @@ def make_app(config: DashboardConfig) -> Flask:
     auth.install(app, sessions)
     session.install(app, master, sessions)
     logs.install(app, master)
-    for known in (cluster.PAGES, runs.PAGES, logs.make_pages(logs.Marks())):
+    actions.install(app, master, sessions)
+    for known in (cluster.PAGES, runs.PAGES, services.PAGES, logs.make_pages(logs.Marks())):
         for endpoint, page in known.items():
             pages.add(endpoint, page)
 
@@ -68,6 +69,10 @@ def make_app(config: DashboardConfig) -> Flask:
     @app.get("/")
     def overview() -> str:
         return show("overview")
+
+    @app.get("/services", endpoint="services")
+    def service_list() -> str:
+        return show("services")
 
     @app.get("/workers")
     def workers() -> str:
@@ -114,6 +119,7 @@ def make_app(config: DashboardConfig) -> Flask:
         theme = request.cookies.get("titan_theme", "system")
         return {
             "session": g.get("session"),
+            "told": sessions.told(g.session) if g.get("session") else "",
             "theme": theme if theme in _THEMES else "system",
             "here": request.full_path.rstrip("?"),
         }

@@ -59,6 +59,17 @@ themeButton?.form.addEventListener("submit", (event) => {
   themeButton.firstElementChild.textContent = sign;
 });
 
+// A form that does something is sent once, and shows that it is under way.
+for (const form of document.querySelectorAll("form[data-once]")) {
+  form.addEventListener("submit", (event) => {
+    if (form.dataset.once === "sent") event.preventDefault();
+    form.dataset.once = "sent";
+    const button = form.querySelector("button");
+    setTimeout(() => ((button.disabled = true), (button.textContent += "…")));
+  });
+}
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+
 // -- live ------------------------------------------------------------------------------------------
 const mark = $("#live"), banner = $("#banner");
 let lostSince = 0;

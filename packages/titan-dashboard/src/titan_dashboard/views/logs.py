@@ -149,6 +149,7 @@ def make_pages(marks: Marks) -> dict[str, Page]:
             "run": view,
             "jobs": jobs,
             "culprits": [],
+            "role": look.who.role,
             "waiting": [],
             "shown": shown,
             "left_out": sum(map(has_log, jobs)) - len(shown),

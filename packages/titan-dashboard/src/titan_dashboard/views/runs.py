@@ -183,6 +183,7 @@ def run(look: Look, args: Mapping[str, str], query: Query) -> dict[str, Any]:
         "run": view,
         "jobs": jobs,
         "has_more": has_more,
+        "role": look.who.role,
         "culprits": [job for job in jobs if job.state is JobState.FAILED][:3],
         "waiting": [job for job in jobs if job.state is JobState.WAITING][:3],
         "running": [job for job in jobs if job.state is JobState.RUNNING][:3],
@@ -270,6 +271,7 @@ def job(look: Look, args: Mapping[str, str], query: Query) -> dict[str, Any]:
     return {
         "job": found.job,
         "attempts": found.attempts,
+        "role": look.who.role,
         "chosen": chosen,
         "spec": found.spec,
         "command": command_of(found.spec),

@@ -58,6 +58,13 @@ from titan_proto.messages.logs import (
     LogStream,
     ReadLog,
 )
+from titan_proto.messages.placing import (
+    CordonWorker,
+    ListWorkers,
+    Room,
+    WorkerDetail,
+    WorkerList,
+)
 from titan_proto.messages.runs import (
     AttemptList,
     AttemptView,
@@ -236,6 +243,10 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ShutdownOrdered,
         GetUsage,
         UsageView,
+        # placement
+        CordonWorker,
+        ListWorkers,
+        WorkerList,
         # files by name
         ListFiles,
         FileList,
@@ -277,6 +288,7 @@ __all__ = [
     "Cancel",
     "CancelRun",
     "Challenge",
+    "CordonWorker",
     "DecideGate",
     "Done",
     "Error",
@@ -319,6 +331,7 @@ __all__ = [
     "ListRuns",
     "ListSchedules",
     "ListServices",
+    "ListWorkers",
     "LogAck",
     "LogChunk",
     "LogData",
@@ -342,6 +355,7 @@ __all__ = [
     "RerunRun",
     "RestartService",
     "Role",
+    "Room",
     "RunList",
     "RunReceipt",
     "RunView",
@@ -379,6 +393,8 @@ __all__ = [
     "WaitRun",
     "WatchRun",
     "Welcome",
+    "WorkerDetail",
+    "WorkerList",
     "WorkerStatus",
     "WorkerUsage",
     "WorkerUsageView",
