@@ -105,7 +105,7 @@ def pages(client: TitanClient) -> dict[str, str]:
         "run-failed": f"/runs/{failed}",
         "run-jobs": f"/runs/{live}?tab=jobs",
         "job": f"/runs/{failed}/jobs/JOIN",
-        "log": f"/runs/{failed}/log",
+        "log": f"/runs/{runs['reindex-1'].run_id}/log",
         "services": "/services",
     }
 

@@ -32,6 +32,7 @@ from titan_proto.messages import (
     GateView,
     JobView,
     RunView,
+    ScheduleView,
     ServiceView,
     Stats,
     Usage,
@@ -39,7 +40,7 @@ from titan_proto.messages import (
     WorkerUsageView,
     WorkerView,
 )
-from titan_proto.specs import JobKind
+from titan_proto.specs import JobKind, ScheduleSpec
 from titan_proto.states import JobState, RunState, ServiceState, WorkerState
 from titan_sdk import cli, keys, pipeline
 from titan_sdk.cli import failures, render
@@ -142,6 +143,9 @@ def test_json_fields_are_those_that_are_printed() -> None:
         running=0,
         services=0,
     )
+    schedule = ScheduleView(
+        name="s", schedule_id="i", version=1, spec=ScheduleSpec(crons=("@daily",))
+    )
     seen = WorkerUsageView(
         worker_id=worker.worker_id,
         name="box:8080",
@@ -158,6 +162,7 @@ def test_json_fields_are_those_that_are_printed() -> None:
         assert f"`{field}`" in told
     for heading, fields in {
         "Run": render.run_json(run),
+        "Schedule": render.schedule_json(schedule),
         "Job": render.job_json(job),
         "Gate": render.gate_json(
             GateView(run_id="r", run_alias="a-1", job_id="g", state=JobState.WAITING)

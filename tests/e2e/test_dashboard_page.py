@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.cluster import Cluster
 from tests.harness.dashboard import Complaints, Dashboard, browser
-from titan_sdk import TitanJob
+from titan_sdk import TitanGate, TitanJob, TitanService
 
 pytestmark = [pytest.mark.needs("chromium", "playwright"), pytest.mark.timeout(240)]
 
@@ -91,6 +91,192 @@ def test_workers_under_load_move_without_a_reload(
         client.cancel(run)
     page.locator(".slot.taken").first.wait_for(state="detached")
     assert_same_document(page)
+
+
+def test_a_run_is_watched_as_it_goes(cluster: Cluster, dashboard: Dashboard, page: Any) -> None:
+    """A new run slides in; its graph, Gantt chart and table change; a try that failed stays to be seen."""
+    cluster.start_worker(8080)
+    page.goto(f"{dashboard.url}/runs")
+    page.wait_for_selector("text=Nothing has run yet")
+    unloaded(page)
+    flaky = 'test "$TITAN_ATTEMPT" = 2 || { echo no >&2; exit 3; }'
+    jobs = [
+        noise(1, "FIRST"),
+        TitanJob(
+            id="FLAKY",
+            run=flaky,
+            dependencies=["FIRST"],
+            retries={"limit": 1, "delay": "100ms", "jitter": False},
+        ),
+        TitanJob(id="BROKEN", run="kill -9 $$", dependencies=["FLAKY"]),
+        TitanJob(id="NEVER", run="true", dependencies=["BROKEN"]),
+    ]
+    with cluster.client() as client:
+        run = client.submit("shown", jobs)
+        page.wait_for_selector(".lane >> text=shown-1")
+        assert_same_document(page)
+        page.click("text=shown-1")
+        page.wait_for_selector(".node:has-text('FIRST')")
+        unloaded(page)
+        page.wait_for_selector(".node.is-failed:has-text('BROKEN')")
+        page.wait_for_selector(".node.is-skipped:has-text('NEVER')")
+        page.wait_for_selector(".notice:has-text('killed by SIGKILL')")
+        assert page.title().startswith("✕ shown-1")
+        assert_same_document(page)
+        client.wait(run)
+    page.click("text=Gantt")
+    page.wait_for_selector(".b-past", state="attached")
+    page.click("text=Jobs")
+    page.wait_for_selector("td:has-text('a job before it did not succeed')")
+    page.click("text=FLAKY >> nth=0")
+    page.click("text=Attempt 1")
+    page.wait_for_selector("dd:has-text('exit 3')")
+    page.keyboard.press("/")
+    page.keyboard.type("shown-1/BROKEN")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('BROKEN')")
+
+
+def test_a_log_is_followed_searched_and_downloaded(
+    cluster: Cluster, dashboard: Dashboard, page: Any
+) -> None:
+    """Lines come while they are printed; a search finds later ones too; the file is what was written."""
+    cluster.start_worker(8080)
+    with cluster.client() as client:
+        run = client.submit("talks", [noise(30)])
+        page.goto(f"{dashboard.url}/runs/talks-1/jobs/NOISE")
+        unloaded(page)
+        page.wait_for_selector(".line:has-text('line 5')")
+        page.fill("[data-find]", "/line \\d*77$/")
+        page.wait_for_selector("mark:has-text('line 77')")
+        page.fill("[data-find]", "")
+        page.wait_for_selector(".line:has-text('line 90')")
+        client.cancel(run)
+        page.wait_for_selector("h1 + span:has-text('cancelled')")
+        assert_same_document(page)
+        (folder,) = cluster.attempt_folders(run.id)
+        written = cluster.home / "titan_workspace" / "jobs" / run.id / folder / "stdout.log"
+        page.click("text=stdout >> nth=0")
+        with page.expect_download() as download:
+            page.click("a:has-text('Download')")
+        assert download.value.path().read_bytes() == written.read_bytes()
+
+
+def test_the_log_of_a_run_has_job_and_worker_before_each_line(
+    cluster: Cluster, dashboard: Dashboard, page: Any
+) -> None:
+    """Of all its jobs, on whichever worker, and of those that begin later."""
+    cluster.start_worker(8080, slots=1)
+    cluster.start_worker(8081, slots=1)
+    later = TitanJob(id="LATER", run="echo at last", dependencies=["A", "B"])
+    with cluster.client() as client:
+        run = client.submit("all", [noise(4, "A"), noise(4, "B"), later])
+        page.goto(f"{dashboard.url}/runs/all-1/log")
+        unloaded(page)
+        for job in ("A", "B"):
+            page.wait_for_selector(
+                f".line:has(.from:text-matches('^{job} .*:808')):has-text('line')"
+            )
+        page.wait_for_selector(".line:has(.from:text-matches('^LATER ')):has-text('at last')")
+        assert_same_document(page)
+        client.wait(run)
+
+
+def test_two_hundred_thousand_lines_are_no_strain(
+    cluster: Cluster, dashboard: Dashboard, page: Any
+) -> None:
+    """The end is there at once, the document stays small, the last line is found, the file is whole."""
+    cluster.start_worker(8080)
+    script = "for n in range(200_000): print(f'{n:06} the quick brown fox jumps over the lazy dog')"
+    with cluster.client() as client:
+        run = client.submit("long", [TitanJob(id="L", command=["python3", "-c", script])])
+        client.wait(run)
+        page.goto(f"{dashboard.url}/runs/long-1/jobs/L")
+        page.wait_for_selector(".line:has-text('199999 the quick')")
+        assert page.locator("#log .line").count() < 150
+        page.fill("[data-find]", "/^000007 /")
+        page.click("[data-do=next]")
+        page.wait_for_selector(".line.is-current:has-text('000007 the quick')")
+        page.fill("[data-find]", "199999")
+        page.wait_for_selector("[data-count]:has-text('1 found')")
+        answer = page.request.get(f"{dashboard.url}/runs/long-1/jobs/L/log?stream=stdout")
+        written = "".join(
+            f"{n:06} the quick brown fox jumps over the lazy dog\n" for n in range(200_000)
+        )
+        assert answer.body() == written.encode()
+
+
+def test_hostile_content_is_only_text(
+    cluster: Cluster, dashboard: Dashboard, page: Any, tmp_path: Path
+) -> None:
+    """Markup, control sequences and links in names and logs are shown, and do nothing."""
+    cluster.start_worker(8080)
+    lines = [
+        "<img src=x onerror=alert(1)>",
+        "<script>alert(2)</script>",
+        "\x1b]0;owned\x07title \x1b]8;;javascript:alert(3)\x1b\\link\x1b]8;;\x1b\\",
+        "\x1b[2J\x1b[H\x1b[31mred\x1b[0m plain",
+        "\x1b[38;2;255;0;0;background:url(//evil)mx",
+        "a\u202etxt.exe",
+    ]
+    script = f"print({chr(10).join(lines)!r})"
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    with cluster.client() as client:
+        run = client.submit(
+            "<img src=x onerror=alert(4)>",
+            [TitanJob(id="H", command=["python3", "-X", "utf8", "-c", script])],
+        )
+        client.wait(run)
+    for path in ("/", "/runs", f"/runs/{run.id}", f"/runs/{run.id}/log", f"/runs/{run.id}/jobs/H"):
+        page.goto(dashboard.url + path)
+        page.wait_for_selector("#live.is-live")
+        assert page.locator("main img, main script:not([src])").count() == 0
+    page.wait_for_selector(".line:has-text('<img src=x onerror=alert(1)>')")
+    page.wait_for_selector(".line:has-text('title link')")
+    page.wait_for_selector(".line .a-1:has-text('red')")
+    assert page.locator(".line a:not(.no)").count() == 0
+    assert page.title().endswith("H · Titan")
+    assert dialogs == []
+
+
+def test_what_is_done_from_a_page_is_asked_first_and_said_after(
+    cluster: Cluster, dashboard: Dashboard, page: Any
+) -> None:
+    """Cancel, run again, approve, replace and stop a service, drain a worker: by the keyboard where it can be."""
+    cluster.start_worker(8080)
+    with cluster.client() as client:
+        gate = TitanGate(id="REVIEW", message="Do the rows look right?")
+        after = TitanJob(id="AFTER", run="echo approved", dependencies=["REVIEW"])
+        client.submit("asks", [gate, after])
+        client.submit("long", [noise(60)])
+        client.submit("web", [TitanService(id="API", script="noise.py", args=["600"])])
+        page.goto(f"{dashboard.url}/runs/long-1")
+        page.wait_for_selector(".node.is-running")
+        page.keyboard.press("x")
+        page.wait_for_selector("text=1 running job will be stopped")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".notice:has-text('long-1 is')")
+        page.wait_for_selector(".node.is-cancelled")
+        page.click("text=Run again")
+        page.click("button:has-text('Run again')")
+        page.wait_for_selector("h1:has-text('long-2')")
+        page.goto(f"{dashboard.url}/runs/asks-1")
+        page.click("text=Approve")
+        page.fill("#f-comment", "they do")
+        page.click("button:has-text('Approve')")
+        page.wait_for_selector(".node.is-succeeded:has-text('AFTER')")
+        page.goto(f"{dashboard.url}/services")
+        page.wait_for_selector("text=healthy")
+        page.click("[aria-label='Stop web/API']")
+        page.click("button:has-text('Stop the service')")
+        page.wait_for_selector("h2:has-text('Ended')")
+        page.goto(f"{dashboard.url}/workers/8080")
+        page.click("text=Drain")
+        page.click("button:has-text('Drain the worker')")
+        page.wait_for_selector(".notice:has-text('has been told to leave')")
+        page.wait_for_selector("text=No worker is here")
+        assert client.view("asks-1").state == "SUCCEEDED"
 
 
 def test_killing_a_worker_and_the_master_is_seen_and_survived(
@@ -180,10 +366,21 @@ def test_no_page_has_a_fault_that_keeps_people_out(
     """axe-core finds none that is serious; nothing scrolls sideways at 390 pixels."""
     cluster.start_worker(8080)
     with cluster.client() as client:
-        client.wait(client.submit("done", [noise(0.1)]))
-        client.submit("goes-on", [noise(60)])
+        client.wait(client.submit("done", [noise(0.1), TitanJob(id="BAD", run="exit 3")]))
+        client.submit(
+            "goes-on", [noise(60), TitanJob(id="NEXT", run="true", dependencies=["NOISE"])]
+        )
     page.context.add_cookies([{"name": "titan_theme", "value": theme, "url": dashboard.url}])
-    for path in ("/", "/workers", "/workers/8080", "/sign-in"):
+    runs = ["/runs", *(f"/runs/done-1{tab}" for tab in ("", "?tab=gantt", "?tab=jobs"))]
+    for path in (
+        "/",
+        "/workers",
+        "/workers/8080",
+        "/sign-in",
+        *runs,
+        "/runs/goes-on-1/log",
+        "/runs/goes-on-1/jobs/NOISE",
+    ):
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
             page.goto(dashboard.url + path)

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
+from msgspec.structs import replace
 
 from titan_dashboard import create_app, link
 from titan_dashboard.auth import HEADERS
@@ -20,13 +22,25 @@ from titan_dashboard.cli import main
 from titan_dashboard.config import SIGN_INS_PER_MINUTE, DashboardConfig
 from titan_dashboard.link import Credentials, Kind, Master, Trouble
 from titan_proto.messages import (
+    STDERR,
+    STDOUT,
+    AttemptList,
+    AttemptView,
+    GetJob,
+    GetRun,
     GetStats,
     GetUsage,
     JobList,
+    JobView,
+    ListAttempts,
     ListDead,
     ListJobs,
     ListRuns,
     ListServices,
+    LogData,
+    LogPiece,
+    LogStream,
+    ReadLog,
     RunList,
     RunView,
     ServiceList,
@@ -37,7 +51,8 @@ from titan_proto.messages import (
     WorkerUsageView,
     WorkerView,
 )
-from titan_proto.states import RunState, WorkerState
+from titan_proto.specs import JobKind, JobSpec, Launch
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState, WorkerState
 
 TOKEN = "titan_local_x_" + "0" * 64
 
@@ -281,6 +296,256 @@ def test_an_empty_cluster_teaches(signed_in: FlaskClient, answers: dict[type, ob
     assert "titan-worker 8080 127.0.0.1 1" in signed_in.get("/workers").text
 
 
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def a_run(answers: dict[type, object]) -> None:
+    """A run of three jobs, one of which failed and was tried again, as the master tells it."""
+    tried = JobView(
+        run_id="r" * 16,
+        run_alias="nightly-7",
+        job_id="LOAD",
+        kind=JobKind.TASK,
+        state=JobState.FAILED,
+        attempt=2,
+        attempt_state=AttemptState.ENDED,
+        worker="h:8080",
+        reason=ExitReason.SIGNALLED,
+        signal=9,
+        message=HOSTILE,
+        placed_at_ms=3_000,
+        started_at_ms=3_100,
+        ended_at_ms=4_000,
+        dependencies=("EXTRACT",),
+        retries=1,
+    )
+    first = replace(
+        tried, job_id="EXTRACT", state=JobState.SUCCEEDED, reason=ExitReason.EXITED, signal=0,
+        attempt=1, message="", dependencies=(), placed_at_ms=1_000, started_at_ms=1_100,
+        ended_at_ms=1_900,
+    )  # fmt: skip
+    skipped = replace(
+        tried, job_id="REPORT", state=JobState.SKIPPED, reason=ExitReason.PARENT_FAILED, signal=0,
+        attempt=0, message="", dependencies=("LOAD",), placed_at_ms=0, started_at_ms=0,
+    )  # fmt: skip
+    run = RunView(
+        run_id="r" * 16,
+        alias="nightly-7",
+        name=HOSTILE,
+        state=RunState.FAILED,
+        submitted_at_ms=1_000,
+        ended_at_ms=4_000,
+        jobs=3,
+        counts={"SUCCEEDED": 1, "FAILED": 1, "SKIPPED": 1},
+    )
+    ended = AttemptView(
+        number=1, state=AttemptState.ENDED, worker="h:8081", reason=ExitReason.EXITED, exit_code=3,
+        placed_at_ms=1_950, started_at_ms=2_000, ended_at_ms=2_500,
+    )  # fmt: skip
+    last = AttemptView(
+        number=2, state=AttemptState.ENDED, worker="h:8080", reason=ExitReason.SIGNALLED, signal=9,
+        placed_at_ms=3_000, started_at_ms=3_100, ended_at_ms=4_000,
+    )  # fmt: skip
+    launch = Launch(script="load.py", args=("--day", HOSTILE), env={"DB_PASSWORD": ""})
+    spec = JobSpec(id="LOAD", launch=launch)
+    answers[GetRun] = run
+    answers[ListRuns] = RunList(runs=(run,))
+    answers[ListJobs] = JobList(jobs=(first, tried, skipped))
+    answers[ListAttempts] = AttemptList(job=tried, attempts=(ended, last), spec=spec)
+
+
+@pytest.mark.usefixtures("a_run")
+def test_the_list_of_runs_is_a_timeline(signed_in: FlaskClient) -> None:
+    """Waiting, running and the try that failed are different bars, each with its words."""
+    text = signed_in.get("/runs").text
+    assert "nightly-7" in text
+    for kind in ("b-wait", "b-run", "b-past"):
+        assert f'class="{kind} ' in text
+    assert "attempt 1 on h:8081, 500 ms: exit 3" in text
+
+
+@pytest.mark.usefixtures("a_run")
+@pytest.mark.parametrize(
+    ("query", "is_shown"),
+    [
+        ("state=FAILED", True),
+        ("state=SUCCEEDED", False),
+        ("q=NIGHT", True),
+        ("q=hourly", False),
+        ("since=30d", True),
+        ("state=nonsense", False),
+        ("since=nonsense&cursor=", True),
+    ],
+)
+def test_runs_are_filtered(signed_in: FlaskClient, query: str, is_shown: bool) -> None:
+    """By state, name and time; where nothing fits, the way back is shown."""
+    answer = signed_in.get(f"/runs?{query}")
+    assert answer.status_code == 200
+    assert ("nightly-7" in answer.text) is is_shown
+    assert ("Clear the filters" in answer.text) is not is_shown
+
+
+def test_a_run_that_began_too_long_ago_does_not_fit(
+    signed_in: FlaskClient, answers: dict[type, object], a_run: None
+) -> None:
+    """The time is the master's."""
+    stats = answers[GetStats]
+    answers[GetStats] = replace(stats, at_ms=10 * 3_600_000)
+    assert "nightly-7" in signed_in.get("/runs?since=24h").text
+    browser = signed_in.get("/runs?since=1h")
+    assert "nightly-7" not in browser.text
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_run_is_a_graph_a_gantt_chart_and_a_table(signed_in: FlaskClient) -> None:
+    """The same jobs in each, and the one that failed above all of them, with its log."""
+    path = f"/runs/{'r' * 16}"
+    for tab, sign in (("", 'class="node'), ("?tab=gantt", 'class="b-past'), ("?tab=jobs", "<td")):
+        text = signed_in.get(path + tab).text
+        for job in ("EXTRACT", "LOAD", "REPORT"):
+            assert f"{path}/jobs/{job}" in text
+        assert sign in text
+        assert "killed by SIGKILL" in text
+        assert f"{path}/jobs/LOAD#log" in text
+        assert HOSTILE not in text
+    assert signed_in.get(path).text.count("<path class=") == 2
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_job_has_its_command_its_attempts_and_its_reason(
+    signed_in: FlaskClient, a_log: list[object]
+) -> None:
+    """One attempt at a time; of variables the names alone."""
+    path = f"/runs/{'r' * 16}/jobs/LOAD"
+    text = signed_in.get(path).text
+    assert "load.py --day &lt;img" in text
+    assert "killed by SIGKILL" in text
+    assert "DB_PASSWORD" in text
+    assert 'aria-current="page">Attempt 2' in text
+    assert "h:8080" in text
+    first = signed_in.get(f"{path}?attempt=1").text
+    assert 'aria-current="page">Attempt 1' in first
+    assert "exit 3" in first
+    for wrong in ("3", "x", "0"):
+        missing = signed_in.get(f"{path}?attempt={wrong}")
+        assert missing.status_code == 404
+        assert "its newest is 2" in missing.text
+
+
+@pytest.fixture
+def a_log(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the job of `a_run` has printed; gives the questions that were asked for it."""
+    asked: list[object] = []
+    hostile = f"\x1b[31m{HOSTILE}\x1b[0m\n".encode()
+
+    def stream(_: Master, __: Credentials, ask: ReadLog) -> Iterator[LogData]:
+        asked.append(ask)
+        if ask.places:
+            yield LogPiece(2, STDOUT, 6, b"first\n", 0, 5, 0)
+            yield LogPiece(2, STDERR, 6 + len(hostile), hostile, 0, 6, 0)
+            yield LogPiece(2, STDOUT, 10 + len(hostile), b"open", 6, 7, 0)
+        else:
+            yield LogData(2, STDOUT, 6, b"first\n")
+            yield LogData(2, STDERR, 6 + len(hostile), hostile)
+
+    monkeypatch.setattr(Master, "stream", stream)
+    return asked
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_log_is_told_by_position(signed_in: FlaskClient, a_log: list[object]) -> None:
+    """As lines with their output and their time; what is not ended yet comes again."""
+    path = f"/runs/{'r' * 16}/jobs/LOAD/log.json"
+    told = signed_in.get(f"{path}?attempt=2&stream=both&at=0&tail=100").get_json()
+    assert told["lines"][0] == [1, 5, "first", 0]
+    assert told["lines"][1][:2] == [2, 6]
+    assert told["open"] == [[1, 7, "open", 0]]
+    assert told["more"] is False
+    ask = a_log[-1]
+    assert isinstance(ask, ReadLog)
+    assert (ask.attempt, ask.stream, ask.tail_lines, ask.position) == (2, LogStream.BOTH, 100, 0)
+    signed_in.get(f"{path}?at=77&tail=100&stream=stderr")
+    ask = a_log[-1]
+    assert isinstance(ask, ReadLog)
+    assert (ask.stream, ask.tail_lines, ask.position) == (LogStream.STDERR, 0, 77)
+    for wrong in ("at=x", "at=-1", f"at={2**63}", "stream=stdin", "attempt=1.5"):
+        assert signed_in.get(f"{path}?{wrong}").status_code == 404
+
+
+@pytest.mark.usefixtures("a_run", "a_log")
+def test_a_log_without_a_script_is_its_last_lines_as_text(signed_in: FlaskClient) -> None:
+    """Nothing of it is markup, or moves anything."""
+    text = signed_in.get(f"/runs/{'r' * 16}/jobs/LOAD").text
+    assert '<span class="line">first</span>' in text
+    assert '<span class="line is-err">&lt;img src=x onerror=alert(1)&gt;</span>' in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_download_is_byte_for_byte_what_was_printed(
+    signed_in: FlaskClient, answers: dict[type, object], a_log: list[object]
+) -> None:
+    """As a file, never as a page, under a name that is one."""
+    answers[GetJob] = replace(answers[ListAttempts].job, run_alias="../x-1")
+    answer = signed_in.get(f"/runs/{'r' * 16}/jobs/LOAD/log?stream=stdout&attempt=2")
+    assert answer.data == f"first\n\x1b[31m{HOSTILE}\x1b[0m\n".encode()
+    assert answer.mimetype == "application/octet-stream"
+    named = answer.headers["Content-Disposition"]
+    assert named == 'attachment; filename="..-x-1-LOAD.stdout.log"'
+    ask = a_log[-1]
+    assert isinstance(ask, ReadLog)
+    assert (ask.places, ask.tail_lines, ask.stream) == (False, 0, LogStream.STDOUT)
+
+
+@pytest.mark.usefixtures("a_run", "a_log")
+def test_the_log_of_a_run_names_job_and_worker(signed_in: FlaskClient) -> None:
+    """In the download before each line; on the page for the viewer to put there."""
+    answer = signed_in.get(f"/runs/{'r' * 16}/log.txt")
+    assert b"EXTRACT h:8080 | first\n" in answer.data
+    assert b"LOAD h:8080 | first\n" in answer.data
+    assert b"REPORT" not in answer.data
+    page = signed_in.get(f"/runs/{'r' * 16}/log")
+    assert page.status_code == 200
+    assert "data-whole" in page.text
+    assert "[[&#34;EXTRACT&#34;,1,&#34;h:8080&#34;,-1],[&#34;LOAD&#34;,2" in page.text
+
+
+@pytest.mark.usefixtures("a_run")
+def test_a_log_that_cannot_be_read_is_no_half_file(
+    signed_in: FlaskClient, answers: dict[type, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page with the right status instead."""
+
+    def stream(_: Master, __: Credentials, ___: ReadLog) -> Iterator[LogData]:
+        raise Trouble(Kind.MISSING, "there is no log")
+        yield
+
+    monkeypatch.setattr(Master, "stream", stream)
+    answers[GetJob] = answers[ListAttempts].job
+    path = f"/runs/{'r' * 16}/jobs/LOAD"
+    assert signed_in.get(f"{path}/log").status_code == 404
+    assert signed_in.get(f"{path}/log.json").status_code == 404
+    assert "Nothing has been printed." in signed_in.get(path).text
+
+
+@pytest.mark.usefixtures("a_run")
+def test_what_is_typed_is_found(signed_in: FlaskClient, answers: dict[type, object]) -> None:
+    """A run, a job, a worker, or a sentence."""
+    assert signed_in.get("/find?q=nightly-7").location == f"/runs/{'r' * 16}"
+    answers[GetJob] = answers[ListAttempts].job
+    assert signed_in.get("/find?q=nightly-7/LOAD").location == f"/runs/{'r' * 16}/jobs/LOAD"
+    answers[GetRun] = Trouble(Kind.CONFLICT, "fits several")
+    assert signed_in.get("/find?q=night").location == "/runs?q=night"
+    answers[GetRun] = Trouble(Kind.MISSING, "no run")
+    assert signed_in.get("/find?q=LOAD").location == f"/runs/{'r' * 16}/jobs/LOAD"
+    answers[GetJob] = Trouble(Kind.MISSING, "no job")
+    assert signed_in.get("/find?q=8080").location == "/workers/8080"
+    answer = signed_in.get("/find?q=<b>")
+    assert answer.status_code == 404
+    assert "is called &#39;&lt;b&gt;&#39;" in answer.text
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "words"),
     [
@@ -374,7 +639,16 @@ def test_help_shows_an_example_as_it_is_typed() -> None:
 
 def test_static_files_are_in_the_package(client: FlaskClient) -> None:
     """What the pages name is installed with them."""
-    for name in ("titan.css", "titan.svg", "titan.js", "live.js", "morph.js", "stream.js"):
+    for name in (
+        "titan.css",
+        "titan.svg",
+        "titan.js",
+        "live.js",
+        "morph.js",
+        "stream.js",
+        "log.js",
+        "ansi.js",
+    ):
         with client.get(f"/static/{name}") as answer:
             assert answer.status_code == 200
 

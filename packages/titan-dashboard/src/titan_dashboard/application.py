@@ -6,16 +6,17 @@ import atexit
 import logging
 from typing import Any, Final
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, g, redirect, render_template, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
 
 from titan_dashboard import auth, words
 from titan_dashboard.__about__ import __version__
 from titan_dashboard.config import FORM_BYTES, PAGES_PER_STREAM, STREAMS, DashboardConfig
 from titan_dashboard.feed import Feed, Render
 from titan_dashboard.link import Kind, Master, Trouble
-from titan_dashboard.pages import Pages
-from titan_dashboard.views import cluster, session
+from titan_dashboard.pages import Look, Pages
+from titan_dashboard.views import actions, cluster, logs, runs, services, session
 
 _log = logging.getLogger("titan.dashboard")
 _THEMES: Final = ("system", "light", "dark")
@@ -46,6 +47,7 @@ def make_app(config: DashboardConfig) -> Flask:
         cores=words.cores,
         mark=words.mark,
         reason=words.reason,
+        attempt_reason=words.attempt_reason,
     )
     app.jinja_env.globals.update(version=__version__)
     master = Master(config)
@@ -55,8 +57,10 @@ def make_app(config: DashboardConfig) -> Flask:
     pages = Pages(app, master)
     auth.install(app, sessions)
     session.install(app, master, sessions)
-    for views in (cluster,):
-        for endpoint, page in views.PAGES.items():
+    logs.install(app, master)
+    actions.install(app, master, sessions)
+    for known in (cluster.PAGES, runs.PAGES, services.PAGES, logs.make_pages(logs.Marks())):
+        for endpoint, page in known.items():
             pages.add(endpoint, page)
 
     def show(endpoint: str, **args: str) -> str:
@@ -66,6 +70,10 @@ def make_app(config: DashboardConfig) -> Flask:
     def overview() -> str:
         return show("overview")
 
+    @app.get("/services", endpoint="services")
+    def service_list() -> str:
+        return show("services")
+
     @app.get("/workers")
     def workers() -> str:
         return show("workers")
@@ -73,6 +81,30 @@ def make_app(config: DashboardConfig) -> Flask:
     @app.get("/workers/<worker>")
     def worker(worker: str) -> str:
         return show("worker", worker=worker)
+
+    @app.get("/runs", endpoint="runs")
+    def run_list() -> str:
+        return show("runs")
+
+    @app.get("/runs/<run>")
+    def run(run: str) -> str:
+        return show("run", run=run)
+
+    @app.get("/runs/<run>/jobs/<job>")
+    def job(run: str, job: str) -> str:
+        look = Look(master, g.session.who)
+        args = {"run": run, "job": job}
+        tail = logs.tail_of(look, run, job, request.args)
+        return pages.show("job", look.who, args, request.args, tail=tail)
+
+    @app.get("/runs/<run>/log")
+    def run_log(run: str) -> str:
+        return show("run_log", run=run)
+
+    @app.get("/find")
+    def find() -> BaseResponse:
+        text = request.args.get("q", "").strip()
+        return redirect(runs.find(Look(master, g.session.who), text) if text else "/runs", 303)
 
     @app.get("/healthz")
     def healthz() -> str:
@@ -87,6 +119,7 @@ def make_app(config: DashboardConfig) -> Flask:
         theme = request.cookies.get("titan_theme", "system")
         return {
             "session": g.get("session"),
+            "told": sessions.told(g.session) if g.get("session") else "",
             "theme": theme if theme in _THEMES else "system",
             "here": request.full_path.rstrip("?"),
         }

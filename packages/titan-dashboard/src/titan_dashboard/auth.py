@@ -68,6 +68,7 @@ class Sessions:
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
         self._tries: deque[float] = deque()
+        self._told: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def begin(self, who: Credentials, name: str) -> Session:
@@ -81,7 +82,9 @@ class Sessions:
         )
         with self._lock:
             while len(self._sessions) >= SESSIONS:
-                self._sessions.pop(next(iter(self._sessions)))
+                oldest = next(iter(self._sessions))
+                del self._sessions[oldest]
+                self._told.pop(oldest, None)
             self._sessions[session.number] = session
         return session
 
@@ -98,6 +101,17 @@ class Sessions:
         """Forget it."""
         with self._lock:
             self._sessions.pop(session.number, None)
+            self._told.pop(session.number, None)
+
+    def tell(self, session: Session, what: str) -> None:
+        """The next page of this session begins with that."""
+        with self._lock:
+            self._told[session.number] = what
+
+    def told(self, session: Session) -> str:
+        """What the next page begins with; only once."""
+        with self._lock:
+            return self._told.pop(session.number, "")
 
     def may_try(self) -> bool:
         """Whether another sign-in may be tried now; counts it."""

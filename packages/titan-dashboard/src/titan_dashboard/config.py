@@ -15,6 +15,8 @@ STREAMS: Final = 48
 """Event streams at once; the other threads are left for plain pages."""
 LINK_TIMEOUT_S: Final = 3.0
 """How long a page waits for the master before it says that it cannot be reached."""
+STREAM_TIMEOUT_S: Final = 600.0
+"""How long a whole log may take to be read."""
 SESSION_S: Final = 8 * 3600
 """A sign-in is good for so long."""
 SESSIONS: Final = 1_000

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from titan_dashboard.__about__ import __version__
-from titan_dashboard.config import LINK_TIMEOUT_S, SESSIONS, DashboardConfig
+from titan_dashboard.config import LINK_TIMEOUT_S, SESSIONS, STREAM_TIMEOUT_S, DashboardConfig
 from titan_proto.errors import (
     AlreadyDone,
     Conflict,
@@ -154,7 +154,7 @@ class Master:
     def stream(self, who: Credentials, request: Request[ReplyT]) -> Iterator[ReplyT]:
         """Ask, and yield what comes. Raises Trouble."""
         try:
-            yield from self._pool(who).stream(request, LINK_TIMEOUT_S * 10)
+            yield from self._pool(who).stream(request, STREAM_TIMEOUT_S)
         except TitanError as error:
             raise self._trouble(error) from error
 

@@ -49,12 +49,19 @@ class Page(Struct, frozen=True, kw_only=True):
     make: Make
     parts: tuple[str, ...]
     """Each is a template in `parts/`, and a place in the page."""
+    tabs: Mapping[str, tuple[str, ...]] = {}
+    """By the word `tab` of the query: further parts. The first is the usual one."""
 
-    def fragments(self, app: Flask, context: Mapping[str, Any]) -> dict[str, str]:
+    def tab(self, query: Query) -> str:
+        """Which of its tabs is meant; empty where it has none."""
+        wanted = query.get("tab", "")
+        return wanted if wanted in self.tabs else next(iter(self.tabs), "")
+
+    def fragments(self, app: Flask, context: Mapping[str, Any], tab: str) -> dict[str, str]:
         """Its parts as HTML."""
         return {
             part: app.jinja_env.get_template(f"parts/{part}.html").render(context)
-            for part in self.parts
+            for part in (*self.parts, *self.tabs.get(tab, ()))
         }
 
 
@@ -76,7 +83,8 @@ class Pages:
         """The whole page. Raises Trouble."""
         page = self._pages[endpoint]
         context = page.make(Look(self._master, who), args, query)
-        made = page.fragments(self._app, context)
+        tab = page.tab(query)
+        made = page.fragments(self._app, context, tab)
 
         def live(part: str) -> Markup:
             # What the parts' own templates have made, escaped where it came from outside.
@@ -85,7 +93,7 @@ class Pages:
 
         template = self._app.jinja_env.get_or_select_template(page.template)
         self._app.update_template_context(context)
-        return template.render(context, live=live, is_live=bool(page.parts), **more)
+        return template.render({**context, **more}, live=live, is_live=bool(page.parts), tab=tab)
 
     def render_of(self, path: str, who: Credentials) -> Callable[[], Mapping[str, str]] | None:
         """How the parts of the page with this path are made anew; None if it is no live page."""
@@ -99,7 +107,8 @@ class Pages:
         if page is None or not page.parts:
             return None
         look, asked = Look(self._master, who), _query(query)
-        return lambda: page.fragments(self._app, page.make(look, args, asked))
+        tab = page.tab(asked)
+        return lambda: page.fragments(self._app, page.make(look, args, asked), tab)
 
 
 def _match(adapter: Any, path: str) -> tuple[str, Mapping[str, str]] | None:

@@ -9,7 +9,7 @@ import datetime
 import signal
 from typing import Final, NamedTuple
 
-from titan_proto.messages import JobView, ServiceView
+from titan_proto.messages import AttemptView, JobView, ServiceView
 from titan_proto.states import ExitReason, OpenEnum
 
 
@@ -139,6 +139,14 @@ def reason(view: JobView | ServiceView) -> str:
     said = ended(view.reason, view.exit_code, view.signal)
     if str(view.state) == "SUCCEEDED" and view.reason is ExitReason.EXITED:
         said = ""
+    if not view.message or view.message == said:
+        return said
+    return f"{said}: {view.message}" if said else view.message
+
+
+def attempt_reason(view: AttemptView) -> str:
+    """How one try ended."""
+    said = ended(view.reason, view.exit_code, view.signal)
     if not view.message or view.message == said:
         return said
     return f"{said}: {view.message}" if said else view.message

@@ -20,6 +20,7 @@ from titan_master.store.base import AttemptRow, History
 from titan_proto.errors import ErrorCode
 from titan_proto.ids import INSTANCE_MARK, AttemptRef
 from titan_proto.limits import (
+    ATTEMPTS_LISTED,
     JOB_ID_CHARS,
     NAME_CHARS,
     OUTPUTS_PER_RUN_BYTES,
@@ -28,6 +29,8 @@ from titan_proto.limits import (
 )
 from titan_proto.messages import (
     AnyMessage,
+    AttemptList,
+    AttemptView,
     CancelRun,
     DecideGate,
     Error,
@@ -37,6 +40,7 @@ from titan_proto.messages import (
     JobChange,
     JobList,
     JobView,
+    ListAttempts,
     ListDead,
     ListJobs,
     ListRuns,
@@ -52,7 +56,7 @@ from titan_proto.messages import (
     WatchRun,
 )
 from titan_proto.outputs import size_of
-from titan_proto.specs import RunSpec
+from titan_proto.specs import JobSpec, RunSpec
 from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
 _SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
@@ -81,6 +85,8 @@ class Answers:
             return (Reply(origin=ask.origin, message=self._list_services(ask, request)),)
         if isinstance(request, ListRuns):
             return (Reply(origin=ask.origin, message=self._list_runs(ask, request)),)
+        if isinstance(request, ListAttempts) and ask.live_jobs:
+            return _reply(ask.origin, self._attempts_of(ask.live_jobs[0], ask.live_spec))
         if isinstance(request, ReadLog) and request.attempt:
             # Of a live run the core knows the newest attempts only, and names the run exactly.
             rows = self._history.attempts(request.run, request.job)
@@ -290,6 +296,43 @@ class Answers:
             stderr_bytes=last.stderr_bytes,
         )
 
+    def _list_attempts(
+        self, origin: Origin, request: ListAttempts, run_id: str
+    ) -> Sequence[Effect]:
+        view = self._history.job(run_id, request.job) or self._instance(run_id, request.job)
+        if view is None:
+            return _reply(origin, _no_job(run_id, request.job))
+        encoded = self._history.spec(run_id)
+        jobs = _SPEC.decode(encoded).jobs if encoded is not None else ()
+        base = request.job.partition(INSTANCE_MARK)[0]
+        spec = next((job for job in jobs if job.id == base), None)
+        return _reply(origin, self._attempts_of(view, spec))
+
+    def _attempts_of(self, view: JobView, spec: JobSpec | None) -> AttemptList:
+        """Every attempt that history has of the job, and the newest, which may go on."""
+        rows = self._history.attempts(view.run_id, view.job_id)
+        found = {row.number: _attempt_view(row) for row in rows}
+        newest = found.get(view.attempt)
+        if view.attempt and (newest is None or newest.state is not AttemptState.ENDED):
+            found[view.attempt] = AttemptView(
+                number=view.attempt,
+                state=view.attempt_state,
+                worker=view.worker,
+                reason=view.reason,
+                exit_code=view.exit_code,
+                signal=view.signal,
+                message=view.message,
+                placed_at_ms=view.placed_at_ms,
+                started_at_ms=view.started_at_ms,
+                ended_at_ms=view.ended_at_ms,
+                stdout_bytes=view.stdout_bytes,
+                stderr_bytes=view.stderr_bytes,
+            )
+        listed = [found[number] for number in sorted(found)]
+        return AttemptList(
+            job=view, attempts=tuple(listed[-ATTEMPTS_LISTED:]), spec=_without_values(spec)
+        )
+
     def _stop_job(self, origin: Origin, request: StopJob, run_id: str) -> Sequence[Effect]:
         view = self._history.job(run_id, request.job)
         if view is None:
@@ -354,6 +397,7 @@ class Answers:
         CancelRun: _cancel,
         ListJobs: _jobs,
         GetJob: _job,
+        ListAttempts: _list_attempts,
         WaitJob: _job,
         StopJob: _stop_job,
         WatchRun: _watch,
@@ -375,6 +419,31 @@ def _exactly(request: Any, run_id: str) -> Any:
     if isinstance(request, DecideGate):
         return msgspec.structs.replace(request, gate=f"{run_id}/{request.gate.rpartition('/')[2]}")
     return msgspec.structs.replace(request, run=run_id)
+
+
+def _attempt_view(row: AttemptRow) -> AttemptView:
+    return AttemptView(
+        number=row.number,
+        state=AttemptState.ENDED if row.ended else AttemptState.RUNNING,
+        worker=row.worker,
+        reason=row.reason,
+        exit_code=row.exit_code,
+        signal=row.signal,
+        message=row.message,
+        placed_at_ms=row.placed_at_ms,
+        started_at_ms=row.started_at_ms,
+        ended_at_ms=row.ended_at_ms,
+        stdout_bytes=row.stdout_bytes,
+        stderr_bytes=row.stderr_bytes,
+    )
+
+
+def _without_values(spec: JobSpec | None) -> JobSpec | None:
+    """Whoever may look may know which variables a job gets, and not what is in them."""
+    if spec is None or not spec.launch.env:
+        return spec
+    hidden = dict.fromkeys(spec.launch.env, "")
+    return msgspec.structs.replace(spec, launch=msgspec.structs.replace(spec.launch, env=hidden))
 
 
 def _wanted(rows: Sequence[AttemptRow], number: int) -> AttemptRow | None:

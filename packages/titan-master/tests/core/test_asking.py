@@ -15,6 +15,7 @@ from titan_proto.messages import (
     GetRun,
     GetStats,
     JobView,
+    ListAttempts,
     ListJobs,
     ListRuns,
     ListServices,
@@ -90,6 +91,7 @@ def test_before_the_first_run_there_is_no_last(selector):
         WaitRun(run="gone-1"),
         WatchRun(run="gone-1"),
         GetJob(run="gone-1", job="a"),
+        ListAttempts(run="gone-1", job="a"),
         WaitJob(run="gone-1", job="a"),
         ReadLog(run="gone-1", job="a"),
     ],
@@ -100,12 +102,27 @@ def test_everything_about_a_run_that_is_not_live_goes_to_history(request_):
 
 @pytest.mark.parametrize(
     "request_",
-    [GetJob(run="@last", job="x"), WaitJob(run="@last", job="x"), ReadLog(run="@last", job="x")],
+    [
+        GetJob(run="@last", job="x"),
+        WaitJob(run="@last", job="x"),
+        ReadLog(run="@last", job="x"),
+        ListAttempts(run="@last", job="x"),
+    ],
 )
 def test_a_job_that_a_live_run_does_not_have_is_not_found(request_):
     error = two_runs().answer(request_)
     assert error.code is ErrorCode.NOT_FOUND
     assert "hourly-1 has no job 'x'" in error.message
+
+
+def test_history_joins_the_attempts_of_a_live_job_to_what_the_core_says_of_it():
+    w = two_runs({"w1": 1})
+    w.running(f"{RUN_1}/a")
+    asked = question(w, ListAttempts(run="nightly-1", job="a"))
+    assert asked.request == ListAttempts(run=RUN_1, job="a")
+    assert [(job.job_id, job.attempt) for job in asked.live_jobs] == [("a", 1)]
+    assert asked.live_spec is not None
+    assert asked.live_spec.id == "a"
 
 
 def test_a_bare_job_is_the_newest_runs_if_no_ended_one_can_be_newer():

@@ -17,7 +17,7 @@ from titan_master.core.inputs import Asked, Origin, ReportsArrived, RunSubmitted
 from titan_master.core.state import InvariantViolation, digest
 from titan_master.engine import Engine, EngineConfig, poison_digest
 from titan_master.history import Answers
-from titan_master.store.base import HistoryDamaged, StoreError
+from titan_master.store.base import AttemptRow, HistoryDamaged, StoreError
 from titan_master.store.memory import MemoryStore
 from titan_proto.errors import ErrorCode
 from titan_proto.io.entropy import new_id
@@ -25,7 +25,9 @@ from titan_proto.messages import (
     Error,
     GetRun,
     GetStats,
+    JobView,
     Join,
+    ListAttempts,
     ListRuns,
     ReportAcks,
     RunList,
@@ -35,8 +37,8 @@ from titan_proto.messages import (
     Stats,
 )
 from titan_proto.messages.worker import AttemptReport
-from titan_proto.specs import JobSpec, Launch, LaunchKind, RunSpec
-from titan_proto.states import AttemptState, ExitReason, RunState
+from titan_proto.specs import JobKind, JobSpec, Launch, LaunchKind, RunSpec
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState
 
 
 class Clock:
@@ -466,6 +468,36 @@ def test_a_run_that_ends_while_history_is_asked_is_one_run(ended):
     view, answers = ended
     ask = AskHistory(origin=Origin(1, 1), request=GetRun(run="nightly"), live_ids=(view.run_id,))
     assert answers.answer(ask) == Asked(origin=Origin(1, 1), request=GetRun(run=view.run_id))
+
+
+def test_the_attempts_of_a_job_are_told_with_the_newest_and_without_its_secrets():
+    """History has what ended, the core what goes on; the values of variables are nobody's."""
+    job = JobSpec(id="PULL", launch=Launch(shell="pull", env={"KEY": "secret"}))
+    lost = AttemptRow(
+        run_id="0" * 16, job_id="PULL", number=1, worker="h:1", ended=True, reason=ExitReason.LOST,
+        placed_at_ms=5, started_at_ms=6, ended_at_ms=9,
+    )  # fmt: skip
+    view = JobView(
+        run_id="0" * 16, run_alias="n-1", job_id="PULL", kind=JobKind.TASK, state=JobState.RUNNING,
+        attempt=2, attempt_state=AttemptState.RUNNING, worker="h:2", started_at_ms=12,
+    )  # fmt: skip
+
+    class History(MemoryStore):
+        def attempts(self, _run_id, _job_id):
+            return (lost,)
+
+    ask = AskHistory(
+        origin=Origin(1, 1),
+        request=ListAttempts(run=view.run_id, job="PULL"),
+        live_jobs=(view,),
+        live_spec=job,
+    )
+    (reply,) = Answers(History(), new_id).answer(ask)
+    first, second = reply.message.attempts
+    assert (first.number, first.state, first.reason) == (1, AttemptState.ENDED, ExitReason.LOST)
+    assert (first.worker, first.placed_at_ms, first.ended_at_ms) == ("h:1", 5, 9)
+    assert (second.number, second.state, second.worker) == (2, AttemptState.RUNNING, "h:2")
+    assert reply.message.spec.launch.env == {"KEY": ""}
 
 
 def test_a_name_that_fits_several_runs_is_refused_with_their_aliases(ended):

@@ -141,6 +141,10 @@ ARCHIVE_ENTRIES: Final = 10_000
 OUTPUTS_PER_JOB: Final = 64
 """Small values that a job may hand on to those that depend on it."""
 OUTPUT_KEY_CHARS: Final = 64
+MATRIX_CELLS: Final = 10_000
+"""Cells of one matrix, before any are excluded."""
+MATRIX_EDGES: Final = 1_000_000
+"""Dependencies of all jobs and cells of a run with a matrix, together."""
 WHEN_CHARS: Final = 1_000
 """Of one `when`."""
 WHEN_DEPTH: Final = 20
@@ -223,6 +227,8 @@ SCALINGS_KEPT: Final = 50
 """So many of the last spawns and retirements are told with their causes; the journal has all."""
 USAGE_ATTEMPTS: Final = 1_000
 """So many attempts a worker tells the use of at once, the largest first."""
+ATTEMPTS_LISTED: Final = 500
+"""Tries at one job that are told at once."""
 USAGE_HISTORY_MS: Final = 15 * 60_000
 USAGE_HISTORY_BYTES: Final = 64 * 1024 * 1024
 """What the master remembers of it in memory, of all workers together."""

@@ -100,6 +100,10 @@ class OpCode(IntEnum):
     SHUTDOWN_ORDERED = 0x5C
     GET_TRAFFIC = 0x5E
     TRAFFIC = 0x5F
+    # placement 0x60-0x67
+    CORDON_WORKER = 0x64
+    LIST_WORKERS = 0x65
+    WORKER_LIST = 0x66
     # files by name 0x68-0x6F
     LIST_FILES = 0x68
     FILE_LIST = 0x69
@@ -108,6 +112,9 @@ class OpCode(IntEnum):
     # how busy workers are 0x70-0x77
     GET_USAGE = 0x70
     USAGE_VIEW = 0x71
+    # attempts of a job 0x74-0x77
+    LIST_ATTEMPTS = 0x74
+    ATTEMPT_LIST = 0x75
     # workers that workers spawn 0x78-0x7F
     SPAWN_SIBLING = 0x78
     SPAWN_REPORTS = 0x79

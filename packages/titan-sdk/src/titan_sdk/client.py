@@ -39,9 +39,11 @@ from titan_proto.limits import (
     LOG_BYTES_PER_ATTEMPT,
     NAMED_FILES,
     PAGE_ITEMS,
+    SCHEDULE_SPEC_BYTES,
 )
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     FetchArtifact,
     FileView,
@@ -50,6 +52,7 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     GetScaling,
+    GetSchedule,
     GetStats,
     GetTraffic,
     GetUsage,
@@ -61,17 +64,23 @@ from titan_proto.messages import (
     ListGates,
     ListJobs,
     ListRuns,
+    ListSchedules,
     ListServices,
+    ListWorkers,
     LogPiece,
     LogStream,
     NameFile,
+    PauseSchedule,
+    PutSchedule,
     ReadLog,
+    RemoveSchedule,
     Request,
     RerunRun,
     RestartService,
     RunView,
     ScaleService,
     Scaling,
+    ScheduleView,
     ServiceView,
     ShutDownWorker,
     SpawnOrdered,
@@ -81,13 +90,15 @@ from titan_proto.messages import (
     StopService,
     SubmitRun,
     Traffic,
+    TriggerSchedule,
     UsageView,
     WaitJob,
     WaitRun,
     WatchRun,
+    WorkerDetail,
     WorkerView,
 )
-from titan_proto.specs import ArtifactRef, JobKind, JobSpec
+from titan_proto.specs import ArtifactRef, JobKind, JobSpec, ScheduleSpec
 from titan_proto.states import JOB_TERMINAL, RUN_TERMINAL, JobState, WorkerState
 from titan_sdk.approvals import gate_id, obstacle, with_gates
 from titan_sdk.jobs import Duration, Moment, TitanJob, TitanService
@@ -99,6 +110,7 @@ from titan_sdk.keys import (
     in_group_of_runs,
     moment_ms,
     named,
+    nearest,
 )
 from titan_sdk.keys import concurrency as read_concurrency
 from titan_sdk.links import Links
@@ -214,6 +226,7 @@ class TitanClient:
             find=self.find_files,
             env_files={job.id: job.env_file for job in given if job.env_file},
             shapes={job.id: job.shape for job in given if job.shape is not None},
+            matrices={job.id: job.matrix for job in given if job.matrix is not None},
         )
         return self._submit(staged, deferral, group)
 
@@ -320,7 +333,11 @@ class TitanClient:
             pipeline.name = name
         if env:
             pipeline.add_env(env)
-        return self._submit(stage_pipeline(pipeline, self.find_files), deferral)
+        run = self._submit(stage_pipeline(pipeline, self.find_files), deferral)
+        if pipeline.schedule is not None:
+            hint = f"this is one run of its own; its schedule:  titan schedule add {pipeline.path}"
+            run.notices = (*run.notices, hint)
+        return run
 
     def run(self, run: RunLike) -> Run:
         """The handle of a run that somebody submitted: by id, alias, unique prefix or @last."""
@@ -573,6 +590,119 @@ class TitanClient:
             if fresh is not None:
                 yield fresh
 
+    # -- schedules ----------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        name: str,
+        cron: str | Sequence[str],
+        jobs: Sequence[TitanJob] | TitanJob,
+        *,
+        workspace: str | os.PathLike[str] | None = None,
+        **policy: Any,
+    ) -> ScheduleView:
+        """Have jobs run again and again, at the times of `cron`.
+
+        What had the name before is replaced by a new version, unless nothing has changed. Scripts are
+        taken as they are now.
+
+        Args:
+            name: of the schedule, and of its runs.
+            cron: five fields, a macro such as "@daily", or "@every 5m"; or a list of these.
+            jobs: as for `submit`.
+            workspace: likewise.
+            policy: `timezone`, `overlap` ("skip", "queue", "allow", "replace"), `catchup` ("none",
+                "latest", "all"), `catchup_window`, `jitter`, `start`, `end`, `pause_on_failure`.
+
+        Raises:
+            InvalidSpec: the times, the policy or the jobs are not valid; nothing was sent.
+        """
+        spec = _schedule_spec(cron, policy)
+        given = _jobs_of(jobs)
+        staged = stage_jobs(
+            name,
+            _with_gates(given),
+            folder=Path.cwd(),
+            workspace=None if workspace is None else Path(os.fspath(workspace)).expanduser(),
+            find=self.find_files,
+            env_files={job.id: job.env_file for job in given if job.env_file},
+        )
+        return self._put_schedule(name, spec, staged)
+
+    def schedule_file(
+        self,
+        path: str | os.PathLike[str],
+        cron: str | Sequence[str] | None = None,
+        *,
+        name: str | None = None,
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        env_file: Sequence[str | os.PathLike[str]] = (),
+        **policy: Any,
+    ) -> ScheduleView:
+        """Have a pipeline file (with its folder), or any other file as a script, run again and again.
+
+        A pipeline's own `schedule:` says when; what is said here wins over it. The rest is as for
+        `run_file` and `schedule`.
+        """
+        shown = os.fspath(path)
+        if shown.lower().endswith(PIPELINE_SUFFIXES):
+            from titan_sdk.pipeline import load  # yaml is not loaded for a script
+
+            if args:
+                raise InvalidSpec("a pipeline takes no arguments; its jobs have args of their own")
+            pipeline = load(path)
+            added = {**read_variables([os.fspath(one) for one in env_file]), **(env or {})}
+            if added:
+                pipeline.add_env(added)
+            pipeline.check()
+            spec = _schedule_spec(cron, policy, pipeline.schedule)
+            called = name or pipeline.name
+            return self._put_schedule(called, spec, stage_pipeline(pipeline, self.find_files))
+        if cron is None:
+            raise InvalidSpec("say when: a line of times, such as '30 2 * * *' or '@every 5m'")
+        job = TitanJob(
+            id=job_id_for(shown),
+            script=shown,
+            args=list(args),
+            env=env,
+            env_file=list(env_file) or None,
+        )
+        return self.schedule(name or Path(shown).stem or "run", cron, [job], **policy)
+
+    def schedules(self) -> list[ScheduleView]:
+        """The schedules that there are, by name."""
+        found: list[ScheduleView] = []
+        cursor = ""
+        while True:
+            page = self.ask(ListSchedules(cursor=cursor, limit=PAGE_ITEMS))
+            found += page.schedules
+            cursor = page.cursor
+            if not cursor:
+                return found
+
+    def find_schedule(self, name: str) -> ScheduleView:
+        """One schedule, by its name. Raises NotFound."""
+        return self.ask(GetSchedule(schedule=name))
+
+    def pause_schedule(self, name: str, why: str = "") -> ScheduleView:
+        """Have it fire no more until it is resumed; runs that go on do so."""
+        return self.ask(PauseSchedule(schedule=name, why=why))
+
+    def resume_schedule(self, name: str) -> ScheduleView:
+        """Have it fire again, from now on: what came meanwhile is not caught up with."""
+        return self.ask(PauseSchedule(schedule=name, resume=True))
+
+    def trigger_schedule(self, name: str) -> Run:
+        """Run it now, paused or not; the new run's handle."""
+        receipt = self.ask(TriggerSchedule(key=new_key(), schedule=name))
+        self._last_run = Run(self, receipt.run_id, receipt.alias)
+        return self._last_run
+
+    def remove_schedule(self, name: str) -> ScheduleView:
+        """Take it away; runs that go on do so. What it was at last."""
+        return self.ask(RemoveSchedule(schedule=name))
+
     # -- services and the cluster -------------------------------------------------------------
 
     def stats(self) -> Stats:
@@ -679,6 +809,34 @@ class TitanClient:
         """
         name = service.id if isinstance(service, TitanJob) else service
         return list(self.ask(RestartService(service=name)).services)
+
+    def workers(self, worker: str = "") -> list[WorkerDetail]:
+        """The workers, with what jobs can take of them; or the one of that port, name or id."""
+        return list(self.ask(ListWorkers(worker=worker)).workers)
+
+    def cordon(self, worker: str, *, drain: bool = False) -> WorkerDetail:
+        """Have a worker be given nothing new until `uncordon`; what is on it goes on.
+
+        Needs a token that may be an administrator's, as the local one may.
+
+        Args:
+            worker: its port, its name (`host:port`) or its id.
+            drain: its services are brought up elsewhere, too, and stopped there once they are healthy.
+
+        Raises:
+            Conflict: workers on several hosts have that port.
+            NotFound: no worker is called so; the error lists those that there are.
+        """
+        return self._cordon(CordonWorker(worker=worker, drain=drain))
+
+    def uncordon(self, worker: str) -> WorkerDetail:
+        """Take that back: it is given jobs again. Raises as `cordon` does."""
+        return self._cordon(CordonWorker(worker=worker, cordoned=False))
+
+    def _cordon(self, request: CordonWorker) -> WorkerDetail:
+        return self._links.persist(
+            lambda link, left_s: link.call(request, left_s), None, as_admin=True
+        ).workers[0]
 
     def shutdown(
         self,
@@ -906,6 +1064,16 @@ class TitanClient:
         )
         return self._last_run
 
+    def _put_schedule(self, name: str, spec: ScheduleSpec, staged: Staged) -> ScheduleView:
+        with staged:
+            size = len(msgspec.msgpack.encode(staged.spec))
+            if size > SCHEDULE_SPEC_BYTES:
+                most = f"SCHEDULE_SPEC_BYTES ({SCHEDULE_SPEC_BYTES})"
+                raise InvalidSpec(f"what the schedule runs takes {size} bytes, more than {most}")
+            for package in staged.packages:
+                self._upload(package.digest, package.size, package.chunks)
+            return self.ask(PutSchedule(name=name, spec=spec, run=staged.spec))
+
     def _upload(self, digest: str, size: int, chunks: Callable[[int], Iterator[bytes]]) -> None:
         self._links.persist(lambda link, left_s: link.upload(digest, size, chunks, left_s), None)
 
@@ -1044,6 +1212,43 @@ def _dag_job(raw: DagJob, folder: Path) -> TitanJob:
         delay=raw.delay_ms / 1000,
         affinity=raw.affinity or None,
     )
+
+
+def _schedule_spec(
+    cron: str | Sequence[str] | None,
+    policy: Mapping[str, Any],
+    base: ScheduleSpec | None = None,
+) -> ScheduleSpec:
+    """A schedule of what is said here, on top of what a file says. Raises InvalidSpec."""
+    from titan_sdk.scheduling import SCHEDULE_KEYS, crons
+
+    read: dict[str, Any] = {}
+    for key, value in policy.items():
+        if key not in SCHEDULE_KEYS or key == "cron":
+            meant = nearest(key, SCHEDULE_KEYS)
+            hint = f'did you mean "{meant}"?' if meant else f"any of {', '.join(SCHEDULE_KEYS)}"
+            raise InvalidSpec(f"a schedule has no {key}: {hint}")
+        if value is None:
+            continue
+        field, reader = SCHEDULE_KEYS[key]
+        try:
+            read[field] = reader(value)
+        except BadValue as error:
+            raise InvalidSpec(f"{key}: {error.message}: {error.hint}") from error
+    if cron is not None:
+        try:
+            read["crons"] = crons(cron)
+        except BadValue as error:
+            raise InvalidSpec(f"{error.message}: {error.hint}") from error
+    if base is not None:
+        spec = msgspec.structs.replace(base, **read)
+    elif "crons" in read:
+        spec = ScheduleSpec(**read)
+    else:
+        raise InvalidSpec("this pipeline has no schedule: say when, or give it the key `schedule`")
+    if 0 < spec.end_ms < spec.start_ms:
+        raise InvalidSpec("the schedule ends before it starts")
+    return spec
 
 
 def _deferral(at: Moment | None, delay: Duration | None) -> Deferral:

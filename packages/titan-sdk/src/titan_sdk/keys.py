@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import itertools
 import math
 import os
 import re
@@ -32,6 +33,7 @@ from titan_proto.limits import (
     HEALTH_INTERVAL_MS_MIN,
     HEALTH_MS,
     HEALTH_RETRIES,
+    MATRIX_CELLS,
     MEMORY_BYTES,
     MEMORY_BYTES_MIN,
     PIDS,
@@ -48,7 +50,7 @@ from titan_proto.limits import (
     WORKER_NAME_CHARS,
     WORKER_SLOTS,
 )
-from titan_proto.outputs import tightened
+from titan_proto.outputs import KEY_RULE, is_key, tightened
 from titan_proto.specs import (
     Artifacts,
     Counted,
@@ -281,11 +283,11 @@ def timeout_ms(value: object) -> int:
     return limit_ms
 
 
-_Keys = Mapping[str, tuple[str, Callable[[object], Any]]]
+Keys = Mapping[str, tuple[str, Callable[[object], Any]]]
 """The keys of a long form: for each the field that it becomes, and its reader."""
 
 
-def _fields(owner: str, value: Mapping[Any, Any], keys: _Keys) -> dict[str, Any]:
+def read_fields(owner: str, value: Mapping[Any, Any], keys: Keys) -> dict[str, Any]:
     """The fields that the long form of `owner` gives. BadValue says at which of its keys."""
     read: dict[str, Any] = {}
     for key, given in value.items():
@@ -307,7 +309,7 @@ def retries(value: object) -> RetryPolicy:
     """How often to try again, or the whole policy: limit, delay, backoff, and what not to retry."""
     if not isinstance(value, Mapping):
         return RetryPolicy(limit=_retry_limit(value))
-    read = _fields("retries", value, _RETRY_KEYS)
+    read = read_fields("retries", value, _RETRY_KEYS)
     if "limit" not in read:
         raise BadValue("retries has no limit", "limit: 3 tries up to three times more")
     return RetryPolicy(**read)
@@ -372,7 +374,7 @@ def _whole(value: object, what: str, least: int, most: int, limit: str) -> int:
     raise BadValue(f"{_shown(value)} is not {what}", f"a number from {least} to {most}{named}")
 
 
-_RETRY_KEYS: Final[_Keys] = {
+_RETRY_KEYS: Final[Keys] = {
     "limit": ("limit", _retry_limit),
     "delay": ("delay_ms", _retry_delay_ms),
     "backoff": ("backoff_percent", _backoff_percent),
@@ -404,14 +406,14 @@ def restart(value: object) -> RestartPolicy:
     """When a service is started again, or the whole budget: policy, max, within, delay, backoff."""
     if not isinstance(value, Mapping):
         return RestartPolicy(when=_restart_when(value))
-    return RestartPolicy(**_fields("restart", value, _RESTART_KEYS))
+    return RestartPolicy(**read_fields("restart", value, _RESTART_KEYS))
 
 
 def _restarts_max(value: object) -> int:
     return _whole(value, "how often to start it again", 0, RESTARTS, "RESTARTS")
 
 
-_RESTART_KEYS: Final[_Keys] = {
+_RESTART_KEYS: Final[Keys] = {
     "policy": ("when", _restart_when),
     "max": ("max", _restarts_max),
     "within": ("within_ms", _retry_delay_ms),
@@ -428,7 +430,7 @@ def healthcheck(value: object) -> HealthCheck:
         return HealthCheck(kind=HealthKind.HTTP, path=_http_path(value))
     if not isinstance(value, Mapping):
         raise BadValue(f"{_shown(value)} is no health check", "such as /health, or {http: /health}")
-    read = _fields("healthcheck", value, _HEALTH_KEYS)
+    read = read_fields("healthcheck", value, _HEALTH_KEYS)
     ways = [way for way in ("http", "tcp", "command") if way in value]
     if len(ways) != 1:
         said = (
@@ -486,7 +488,7 @@ def _health_retries(value: object) -> int:
     return _whole(value, "how often a check may fail", 1, HEALTH_RETRIES, "HEALTH_RETRIES")
 
 
-_HEALTH_KEYS: Final[_Keys] = {
+_HEALTH_KEYS: Final[Keys] = {
     "http": ("path", _http_path),
     "tcp": ("tcp", _tcp_port),
     "command": ("command", _check_command),
@@ -543,7 +545,7 @@ def _pids(value: object) -> int:
     return _whole(value, "how many processes it may have", 1, PIDS, "PIDS")
 
 
-_RESOURCE_KEYS: Final[_Keys] = {
+_RESOURCE_KEYS: Final[Keys] = {
     "cpu": ("cpu_milli", _cpu_milli),
     "memory": ("memory_bytes", _memory_bytes),
     "pids": ("pids", _pids),
@@ -568,7 +570,7 @@ def resources(value: object) -> Asked:
     if not value:
         raise BadValue("resources has no limit", f"any of {', '.join(_RESOURCE_KEYS)}, gpu, …")
     limited = {key: amount for key, amount in value.items() if key in _RESOURCE_KEYS}
-    read = _fields("resources", limited, _RESOURCE_KEYS)
+    read = read_fields("resources", limited, _RESOURCE_KEYS)
     counted = {
         key: read[field] for key, field in (("cpu", "cpu_milli"), ("memory", "memory_bytes"))
         if field in read
@@ -631,7 +633,9 @@ def affinity(value: object) -> bool | Near:
         except BadValue as error:
             error.hint = "true, false, or {with: JOB, mode: prefer | require}"
             raise
-    read = _fields("affinity", value, {"with": ("job", text), "mode": ("required", _is_required)})
+    read = read_fields(
+        "affinity", value, {"with": ("job", text), "mode": ("required", _is_required)}
+    )
     return Near(read.get("job", ""), read.get("required", False))
 
 
@@ -657,12 +661,12 @@ def concurrency(value: object) -> Concurrency:
     """The name of a group of which one runs at a time, or a mapping of group and limit."""
     if not isinstance(value, Mapping):
         return Concurrency(_group(value), 1)
-    keys: _Keys = {
+    keys: Keys = {
         "group": ("group", _group),
         "limit": ("limit", _group_limit),
         "on_conflict": ("on_conflict", _on_conflict),
     }
-    read = _fields("concurrency", value, keys)
+    read = read_fields("concurrency", value, keys)
     if "group" not in read:
         raise BadValue("concurrency names no group", "concurrency: {group: NAME, limit: 2}")
     return Concurrency(read["group"], read.get("limit", 1))
@@ -763,7 +767,7 @@ def expiry(value: object) -> GateExpiry:
     raise BadValue(f"{_shown(value)} is no end of a gate", "reject, approve or fail")
 
 
-_APPROVAL_KEYS: Final[_Keys] = {
+_APPROVAL_KEYS: Final[Keys] = {
     "message": ("message", text),
     "timeout": ("timeout_ms", wait_ms),
     "on_timeout": ("on_timeout", expiry),
@@ -776,7 +780,7 @@ def approval(value: object) -> GateSection:
         return GateSection(message=text(value))
     if "approvers" in value:
         raise NotYet("approvers")
-    read = _fields("approval", value, _APPROVAL_KEYS)
+    read = read_fields("approval", value, _APPROVAL_KEYS)
     if "message" not in read:
         raise BadValue("approval has no message", "approval: {message: the question}")
     return GateSection(**read)
@@ -821,6 +825,95 @@ def trigger(value: object) -> Trigger:
 
 
 _TRIGGERS: Final = {one.value.lower(): one for one in Trigger if one is not Trigger.UNKNOWN}
+
+
+def matrix(value: object) -> tuple[dict[str, str], ...]:
+    """The cells of a matrix: every combination of its axes, in the order in which they are written."""
+    if not isinstance(value, Mapping):
+        raise BadValue(f"expected axes with their values, not {_shown(value)}", _MATRIX_FORM)
+    axes: dict[str, list[str]] = {}
+    for name, given in value.items():
+        if name in _MATRIX_LATER:
+            error = NotYet(f"{name} of a matrix")
+            error.at = (name,)
+            raise error
+        if name in _MATRIX_LISTS:
+            continue
+        try:
+            axes[_axis(name)] = _axis_values(given)
+        except BadValue as error:
+            error.at = (str(name), *error.at)
+            raise
+    if not axes:
+        raise BadValue("a matrix has one axis at least", _MATRIX_FORM)
+    excluded = _some_cells(value, "exclude", axes)
+    included = _some_cells(value, "include", axes)
+    count = math.prod(len(values) for values in axes.values()) + len(included)
+    if count > MATRIX_CELLS:
+        raise BadValue(f"a matrix of {count:,} cells", f"at most {MATRIX_CELLS:,} (MATRIX_CELLS)")
+    cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    kept = [cell for cell in cells if not any(one.items() <= cell.items() for one in excluded)]
+    for index, one in enumerate(included):
+        missing = [name for name in axes if name not in one]
+        if missing:
+            message = f"this cell has no {missing[0]}"
+            raise BadValue(message, "a value for each axis", ("include", index))
+        if one not in kept:
+            kept.append(one)
+    if not kept:
+        raise BadValue("no cell of this matrix is left", at=("exclude",))
+    return tuple(kept)
+
+
+_MATRIX_FORM: Final = "matrix: {region: [eu, us], size: [s, l]}"
+_MATRIX_LISTS: Final = ("exclude", "include")
+_MATRIX_LATER: Final = ("max_parallel", "fail_fast")
+
+
+def _axis(name: object) -> str:
+    if not isinstance(name, str) or not is_key(name):
+        raise BadValue(f"{_shown(name)} cannot be an axis", KEY_RULE)
+    return name
+
+
+def _axis_values(given: object) -> list[str]:
+    if not isinstance(given, (list, tuple)) or not given:
+        raise BadValue(f"expected a list of values, not {_shown(given)}", _MATRIX_FORM)
+    values = _each(given, _word)
+    for index, one in enumerate(values):
+        if one in values[:index]:
+            raise BadValue(f"{_shown(one)} is there twice", at=(index,))
+    return values
+
+
+def _some_cells(
+    value: Mapping[Any, Any], key: str, axes: Mapping[str, list[str]]
+) -> list[dict[str, str]]:
+    """The cells that `include` or `exclude` names, each by values of axes."""
+    given = value.get(key, [])
+    if not isinstance(given, (list, tuple)):
+        raise BadValue(f"expected a list of cells, not {_shown(given)}", "[{region: us}]", (key,))
+    found: list[dict[str, str]] = []
+    for index, one in enumerate(given):
+        if not isinstance(one, Mapping) or not one:
+            hint = "such as {region: us, size: l}"
+            raise BadValue(f"expected a cell, not {_shown(one)}", hint, (key, index))
+        cell: dict[str, str] = {}
+        for name, item in one.items():
+            if name not in axes:
+                meant = nearest(str(name), axes)
+                hint = f'did you mean "{meant}"?' if meant else f"it has {', '.join(axes)}"
+                message = f"{_shown(name)} is no axis of this matrix"
+                raise BadValue(message, hint, (key, index, str(name)))
+            try:
+                cell[name] = _word(item)
+            except BadValue as error:
+                error.at = (key, index, name)
+                raise
+        if key == "exclude" and not all(item in axes[name] for name, item in cell.items()):
+            raise BadValue("no cell is like this one", at=(key, index))
+        found.append(cell)
+    return found
 
 
 def when(value: object) -> str:
@@ -925,6 +1018,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "artifacts": artifacts,
     "trigger": trigger,
     "when": when,
+    "matrix": matrix,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -938,7 +1032,7 @@ ALIASES: Final[dict[str, str]] = {
 
 LATER: Final = frozenset(
     {
-        "approvers", "matrix", "on_end", "outputs",
+        "approvers", "on_end", "outputs",
         "reschedule", "secrets",
     }
 )  # fmt: skip

@@ -59,6 +59,17 @@ themeButton?.form.addEventListener("submit", (event) => {
   themeButton.firstElementChild.textContent = sign;
 });
 
+// A form that does something is sent once, and shows that it is under way.
+for (const form of document.querySelectorAll("form[data-once]")) {
+  form.addEventListener("submit", (event) => {
+    if (form.dataset.once === "sent") event.preventDefault();
+    form.dataset.once = "sent";
+    const button = form.querySelector("button");
+    setTimeout(() => ((button.disabled = true), (button.textContent += "…")));
+  });
+}
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+
 // -- live ------------------------------------------------------------------------------------------
 const mark = $("#live"), banner = $("#banner");
 let lostSince = 0;
@@ -79,6 +90,8 @@ function put(part, html) {
   }
   morph(place, html);
   tick();
+  const title = place.querySelector("[data-title]");
+  if (title) document.title = `${title.dataset.title} · Titan`;
   document.dispatchEvent(new CustomEvent("titan:changed", { detail: { part } }));
 }
 
@@ -132,7 +145,7 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "t") {
     themeButton?.form.requestSubmit(themeButton);
   } else if (key === "j" || key === "k") {
-    const rows = [...document.querySelectorAll("main .rowlink, main tbody td a, main .node")];
+    const rows = [...document.querySelectorAll("main .rowlink, main tbody td a, main .lane .name a, main .grow .name a, main .node")];
     const at = rows.indexOf(document.activeElement);
     rows[Math.max(0, Math.min(rows.length - 1, at + (key === "j" ? 1 : -1)))]?.focus();
     event.preventDefault();

@@ -137,6 +137,7 @@ def workers(look: Look, args: Mapping[str, str], query: Query) -> dict[str, Any]
         "cards": [card for card in made if not card.is_gone],
         "gone": [card for card in made if card.is_gone],
         "address": str(look.master.address()),
+        "role": look.who.role,
     }
 
 
@@ -155,7 +156,7 @@ def worker(look: Look, args: Mapping[str, str], query: Query) -> dict[str, Any]:
         up = ", ".join(known.values()) or "none has joined yet"
         raise Trouble(Kind.MISSING, f"There is no worker {wanted!r}; known are: {up}.")
     card = cards(look, stats, most=1, only=fits[-1].worker_id)[0]
-    return {"stats": stats, "card": card, "last": last_jobs(look, card.view)}
+    return {"stats": stats, "card": card, "last": last_jobs(look, card.view), "role": look.who.role}
 
 
 def cards(look: Look, stats: Stats, *, most: int, only: str = "") -> list[Card]:

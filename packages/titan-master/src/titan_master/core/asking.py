@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from titan_master.core import (
     admission,
+    cordoning,
     gates,
     leaving,
     lifecycle,
@@ -33,18 +34,21 @@ from titan_proto.ids import INSTANCE_MARK, is_run_id
 from titan_proto.limits import JOB_ID_CHARS, PAGE_ITEMS, SUBMIT_KEY_CHARS
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     GetJob,
     GetRun,
     GetScaling,
     GetSchedule,
     GetStats,
+    ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
     ListSchedules,
     ListServices,
+    ListWorkers,
     PauseSchedule,
     ReadLog,
     RemoveSchedule,
@@ -75,6 +79,7 @@ OfOneRun = (
     | CancelRun
     | ListJobs
     | GetJob
+    | ListAttempts
     | WaitRun
     | WaitJob
     | WatchRun
@@ -91,6 +96,9 @@ def ask(draft: Draft, item: Asked) -> None:
         return
     if isinstance(item.request, DecideGate):
         _decide_gate(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, CordonWorker):
+        cordoning.cordon(draft, item.origin, item.request, item.by)
         return
     if isinstance(item.request, PauseSchedule):
         schedules.pause(draft, item.origin, item.request, item.by)
@@ -139,7 +147,7 @@ def _with_prefix(draft: Draft, prefix: str) -> tuple[Run, ...]:
 
 
 def _find_job(
-    draft: Draft, origin: Origin, request: GetJob | WaitJob | ReadLog | StopJob
+    draft: Draft, origin: Origin, request: GetJob | WaitJob | ReadLog | StopJob | ListAttempts
 ) -> tuple[Run, Job] | None:
     run = _find_run(draft, origin, request)
     if run is None:
@@ -293,6 +301,25 @@ def _reply_job(draft: Draft, origin: Origin, run: Run, job: Job) -> None:
     if job.state is JobState.QUEUED:
         why = queries.why_queued(draft.state, draft.roster, job)
     draft.reply(origin, queries.job_view(run, job, why))
+
+
+def _list_attempts(draft: Draft, origin: Origin, request: ListAttempts) -> None:
+    """The newest attempt is in memory; history has the others, and joins them."""
+    instance = _find_instance(draft, request.run, request.job)
+    if instance is not None:
+        view = queries.instance_view(draft.state, draft.roster, instance)
+        spec = draft.state.instances[instance.run_id, instance.job_id].spec
+    else:
+        found = _find_job(draft, origin, request)
+        if found is None:
+            return
+        run, job = found
+        why = ""
+        if job.state is JobState.QUEUED:
+            why = queries.why_queued(draft.state, draft.roster, job)
+        view, spec = queries.job_view(run, job, why), job.spec
+    exact = replace(request, run=view.run_id)
+    draft.require(AskHistory(origin=origin, request=exact, live_jobs=(view,), live_spec=spec))
 
 
 def _wait_job(draft: Draft, origin: Origin, request: WaitJob) -> None:
@@ -457,6 +484,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     WatchRun: _watch_run,
     ListJobs: _list_jobs,
     GetJob: _get_job,
+    ListAttempts: _list_attempts,
     WaitJob: _wait_job,
     ReadLog: _read_log,
     ListDead: _list_dead,
@@ -471,6 +499,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     RemoveSchedule: schedules.remove,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
+    ListWorkers: cordoning.list_workers,
     SpawnWorker: siblings.spawn_worker,
     GetScaling: siblings.get_scaling,
 }

@@ -21,6 +21,7 @@ from titan_proto.messages import (
     GetJob,
     GetRun,
     JobView,
+    ListAttempts,
     ListDead,
     ListJobs,
     ListRuns,
@@ -34,6 +35,7 @@ from titan_proto.messages import (
     WaitRun,
     WatchRun,
 )
+from titan_proto.specs import JobSpec
 
 RUNS_NAMED: Final = 5
 """So many of the runs that an ambiguous name fits are named in the refusal."""
@@ -67,6 +69,7 @@ HistoryAsk = (
     | ListRuns
     | ListJobs
     | GetJob
+    | ListAttempts
     | WaitRun
     | WaitJob
     | WatchRun
@@ -97,7 +100,10 @@ class AskHistory(Struct, frozen=True, kw_only=True):
     live_runs: tuple[RunView, ...] = ()
     """For ListRuns: the active ones, newest first, to stand before the ended ones."""
     live_jobs: tuple[JobView, ...] = ()
-    """For ListDead: those of active runs, to stand before those of ended ones."""
+    """For ListDead: those of active runs, to stand before those of ended ones. For ListAttempts: the
+    job, if it is of an active run, or a service that is up."""
+    live_spec: JobSpec | None = None
+    """For ListAttempts: what that job is."""
     live_services: tuple[ServiceView, ...] = ()
     """For ListServices: those that are up, to stand before the ended ones."""
     by: str = ""

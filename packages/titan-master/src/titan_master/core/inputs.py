@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     Fired,
     GetJob,
@@ -22,12 +23,14 @@ from titan_proto.messages import (
     GetStats,
     Join,
     Kin,
+    ListAttempts,
     ListDead,
     ListGates,
     ListJobs,
     ListRuns,
     ListSchedules,
     ListServices,
+    ListWorkers,
     PauseSchedule,
     ReadLog,
     RemoveSchedule,
@@ -62,6 +65,7 @@ Ask = (
     | ListRuns
     | ListJobs
     | GetJob
+    | ListAttempts
     | WaitRun
     | WaitJob
     | WatchRun
@@ -77,6 +81,8 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | CordonWorker
+    | ListWorkers
     | SpawnWorker
     | GetScaling
     | ListSchedules

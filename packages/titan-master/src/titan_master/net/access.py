@@ -82,6 +82,8 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.LIST_JOBS: _READERS,
     OpCode.JOB_LIST: _NOBODY,
     OpCode.GET_JOB: _READERS,
+    OpCode.LIST_ATTEMPTS: _READERS,
+    OpCode.ATTEMPT_LIST: _NOBODY,
     OpCode.JOB_VIEW: _NOBODY,
     OpCode.WAIT_RUN: _READERS,
     OpCode.WAIT_JOB: _READERS,
@@ -122,6 +124,10 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.USAGE_VIEW: _NOBODY,
     OpCode.WORKER_USAGE: _WORKERS,
     OpCode.SAMPLE_USAGE: _NOBODY,
+    # placement
+    OpCode.CORDON_WORKER: _ADMINS,
+    OpCode.LIST_WORKERS: _READERS,
+    OpCode.WORKER_LIST: _NOBODY,
     # workers that workers spawn
     OpCode.KIN: _WORKERS,
     OpCode.SPAWN_SIBLING: _NOBODY,

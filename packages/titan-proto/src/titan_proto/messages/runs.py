@@ -13,7 +13,7 @@ from titan_proto.ids import AttemptRef
 from titan_proto.messages.base import Message, Request
 from titan_proto.messages.gates import GateView
 from titan_proto.opcodes import OpCode
-from titan_proto.specs import JobKind, Resources, RunSpec, Shape
+from titan_proto.specs import JobKind, JobSpec, Resources, RunSpec, Shape
 from titan_proto.states import AttemptState, ExitReason, JobState, OpenEnum, RunState
 
 
@@ -169,6 +169,42 @@ class GetJob(Request[JobView], frozen=True, kw_only=True):
     OPCODE: ClassVar[OpCode] = OpCode.GET_JOB
     job: str
     run: str = ""
+
+
+class AttemptView(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One try at executing a job."""
+
+    number: int
+    state: AttemptState
+    worker: str = ""
+    reason: ExitReason = ExitReason.UNKNOWN
+    exit_code: int = 0
+    signal: int = 0
+    message: str = ""
+    placed_at_ms: int = 0
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+class AttemptList(Message, frozen=True, kw_only=True):
+    """What a job is, and every try at it: by number, the newest last."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.ATTEMPT_LIST
+    job: JobView
+    attempts: tuple[AttemptView, ...] = ()
+    """Of a job that was tried more often than ``ATTEMPTS_LISTED``, the newest."""
+    spec: JobSpec | None = None
+    """As it was submitted, but for the values of `env`: they may be secrets, and are left out."""
+
+
+class ListAttempts(Request[AttemptList], frozen=True, kw_only=True):
+    """Ask for them. The run is named by a selector, a service's further instance by its own id."""
+
+    OPCODE: ClassVar[OpCode] = OpCode.LIST_ATTEMPTS
+    run: str
+    job: str
 
 
 class WaitRun(Request[RunView], frozen=True, kw_only=True):

@@ -303,6 +303,14 @@ def _slashed(client: TitanClient, name: str, look: render.Look) -> tuple[str, di
         raise
 
 
+def _slot(run: RunView) -> str:
+    """The schedule that began a run, and for when."""
+    if run.fired is None:
+        return ""
+    asked = ", triggered" if run.fired.triggered else ""
+    return f"{run.fired.schedule}, for {render.local_time(run.fired.slot_at_ms)}{asked}"
+
+
 def _run(client: TitanClient, run: RunView, look: render.Look) -> tuple[str, dict[str, Any], str]:
     now_ms = int(time.time() * 1000)
     jobs = client.jobs(run.run_id)
@@ -312,6 +320,7 @@ def _run(client: TitanClient, run: RunView, look: render.Look) -> tuple[str, dic
             ("Id", run.run_id),
             ("Name", run.name),
             ("Repeats", run.rerun_of),
+            ("Schedule", _slot(run)),
             ("State", look.state(run.state)),
             ("Submitted", render.local_time(run.submitted_at_ms)),
             ("Ended", render.local_time(run.ended_at_ms) if run.ended_at_ms else ""),
@@ -348,6 +357,7 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
             ("Limits", render.limits_asked(job.resources)),
             ("Held by", _held_by(client, job)),
             ("Depends on", ", ".join(job.dependencies)),
+            ("Cell of", _cell(job.shape)),
             ("Trigger", _trigger(job.shape)),
             ("When", clean(job.shape.when) if job.shape is not None else ""),
             ("Waits for", ", ".join(job.waits_for)),
@@ -369,6 +379,14 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
     elif gate is None and not never_started(job):
         text += f"\n\nLog:  titan logs {name}"
     return "Job", render.job_json(job), text
+
+
+def _cell(shape: Shape | None) -> str:
+    """Of a cell of a matrix: whose, and its values."""
+    if shape is None or not shape.cell_of:
+        return ""
+    values = ", ".join(f"{key}={clean(value)}" for key, value in shape.cell.items())
+    return f"{shape.cell_of}: {values}"
 
 
 def _trigger(shape: Shape | None) -> str:

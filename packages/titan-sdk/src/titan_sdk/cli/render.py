@@ -8,7 +8,7 @@ durations seconds as numbers, what is absent is null.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -20,12 +20,15 @@ from titan_proto.messages import (
     GateView,
     JobChange,
     JobView,
+    Room,
     RunView,
+    ScheduleView,
     ServiceView,
     Stats,
     Traffic,
     UsagePoint,
     UsageView,
+    WorkerDetail,
     WorkerUsageView,
     WorkerView,
 )
@@ -239,7 +242,7 @@ def jobs_table(jobs: Sequence[JobView], look: Look, now_ms: int) -> Table:
     )
     for job in jobs:
         table.add(
-            job.job_id,
+            cell_named(job),
             look.state(job.state),
             str(job.attempt or "-"),
             job.worker or "-",
@@ -247,6 +250,23 @@ def jobs_table(jobs: Sequence[JobView], look: Look, now_ms: int) -> Table:
             job_notes(job),
         )
     return table
+
+
+def cell_named(job: JobView) -> str:
+    """A job's name, and of a cell of a matrix its values."""
+    values = cell_values(job)
+    return f"{job.job_id} ({values})" if values else job.job_id
+
+
+def cell_values(job: JobView) -> str:
+    """Of a cell of a matrix its values, in words; empty for other jobs."""
+    cell = {} if job.shape is None else job.shape.cell
+    text = ", ".join(f"{key}={value}" for key, value in cell.items())
+    return clean(text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…")
+
+
+CELL_CHARS: Final = 60
+"""Of the values of a cell so much is shown where there are others beside it."""
 
 
 def dead_table(jobs: Sequence[JobView], look: Look) -> Table:
@@ -429,6 +449,8 @@ def run_json(run: RunView) -> dict[str, Any]:
         "jobs": run.jobs,
         "jobsByState": dict(sorted(run.counts.items())),
         "rerunOf": run.rerun_of or None,
+        "schedule": None if run.fired is None else run.fired.schedule,
+        "scheduledFor": None if run.fired is None else rfc3339(run.fired.slot_at_ms),
     }
 
 
@@ -472,7 +494,12 @@ def job_json(job: JobView) -> dict[str, Any]:
 
 def _shape_json(shape: Shape) -> dict[str, Any]:
     """What a run says of a job beside its definition, as keys of the job."""
-    return {"trigger": shape.trigger.value.lower(), "when": shape.when or None}
+    return {
+        "trigger": shape.trigger.value.lower(),
+        "when": shape.when or None,
+        "matrix": dict(shape.cell) or None,
+        "cellOf": shape.cell_of or None,
+    }
 
 
 def change_json(change: JobChange) -> dict[str, Any]:
@@ -611,6 +638,57 @@ def worker_json(worker: WorkerView) -> dict[str, Any]:
     }
 
 
+def worker_detail_json(detail: WorkerDetail) -> dict[str, Any]:
+    """A worker with what jobs can take of it."""
+    return {
+        **worker_json(detail.worker),
+        "cordoned": detail.cordoned,
+        "attempts": detail.attempts,
+        "resources": {
+            name: {"total": amount(name, room.total), "taken": amount(name, room.taken)}
+            for name, room in sorted(detail.resources.items())
+        },
+    }
+
+
+def amount(name: str, counted: int) -> int | float:
+    """Of a counted resource in the unit that people use: cores, bytes, pieces."""
+    return counted / 1000 if name == "cpu" else counted
+
+
+def amount_text(name: str, counted: int) -> str:
+    """The same in words."""
+    if name == "memory":
+        return f"{counted / 1024**3:.1f} GiB"
+    return f"{amount(name, counted):g}"
+
+
+def rooms(resources: Mapping[str, Room]) -> str:
+    """What is taken of what there is: `cpu 0.5 of 4, gpu 1 of 2`."""
+    return ", ".join(
+        f"{name} {amount_text(name, room.taken)} of {amount_text(name, room.total)}"
+        for name, room in sorted(resources.items())
+    )
+
+
+def workers_table(workers: Sequence[WorkerDetail], look: Look) -> Table:
+    """One line a worker."""
+    table = Table(("WORKER", "STATE", "SLOTS", "SKILLS", "RESOURCES", "ON IT"), ("RESOURCES",))
+    for one in workers:
+        worker = one.worker
+        state = worker_state(worker)
+        state = state.replace(str(worker.state), look.state(worker.state), 1)
+        table.add(
+            f"{worker.host}:{worker.port}",
+            f"{state}, CORDONED" if one.cordoned else state,
+            f"{worker.used} of {worker.slots}",
+            ", ".join(worker.skills),
+            rooms(one.resources) or "-",
+            what_is_left(worker) or "-",
+        )
+    return table
+
+
 def usage_json(seen: WorkerUsageView | UsagePoint) -> dict[str, Any]:
     """What a worker's host was seen to be doing, and what its attempts used."""
     usage = seen.usage
@@ -700,3 +778,103 @@ def stats_json(stats: Stats, traffic: Traffic | None, usage: UsageView) -> dict[
         "logDatagrams": None if traffic is None else traffic.log_datagrams,
         "workers": [_with_usage(worker, usage) for worker in stats.workers],
     }
+
+
+# -- schedules --------------------------------------------------------------------------------------
+
+
+def schedule_json(view: ScheduleView) -> dict[str, Any]:
+    """A schedule as an object."""
+    spec, last = view.spec, view.last
+    return {
+        "name": view.name,
+        "id": view.schedule_id,
+        "version": view.version,
+        "cron": list(spec.crons),
+        "timezone": spec.zone,
+        "words": view.words,
+        "overlap": spec.overlap.value.lower(),
+        "catchup": spec.catchup.value.lower(),
+        "catchupWindowSeconds": spec.catchup_window_ms / 1000,
+        "jitterSeconds": spec.jitter_ms / 1000,
+        "start": rfc3339(spec.start_ms),
+        "end": rfc3339(spec.end_ms),
+        "pauseOnFailure": spec.pause_on_failure,
+        "jobs": view.jobs,
+        "owner": view.owner or None,
+        "createdAt": rfc3339(view.created_at_ms),
+        "putAt": rfc3339(view.put_at_ms),
+        "pausedAt": rfc3339(view.paused_at_ms),
+        "pausedBy": view.paused_by or None,
+        "pausedWhy": view.paused_why or None,
+        "next": [rfc3339(at_ms) for at_ms in view.next_at_ms],
+        "live": list(view.live),
+        "waiting": [rfc3339(at_ms) for at_ms in view.waiting],
+        "last": None
+        if last is None
+        else {
+            "run": last.run_id,
+            "runAlias": last.alias,
+            "slot": rfc3339(last.slot_at_ms),
+            "at": rfc3339(last.at_ms),
+            "state": last.state.value,
+            "triggered": last.triggered,
+        },
+        "fired": view.fired,
+        "skipped": view.skipped,
+        "missed": view.missed,
+    }
+
+
+def schedules_table(views: Sequence[ScheduleView], look: Look, now_ms: int) -> Table:
+    """A schedule a line."""
+    table = Table(("NAME", "WHEN", "ZONE", "NEXT", "IN", "LAST"), ("IN", "ZONE"))
+    for view in views:
+        upcoming = view.next_at_ms[0] if view.next_at_ms else 0
+        left = duration(max(0, upcoming - now_ms) / 1000) if upcoming else "-"
+        last = "-"
+        if view.last is not None:
+            last = f"{look.state(view.last.state)} {clean(view.last.alias)}"
+        table.add(
+            clean(view.name),
+            clean(", ".join(view.spec.crons)),
+            clean(view.spec.zone),
+            "paused" if view.paused_at_ms else local_time(upcoming),
+            left,
+            last,
+        )
+    return table
+
+
+def schedule_text(view: ScheduleView) -> str:
+    """All about one schedule."""
+    from titan_proto.cron import find_zone
+
+    spec = view.spec
+    zone = find_zone(spec.zone)
+    lines = [
+        f"Schedule {view.name}, version {view.version}, {view.jobs} jobs",
+        f"  when      {', '.join(spec.crons)}  ({view.words}, {spec.zone})",
+        f"  policy    overlap {spec.overlap.value.lower()}, catchup {spec.catchup.value.lower()}"
+        + ("" if spec.catchup.value == "NONE" else f" ({duration(spec.catchup_window_ms / 1000)})")
+        + (f", jitter {duration(spec.jitter_ms / 1000)}" if spec.jitter_ms else "")
+        + (", pauses on failure" if spec.pause_on_failure else ""),
+    ]
+    if spec.start_ms or spec.end_ms:
+        lines.append(f"  from      {local_time(spec.start_ms)} to {local_time(spec.end_ms)} here")
+    if view.paused_at_ms:
+        who = f" by {view.paused_by}" if view.paused_by else ""
+        why = f": {view.paused_why}" if view.paused_why else ""
+        lines.append(f"  paused    since {local_time(view.paused_at_ms)}{who}{why}")
+    for at_ms in view.next_at_ms:
+        there = datetime.datetime.fromtimestamp(at_ms / 1000, zone)
+        lines.append(f"  next      {there:%Y-%m-%d %H:%M:%S %Z}  here {local_time(at_ms)}")
+    if view.live:
+        lines.append(f"  goes on   {', '.join(view.live)}")
+    if view.waiting:
+        lines.append(f"  waiting   {', '.join(map(local_time, view.waiting))}")
+    if view.last is not None:
+        asked = ", triggered" if view.last.triggered else ""
+        lines.append(f"  last      {view.last.alias} {view.last.state}{asked}")
+    lines.append(f"  so far    {view.fired} fired, {view.skipped} skipped, {view.missed} missed")
+    return "\n".join(lines)
