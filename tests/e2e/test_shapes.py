@@ -8,6 +8,8 @@ from pathlib import Path
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
 
+ROOT = Path(__file__).resolve().parents[2]
+
 MENDED = """name: Mended
 project: false
 jobs:
@@ -142,3 +144,31 @@ def test_a_condition_decides_by_what_was_written_and_says_what_it_read(
     assert "its when is false: jobs.COUNT.outputs.rows > 0; jobs.COUNT.outputs.rows is '0'" in shown
     assert "is 'many', which is no number" in titan("show", "weighed-3/LOAD").stdout
     assert "weighed-3  LOAD" in titan("dead").stdout
+
+
+def test_the_example_chooses_publishes_keeps_and_tells(cluster: Cluster, titan: Titan) -> None:
+    """As its README says: the same pipeline three times, with other values."""
+    cluster.start_worker()
+    example = str(ROOT / "examples" / "model_choice" / "model_choice.yaml")
+    ran = {}
+    for number, (given, code) in enumerate(
+        (((), 0), (("-p", "worst=0.001"), 0), (("-p", "source=broken"), 1)), 1
+    ):
+        titan("run", example, "--wait", *given, code=code)
+        items = json.loads(titan("ps", f"model-choice-{number}", "-o", "json").stdout)["items"]
+        ran[number] = [job["id"] for job in items if job["state"] == "SUCCEEDED"]
+    fits = ["DATA", "FIT.1", "FIT.2", "FIT.3", "CHOOSE"]
+    assert ran == {
+        1: [*fits, "PUBLISH", "REPORT", "TIDY"],
+        2: [*fits, "KEEP_OLD", "REPORT", "TIDY"],
+        3: ["TELL", "TIDY"],
+    }
+    assert "degree 3" in titan("logs", "model-choice-1/CHOOSE").stdout
+
+
+def test_the_schema_is_printed_and_written_where_editors_look(titan: Titan, tmp_path: Path) -> None:
+    printed = json.loads(titan("schema").stdout)
+    assert "matrix" in printed["definitions"]["job"]["properties"]
+    said = titan("schema", "--write", cwd=tmp_path)
+    assert json.loads((tmp_path / said.stdout.strip()).read_text(encoding="utf-8")) == printed
+    assert "# yaml-language-server: $schema=./.titan/titan-pipeline.schema.json" in said.stderr

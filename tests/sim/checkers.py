@@ -424,6 +424,14 @@ class Auditor:
                     before.jobs[job_id].end is JobState.SUCCEEDED,
                     f"{event.run_id} takes {job_id} over, which ended as {before.jobs[job_id].end}",
                 )
+                again = [
+                    name
+                    for name in book.jobs[job_id].spec.dependencies
+                    if name not in event.taken_over
+                    # One that is not up any more is brought up again for what comes after.
+                    and book.jobs[name].spec.kind is not JobKind.SERVICE
+                ]
+                self.check(not again, f"{event.run_id} takes {job_id} over, and {again} run again")
                 left = book.jobs[job_id].outputs = event.outputs.get(job_id, {})
                 self.check(
                     left == before.jobs[job_id].outputs,

@@ -86,6 +86,8 @@ ROOT_KEYS: Final = (
     "name", "description", "params", "jobs", "on_failure", "on_success", "always", "env", "env_file", "defaults",
     "workspace", "apiVersion", "concurrency", "schedule",
 )  # fmt: skip
+OLDER_KEYS: Final = ("project", "version")
+"""Older spellings: of `workspace` and `apiVersion`."""
 ROOT_LATER: Final = frozenset(
     {
         "hitl_message", "labels", "on_cancel", "retries", "secrets", "timeout",
@@ -381,7 +383,7 @@ class _Reader:
         if not isinstance(tree, yamltree.Mapping):
             self._error("Y102", "a pipeline is a mapping", tree.place, "name: …, jobs: […]")
             return
-        known = dict.fromkeys((*ROOT_KEYS, "project", "version"))
+        known = dict.fromkeys((*ROOT_KEYS, *OLDER_KEYS))
         self._root_keys(tree, known)
         if "name" in tree.entries:
             self.places["name"] = tree.entries["name"].place
