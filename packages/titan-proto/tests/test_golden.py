@@ -56,6 +56,7 @@ from titan_proto.messages import (
     HeartbeatAck,
     HeldAttempt,
     Hello,
+    IssueTicket,
     JobChange,
     JobList,
     JobMilestone,
@@ -87,6 +88,7 @@ from titan_proto.messages import (
     Proof,
     PutSchedule,
     ReadLog,
+    RedeemTicket,
     Refused,
     RemoveSchedule,
     ReportAcks,
@@ -121,6 +123,8 @@ from titan_proto.messages import (
     StopJob,
     StopService,
     SubmitRun,
+    TicketIssued,
+    TicketRedeemed,
     Traffic,
     TriggerSchedule,
     Usage,
@@ -1044,6 +1048,10 @@ MESSAGES = (
         ),
         spec=SHARING,
     ),
+    IssueTicket(),
+    TicketIssued(ticket="5f0b2c", good_for_ms=600_000),
+    RedeemTicket(ticket="5f0b2c"),
+    TicketRedeemed(role="admin", name="local"),
 )
 
 

@@ -115,6 +115,7 @@ from titan_proto.messages.siblings import (
     SpawnView,
     SpawnWorker,
 )
+from titan_proto.messages.tickets import IssueTicket, RedeemTicket, TicketIssued, TicketRedeemed
 from titan_proto.messages.usage import (
     AttemptUsage,
     GetUsage,
@@ -196,6 +197,10 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ListJobs,
         JobList,
         AttemptList,
+        IssueTicket,
+        TicketIssued,
+        RedeemTicket,
+        TicketRedeemed,
         ListAttempts,
         GetJob,
         JobView,
@@ -302,6 +307,7 @@ __all__ = [
     "HeldAttempt",
     "Hello",
     "HotMessage",
+    "IssueTicket",
     "JobChange",
     "JobList",
     "JobMilestone",
@@ -335,6 +341,7 @@ __all__ = [
     "Proof",
     "PutSchedule",
     "ReadLog",
+    "RedeemTicket",
     "Refused",
     "RemoveSchedule",
     "ReportAcks",
@@ -370,6 +377,8 @@ __all__ = [
     "StopJob",
     "StopService",
     "SubmitRun",
+    "TicketIssued",
+    "TicketRedeemed",
     "Traffic",
     "TriggerSchedule",
     "Usage",
