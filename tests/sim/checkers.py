@@ -140,6 +140,7 @@ class JobBook:
         self.spec = spec
         self.trigger = Trigger.ALL_SUCCEEDED if shape is None else shape.trigger
         self.when = "" if shape is None else shape.when
+        self.cell = {} if shape is None else shape.cell
         self.begun = False
         """Whether it was decided that it begins."""
         self.end: JobState | None = None
@@ -254,6 +255,7 @@ class WorkerBook:
         self.workspace = event.workspace
         self.network = event.network
         self.state = "ONLINE"
+        self.cordoned = False
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
         self.to_move: dict[AttemptRef, None] = {}
@@ -370,6 +372,7 @@ class Auditor:
             e.WorkerJoined: self._on_worker_joined,
             e.WorkerSilent: self._on_worker_silent,
             e.WorkerDraining: self._on_worker_draining,
+            e.WorkerCordoned: self._on_worker_cordoned,
             e.WorkerReturned: self._on_worker_returned,
             e.WorkerLost: self._on_worker_lost,
             e.WorkerRetired: self._on_worker_retired,
@@ -612,6 +615,7 @@ class Auditor:
         self.check(event.number == job.numbers + 1, f"{ref} follows attempt {job.numbers}")
         self.check(event.fence > self._fence, f"{ref} has fence {event.fence} after {self._fence}")
         self.check(worker.state == "ONLINE", f"{ref} is placed on a worker that is {worker.state}")
+        self.check(not worker.cordoned, f"{ref} is placed on a worker that is cordoned")
         self.check(
             set(job.spec.needs.skills) <= set(worker.skills), f"{ref} is placed where skills lack"
         )
@@ -897,6 +901,8 @@ class Auditor:
         for part in job.when.split(word):
             if part in ("true", "false"):
                 found = part == "true"
+            elif part.startswith("matrix."):
+                found = job.cell["n"] == part[-1]
             elif match := _STATE.fullmatch(part):
                 found = run.jobs[match[1]].end is not JobState[match[2]]
             else:
@@ -989,11 +995,13 @@ class Auditor:
         self.services[key] = "QUEUED"
 
     def _check_move(self, event: e.ServiceAdded, like: JobBook) -> None:
-        """Its worker is leaving, and it can be beside its replacement."""
+        """Its worker is leaving, or drained, and it can be beside its replacement."""
         ref = AttemptRef(event.run_id, event.of, like.live or 0)
         on = [worker for worker in self.workers.values() if ref in worker.holds]
         self.check(
-            event.replaces == event.of and [worker.state for worker in on] == ["DRAINING"],
+            event.replaces == event.of
+            and len(on) == 1
+            and (on[0].state == "DRAINING" or on[0].cordoned),
             f"{event.of} is moved away from a worker that stays: {event}",
         )
         is_up = self.services[event.run_id, event.of] == "UP"
@@ -1108,6 +1116,7 @@ class Auditor:
             worker_id
             for worker_id, worker in self.workers.items()
             if worker.state in {"ONLINE", "SILENT"}
+            and not worker.cordoned
             and set(job.spec.needs.skills) <= set(worker.skills)
             and worker.has_all(job.spec)
             and worker_id not in (*job.avoid, last.worker_id)
@@ -1140,6 +1149,7 @@ class Auditor:
         before = self.workers.get(event.worker_id)
         if before is not None:
             book.holds, book.drained = before.holds, before.drained
+            book.cordoned = before.cordoned
         if event.spawn:
             number, worker_id = event.spawn, event.worker_id
             is_wanted = number in self._waited_for or self._joined_as.get(number) == worker_id
@@ -1149,6 +1159,11 @@ class Auditor:
 
     def _on_worker_silent(self, event: e.WorkerSilent) -> None:
         self.workers[event.worker_id].state = "SILENT"
+
+    def _on_worker_cordoned(self, event: e.WorkerCordoned) -> None:
+        worker = self.workers[event.worker_id]
+        self.check(worker.cordoned is not event.cordoned, f"{event.worker_id} is cordoned twice")
+        worker.cordoned = event.cordoned
 
     def _on_worker_draining(self, event: e.WorkerDraining) -> None:
         self._check_shut_down(event.worker_id, f"{event.worker_id} drains")
@@ -1193,6 +1208,7 @@ class Auditor:
     def _could_have(worker: WorkerBook, job: JobBook) -> bool:
         return (
             worker.state in {"ONLINE", "SILENT"}
+            and not worker.cordoned
             and set(job.spec.needs.skills) <= set(worker.skills)
             and job.spec.needs.slots <= worker.slots
             and worker.has_all(job.spec)
@@ -1217,6 +1233,7 @@ class Auditor:
         worker = self.workers[event.worker_id]
         self.check(not worker.holds, f"{event.worker_id} retires and holds {list(worker.holds)}")
         worker.state = "RETIRED"
+        worker.cordoned = False  # should it come back, it is a new one
 
     # -- workers that workers spawn -----------------------------------------------------------------
 

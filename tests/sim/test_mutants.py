@@ -280,6 +280,21 @@ def take_any_worker_for_the_one_that_is_meant(patch):
     patch.setattr(placement, "_pinned", least_loaded)
 
 
+def place_on_cordoned_workers(patch):
+    refresh = Roster.refresh
+
+    def blind(self, worker_id):
+        worker = self._state.workers.get(worker_id)
+        cordoned = worker is not None and worker.cordoned
+        if cordoned:
+            worker.cordoned = False
+        refresh(self, worker_id)
+        if cordoned:
+            worker.cordoned = True
+
+    patch.setattr(Roster, "refresh", blind)
+
+
 def give_services_up_with_their_worker(patch):
     """What is wanted still is taken for ended when its worker is gone."""
     patch.setattr(services, "WITH_ITS_WORKER", ())
@@ -665,6 +680,7 @@ MUTANTS = [
     forget_who_may_go_on,
     fill_one_slot_too_many,
     give_away_what_is_taken,
+    place_on_cordoned_workers,
     let_everyone_of_a_group_run,
     place_anywhere_what_has_to_be_beside_another,
     take_any_worker_for_the_one_that_is_meant,

@@ -19,6 +19,7 @@ from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
     AttemptList,
     CancelRun,
+    CordonWorker,
     DecideGate,
     GateList,
     GateView,
@@ -36,6 +37,7 @@ from titan_proto.messages import (
     ListRuns,
     ListSchedules,
     ListServices,
+    ListWorkers,
     PauseSchedule,
     PutSchedule,
     ReadLog,
@@ -61,6 +63,7 @@ from titan_proto.messages import (
     WaitJob,
     WaitRun,
     WatchRun,
+    WorkerList,
 )
 from titan_proto.specs import (
     Catchup,
@@ -147,7 +150,11 @@ def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
     """Which ends of its dependencies a job is to begin after, and on what condition."""
     triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
     trigger = world.random.choice(triggers) if job.dependencies else Trigger.ALL_SUCCEEDED
-    return Shape(trigger=trigger, when=_when(world, specs, job) if world.chance(50) else "")
+    cell = {"n": str(world.between(1, 2))} if world.chance(20) else {}
+    when = _when(world, specs, job) if world.chance(50) else ""
+    if cell and world.chance(50):
+        when = f"matrix.n == {world.between(1, 2)}"
+    return Shape(trigger=trigger, when=when, cell=cell, cell_of="all" if cell else "")
 
 
 def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
@@ -540,6 +547,27 @@ def _shut_down_a_worker(world: World, worker: str = "") -> Errand:
         raise Violation(f"telling a worker to leave came to {answer}")
 
 
+def _cordon_a_worker(world: World) -> Errand:
+    """Somebody wants to look at the machine; `_uncordon_all` is when that is done."""
+    request = CordonWorker(worker=str(FIRST_PORT + world.between(0, 4)), drain=world.chance(40))
+    answer = yield Call(request)
+    refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
+    if any(is_error(answer, code) for code in refusals):
+        return
+    if not isinstance(answer, WorkerList) or not answer.workers[0].cordoned:
+        raise Violation(f"{request} came to {answer}")
+
+
+def _uncordon_all() -> Errand:
+    """In the end nobody may be left out."""
+    listed = yield Call(ListWorkers())
+    if not isinstance(listed, WorkerList):
+        raise Violation(f"a list of workers came to {listed}")
+    for one in listed.workers:
+        if one.cordoned:
+            yield Call(CordonWorker(worker=one.worker.worker_id, cordoned=False))
+
+
 def _spawn_a_worker(world: World) -> Errand:
     """A person wants one more, under a port that may be taken."""
     parent = "" if world.chance(60) else str(FIRST_PORT + world.between(0, 4))
@@ -601,6 +629,8 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
             yield from _list_dead(world, auditor)
         elif question == 10 and world.chance(25):
             yield from _shut_down_a_worker(world)
+        elif question == 10 and world.chance(50):
+            yield from _cordon_a_worker(world)
         elif question == 10 and world.chance(30):
             yield from _spawn_a_worker(world)
         elif question == 10:
@@ -721,6 +751,7 @@ def keep_house(world: World, is_over: Any) -> Errand:
     changes = 12
     while not is_over():
         yield Pause(world.between(4_000, 12_000))
+        yield from _uncordon_all()
         answer = yield Call(ListServices())
         if not isinstance(answer, ServiceList):
             raise Violation(f"a list of services came to {answer}")

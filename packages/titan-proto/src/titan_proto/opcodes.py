@@ -100,6 +100,10 @@ class OpCode(IntEnum):
     SHUTDOWN_ORDERED = 0x5C
     GET_TRAFFIC = 0x5E
     TRAFFIC = 0x5F
+    # placement 0x60-0x67
+    CORDON_WORKER = 0x64
+    LIST_WORKERS = 0x65
+    WORKER_LIST = 0x66
     # files by name 0x68-0x6B
     LIST_FILES = 0x68
     FILE_LIST = 0x69

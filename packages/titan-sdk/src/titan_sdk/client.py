@@ -43,6 +43,7 @@ from titan_proto.limits import (
 )
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     FetchArtifact,
     FileView,
@@ -65,6 +66,7 @@ from titan_proto.messages import (
     ListRuns,
     ListSchedules,
     ListServices,
+    ListWorkers,
     LogPiece,
     LogStream,
     NameFile,
@@ -91,6 +93,7 @@ from titan_proto.messages import (
     WaitJob,
     WaitRun,
     WatchRun,
+    WorkerDetail,
     WorkerView,
 )
 from titan_proto.specs import ArtifactRef, JobKind, JobSpec, ScheduleSpec
@@ -221,6 +224,7 @@ class TitanClient:
             find=self.find_files,
             env_files={job.id: job.env_file for job in given if job.env_file},
             shapes={job.id: job.shape for job in given if job.shape is not None},
+            matrices={job.id: job.matrix for job in given if job.matrix is not None},
         )
         return self._submit(staged, deferral, group)
 
@@ -774,6 +778,34 @@ class TitanClient:
         """
         name = service.id if isinstance(service, TitanJob) else service
         return list(self.ask(RestartService(service=name)).services)
+
+    def workers(self, worker: str = "") -> list[WorkerDetail]:
+        """The workers, with what jobs can take of them; or the one of that port, name or id."""
+        return list(self.ask(ListWorkers(worker=worker)).workers)
+
+    def cordon(self, worker: str, *, drain: bool = False) -> WorkerDetail:
+        """Have a worker be given nothing new until `uncordon`; what is on it goes on.
+
+        Needs a token that may be an administrator's, as the local one may.
+
+        Args:
+            worker: its port, its name (`host:port`) or its id.
+            drain: its services are brought up elsewhere, too, and stopped there once they are healthy.
+
+        Raises:
+            Conflict: workers on several hosts have that port.
+            NotFound: no worker is called so; the error lists those that there are.
+        """
+        return self._cordon(CordonWorker(worker=worker, drain=drain))
+
+    def uncordon(self, worker: str) -> WorkerDetail:
+        """Take that back: it is given jobs again. Raises as `cordon` does."""
+        return self._cordon(CordonWorker(worker=worker, cordoned=False))
+
+    def _cordon(self, request: CordonWorker) -> WorkerDetail:
+        return self._links.persist(
+            lambda link, left_s: link.call(request, left_s), None, as_admin=True
+        ).workers[0]
 
     def shutdown(
         self,

@@ -48,6 +48,7 @@ from titan_master.core.events import (
     SlotsPassed,
     SpawnAsked,
     SpawnSettled,
+    WorkerCordoned,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -917,6 +918,10 @@ def _worker_draining(state: State, event: WorkerDraining) -> None:
     _move_worker(state, state.workers[event.worker_id], WorkerState.DRAINING, event.at_ms)
 
 
+def _worker_cordoned(state: State, event: WorkerCordoned) -> None:
+    state.workers[event.worker_id].cordoned = event.cordoned
+
+
 def _worker_returned(state: State, event: WorkerReturned) -> None:
     _move_worker(state, state.workers[event.worker_id], WorkerState.ONLINE, event.at_ms)
 
@@ -1054,6 +1059,7 @@ _APPLY: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_silent,
     WorkerDraining: _worker_draining,
+    WorkerCordoned: _worker_cordoned,
     WorkerReturned: _worker_returned,
     WorkerLost: _worker_lost,
     WorkerRetired: _worker_retired,

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from titan_master.core import (
     admission,
+    cordoning,
     gates,
     leaving,
     lifecycle,
@@ -33,6 +34,7 @@ from titan_proto.ids import INSTANCE_MARK, is_run_id
 from titan_proto.limits import JOB_ID_CHARS, PAGE_ITEMS, SUBMIT_KEY_CHARS
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     GetJob,
     GetRun,
@@ -46,6 +48,7 @@ from titan_proto.messages import (
     ListRuns,
     ListSchedules,
     ListServices,
+    ListWorkers,
     PauseSchedule,
     ReadLog,
     RemoveSchedule,
@@ -93,6 +96,9 @@ def ask(draft: Draft, item: Asked) -> None:
         return
     if isinstance(item.request, DecideGate):
         _decide_gate(draft, item.origin, item.request, item.by)
+        return
+    if isinstance(item.request, CordonWorker):
+        cordoning.cordon(draft, item.origin, item.request, item.by)
         return
     if isinstance(item.request, PauseSchedule):
         schedules.pause(draft, item.origin, item.request, item.by)
@@ -493,6 +499,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     RemoveSchedule: schedules.remove,
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
+    ListWorkers: cordoning.list_workers,
     SpawnWorker: siblings.spawn_worker,
     GetScaling: siblings.get_scaling,
 }

@@ -391,6 +391,14 @@ class WorkerDraining(Event, frozen=True, kw_only=True):
     worker_id: str
 
 
+class WorkerCordoned(Event, frozen=True, kw_only=True):
+    """Somebody wants nothing new to be placed there, or has taken that back."""
+
+    worker_id: str
+    cordoned: bool
+    by: str = ""
+
+
 class WorkerReturned(Event, frozen=True, kw_only=True):
     """A silent (or lost) worker of the same incarnation is heard again."""
 
@@ -488,6 +496,7 @@ AnyEvent = (
     | WorkerJoined
     | WorkerSilent
     | WorkerDraining
+    | WorkerCordoned
     | WorkerReturned
     | WorkerLost
     | WorkerRetired

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from titan_proto.ids import AttemptRef
 from titan_proto.messages import (
     CancelRun,
+    CordonWorker,
     DecideGate,
     Fired,
     GetJob,
@@ -29,6 +30,7 @@ from titan_proto.messages import (
     ListRuns,
     ListSchedules,
     ListServices,
+    ListWorkers,
     PauseSchedule,
     ReadLog,
     RemoveSchedule,
@@ -79,6 +81,8 @@ Ask = (
     | DecideGate
     | GetStats
     | ShutDownWorker
+    | CordonWorker
+    | ListWorkers
     | SpawnWorker
     | GetScaling
     | ListSchedules

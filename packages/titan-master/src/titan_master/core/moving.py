@@ -22,26 +22,26 @@ from titan_proto.states import AttemptState, ExitReason, JobState, ServiceState,
 _WAS_WELL: Final = (ServiceState.HEALTHY, ServiceState.UNHEALTHY)
 
 
-def begin(draft: Draft, worker: WorkerInfo) -> None:
-    """It has just said that it leaves."""
+def begin(draft: Draft, worker: WorkerInfo, *, why: str = "") -> None:
+    """It has just said that it leaves, or is to be empty: `why`."""
     for key in list(worker.held):
         service = draft.state.services.get(key)
         if service is not None and service.state in _WAS_WELL:
-            _move(draft, service, worker)
+            _move(draft, service, why or f"worker {worker.name} is leaving")
 
 
 def came_up(draft: Draft, service: Service) -> None:
     """It is healthy; where its worker is leaving by now, it goes on from there."""
     worker = draft.state.workers.get(service.attempt.worker_id)
     if worker is not None and worker.state is WorkerState.DRAINING:
-        _move(draft, service, worker)
+        _move(draft, service, f"worker {worker.name} is leaving")
 
 
-def _move(draft: Draft, service: Service, worker: WorkerInfo) -> None:
+def _move(draft: Draft, service: Service, why: str) -> None:
     if service.state is ServiceState.STOPPING or services.replacement_of(draft.state, service):
         return
     if not services.why_it_stays(draft.state, service):
-        rollout.replace_one(draft, service, why=f"worker {worker.name} is leaving")
+        rollout.replace_one(draft, service, why=why)
 
 
 # -- later on --------------------------------------------------------------------------------------

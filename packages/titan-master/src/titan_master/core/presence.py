@@ -131,6 +131,7 @@ class Roster:
             worker is None
             or presence.link_id is None
             or worker.state is not WorkerState.ONLINE
+            or worker.cordoned
             or (worker.kinship is not None and worker.kinship.dismissed)
             or len(worker.held) >= worker.slots + SLOTLESS_PER_WORKER
         ):

@@ -152,7 +152,11 @@ class _Room:
 def _ask_for_what_is_missing(draft: Draft) -> None:
     room = _Room(draft)
     for key, ready in list(draft.state.queue.classes.items()):
-        if key.slots and _has_waited(draft, ready):
+        # What waits for its concurrency group would wait beside any number of workers.
+        is_one_too_many = key.terms is not None and placement.is_group_full(
+            draft.state, key.terms, key.run_id
+        )
+        if key.slots and not is_one_too_many and _has_waited(draft, ready):
             _serve(draft, room, key, ready)
 
 

@@ -178,6 +178,7 @@ def could_have(worker: WorkerInfo, spec: JobSpec) -> bool:
     """Whether it is here, with what the service needs, though perhaps not free at the moment."""
     return (
         worker.state in _MAY_TAKE
+        and not worker.cordoned
         and set(spec.needs.skills) <= set(worker.skills)
         and spec.needs.slots <= worker.slots
         and not has_too_little(worker, spec.needs.terms)

@@ -108,7 +108,7 @@ def _free_port(state: State, parent: WorkerInfo) -> int:
 def may_spawn(draft: Draft, worker: WorkerInfo) -> bool:
     """Whether it is here, knows how, and stays."""
     presence = draft.roster.of(worker.worker_id)
-    is_going = worker.kinship is not None and worker.kinship.dismissed
+    is_going = worker.cordoned or (worker.kinship is not None and worker.kinship.dismissed)
     is_here = worker.state is WorkerState.ONLINE and presence.link_id is not None
     return is_here and presence.cores > 0 and not is_going and presence.farewell is None
 

@@ -285,6 +285,8 @@ class WorkerInfo(Struct, kw_only=True, eq=False):
     """... and when it was so last."""
     resources: dict[str, int] = field(default_factory=dict)
     """What jobs can take of it, in the units of `Counted`."""
+    cordoned: bool = False
+    """It is given nothing new, until somebody takes that back."""
     taken: dict[str, int] = field(default_factory=dict)
     """What is taken of each resource that any of its attempts takes. Derived."""
     network: str = ""
@@ -717,6 +719,7 @@ def _worker_digest(worker: WorkerInfo) -> tuple[object, ...]:
         worker.spawns_failed,
         worker.spawn_failed_at_ms,
         sorted(worker.resources.items()),
+        worker.cordoned,
         worker.network,
     )
 

@@ -37,6 +37,7 @@ from titan_master.core.events import (
     ServiceAdded,
     ServiceQueued,
     SiblingDismissed,
+    WorkerCordoned,
     WorkerDraining,
     WorkerJoined,
     WorkerLost,
@@ -419,7 +420,8 @@ def _attempt_ended(draft: Draft, event: AttemptEnded) -> None:
 
 
 def _worker_changed(
-    draft: Draft, event: WorkerSilent | WorkerDraining | WorkerLost | WorkerReturned
+    draft: Draft,
+    event: WorkerSilent | WorkerDraining | WorkerCordoned | WorkerLost | WorkerReturned,
 ) -> None:
     draft.roster.refresh(event.worker_id)
     draft.placement_due = True
@@ -464,6 +466,7 @@ _FOLLOW: Final[dict[type[Event], Callable[[Draft, Any], None]]] = {
     WorkerJoined: _worker_joined,
     WorkerSilent: _worker_changed,
     WorkerDraining: _worker_changed,
+    WorkerCordoned: _worker_changed,
     WorkerLost: _worker_changed,
     WorkerReturned: _worker_changed,
     WorkerRetired: _worker_retired,

@@ -129,6 +129,10 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.USAGE_VIEW: _NOBODY,
     OpCode.WORKER_USAGE: _WORKERS,
     OpCode.SAMPLE_USAGE: _NOBODY,
+    # placement
+    OpCode.CORDON_WORKER: _ADMINS,
+    OpCode.LIST_WORKERS: _READERS,
+    OpCode.WORKER_LIST: _NOBODY,
     # workers that workers spawn
     OpCode.KIN: _WORKERS,
     OpCode.SPAWN_SIBLING: _NOBODY,

@@ -58,6 +58,13 @@ from titan_proto.messages.logs import (
     LogStream,
     ReadLog,
 )
+from titan_proto.messages.placing import (
+    CordonWorker,
+    ListWorkers,
+    Room,
+    WorkerDetail,
+    WorkerList,
+)
 from titan_proto.messages.runs import (
     AttemptList,
     AttemptView,
@@ -241,6 +248,10 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ShutdownOrdered,
         GetUsage,
         UsageView,
+        # placement
+        CordonWorker,
+        ListWorkers,
+        WorkerList,
         # files by name
         ListFiles,
         FileList,
@@ -282,6 +293,7 @@ __all__ = [
     "Cancel",
     "CancelRun",
     "Challenge",
+    "CordonWorker",
     "DecideGate",
     "Done",
     "Error",
@@ -325,6 +337,7 @@ __all__ = [
     "ListRuns",
     "ListSchedules",
     "ListServices",
+    "ListWorkers",
     "LogAck",
     "LogChunk",
     "LogData",
@@ -349,6 +362,7 @@ __all__ = [
     "RerunRun",
     "RestartService",
     "Role",
+    "Room",
     "RunList",
     "RunReceipt",
     "RunView",
@@ -388,6 +402,8 @@ __all__ = [
     "WaitRun",
     "WatchRun",
     "Welcome",
+    "WorkerDetail",
+    "WorkerList",
     "WorkerStatus",
     "WorkerUsage",
     "WorkerUsageView",

@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "stop": ("runs", "Stop a service, or a running job."),
     "service": ("services", "List services, scale one, or start it anew."),
     "schedule": ("schedules", "Have something run again and again."),
+    "worker": ("workers", "List workers, or give one nothing new."),
     "shutdown": ("workers", "Have a worker finish what it runs, and leave."),
     "upload": ("files", "Put files into the master's perm_files."),
     "files": ("files", "What the master's perm_files hold; with NAME, its versions."),
@@ -53,7 +54,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 """Module and one line of help, so that listing the commands loads none of them."""
 
-PLUGIN_GROUPS: Final = ("master", "worker")
+PLUGIN_GROUPS: Final = ("master",)
 """`titan master start` is the master's own command, where that package is installed."""
 _PLUGINS: Final = "titan.commands"
 
@@ -108,15 +109,17 @@ class PluginGroup(click.Group):
     """Commands that another installed package brings; looked up only when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names that are installed."""
-        return sorted(self._points())
+        """Its own, and the names that are installed."""
+        return [*self.commands, *sorted(self._points())]
 
     def get_command(  # click's signature
         self,
         ctx: click.Context,  # noqa: ARG002
         cmd_name: str,
     ) -> click.Command | None:
-        """The command of the other package."""
+        """One of its own, or the command of the other package."""
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
         point = self._points().get(cmd_name)
         if point is None:
             return None
@@ -127,7 +130,7 @@ class PluginGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does; where there is nothing at all, say why."""
-        if not self._points():
+        if (not args or args[0] not in self.commands) and not self._points():
             ctx.fail(f"titan-{self.name} is not installed in this Python ({sys.executable}).")
         return super().resolve_command(ctx, args)
 

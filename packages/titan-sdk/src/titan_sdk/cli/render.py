@@ -8,7 +8,7 @@ durations seconds as numbers, what is absent is null.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -20,6 +20,7 @@ from titan_proto.messages import (
     GateView,
     JobChange,
     JobView,
+    Room,
     RunView,
     ScheduleView,
     ServiceView,
@@ -27,6 +28,7 @@ from titan_proto.messages import (
     Traffic,
     UsagePoint,
     UsageView,
+    WorkerDetail,
     WorkerUsageView,
     WorkerView,
 )
@@ -240,7 +242,7 @@ def jobs_table(jobs: Sequence[JobView], look: Look, now_ms: int) -> Table:
     )
     for job in jobs:
         table.add(
-            job.job_id,
+            cell_named(job),
             look.state(job.state),
             str(job.attempt or "-"),
             job.worker or "-",
@@ -248,6 +250,23 @@ def jobs_table(jobs: Sequence[JobView], look: Look, now_ms: int) -> Table:
             job_notes(job),
         )
     return table
+
+
+def cell_named(job: JobView) -> str:
+    """A job's name, and of a cell of a matrix its values."""
+    values = cell_values(job)
+    return f"{job.job_id} ({values})" if values else job.job_id
+
+
+def cell_values(job: JobView) -> str:
+    """Of a cell of a matrix its values, in words; empty for other jobs."""
+    cell = {} if job.shape is None else job.shape.cell
+    text = ", ".join(f"{key}={value}" for key, value in cell.items())
+    return clean(text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…")
+
+
+CELL_CHARS: Final = 60
+"""Of the values of a cell so much is shown where there are others beside it."""
 
 
 def dead_table(jobs: Sequence[JobView], look: Look) -> Table:
@@ -475,7 +494,12 @@ def job_json(job: JobView) -> dict[str, Any]:
 
 def _shape_json(shape: Shape) -> dict[str, Any]:
     """What a run says of a job beside its definition, as keys of the job."""
-    return {"trigger": shape.trigger.value.lower(), "when": shape.when or None}
+    return {
+        "trigger": shape.trigger.value.lower(),
+        "when": shape.when or None,
+        "matrix": dict(shape.cell) or None,
+        "cellOf": shape.cell_of or None,
+    }
 
 
 def change_json(change: JobChange) -> dict[str, Any]:
@@ -612,6 +636,57 @@ def worker_json(worker: WorkerView) -> dict[str, Any]:
         "software": worker.software or None,
         "services": list(worker.services),
     }
+
+
+def worker_detail_json(detail: WorkerDetail) -> dict[str, Any]:
+    """A worker with what jobs can take of it."""
+    return {
+        **worker_json(detail.worker),
+        "cordoned": detail.cordoned,
+        "attempts": detail.attempts,
+        "resources": {
+            name: {"total": amount(name, room.total), "taken": amount(name, room.taken)}
+            for name, room in sorted(detail.resources.items())
+        },
+    }
+
+
+def amount(name: str, counted: int) -> int | float:
+    """Of a counted resource in the unit that people use: cores, bytes, pieces."""
+    return counted / 1000 if name == "cpu" else counted
+
+
+def amount_text(name: str, counted: int) -> str:
+    """The same in words."""
+    if name == "memory":
+        return f"{counted / 1024**3:.1f} GiB"
+    return f"{amount(name, counted):g}"
+
+
+def rooms(resources: Mapping[str, Room]) -> str:
+    """What is taken of what there is: `cpu 0.5 of 4, gpu 1 of 2`."""
+    return ", ".join(
+        f"{name} {amount_text(name, room.taken)} of {amount_text(name, room.total)}"
+        for name, room in sorted(resources.items())
+    )
+
+
+def workers_table(workers: Sequence[WorkerDetail], look: Look) -> Table:
+    """One line a worker."""
+    table = Table(("WORKER", "STATE", "SLOTS", "SKILLS", "RESOURCES", "ON IT"), ("RESOURCES",))
+    for one in workers:
+        worker = one.worker
+        state = worker_state(worker)
+        state = state.replace(str(worker.state), look.state(worker.state), 1)
+        table.add(
+            f"{worker.host}:{worker.port}",
+            f"{state}, CORDONED" if one.cordoned else state,
+            f"{worker.used} of {worker.slots}",
+            ", ".join(worker.skills),
+            rooms(one.resources) or "-",
+            what_is_left(worker) or "-",
+        )
+    return table
 
 
 def usage_json(seen: WorkerUsageView | UsagePoint) -> dict[str, Any]:
