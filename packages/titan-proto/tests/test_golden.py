@@ -1073,6 +1073,7 @@ MESSAGES = (
         ),
         spec=SHARING,
     ),
+    WorkerStatus(running=1, beat=70_002, leaving=True, at_once=True),
     IssueTicket(),
     TicketIssued(ticket="5f0b2c", good_for_ms=600_000),
     RedeemTicket(ticket="5f0b2c"),
