@@ -22,16 +22,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from titan_proto.errors import LinkError, RequestError, TitanError
 from titan_proto.io.address import Address, parse_address, read_token_file, token_link
 from titan_proto.io.blocking import BlockingLink
 from titan_proto.limits import DEFAULT_PORT, DEFAULT_WORKER_PORT
-from titan_proto.messages import GetStats, Role, Stats
+from titan_proto.messages import GetStats, IssueTicket, Request, Role, Stats
 from titan_proto.states import WorkerState
 from titan_sdk.__about__ import __version__
 from titan_sdk.identity import ProcessIdentity, children, identify, is_alive, send
+
+ReplyT = TypeVar("ReplyT")
 
 HOST: Final = "127.0.0.1"
 DASHBOARD_PORT: Final = 5000
@@ -130,14 +132,21 @@ class LocalCluster:
 
     def stats(self) -> Stats:
         """Ask its master; it must know this folder's token. Raises LinkError."""
+        return self._ask(GetStats())
+
+    def _ask(self, request: Request[ReplyT]) -> ReplyT:
         address, token = self.address, read_token_file(self.token_file)
         if address is None or token is None:
             raise LinkError("no master has started here yet")
         link = BlockingLink.connect(
-            address, token, role=Role.CLIENT, software=f"titan-sdk/{__version__}", timeout_s=5
+            address, token, role=Role.ADMIN, software=f"titan-sdk/{__version__}", timeout_s=5
         )
         with link:
-            return link.call(GetStats(), 5)
+            return link.call(request, 5)
+
+    def ticket(self) -> str:
+        """A word that its dashboard lets in once. Raises LinkError."""
+        return self._ask(IssueTicket()).ticket
 
     def dashboard_url(self) -> str:
         """Where its dashboard is; empty if it has none."""

@@ -31,6 +31,7 @@ from titan_sdk.cli.context import (
     write,
 )
 from titan_sdk.cli.failures import CONFLICT, FAILED, USAGE, Failure
+from titan_sdk.cli.opening import link
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.local import DASHBOARD, MASTER, WORKER, LocalCluster, LocalError, Plan
 
@@ -212,7 +213,8 @@ def _say_up(cluster: LocalCluster, started: list[Member], *, wants_dashboard: bo
     how = "Up" if started else "Already up"
     say(f"{how}: master {cluster.address}, {ports}, data in {cluster.data}")
     if url := cluster.dashboard_url():
-        say(f"Dashboard: {url}")
+        say(f"Dashboard: {link(url, cluster.ticket())}")
+        say("That link is good once, for ten minutes; `titan open` prints another.")
     elif wants_dashboard:
         say("No dashboard: titan-dashboard is not installed in this Python.")
     say(f"Try:  {_reaching(cluster)} stats     Stop it:  {_downing(cluster)}")
