@@ -79,7 +79,9 @@ def d1(root: Path, repeats: int) -> list[Figure]:
         _figure("D1 change", "a run is submitted → it is on screen", quantile(changes, 0.5), 250),
         _figure("D1 line", "a line is printed → it is on screen", quantile(lines, 0.5), 250),
         _figure("D1 tabs", f"a plain page, {TABS} live tabs open", max(tabs), 300),
-        Figure("D1 memory", "the dashboard after all that", "–", f"{rss_mb:.0f} MB", rss_mb, 90, "MB"),
+        Figure(
+            "D1 memory", "the dashboard after all that", "–", f"{rss_mb:.0f} MB", rss_mb, 90, "MB"
+        ),
     ]
 
 
@@ -87,9 +89,7 @@ def _figure(name: str, what: str, took_ms: float, bar: float) -> Figure:
     return Figure(name, what, "–", f"{took_ms:.0f} ms", took_ms, bar, "ms")
 
 
-def _paints(
-    page: Page, dashboard: Dashboard, paths: tuple[str, ...], repeats: int
-) -> list[float]:
+def _paints(page: Page, dashboard: Dashboard, paths: tuple[str, ...], repeats: int) -> list[float]:
     """Of each page, the median."""
     found = []
     for path in paths:
