@@ -172,13 +172,14 @@ def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
 
 def draw_nightly(world: World) -> RunSpec:
     """A small pipeline that brings a service up: perhaps after a task, perhaps before one."""
+    soon_over = RestartPolicy(max=world.between(0, 2), within_ms=60_000)
     service = JobSpec(
         id="service",
         launch=LAUNCH,
         kind=JobKind.SERVICE,
         dependencies=("before",) if world.chance(60) else (),
         needs=Needs(slots=0 if world.chance(30) else 1),
-        service=ServiceSection(port=FIXED_PORT)
+        service=ServiceSection(port=FIXED_PORT, restart=soon_over)
         if world.chance(40)
         else ServiceSection(port_auto=True),
     )

@@ -1069,6 +1069,7 @@ MESSAGES = (
         ),
         spec=SHARING,
     ),
+    WorkerStatus(running=1, beat=70_002, leaving=True, at_once=True),
 )
 
 
