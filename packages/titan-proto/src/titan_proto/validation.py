@@ -525,6 +525,14 @@ def _terms_problems(where: str, job: JobSpec, terms: Terms) -> Iterator[Problem]
             hint="affinity: {with: JOB, mode: require}",
             code=BAD_PLACE,
         )
+    if terms.worker and (terms.required or terms.spread):
+        other = "has to be beside another job" if terms.required else "is to be spread"
+        yield Problem(
+            where=f"{where}.worker",
+            message=f"job {_named(job.id)} is tied to a worker and {other}",
+            hint="keep one of the two",
+            code=BAD_PLACE,
+        )
     yield from _group_problems(where, "group", terms.group, terms.limit)
     yield from _group_problems(where, "run_group", terms.run_group, terms.run_limit)
     yield from _counted_problems(f"{where}.counted", terms.counted)

@@ -1112,8 +1112,6 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if isinstance(near, Near) and not near.job and len(read.get("dependencies") or ()) != 1:
         hint = "affinity: {with: JOB}"
         found.append(("affinity", "has an affinity and does not say with which job", hint))
-    if "worker" in read and read.get("spread"):
-        found.append(("spread", "has a worker and is to be spread", "one of them"))
     if "requirement" in read and "skills" in read:
         found.append(("requirement", "has requirement and skills", "keep skills"))
     return found
