@@ -45,6 +45,40 @@ def test_a_failure_is_handled_told_and_tidied_up_and_its_run_has_failed(
     assert "nothing before it failed" in titan("show", "mended-2/MEND").stdout
 
 
+TRAINED = """name: Trained
+project: false
+jobs:
+  - id: TRAIN
+    run: echo "${{{{ matrix.region }}}}/${{{{matrix.size}}}}" >> {ran}; echo n=1 >> "$TITAN_OUTPUT"
+    when: matrix.size != 'l' or matrix.region == 'eu'
+    matrix: {{region: [eu, "u s; $(touch hacked)"], size: [s, l]}}
+  - {{id: REPORT, run: "echo ${{{{ jobs.TRAIN.2.outputs.n }}}} >> {ran}", dependencies: [TRAIN], trigger: none_failed}}
+"""
+
+
+def test_the_cells_of_a_matrix_run_with_their_values_and_are_shown_with_them(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    ran = tmp_path / "ran"
+    pipeline = tmp_path / "trained.yaml"
+    pipeline.write_text(TRAINED.format(ran=ran), encoding="utf-8")
+    titan("run", str(pipeline), "--wait")
+    lines = ran.read_text().splitlines()
+    assert sorted(lines[:3]) == ["eu/l", "eu/s", "u s; $(touch hacked)/s"]
+    assert lines[3:] == ["1"]
+    shown = titan("ps", "trained-1").stdout
+    assert "TRAIN.1 (region=eu, size=s)" in shown
+    assert "TRAIN.3 (region=u s; $(touch hacked), size=s)" in shown
+    assert "TRAIN: region=eu, size=l" in titan("show", "trained-1/TRAIN.2").stdout
+    cell = json.loads(titan("show", "trained-1/TRAIN.4", "-o", "json").stdout)
+    assert (cell["matrix"], cell["cellOf"], cell["reason"]) == (
+        {"region": "u s; $(touch hacked)", "size": "l"},
+        "TRAIN",
+        "WHEN_FALSE",
+    )
+
+
 WEIGHED = """name: Weighed
 project: false
 jobs:

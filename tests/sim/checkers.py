@@ -140,6 +140,7 @@ class JobBook:
         self.spec = spec
         self.trigger = Trigger.ALL_SUCCEEDED if shape is None else shape.trigger
         self.when = "" if shape is None else shape.when
+        self.cell = {} if shape is None else shape.cell
         self.begun = False
         """Whether it was decided that it begins."""
         self.end: JobState | None = None
@@ -257,6 +258,8 @@ class WorkerBook:
         self.cordoned = False
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
+        self.came_back = False
+        """Another process of it was here before."""
         self.to_move: dict[AttemptRef, None] = {}
         """Services on it that others could have had when it began to leave, and that are not replaced."""
         """What it held when the master learned that it is being shut down."""
@@ -760,7 +763,9 @@ class Auditor:
             # What was being stopped for another reason is over: nobody counts what became of it.
             stopping = self.services.get((ref.run_id, ref.job_id)) == "STOPPING"
             stopping = stopping or job.stopped_for is not None
-            blamed = ref in self._left and ref in worker.drained and not stopping
+            # Nor of one whose worker had left, came back with its end, and was lost before it could tell.
+            untold = worker.state == "LOST" and worker.came_back
+            blamed = ref in self._left and ref in worker.drained and not stopping and not untold
             self.check(not blamed, f"{ref} was stopped by a leave and counts as lost")
         if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED, ExitReason.OOM_KILLED}:
             self.check(
@@ -900,6 +905,8 @@ class Auditor:
         for part in job.when.split(word):
             if part in ("true", "false"):
                 found = part == "true"
+            elif part.startswith("matrix."):
+                found = job.cell["n"] == part[-1]
             elif match := _STATE.fullmatch(part):
                 found = run.jobs[match[1]].end is not JobState[match[2]]
             else:
@@ -1146,6 +1153,7 @@ class Auditor:
         before = self.workers.get(event.worker_id)
         if before is not None:
             book.holds, book.drained = before.holds, before.drained
+            book.came_back = True
             book.cordoned = before.cordoned
         if event.spawn:
             number, worker_id = event.spawn, event.worker_id
@@ -1167,7 +1175,8 @@ class Auditor:
         worker = self.workers[event.worker_id]
         worker.state = "DRAINING"
         worker.drained = dict(worker.holds)
-        worker.to_move = {ref: None for ref in worker.holds if self._could_move(ref)}
+        if not event.at_once:
+            worker.to_move = {ref: None for ref in worker.holds if self._could_move(ref)}
 
     def _could_move(self, ref: AttemptRef) -> bool:
         """Whether it is up, and another worker could have it besides."""

@@ -152,7 +152,11 @@ def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
     """Which ends of its dependencies a job is to begin after, and on what condition."""
     triggers = [one for one in Trigger if one is not Trigger.UNKNOWN]
     trigger = world.random.choice(triggers) if job.dependencies else Trigger.ALL_SUCCEEDED
-    return Shape(trigger=trigger, when=_when(world, specs, job) if world.chance(50) else "")
+    cell = {"n": str(world.between(1, 2))} if world.chance(20) else {}
+    when = _when(world, specs, job) if world.chance(50) else ""
+    if cell and world.chance(50):
+        when = f"matrix.n == {world.between(1, 2)}"
+    return Shape(trigger=trigger, when=when, cell=cell, cell_of="all" if cell else "")
 
 
 def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
@@ -170,13 +174,14 @@ def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
 
 def draw_nightly(world: World) -> RunSpec:
     """A small pipeline that brings a service up: perhaps after a task, perhaps before one."""
+    soon_over = RestartPolicy(max=world.between(0, 2), within_ms=60_000)
     service = JobSpec(
         id="service",
         launch=LAUNCH,
         kind=JobKind.SERVICE,
         dependencies=("before",) if world.chance(60) else (),
         needs=Needs(slots=0 if world.chance(30) else 1),
-        service=ServiceSection(port=FIXED_PORT)
+        service=ServiceSection(port=FIXED_PORT, restart=soon_over)
         if world.chance(40)
         else ServiceSection(port_auto=True),
     )

@@ -1074,6 +1074,7 @@ MESSAGES = (
         ),
         spec=SHARING,
     ),
+    WorkerStatus(running=1, beat=70_002, leaving=True, at_once=True),
     ExplainJob(job="TRAIN", run="nightly-7"),
     Explanation(
         run_id=RUN,

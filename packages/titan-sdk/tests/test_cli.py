@@ -397,7 +397,7 @@ def test_exit_codes_of_errors():
 
 def test_validate_says_everything_and_exits_2(run, alone):
     (alone / "good.yaml").write_text("name: p\njobs: [{id: A, run: a}]\n")
-    (alone / "bad.yaml").write_text("name: p\njobs: [{id: A, run: a, matrix: 5}]\n")
+    (alone / "bad.yaml").write_text("name: p\njobs: [{id: A, run: a, secrets: 5}]\n")
     code, out, _ = run("validate", "good.yaml")
     assert (code, out) == (0, f"good.yaml: ok; 1 job, packs 2 files of {Path()} (0 KiB)\n")
     code, out, _ = run("validate", "good.yaml", "bad.yaml")

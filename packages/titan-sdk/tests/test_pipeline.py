@@ -352,7 +352,7 @@ def test_a_bad_job_is_refused_at_its_place(text, expected):
         ),
         ("name: p\nversion: 2\njobs: [{id: A, run: a}]", ["2:10 Y107"]),
         ("apiVersion: titan/v2\nname: p\njobs: [{id: A, run: a}]", ["1:13 Y107"]),
-        ("name: p\ndefaults: {matrix: 2}\njobs: [{id: A, run: a}]", ["2:12 Y104"]),
+        ("name: p\ndefaults: {secrets: 2}\njobs: [{id: A, run: a}]", ["2:12 Y104"]),
         ("name: p\ndefaults: {script: a}\njobs: [{id: A, run: a}]", ["2:12 Y103"]),
         ("name: p\nworkspace: {root: nowhere}\njobs: [{id: A, run: a}]", ["2:19 Y107"]),
         ("name: p\nworkspace: {inclued: []}\njobs: [{id: A, run: a}]", ["2:13 Y103"]),
@@ -373,7 +373,7 @@ def test_a_job_without_a_usable_id_is_called_by_its_number():
     body = """\
 name: p
 jobs:
-  - {script: a.py, matrix: 3}
+  - {script: a.py, secrets: 3}
   - {id: a b, script: b.py}
 """
     pipeline = read(body)
@@ -382,7 +382,7 @@ jobs:
     assert told == [
         "job number 1 has no id",
         'script "a.py" of job number 1 is neither beside this file nor in the master\'s perm_files',
-        '"matrix" in job number 1 is not supported by this version of Titan',
+        '"secrets" in job number 1 is not supported by this version of Titan',
         '"a b" cannot be a job id',
         'script "b.py" of job number 2 is neither beside this file nor in the master\'s perm_files',
     ]
@@ -423,7 +423,7 @@ jobs:
   - id: DEPLOY
     run: "x"
     dependencies: ["TRANSFROM"]
-    matrix: 5
+    secrets: 5
 """
     )
     assert report(pipeline.source, pipeline.findings) == (
@@ -434,9 +434,9 @@ p.yaml:6:5: error[Y103] unknown key "scrpit" in job TRANSFORM
 p.yaml:9:20: error[Y201] job DEPLOY depends on "TRANSFROM", which is not in this pipeline
   9 |     dependencies: ["TRANSFROM"]
     |                    ^^^^^^^^^^^ did you mean "TRANSFORM"?
-p.yaml:10:5: error[Y104] "matrix" in job DEPLOY is not supported by this version of Titan
-  10 |     matrix: 5
-     |     ^^^^^^
+p.yaml:10:5: error[Y104] "secrets" in job DEPLOY is not supported by this version of Titan
+  10 |     secrets: 5
+     |     ^^^^^^^
 3 errors in p.yaml"""
     )
     with pytest.raises(PipelineError) as raised:
@@ -579,16 +579,11 @@ def test_a_titan_job_means_what_the_yaml_means():
         assert (pipeline.jobs[0], pipeline.shapes.get("A")) == (meant.spec, meant.shape)
     # What asks for an approval becomes a job of its own: see test_approvals; what is said in files
     # comes at submission: see test_envfiles.
+    # A matrix becomes several: see test_matrix.
     apart = {
-        "id",
-        "run",
-        "command",
-        "handler",
-        "requirement",
-        "approval",
-        "max_wait_seconds",
-        "env_file",
-    }
+        "id", "run", "command", "handler", "requirement", "approval", "max_wait_seconds", "env_file",
+        "matrix",
+    }  # fmt: skip
     assert {*values, *task, *gate} | apart == set(READERS)
 
 
@@ -897,7 +892,9 @@ def test_a_place_that_cannot_be_is_shown_where_it_stands(lines, found):
 
 def test_what_is_on_one_worker_is_not_spread():
     text = "name: p\njobs:\n  - {id: B, run: b, worker: w, spread: true}\n"
-    assert [one.code for one in read(text).findings] == ["Y106"]
+    (finding,) = read(text).findings
+    assert (finding.code, finding.place.line, finding.place.column) == ("Y241", 3, 29)
+    assert "is tied to a worker and is to be spread" in finding.message
 
 
 def test_a_requirement_may_be_a_list():

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import hashlib
 import logging
 import os
 import resource
@@ -359,7 +360,17 @@ class Master:
         self._term = recovered.term
         # Whoever may have forgotten which fences were given goes on from where none can have been.
         self._fence = recovered.state.fence + FENCE_JUMP if recovered.is_behind else 0
-        self.core = Core(recovered.state, CoreConfig(lost_after_ms=config.lost_after_ms))
+        policy = CoreConfig(
+            lost_after_ms=config.lost_after_ms,
+            autoscale=config.autoscale,
+            scale_every_ms=config.scale_every_ms,
+            sibling_idle_ms=config.sibling_idle_ms,
+            siblings_per_host=config.siblings_per_host,
+            siblings_max=config.siblings_max,
+            # Known to nobody else, and the same after a restart.
+            spawn_key=hashlib.sha256(b"siblings" + token.key).digest(),
+        )
+        self.core = Core(recovered.state, policy)
         space = Space(look)
         blobs = BlobStore(config.data / "artifacts", space, self._clock.now_ms)
         perm_files = PermFiles(config.perm_files, blobs)

@@ -26,7 +26,7 @@ KEY_RULE: Final = (
     "letters, digits and '_'; does not start with a digit; at most "
     f"{OUTPUT_KEY_CHARS} characters (OUTPUT_KEY_CHARS)"
 )
-FORM: Final = "${{ jobs.JOB.outputs.KEY }}"
+FORM: Final = "${{ jobs.JOB.outputs.KEY }}, ${{ params.NAME }} or ${{ matrix.KEY }}"
 
 _KEY_PATTERN: Final = rf"[A-Za-z_][A-Za-z0-9_]{{0,{OUTPUT_KEY_CHARS - 1}}}"
 _KEY = re.compile(rf"{_KEY_PATTERN}\Z")
@@ -35,6 +35,12 @@ EXPRESSION: Final = re.compile(
     rf"\$\{{\{{[ \t]*jobs\.(?P<job>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{JOB_ID_CHARS - 1}}})"
     rf"\.outputs\.(?P<key>{_KEY_PATTERN})[ \t]*\}}\}}"
 )
+EXPRESSION_OF: Final = {
+    source: re.compile(rf"\$\{{\{{[ \t]*{source}\.(?P<key>{_KEY_PATTERN})[ \t]*\}}\}}")
+    for source in ("matrix", "params")
+}
+"""Those whose values are known when a run is submitted: whoever submits it puts them in their place."""
+_BLANKS = re.compile(r"\$\{\{[ \t]*([A-Za-z0-9_.-]{1,300})[ \t]*\}\}")
 _SHOWN_CHARS: Final = 80
 
 
@@ -108,9 +114,7 @@ def uses(launch: Launch) -> Iterator[Use]:
 
 def tightened(text: str) -> str:
     """The same text with no blanks inside its expressions, so that splitting leaves them whole."""
-    return EXPRESSION.sub(
-        lambda match: f"${{{{jobs.{match['job']}.outputs.{match['key']}}}}}", text
-    )
+    return _BLANKS.sub(lambda match: f"${{{{{match[1]}}}}}", text)
 
 
 def _texts(launch: Launch) -> Iterator[tuple[str, str]]:

@@ -320,6 +320,10 @@ class Shape(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trigger: Trigger = Trigger.ALL_SUCCEEDED
     when: str = ""
     """A condition (`conditions`), looked at once its dependencies have ended as they should."""
+    cell_of: str = ""
+    """The job with a matrix of which this is a cell."""
+    cell: dict[str, str] = field(default_factory=dict)
+    """Of a cell: its values."""
 
     @property
     def is_conditional(self) -> bool:

@@ -339,6 +339,14 @@ def _shapes_problems(spec: RunSpec, index: Mapping[str, int]) -> Iterator[Proble
 
 
 def _shape_problems(where: str, job: JobSpec, shape: Shape) -> Iterator[Problem]:
+    if not all(map(outputs.is_key, shape.cell)) or _bytes_of(shape.cell.values()) > ARGS_BYTES:
+        yield Problem(
+            where=f"{where}.cell",
+            message=f"the values of job {_named(job.id)} in its matrix are called otherwise than they "
+            f"may be, or have more than ARGS_BYTES ({ARGS_BYTES}) bytes",
+            hint=outputs.KEY_RULE,
+            code=BAD_SHAPE,
+        )
     if shape.trigger is Trigger.UNKNOWN:
         yield Problem(
             where=f"{where}.trigger",
@@ -515,6 +523,14 @@ def _terms_problems(where: str, job: JobSpec, terms: Terms) -> Iterator[Problem]
             where=where,
             message=f"job {_named(job.id)} requires to be beside a job, and does not say which",
             hint="affinity: {with: JOB, mode: require}",
+            code=BAD_PLACE,
+        )
+    if terms.worker and (terms.required or terms.spread):
+        other = "has to be beside another job" if terms.required else "is to be spread"
+        yield Problem(
+            where=f"{where}.worker",
+            message=f"job {_named(job.id)} is tied to a worker and {other}",
+            hint="keep one of the two",
             code=BAD_PLACE,
         )
     yield from _group_problems(where, "group", terms.group, terms.limit)
@@ -913,7 +929,7 @@ def _graph_problems(spec: RunSpec, index: dict[str, int]) -> Iterator[Problem]:
                 known.append(parent)
     distant: list[tuple[int, int, Problem]] = []
     """(job, what it uses of another, what to say if that is not an ancestor): not direct parents."""
-    yield from _expression_problems(jobs, index, parents, near, distant)
+    yield from _expression_problems(spec, index, parents, near, distant)
     for name, shape in spec.shapes.items():
         if shape.when and name in index:
             yield from _when_problems(spec, index[name], shape.when, index, parents, near, distant)
@@ -922,14 +938,42 @@ def _graph_problems(spec: RunSpec, index: dict[str, int]) -> Iterator[Problem]:
     yield from _cycle_problems(jobs, parents)
 
 
+def _unknown_expression(where: str, job: JobSpec, text: str, spec: RunSpec) -> Problem:
+    """One that is of none of the forms, or was to be filled in before the run was submitted."""
+    shape = spec.shapes.get(job.id)
+    if outputs.EXPRESSION_OF["matrix"].fullmatch(text):
+        keys = ", ".join(shape.cell) if shape is not None and shape.cell else ""
+        return Problem(
+            where=where,
+            message=f"job {_named(job.id)} uses {_named(text)}, which its matrix has not"
+            if keys
+            else f"job {_named(job.id)} uses {_named(text)} and has no matrix",
+            hint=f"it has {_named(keys)}" if keys else "",
+            code=BAD_EXPRESSION,
+        )
+    return Problem(
+        where=where,
+        message=f"{_quoted(text)} is no expression that is known here",
+        hint=outputs.FORM,
+        code=BAD_EXPRESSION,
+    )
+
+
+def _cells_hint(spec: RunSpec, name: str) -> str:
+    """What to name instead of a job with a matrix, where one job is meant; empty for other jobs."""
+    has_cells = any(shape.cell_of == name for shape in spec.shapes.values())
+    return f"it has a matrix: name one of its cells, such as {_named(name)}.1" if has_cells else ""
+
+
 def _expression_problems(
-    jobs: tuple[JobSpec, ...],
+    spec: RunSpec,
     index: dict[str, int],
     parents: list[list[int]],
     near: _NearNames,
     distant: list[tuple[int, int, Problem]],
 ) -> Iterator[Problem]:
     """What a job says of others, beside its dependencies, is of jobs that come before it."""
+    jobs = spec.jobs
     for number, job in enumerate(jobs):
         if job.needs.terms is not None and job.needs.terms.near:
             yield from _near_problems(jobs, number, index, parents, near, distant)
@@ -942,18 +986,13 @@ def _expression_problems(
             where = f"jobs[{number}].launch.{use.field}"
             source = index.get(use.job)
             if not use.job:
-                yield Problem(
-                    where=where,
-                    message=f"{_quoted(use.text)} is no expression that is known here",
-                    hint=outputs.FORM,
-                    code=BAD_EXPRESSION,
-                )
+                yield _unknown_expression(where, job, use.text, spec)
             elif source is None:
                 yield Problem(
                     where=where,
                     message=f"job {_named(job.id)} uses an output of {_quoted(use.job)}, "
                     "which is not in this pipeline",
-                    hint=near.hint(use.job),
+                    hint=_cells_hint(spec, use.job) or near.hint(use.job),
                     code=BAD_EXPRESSION,
                 )
             elif jobs[source].kind is not JobKind.TASK:
@@ -1000,17 +1039,23 @@ def _when_problems(
     for name in conditions.names(tree):
         place = f"{where}[{name.at}]"
         said = f"when of job {_named(job.id)} reads {_named(str(name))}"
-        if name.source in ("param", "cell"):
-            what = "no params" if name.source == "param" else "no matrix"
-            owner = "this pipeline" if name.source == "param" else "it"
-            yield Problem(where=place, message=f"{said}, and {owner} has {what}", code=BAD_WHEN)
+        if name.source == "cell":
+            cell = spec.shapes[job.id].cell
+            if name.key not in cell:
+                words = ", and its matrix has it not" if cell else ", and it has no matrix"
+                hint = f"it has {_named(', '.join(cell))}" if cell else ""
+                yield Problem(where=place, message=said + words, hint=hint, code=BAD_WHEN)
+            continue
+        if name.source == "param":
+            words = ", and this pipeline has no params"
+            yield Problem(where=place, message=said + words, code=BAD_WHEN)
             continue
         source = index.get(name.job)
         if source is None:
             yield Problem(
                 where=place,
                 message=f"{said}, and {_quoted(name.job)} is not in this pipeline",
-                hint=near.hint(name.job),
+                hint=_cells_hint(spec, name.job) or near.hint(name.job),
                 code=BAD_WHEN,
             )
         elif name.source == "output" and spec.jobs[source].kind is not JobKind.TASK:

@@ -55,6 +55,7 @@ from titan_proto.messages import (
     GateView,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     GetTraffic,
@@ -82,9 +83,12 @@ from titan_proto.messages import (
     RestartService,
     RunView,
     ScaleService,
+    Scaling,
     ScheduleView,
     ServiceView,
     ShutDownWorker,
+    SpawnOrdered,
+    SpawnWorker,
     Stats,
     StopJob,
     StopService,
@@ -226,6 +230,7 @@ class TitanClient:
             find=self.find_files,
             env_files={job.id: job.env_file for job in given if job.env_file},
             shapes={job.id: job.shape for job in given if job.shape is not None},
+            matrices={job.id: job.matrix for job in given if job.matrix is not None},
         )
         return self._submit(staged, deferral, group)
 
@@ -714,6 +719,44 @@ class TitanClient:
             return self.ask(GetTraffic())
         except Unsupported:
             return None
+
+    def scaling(self) -> Scaling | None:
+        """Which workers other workers have spawned, and why; None if the master is too old to tell."""
+        try:
+            return self.ask(GetScaling())
+        except Unsupported:
+            return None
+
+    def spawn(
+        self,
+        port: int,
+        *,
+        parent: str = "",
+        slots: int | None = None,
+        skills: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> SpawnOrdered:
+        """Have a worker spawn another one on its host, which stays until it is shut down.
+
+        What becomes of it is in `scaling().recent`, under the number that is returned. Needs a token that
+        may be an administrator's, as the local one may.
+
+        Args:
+            port: part of the new worker's name.
+            parent: port, name or id of the worker that shall do it. Default: the master picks one.
+            slots: jobs that it runs at the same time. Default: as many as its parent.
+            skills: what it offers. Default: what its parent does.
+            timeout: seconds to reach a master.
+
+        Raises:
+            Conflict: a worker of that name is there, or on its way; or none is there that could do it.
+            NotFound: no worker is called `parent`.
+            LimitExceeded: there are as many spawned workers as may be.
+        """
+        request = SpawnWorker(port=port, parent=parent, slots=slots or 0, skills=tuple(skills))
+        return self._links.persist(
+            lambda link, left_s: link.call(request, left_s), timeout, as_admin=True
+        )
 
     def usage(self, worker: WorkerView | None = None) -> UsageView:
         """How busy the workers are, and what their attempts use; of `worker`, how busy it has been.

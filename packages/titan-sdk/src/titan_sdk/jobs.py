@@ -86,6 +86,8 @@ class TitanJob:
             its working folder) and in ("JOB:PATTERN", of what a job before it hands out).
         trigger: which ends of its dependencies let it begin: "all_succeeded" (the default), "all_done",
             "any_failed", "any_succeeded" or "none_failed".
+        matrix: axes with their values: it becomes a job for each combination, ID.1, ID.2 and so on, in
+            which ${{ matrix.AXIS }} stands for a value; and exclude and include, lists of cells.
         when: a condition, such as "jobs.A.outputs.rows > 0"; where it is false the job is skipped.
         on_timeout: of a gate about which nobody decided in time: "reject", "approve" or "fail".
 
@@ -93,7 +95,7 @@ class TitanJob:
         InvalidSpec: a value is not what its key takes; `problems` lists all of them.
     """
 
-    __slots__ = ("_approval", "_env_file", "_shape", "_spec")
+    __slots__ = ("_approval", "_env_file", "_matrix", "_shape", "_spec")
 
     def __init__(
         self,
@@ -140,6 +142,7 @@ class TitanJob:
         artifacts: Mapping[str, object] | None = None,
         trigger: str | None = None,
         when: str | None = None,
+        matrix: Mapping[str, object] | None = None,
     ) -> None:
         if filename is not None and script is not None:
             raise InvalidSpec(
@@ -192,10 +195,12 @@ class TitanJob:
                 "artifacts": artifacts,
                 "trigger": trigger,
                 "when": when,
+                "matrix": matrix,
             }
         )
         self._spec = job_spec(read)
         self._shape = shape_of(read)
+        self._matrix: tuple[dict[str, str], ...] | None = read.get("matrix")
         self._approval = approval_of(read)
         self._env_file: tuple[str, ...] = read.get("env_file", ())
 
@@ -221,6 +226,11 @@ class TitanJob:
     def shape(self) -> Shape | None:
         """What is sent of it beside that, as a part of its run; None where that is nothing."""
         return self._shape
+
+    @property
+    def matrix(self) -> tuple[dict[str, str], ...] | None:
+        """The values of its cells, of which it is the template; None if it has no matrix."""
+        return self._matrix
 
     @property
     def approval(self) -> GateSection | None:

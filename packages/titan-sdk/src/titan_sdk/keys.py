@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import itertools
 import math
 import os
 import re
@@ -32,6 +33,7 @@ from titan_proto.limits import (
     HEALTH_INTERVAL_MS_MIN,
     HEALTH_MS,
     HEALTH_RETRIES,
+    MATRIX_CELLS,
     MEMORY_BYTES,
     MEMORY_BYTES_MIN,
     PIDS,
@@ -48,7 +50,7 @@ from titan_proto.limits import (
     WORKER_NAME_CHARS,
     WORKER_SLOTS,
 )
-from titan_proto.outputs import tightened
+from titan_proto.outputs import KEY_RULE, is_key, tightened
 from titan_proto.specs import (
     Artifacts,
     Counted,
@@ -825,6 +827,95 @@ def trigger(value: object) -> Trigger:
 _TRIGGERS: Final = {one.value.lower(): one for one in Trigger if one is not Trigger.UNKNOWN}
 
 
+def matrix(value: object) -> tuple[dict[str, str], ...]:
+    """The cells of a matrix: every combination of its axes, in the order in which they are written."""
+    if not isinstance(value, Mapping):
+        raise BadValue(f"expected axes with their values, not {_shown(value)}", _MATRIX_FORM)
+    axes: dict[str, list[str]] = {}
+    for name, given in value.items():
+        if name in _MATRIX_LATER:
+            error = NotYet(f"{name} of a matrix")
+            error.at = (name,)
+            raise error
+        if name in _MATRIX_LISTS:
+            continue
+        try:
+            axes[_axis(name)] = _axis_values(given)
+        except BadValue as error:
+            error.at = (str(name), *error.at)
+            raise
+    if not axes:
+        raise BadValue("a matrix has one axis at least", _MATRIX_FORM)
+    excluded = _some_cells(value, "exclude", axes)
+    included = _some_cells(value, "include", axes)
+    count = math.prod(len(values) for values in axes.values()) + len(included)
+    if count > MATRIX_CELLS:
+        raise BadValue(f"a matrix of {count:,} cells", f"at most {MATRIX_CELLS:,} (MATRIX_CELLS)")
+    cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    kept = [cell for cell in cells if not any(one.items() <= cell.items() for one in excluded)]
+    for index, one in enumerate(included):
+        missing = [name for name in axes if name not in one]
+        if missing:
+            message = f"this cell has no {missing[0]}"
+            raise BadValue(message, "a value for each axis", ("include", index))
+        if one not in kept:
+            kept.append(one)
+    if not kept:
+        raise BadValue("no cell of this matrix is left", at=("exclude",))
+    return tuple(kept)
+
+
+_MATRIX_FORM: Final = "matrix: {region: [eu, us], size: [s, l]}"
+_MATRIX_LISTS: Final = ("exclude", "include")
+_MATRIX_LATER: Final = ("max_parallel", "fail_fast")
+
+
+def _axis(name: object) -> str:
+    if not isinstance(name, str) or not is_key(name):
+        raise BadValue(f"{_shown(name)} cannot be an axis", KEY_RULE)
+    return name
+
+
+def _axis_values(given: object) -> list[str]:
+    if not isinstance(given, (list, tuple)) or not given:
+        raise BadValue(f"expected a list of values, not {_shown(given)}", _MATRIX_FORM)
+    values = _each(given, _word)
+    for index, one in enumerate(values):
+        if one in values[:index]:
+            raise BadValue(f"{_shown(one)} is there twice", at=(index,))
+    return values
+
+
+def _some_cells(
+    value: Mapping[Any, Any], key: str, axes: Mapping[str, list[str]]
+) -> list[dict[str, str]]:
+    """The cells that `include` or `exclude` names, each by values of axes."""
+    given = value.get(key, [])
+    if not isinstance(given, (list, tuple)):
+        raise BadValue(f"expected a list of cells, not {_shown(given)}", "[{region: us}]", (key,))
+    found: list[dict[str, str]] = []
+    for index, one in enumerate(given):
+        if not isinstance(one, Mapping) or not one:
+            hint = "such as {region: us, size: l}"
+            raise BadValue(f"expected a cell, not {_shown(one)}", hint, (key, index))
+        cell: dict[str, str] = {}
+        for name, item in one.items():
+            if name not in axes:
+                meant = nearest(str(name), axes)
+                hint = f'did you mean "{meant}"?' if meant else f"it has {', '.join(axes)}"
+                message = f"{_shown(name)} is no axis of this matrix"
+                raise BadValue(message, hint, (key, index, str(name)))
+            try:
+                cell[name] = _word(item)
+            except BadValue as error:
+                error.at = (key, index, name)
+                raise
+        if key == "exclude" and not all(item in axes[name] for name, item in cell.items()):
+            raise BadValue("no cell is like this one", at=(key, index))
+        found.append(cell)
+    return found
+
+
 def when(value: object) -> str:
     """A condition; what it reads is asked of the whole run."""
     if not isinstance(value, str):
@@ -927,6 +1018,7 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     "artifacts": artifacts,
     "trigger": trigger,
     "when": when,
+    "matrix": matrix,
 }
 """Every key that a job takes, in YAML as in `TitanJob`."""
 
@@ -940,7 +1032,7 @@ ALIASES: Final[dict[str, str]] = {
 
 LATER: Final = frozenset(
     {
-        "approvers", "matrix", "on_end", "outputs",
+        "approvers", "on_end", "outputs",
         "reschedule", "secrets",
     }
 )  # fmt: skip
@@ -1020,8 +1112,6 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if isinstance(near, Near) and not near.job and len(read.get("dependencies") or ()) != 1:
         hint = "affinity: {with: JOB}"
         found.append(("affinity", "has an affinity and does not say with which job", hint))
-    if "worker" in read and read.get("spread"):
-        found.append(("spread", "has a worker and is to be spread", "one of them"))
     if "requirement" in read and "skills" in read:
         found.append(("requirement", "has requirement and skills", "keep skills"))
     return found

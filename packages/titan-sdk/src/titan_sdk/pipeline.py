@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
+from titan_proto import outputs
 from titan_proto.errors import Problem
 from titan_proto.ids import is_job_id
 from titan_proto.limits import NAME_CHARS
@@ -77,6 +78,7 @@ from titan_sdk.keys import (
     wait_ms,
     words,
 )
+from titan_sdk.matrix import Cells, obstacles, with_cells
 from titan_sdk.scripts import is_absent
 
 ROOT_KEYS: Final = (
@@ -109,6 +111,8 @@ _TYPED: Final = frozenset(
 """Readers to which 1 and "1" are not the same; to all others a number is the text it is."""
 _FILLED_IN: Final = frozenset({command, environment, line, words})
 """Readers of values in which the outputs of other jobs may be used."""
+_BY_CELL: Final = frozenset({texts})
+"""Readers of values in which those of a matrix may be used."""
 _LISTS: Final = frozenset({dependencies, files, texts, words})
 _JOB_PATH = re.compile(r"jobs\[(\d+)\](?:\.(.+))?\Z")
 _FIELDS: Final = {
@@ -199,6 +203,8 @@ class Pipeline:
         """What is asked behind which of the jobs, by place."""
         self.shapes: dict[str, Shape] = {}
         """By job."""
+        self.matrices: dict[str, Cells] = {}
+        """By job."""
         self.workspace = WorkspaceWish(path.parent)
         self.findings: list[Finding] = []
 
@@ -209,7 +215,13 @@ class Pipeline:
 
     def all_jobs(self) -> list[JobSpec]:
         """The jobs with the gates that they ask for."""
-        return [job for _, job in with_gates(self.jobs, self.approvals)]
+        return [job for _, job in self.placed(self.jobs)[0]]
+
+    def placed(self, jobs: list[JobSpec]) -> tuple[list[tuple[int, JobSpec]], dict[str, Shape]]:
+        """The jobs with gates behind those that ask for one, and cells in place of those with a matrix,
+        each beside the place of the job it is from; and what the run says of them.
+        """
+        return with_cells(with_gates(jobs, self.approvals), self.shapes, self.matrices)
 
     def absent(self) -> list[ScriptUse]:
         """The scripts of which nothing lies on this side."""
@@ -242,8 +254,9 @@ class Pipeline:
             job = jobs[use.job]
             launch = replace(job.launch, script=name, artifact=artifact)
             jobs[use.job] = replace(job, launch=launch)
-        whole = tuple(job for _, job in with_gates(jobs, self.approvals))
-        return RunSpec(name=self.name, jobs=whole, workspace=workspace, shapes=self.shapes)
+        placed, shapes = self.placed(jobs)
+        whole = tuple(job for _, job in placed)
+        return RunSpec(name=self.name, jobs=whole, workspace=workspace, shapes=shapes)
 
     def add_env(self, env: Mapping[str, str]) -> None:
         """Add to the environment of every job; what a job says itself gives way."""
@@ -625,6 +638,8 @@ class _Reader:
             said = frozenset(read.get("env", {}))
             place = entries["env_file"].place
             self.pipeline.env_files.append(EnvUse(index, called, read["env_file"], place, said))
+        if "matrix" in read:
+            self.pipeline.matrices[spec.id] = read["matrix"]
         shape = shape_of(merged)
         if shape is not None:
             self.pipeline.shapes[spec.id] = shape
@@ -674,15 +689,22 @@ class _Reader:
                 del self.pipeline.approvals[index]
                 place = self.places[f"jobs[{index}].approval"]
                 self._error("Y106", f"job {jobs[index].id} {message}", place, hint)
-        placed = with_gates(jobs, self.pipeline.approvals)
+        for one in obstacles(jobs, self.pipeline.matrices):
+            place = self.places.get(f"jobs[{one.job}].{one.key}", self.places[f"jobs[{one.job}]"])
+            self._error("Y225", f"job {jobs[one.job].id} {one.message}", place, one.hint)
+        if any(found.code == "Y225" for found in self.pipeline.findings):
+            self.pipeline.matrices.clear()  # what follows from it is no news
+            return
+        placed, shapes = self.pipeline.placed(jobs)
         whole = RunSpec(
             name=self.pipeline.name,
             jobs=tuple(job for _, job in placed),
-            shapes=self.pipeline.shapes,
+            shapes=shapes,
         )
+        seen: set[tuple[str, str]] = set()
         for found in problems(whole):
             problem = self._as_written(found, placed)
-            if problem is not None and not self._said_already(problem):
+            if problem is not None and not self._said_already(problem, seen):
                 message = problem.message.partition("; the first is jobs[")[0]
                 place = self._place_of(problem)
                 self._error(problem.code, message, place, self._hint(problem))
@@ -693,7 +715,8 @@ class _Reader:
         if match is None:
             return problem
         index, job = placed[int(match.group(1))]
-        if job.id == self.pipeline.jobs[index].id:
+        own = self.pipeline.jobs[index].id
+        if job.id == own or (own in self.pipeline.matrices and job.kind is not JobKind.GATE):
             rest = f".{match.group(2)}" if match.group(2) else ""
             return replace(problem, where=f"jobs[{index}]{rest}")
         # A gate behind a job: two of one name come from two jobs of one name, which was said.
@@ -712,8 +735,15 @@ class _Reader:
                 return f"first in line {self.places[f'jobs[{first}]'].line}"
         return problem.hint
 
-    def _said_already(self, problem: Problem) -> bool:
+    def _said_already(self, problem: Problem, seen: set[tuple[str, str]]) -> bool:
         match = _JOB_PATH.match(problem.where)
+        if (
+            match is not None
+            and self.pipeline.jobs[int(match.group(1))].id in self.pipeline.matrices
+        ):
+            if (problem.code, problem.where) in seen:
+                return True  # of one cell after the other
+            seen.add((problem.code, problem.where))
         return match is not None and int(match.group(1)) in self.unnamed
 
     def _place_of(self, problem: Problem) -> Place:
@@ -799,6 +829,11 @@ class _Reader:
         """
         if where and read in _FILLED_IN:
             return  # of which form they are, and what they name, is asked of the whole run
+        known = outputs.EXPRESSION_OF["matrix"]
+        if where and read in _BY_CELL:
+            left = [known.sub("", scalar.text) for scalar in yamltree.walk(node)]
+            if not any(outputs.OPENING in text for text in left):
+                return
         for scalar in yamltree.walk(node):
             if "${{" in scalar.text:
                 raise NotYet("an expression ${{ … }} here")

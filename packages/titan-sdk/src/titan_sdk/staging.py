@@ -24,6 +24,7 @@ from titan_proto.validation import environment_problems, problems
 from titan_sdk.envfiles import EnvFiles
 from titan_sdk.findings import ERROR, WARNING, Finding
 from titan_sdk.keys import named
+from titan_sdk.matrix import Cells, obstacles, with_cells
 from titan_sdk.packaging import Package, PackagingError, pack_folder, pack_script
 from titan_sdk.scripts import INTERPRETED, is_absent, needs_execute_bit, what_instead
 
@@ -98,6 +99,7 @@ def stage_jobs(
     find: Find,
     env_files: Mapping[str, tuple[str, ...]],
     shapes: Mapping[str, Shape] | None = None,
+    matrices: Mapping[str, Cells] | None = None,
 ) -> Staged:
     """Jobs of a program: each script packed alone, or all out of one `workspace` folder.
 
@@ -107,7 +109,18 @@ def stage_jobs(
         InvalidSpec: a script is nowhere, or the graph is not valid; all problems at once.
         PackagingError: what is there cannot be packed.
     """
-    shapes = dict(shapes or {})
+    shapes, matrices = dict(shapes or {}), matrices or {}
+    refuse(
+        [
+            Problem(
+                where=f"jobs[{one.job}].{one.key}",
+                message=f"job {named(jobs[one.job].id)} {one.message}",
+                hint=one.hint,
+                code="Y225",
+            )
+            for one in obstacles(jobs, matrices)
+        ]
+    )
     jobs, bad_lines = _with_env_files(jobs, env_files, folder)
     base = folder if workspace is None else folder / workspace
     scripts = {job.launch.script for job in jobs if _runs_script(job)}
@@ -145,7 +158,7 @@ def stage_jobs(
         [
             *found,
             *bad_lines,
-            *problems(RunSpec(name=name, jobs=_launched(jobs, planned), shapes=shapes)),
+            *problems(_whole(name, _launched(jobs, planned), shapes, matrices)),
         ]
     )
     with ExitStack() as undo:
@@ -162,10 +175,21 @@ def stage_jobs(
             for script, path in here.items():
                 packages.append(undo.enter_context(pack_script(path, alone(script))))
                 launches[script] = (alone(script), packages[-1].ref)
-        spec = RunSpec(name=name, jobs=_launched(jobs, launches), workspace=whole, shapes=shapes)
+        spec = replace(_whole(name, _launched(jobs, launches), shapes, matrices), workspace=whole)
         staged = Staged(spec, packages)
         undo.pop_all()
     return staged
+
+
+def _whole(
+    name: str,
+    jobs: tuple[JobSpec, ...],
+    shapes: Mapping[str, Shape],
+    matrices: Mapping[str, Cells],
+) -> RunSpec:
+    """The run, with cells in place of jobs that have a matrix."""
+    made, shaped = with_cells(enumerate(jobs), shapes, matrices)
+    return RunSpec(name=name, jobs=tuple(job for _, job in made), shapes=shaped)
 
 
 def stage_pipeline(pipeline: Pipeline, find: Find) -> Staged:

@@ -162,7 +162,7 @@ def _by_condition(
     seen: dict[str, str] = {}
 
     def read(name: conditions.Name) -> str:
-        seen[str(name)] = value = _value(run, name, ends)
+        seen[str(name)] = value = _value(run, job, name, ends)
         return value
 
     try:
@@ -178,8 +178,10 @@ def _by_condition(
     return _WHEN_FALSE
 
 
-def _value(run: Run, name: conditions.Name, ends: Mapping[int, End]) -> str:
+def _value(run: Run, job: Job, name: conditions.Name, ends: Mapping[int, End]) -> str:
     """What a name of a condition stands for. Raises Undecidable."""
+    if name.source == "cell":
+        return "" if job.shape is None else job.shape.cell[name.key]
     source = run.jobs[name.job]
     end = ends.get(source.index) or _end_of(source)
     if name.source == "state":

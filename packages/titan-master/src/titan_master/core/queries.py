@@ -201,7 +201,7 @@ def job_page(run: Run, cursor: str, limit: int) -> JobList:
     for job in run.order[first : first + limit]:
         jobs.append(job)
         chars = _message_chars(job) + (size_of(job.outputs) if job.outputs else 0)
-        chars += 0 if job.shape is None else len(job.shape.when)
+        chars += 0 if job.shape is None else len(job.shape.when) + size_of(job.shape.cell)
         listed += len(job.spec.dependencies) + chars // _CHARS_OF_A_NAME
         if listed >= DEPENDENCIES_LISTED:
             break

@@ -46,12 +46,16 @@ from titan_proto.ids import AttemptRef, is_digest, is_instance_id, is_run_id
 from titan_proto.io.aio import AioLink
 from titan_proto.limits import (
     BULK_CHUNK_BYTES,
+    CPU_MILLI,
     FILE_LIST_BYTES,
     FILES_LEFT_PER_JOB,
     LOG_OFFSET,
+    MEMORY_BYTES,
     OUTBOX_BULK_BYTES,
     REPORT_MESSAGE_CHARS,
     REPORTS_PER_FRAME,
+    RESOURCE_AMOUNT,
+    RESOURCES_PER_WORKER,
     SKILL_CHARS,
     SKILLS_PER_JOB,
     USAGE_ATTEMPTS,
@@ -92,6 +96,7 @@ from titan_proto.messages import (
 )
 from titan_proto.messages.worker import Left
 from titan_proto.opcodes import OpCode
+from titan_proto.validation import resource_name_fault
 
 _log = logging.getLogger("titan.link")
 
@@ -104,6 +109,8 @@ _NUMBER_MAX: Final = 2**63 - 1
 _TIME_MAX_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 _SKILLS_MAX: Final = 4 * SKILLS_PER_JOB
+_AMOUNTS: Final = {"cpu": CPU_MILLI, "memory": MEMORY_BYTES}
+"""The most that a worker can have of what is measured in units of its own."""
 _ROOM_LEFT_BYTES: Final = OUTBOX_BULK_BYTES - 1024 * 1024
 """Of the bulk lane a master fills but a MiB: more does not leave sooner, and a thousand readers that
 do not read would each hold all of it."""
@@ -541,6 +548,19 @@ def join_complaint(join: Join) -> str:
     for skill in join.skills:
         if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
             return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"
+    return _resource_complaint(join.resources)
+
+
+def _resource_complaint(resources: dict[str, int]) -> str:
+    if len(resources) > RESOURCES_PER_WORKER:
+        return f"a worker has at most {RESOURCES_PER_WORKER} (RESOURCES_PER_WORKER) resources"
+    for name, amount in resources.items():
+        rule = resource_name_fault(name)
+        if rule:
+            return f"a worker's resource has a name that cannot be one: expected {rule}"
+        most = _AMOUNTS.get(name, RESOURCE_AMOUNT)
+        if not 0 <= amount <= most:
+            return f"a worker's {name} is 0 to {most}, not {amount}"
     return ""
 
 

@@ -428,7 +428,7 @@ def _fitting(views: list[JobView]) -> list[JobView]:
     listed = 0
     for count, view in enumerate(views, 1):
         chars = len(view.message) + size_of(view.outputs)
-        chars += 0 if view.shape is None else len(view.shape.when)
+        chars += 0 if view.shape is None else len(view.shape.when) + size_of(view.shape.cell)
         if view.gate is not None:
             chars += len(view.gate.message) + len(view.gate.comment)
         listed += len(view.dependencies) + chars // _CHARS_OF_A_NAME

@@ -46,6 +46,7 @@ from titan_proto.handshake import BadToken
 from titan_proto.io.address import BadAddress
 from titan_sdk.cli.context import API_VERSION, say
 from titan_sdk.cli.sanitize import clean
+from titan_sdk.dagstring import DagStringError
 from titan_sdk.errors import RunFailed
 from titan_sdk.findings import PipelineError
 from titan_sdk.packaging import PackagingError
@@ -138,7 +139,7 @@ def report(error: Exception, args: Sequence[str]) -> int:
         return code
     known = isinstance(error, (TitanError, click.ClickException, OSError))
     # Names that a user typed or a file holds stand in these texts: nothing may drive the terminal.
-    if isinstance(error, PipelineError):
+    if isinstance(error, (PipelineError, DagStringError)):
         say(clean(str(error)))
     elif known:
         say(clean(f"error{_mark(error)}: {_text(error)}"))

@@ -357,6 +357,7 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
             ("Limits", render.limits_asked(job.resources)),
             ("Held by", _held_by(client, job)),
             ("Depends on", ", ".join(job.dependencies)),
+            ("Cell of", _cell(job.shape)),
             ("Trigger", _trigger(job.shape)),
             ("When", clean(job.shape.when) if job.shape is not None else ""),
             ("Waits for", ", ".join(job.waits_for)),
@@ -378,6 +379,14 @@ def _job(client: TitanClient, job: JobView, look: render.Look) -> tuple[str, dic
     elif gate is None and not never_started(job):
         text += f"\n\nLog:  titan logs {name}"
     return "Job", render.job_json(job), text
+
+
+def _cell(shape: Shape | None) -> str:
+    """Of a cell of a matrix: whose, and its values."""
+    if shape is None or not shape.cell_of:
+        return ""
+    values = ", ".join(f"{key}={clean(value)}" for key, value in shape.cell.items())
+    return f"{shape.cell_of}: {values}"
 
 
 def _trigger(shape: Shape | None) -> str:

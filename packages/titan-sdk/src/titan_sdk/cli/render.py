@@ -242,7 +242,7 @@ def jobs_table(jobs: Sequence[JobView], look: Look, now_ms: int) -> Table:
     )
     for job in jobs:
         table.add(
-            job.job_id,
+            cell_named(job),
             look.state(job.state),
             str(job.attempt or "-"),
             job.worker or "-",
@@ -250,6 +250,23 @@ def jobs_table(jobs: Sequence[JobView], look: Look, now_ms: int) -> Table:
             job_notes(job),
         )
     return table
+
+
+def cell_named(job: JobView) -> str:
+    """A job's name, and of a cell of a matrix its values."""
+    values = cell_values(job)
+    return f"{job.job_id} ({values})" if values else job.job_id
+
+
+def cell_values(job: JobView) -> str:
+    """Of a cell of a matrix its values, in words; empty for other jobs."""
+    cell = {} if job.shape is None else job.shape.cell
+    text = ", ".join(f"{key}={value}" for key, value in cell.items())
+    return clean(text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…")
+
+
+CELL_CHARS: Final = 60
+"""Of the values of a cell so much is shown where there are others beside it."""
 
 
 def dead_table(jobs: Sequence[JobView], look: Look) -> Table:
@@ -477,7 +494,12 @@ def job_json(job: JobView) -> dict[str, Any]:
 
 def _shape_json(shape: Shape) -> dict[str, Any]:
     """What a run says of a job beside its definition, as keys of the job."""
-    return {"trigger": shape.trigger.value.lower(), "when": shape.when or None}
+    return {
+        "trigger": shape.trigger.value.lower(),
+        "when": shape.when or None,
+        "matrix": dict(shape.cell) or None,
+        "cellOf": shape.cell_of or None,
+    }
 
 
 def change_json(change: JobChange) -> dict[str, Any]:
