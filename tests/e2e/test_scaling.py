@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -224,3 +227,71 @@ def test_a_person_may_have_a_worker_spawned_which_stays_until_it_is_told_to_go(
             until(lambda: not siblings_of(cluster), 15)
             states = {one.state for one in client.stats().workers}
             assert states <= {WorkerState.ONLINE, WorkerState.DRAINING}
+
+
+def test_titan_deploy_worker_spawns_one_by_hand_and_stats_shows_it_under_its_parent(
+    tmp_path: Path,
+) -> None:
+    """Both spellings; a port that is taken is refused with a free one; `titan shutdown` ends it."""
+    with Cluster(tmp_path / "cluster") as cluster:
+        cluster.start_master("--autoscale", "off")
+        cluster.start_worker(8080)
+
+        def titan(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+            done = subprocess.run(
+                [sys.executable, "-m", "titan_sdk", *words],
+                cwd=tmp_path,
+                env=cluster.client_env(),
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == code, f"{done}\n{cluster.logs()}"
+            return done
+
+        assert ":8080 has spawned it" in titan("deploy", "worker", "8085").stderr
+        body = json.loads(titan("deploy", "Worker.jar", "8086", "GPU", "-o", "json").stdout)
+        assert (body["kind"], body["port"], body["hasJoined"]) == ("WorkerSpawned", 8086, True)
+        lines = titan("stats").stdout.splitlines()
+        assert [
+            line.split("|")[0].split("]")[0].split("[")[1] for line in lines if "[80" in line
+        ] == [
+            "8080",
+            "8085",
+            "8086",
+        ]
+        assert lines[-1].endswith("Skills: [GPU] | spawned: asked for by hand")
+        told = json.loads(titan("stats", "-o", "json").stdout)["scaling"]
+        assert [one["what"] for one in told["recent"]] == ["ASKED", "JOINED", "ASKED", "JOINED"]
+        refused = titan("deploy", "worker", "8085", code=7)
+        assert "is here already; 8081 is free" in refused.stderr
+        assert "a worker's port is a number" in titan("deploy", "worker", "auto", code=2).stderr
+        titan("shutdown", "8085", "--wait")
+        titan("shutdown", "8086", "--wait")
+        until(lambda: not siblings_of(cluster), 10)
+
+
+def test_titan_down_stops_what_was_spawned(tmp_path: Path) -> None:
+    """Under `titan up`, whose own workers come first."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith("TITAN_")}
+    env["XDG_STATE_HOME"] = str(tmp_path / "state")
+
+    def titan(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "titan_sdk", *words],
+            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done
+        return done.stdout + done.stderr
+
+    titan("up", "-d", "--port", "0", "--no-dashboard", "--autoscale", "off")
+    try:
+        titan("deploy", "worker", "8085")
+        locks = list((tmp_path / ".titan").glob(".worker-*/lock"))
+        pids = [int(lock.read_text()) for lock in locks]
+        assert len(pids) == 2
+        assert all(executes(pid) for pid in pids)
+    finally:
+        titan("down")
+    assert not any(executes(pid) for pid in pids)

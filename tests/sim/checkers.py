@@ -413,7 +413,9 @@ class Auditor:
     def _on_run_accepted(self, event: e.RunAccepted) -> None:
         book = RunBook(event)
         self.check(event.run_id not in self.runs, f"run {event.run_id} is accepted twice")
-        self.check(event.key not in self._keys, f"key {event.key} is accepted twice")
+        is_slot = event.fired is not None and not event.fired.triggered and not event.rerun_of
+        self.check(is_slot == (not event.key), f"run {event.run_id} of key {event.key!r}")
+        self.check(is_slot or event.key not in self._keys, f"key {event.key} is accepted twice")
         self.check(book.alias not in self._aliases, f"alias {book.alias} is given twice")
         if event.taken_over:
             before = self.runs[event.rerun_of]

@@ -808,6 +808,40 @@ def poisoned(world: World, jobs: int) -> Errand:
         yield Pause(world.between(0, 3_000))
 
 
+def poisoned_schedule(world: World, jobs: int) -> Errand:
+    """Put a schedule whose run breaks the master: it does so once, and is found paused then."""
+    name = f"{poison.NAME}-{jobs}"
+    spec = ScheduleSpec(crons=("@every 2s",), catchup=Catchup.ALL, end_ms=world.now_ms + 120_000)
+    run = RunSpec(
+        name=poison.NAME, jobs=tuple(JobSpec(id=f"j{n}", launch=LAUNCH) for n in range(jobs))
+    )
+    put = PutSchedule(name=name, spec=spec, run=run)
+    answer = yield Call(put)
+    while is_refused_for_now(answer):
+        yield Pause(world.between(1_000, 5_000))
+        answer = yield Call(put)
+    # It may have done its work already by the time at which this is asked for again.
+    if not isinstance(answer, ScheduleView) and not is_error(answer, ErrorCode.INTERNAL):
+        raise Violation(f"a schedule came to {answer}")
+    if world.chance(30):
+        yield Call(TriggerSchedule(key=name, schedule=name))
+    for _ in range(30):
+        view = yield Call(GetSchedule(schedule=name))
+        if isinstance(view, ScheduleView) and view.paused_at_ms:
+            again: tuple[Any, ...] = (
+                put,
+                TriggerSchedule(key=name, schedule=name),
+                PauseSchedule(schedule=name, resume=True),
+            )
+            for request in again:
+                answer = yield Call(request)
+                if not is_error(answer, ErrorCode.INTERNAL):
+                    raise Violation(f"{request} of what broke the master came to {answer}")
+            break
+        yield Pause(world.between(1_000, 3_000))
+    yield Call(RemoveSchedule(schedule=name))
+
+
 def keep_gates(world: World, auditor: Auditor, is_over: Any) -> Errand:
     """Decide about gates, most of them well; some are left to their time, where they have one."""
     left: set[tuple[str, str]] = set()

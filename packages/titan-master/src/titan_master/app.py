@@ -40,6 +40,7 @@ from titan_master.data.names import Names
 from titan_master.data.perm_files import PermFiles
 from titan_master.data.reserve import DiskWatch, Look, Reserve, Space
 from titan_master.data.sweeping import ArtifactSweep, missing
+from titan_master.data.tickets import TicketDesk
 from titan_master.data.usage import UsageDesk, UsageLimits
 from titan_master.engine import Engine, EngineConfig
 from titan_master.history import Answers
@@ -441,6 +442,7 @@ class Master:
             rights=rights,
             streams=streams,
             traffic=self._links.traffic,
+            tickets=TicketDesk(self._clock.now_ms),
             usage=UsageDesk(
                 self._clock.now_ms,
                 UsageLimits(

@@ -227,6 +227,10 @@ SCALINGS_KEPT: Final = 50
 """So many of the last spawns and retirements are told with their causes; the journal has all."""
 USAGE_ATTEMPTS: Final = 1_000
 """So many attempts a worker tells the use of at once, the largest first."""
+TICKET_MS: Final = 10 * 60_000
+"""How long a ticket for the dashboard is good."""
+TICKETS: Final = 100
+"""Tickets that are good at once; one more and the oldest is not any more."""
 ATTEMPTS_LISTED: Final = 500
 """Tries at one job that are told at once."""
 USAGE_HISTORY_MS: Final = 15 * 60_000

@@ -60,6 +60,7 @@ from titan_proto.messages import (
     GetStats,
     GetTraffic,
     GetUsage,
+    IssueTicket,
     JobChange,
     JobMilestone,
     JobView,
@@ -93,6 +94,7 @@ from titan_proto.messages import (
     StopJob,
     StopService,
     SubmitRun,
+    TicketIssued,
     Traffic,
     TriggerSchedule,
     UsageView,
@@ -712,6 +714,15 @@ class TitanClient:
     def stats(self) -> Stats:
         """The cluster at a glance."""
         return self.ask(GetStats())
+
+    def ticket(self) -> TicketIssued:
+        """A word that signs somebody in to the dashboard as whose token this is: once, for a while.
+
+        Needs a token that may be an administrator's, as the local one may.
+        """
+        return self._links.persist(
+            lambda link, left_s: link.call(IssueTicket(), left_s), None, as_admin=True
+        )
 
     def traffic(self) -> Traffic | None:
         """What comes and goes at the master beside its decisions; None if it is too old to tell."""

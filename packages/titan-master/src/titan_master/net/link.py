@@ -35,6 +35,7 @@ from titan_master.data.feed import Streams
 from titan_master.data.logs import LogFiles
 from titan_master.data.names import Names
 from titan_master.data.reserve import is_full
+from titan_master.data.tickets import TicketDesk
 from titan_master.data.usage import UsageDesk
 from titan_master.net.access import Identity, is_allowed
 from titan_master.net.submission import Submissions
@@ -75,6 +76,7 @@ from titan_proto.messages import (
     GetTraffic,
     GetUsage,
     HeartbeatAck,
+    IssueTicket,
     Join,
     Kin,
     Leave,
@@ -86,6 +88,7 @@ from titan_proto.messages import (
     OfferArtifact,
     Pong,
     PutSchedule,
+    RedeemTicket,
     Request,
     SpawnReport,
     SpawnReports,
@@ -179,6 +182,7 @@ class Desks(Struct, frozen=True, kw_only=True):
     streams: Streams
     traffic: Callable[[], Traffic]
     usage: UsageDesk
+    tickets: TicketDesk
 
 
 class MasterLink:
@@ -340,6 +344,22 @@ class MasterLink:
 
     def _get_traffic(self, _message: GetTraffic, received: Received) -> None:
         self.send(self._desks.traffic(), received.correlation, end=True)
+
+    def _issue_ticket(self, _message: IssueTicket, received: Received) -> None:
+        who = self.identity
+        _log.info("ticket issued link=%d for=%s role=%s", self._link_id, who.name, who.role)
+        self.send(self._desks.tickets.issue(who.role, who.name), received.correlation, end=True)
+
+    def _redeem_ticket(self, message: RedeemTicket, received: Received) -> None:
+        found = self._desks.tickets.redeem(message.ticket)
+        if found is None:
+            _log.warning("ticket refused link=%d peer=%s", self._link_id, self.peer)
+            text = "that ticket was used, is too old, or is of another start of this master"
+            refusal = Error(code=ErrorCode.NOT_FOUND, message=text)
+            self.send(refusal, received.correlation, end=True)
+            return
+        _log.info("ticket redeemed link=%d for=%s role=%s", self._link_id, found.name, found.role)
+        self.send(found, received.correlation, end=True)
 
     def _get_usage(self, message: GetUsage, received: Received) -> None:
         self._desks.usage.answer(self, received.correlation, message)
@@ -511,6 +531,8 @@ class MasterLink:
         NameFile: _name_file,
         GetTraffic: _get_traffic,
         GetUsage: _get_usage,
+        IssueTicket: _issue_ticket,
+        RedeemTicket: _redeem_ticket,
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,

@@ -127,6 +127,7 @@ from titan_proto.messages.siblings import (
     SpawnView,
     SpawnWorker,
 )
+from titan_proto.messages.tickets import IssueTicket, RedeemTicket, TicketIssued, TicketRedeemed
 from titan_proto.messages.usage import (
     AttemptUsage,
     GetUsage,
@@ -208,6 +209,10 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ListJobs,
         JobList,
         AttemptList,
+        IssueTicket,
+        TicketIssued,
+        RedeemTicket,
+        TicketRedeemed,
         ListAttempts,
         GetJob,
         JobView,
@@ -325,6 +330,7 @@ __all__ = [
     "HeldAttempt",
     "Hello",
     "HotMessage",
+    "IssueTicket",
     "JobChange",
     "JobList",
     "JobMilestone",
@@ -359,6 +365,7 @@ __all__ = [
     "Proof",
     "PutSchedule",
     "ReadLog",
+    "RedeemTicket",
     "Refused",
     "RemoveSchedule",
     "ReportAcks",
@@ -395,6 +402,8 @@ __all__ = [
     "StopJob",
     "StopService",
     "SubmitRun",
+    "TicketIssued",
+    "TicketRedeemed",
     "Traffic",
     "TriggerSchedule",
     "Usage",

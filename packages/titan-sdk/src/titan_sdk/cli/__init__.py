@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "logs": ("logs", "What a job has printed."),
     "stats": ("look", "The cluster at a glance."),
     "json": ("look", "The same as `titan stats -o json`."),
+    "open": ("opening", "Print a link that signs you in to the dashboard."),
     "gates": ("gates", "What waits for an approval."),
     "approve": ("gates", "Approve a gate: what waits for it begins."),
     "reject": ("gates", "Reject a gate: what waits for it is skipped."),

@@ -399,7 +399,9 @@ def _why(client: TitanClient, view: RunView, *, was_followed: bool) -> None:
     if not failed:
         return
     first = failed[0]
-    say(f"{first.job_id} failed: {render.outcome(first)}")
+    how = render.outcome(first)
+    # Of one that ran the last words stand in its log, which follows or was followed.
+    say(f"{first.job_id} failed: {how if never_started(first) else render.first_line(how)}")
     if never_started(first):
         say(f"  more:  titan show {view.alias}/{first.job_id}{_others(failed)}")
         return
