@@ -184,6 +184,19 @@ def test_after_a_pause_of_the_master_it_is_as_the_policy_says(catchup, expected,
     assert news(w.advance(10 * MINUTE)) == []
 
 
+@pytest.mark.parametrize(
+    ("catchup", "expected"), [(Catchup.NONE, []), (Catchup.LATEST, [8 * 3_600])]
+)
+def test_a_jump_of_the_wall_is_as_if_no_master_had_been_there(catchup, expected):
+    w = World({"w1": 9})
+    w.schedule("s", "0 * * * *", zone="UTC", catchup=catchup, overlap=Overlap.ALLOW)
+    w.now_ms += 8 * 3_600_000 + MINUTE
+    w.core.time_jumped(w.now_ms)
+    assert [slot + START_MS // 1000 for slot in slots(w.turn())] == expected
+    # START_MS is 00:16:40; from now on the hours are the wall's again.
+    assert [slot + START_MS // 1000 for slot in slots(w.advance(60 * MINUTE))] == [9 * 3_600]
+
+
 def test_what_is_only_late_is_not_missed():
     w = World({"w1": 99})
     w.schedule("s", "@every 5s", overlap=Overlap.ALLOW)
