@@ -752,6 +752,7 @@ def _schedule_put(state: State, event: SchedulePut) -> None:
     old.version, old.spec, old.run = event.version, event.spec, event.run
     old.digest, old.owner, old.jobs = event.digest, event.owner, event.jobs
     old.put_at_ms = event.at_ms
+    old.failed = ""
     old.cursor_ms = max(old.cursor_ms, event.at_ms)
 
 
@@ -829,7 +830,7 @@ def _slot_ended(state: State, run: Run, fired: Fired, how: RunState) -> None:
         return
     if schedule.last is not None and schedule.last.run_id == run.run_id:
         schedule.last = replace(schedule.last, state=how)
-    if how is RunState.FAILED:
+    if how is RunState.FAILED and schedule.spec.pause_on_failure:
         schedule.failed = run.alias
 
 
