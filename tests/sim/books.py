@@ -75,7 +75,7 @@ class ScheduleBooks:
             f"schedule {event.schedule}: version {event.version} follows {book.version}",
         )
         self._nothing_came(event.schedule, book, event.at_ms)
-        book.hasty_ms, book.failed = 0, False
+        book.hasty_ms = 0
         book.version, book.spec, book.run = event.version, event.spec, event.run
         book.cursor_ms = max(book.cursor_ms, event.at_ms)
 

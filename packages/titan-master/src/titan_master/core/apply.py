@@ -752,7 +752,6 @@ def _schedule_put(state: State, event: SchedulePut) -> None:
     old.version, old.spec, old.run = event.version, event.spec, event.run
     old.digest, old.owner, old.jobs = event.digest, event.owner, event.jobs
     old.put_at_ms = event.at_ms
-    old.failed = ""
     old.cursor_ms = max(old.cursor_ms, event.at_ms)
 
 
