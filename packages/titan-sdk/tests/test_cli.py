@@ -678,6 +678,26 @@ def test_a_service_that_has_ended_says_why(run, master):
     assert "Nothing runs" in run("ps")[2]
 
 
+def test_the_last_words_of_a_service_break_no_table(run, master):
+    """They are in what its end is told with, line by line."""
+    how = {"ended_at_ms": 1_700_000_001_000, "reason": ExitReason.CRASH_LOOP}
+    failed = service_view(ServiceState.FAILED, **how, message="it ended again\noh no\nno space")
+    job = job_view(
+        job_id="API", state=JobState.FAILED, reason=ExitReason.CRASH_LOOP, message="x\noh no"
+    )
+    master.answers |= {
+        GetRun: run_view(RunState.FAILED),
+        ListJobs: JobList(jobs=(job,)),
+        ListServices: ServiceList(services=(failed,)),
+    }
+    for words in (("service", "ls", "-a"), ("ps", "run-1")):
+        _, out, _ = run(*words)
+        assert "ended again and again: " in out
+        assert "oh no" not in out
+    (one,) = json.loads(run("service", "ls", "-a", "-o", "json")[1])["items"]
+    assert one["message"] == "it ended again\noh no\nno space"
+
+
 def run_show_ended(run, master):
     master.answers[GetJob] = job_view(stdout_bytes=7)
     return run("show", "run-1/A")[1]

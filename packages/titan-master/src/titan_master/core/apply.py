@@ -229,6 +229,7 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         serial=state.runs_accepted,
         submitted_at_ms=event.at_ms,
         workspace=spec.workspace,
+        params=spec.params,
         jobs={},
         order=[],
         children={},
