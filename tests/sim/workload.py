@@ -116,6 +116,7 @@ LEFT_MS = 60_000
 FIXED_PORT = 8000
 """Of every service that has one: they are in each other's way."""
 FIRST_PORT = 8080
+PARAMS = {"p": "1"}
 SLOTS_MAX = 4
 """Of one worker."""
 NOT_STARTED = frozenset(
@@ -145,7 +146,7 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
         for job in specs
         if job.launch != POISON and world.chance(35)
     }
-    return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
+    return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes, params=PARAMS)
 
 
 def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
@@ -156,6 +157,8 @@ def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
     when = _when(world, specs, job) if world.chance(50) else ""
     if cell and world.chance(50):
         when = f"matrix.n == {world.between(1, 2)}"
+    if world.chance(15):
+        when = f"params.p != {world.between(1, 2)}"
     return Shape(trigger=trigger, when=when, cell=cell, cell_of="all" if cell else "")
 
 
