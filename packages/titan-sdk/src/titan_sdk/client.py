@@ -44,8 +44,12 @@ from titan_proto.limits import (
 )
 from titan_proto.messages import (
     CancelRun,
+    Cause,
+    CauseKind,
     CordonWorker,
     DecideGate,
+    ExplainJob,
+    Explanation,
     FetchArtifact,
     FileView,
     FindFiles,
@@ -127,6 +131,7 @@ from titan_sdk.loglines import (
     log_stream,
     make_wanted,
 )
+from titan_sdk.params import plain
 from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
 from titan_sdk.staging import (
@@ -198,6 +203,7 @@ class TitanClient:
         at: Moment | None = None,
         delay: Duration | None = None,
         concurrency: str | Mapping[str, object] | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> Run:
         """Hand in a run; it is durable when this returns.
 
@@ -209,6 +215,7 @@ class TitanClient:
             at: nothing of it starts before this moment: text such as 2026-12-01T08:30:00Z, or a
                 datetime with a zone.
             delay: nothing of it starts before so much time has passed: `10m`, or seconds.
+            params: values that stand for `${{ params.NAME }}` in the jobs, and that conditions read.
             concurrency: a group of runs of which one runs at a time, or a mapping of group and limit.
 
         Raises:
@@ -230,6 +237,7 @@ class TitanClient:
             env_files={job.id: job.env_file for job in given if job.env_file},
             shapes={job.id: job.shape for job in given if job.shape is not None},
             matrices={job.id: job.matrix for job in given if job.matrix is not None},
+            params=plain(params or {}),
         )
         return self._submit(staged, deferral, group)
 
@@ -243,11 +251,13 @@ class TitanClient:
         env_file: Sequence[str | os.PathLike[str]] = (),
         at: Moment | None = None,
         delay: Duration | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> Run:
         """Run a pipeline file with its folder (`.yaml`, `.yml`), or any other file as a script.
 
         `env_file` are files of KEY=VALUE lines in the working folder, for every job; they win over
-        what the pipeline says, and `env` wins over them. `at` and `delay` are as for `submit`.
+        what the pipeline says, and `env` wins over them. `params` are values of the params that the
+        pipeline defines. `at` and `delay` are as for `submit`.
         """
         shown = os.fspath(path)
         if shown.lower().endswith(PIPELINE_SUFFIXES):
@@ -256,7 +266,11 @@ class TitanClient:
             if args:
                 raise InvalidSpec("a pipeline takes no arguments; its jobs have args of their own")
             added = {**read_variables([os.fspath(one) for one in env_file]), **(env or {})}
-            return self.run_pipeline(load(path), name=name, env=added, at=at, delay=delay)
+            return self.run_pipeline(
+                load(path), name=name, env=added, at=at, delay=delay, params=params
+            )
+        if params:
+            raise InvalidSpec("a script has no params; it takes arguments")
         job = TitanJob(
             id=job_id_for(shown),
             script=shown,
@@ -326,12 +340,15 @@ class TitanClient:
         env: Mapping[str, str] | None = None,
         at: Moment | None = None,
         delay: Duration | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> Run:
         """Run a pipeline that was read before; `env` is added to the environment of every job.
 
-        `at` and `delay` are as for `submit`.
+        `params` are values of the params that it defines. `at` and `delay` are as for `submit`.
         """
         deferral = _deferral(at, delay)
+        if params:
+            pipeline.bind(params)
         if name is not None:
             pipeline.name = name
         if env:
@@ -628,12 +645,13 @@ class TitanClient:
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         env_file: Sequence[str | os.PathLike[str]] = (),
+        params: Mapping[str, object] | None = None,
         **policy: Any,
     ) -> ScheduleView:
         """Have a pipeline file (with its folder), or any other file as a script, run again and again.
 
-        A pipeline's own `schedule:` says when; what is said here wins over it. The rest is as for
-        `run_file` and `schedule`.
+        A pipeline's own `schedule:` says when; what is said here wins over it. Every run of it has these
+        `params`. The rest is as for `run_file` and `schedule`.
         """
         shown = os.fspath(path)
         if shown.lower().endswith(PIPELINE_SUFFIXES):
@@ -645,10 +663,14 @@ class TitanClient:
             added = {**read_variables([os.fspath(one) for one in env_file]), **(env or {})}
             if added:
                 pipeline.add_env(added)
+            if params:
+                pipeline.bind(params)
             pipeline.check()
             spec = _schedule_spec(cron, policy, pipeline.schedule)
             called = name or pipeline.name
             return self._put_schedule(called, spec, stage_pipeline(pipeline, self.find_files))
+        if params:
+            raise InvalidSpec("a script has no params; it takes arguments")
         if cron is None:
             raise InvalidSpec("say when: a line of times, such as '30 2 * * *' or '@every 5m'")
         job = TitanJob(
@@ -802,6 +824,25 @@ class TitanClient:
         """
         name = service.id if isinstance(service, TitanJob) else service
         return list(self.ask(RestartService(service=name)).services)
+
+    def explain(self, job: JobLike, run: RunLike | None = None) -> Explanation:
+        """Why a job does not run, one cause after the other, with numbers per worker; or where it is, and why.
+
+        Args:
+            job: the job, its id, or `RUN/JOB`.
+            run: which run; by default the last one that this client submitted.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        selector, job_id = self._which(job, run)
+        view = self.job(job_id, run=selector)
+        if view.state in JOB_TERMINAL and view.kind is not JobKind.SERVICE:
+            return _ended(view)
+        try:
+            return self.ask(ExplainJob(run=view.run_id, job=view.job_id))
+        except NotFound:
+            return _ended(self.job(job_id, run=view.run_id))  # it has ended meanwhile
 
     def workers(self, worker: str = "") -> list[WorkerDetail]:
         """The workers, with what jobs can take of them; or the one of that port, name or id."""
@@ -1229,6 +1270,19 @@ def _schedule_spec(
     if 0 < spec.end_ms < spec.start_ms:
         raise InvalidSpec("the schedule ends before it starts")
     return spec
+
+
+def _ended(view: JobView) -> Explanation:
+    """Of what is not live any more: how it ended."""
+    text = f"has ended: {view.state}" + (f" ({view.message})" if view.message else "")
+    cause = Cause(kind=CauseKind.ENDED, message=text, since_ms=view.ended_at_ms)
+    return Explanation(
+        run_id=view.run_id,
+        run_alias=view.run_alias,
+        job_id=view.job_id,
+        state=view.state,
+        causes=(cause,),
+    )
 
 
 def _deferral(at: Moment | None, delay: Duration | None) -> Deferral:

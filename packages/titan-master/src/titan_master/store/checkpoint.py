@@ -100,6 +100,7 @@ DERIVED: Final = {
             "outputs_bytes",
             "skills",
             "layers",
+            "params",
             "is_tied",
         }
     ),
