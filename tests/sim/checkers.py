@@ -192,6 +192,7 @@ class RunBook:
         self.slot_ms = 0
         """Of a run that a schedule began."""
         spec = _SPEC.decode(event.spec)
+        self.params = spec.params
         self.jobs = {job.id: JobBook(job, spec.shapes.get(job.id)) for job in spec.jobs}
         for job in self.jobs.values():
             job.not_before_ms = _begins(job.spec, event.at_ms)
@@ -413,7 +414,9 @@ class Auditor:
     def _on_run_accepted(self, event: e.RunAccepted) -> None:
         book = RunBook(event)
         self.check(event.run_id not in self.runs, f"run {event.run_id} is accepted twice")
-        self.check(event.key not in self._keys, f"key {event.key} is accepted twice")
+        is_slot = event.fired is not None and not event.fired.triggered and not event.rerun_of
+        self.check(is_slot == (not event.key), f"run {event.run_id} of key {event.key!r}")
+        self.check(is_slot or event.key not in self._keys, f"key {event.key} is accepted twice")
         self.check(book.alias not in self._aliases, f"alias {book.alias} is given twice")
         if event.taken_over:
             before = self.runs[event.rerun_of]
@@ -423,6 +426,14 @@ class Auditor:
                     before.jobs[job_id].end is JobState.SUCCEEDED,
                     f"{event.run_id} takes {job_id} over, which ended as {before.jobs[job_id].end}",
                 )
+                again = [
+                    name
+                    for name in book.jobs[job_id].spec.dependencies
+                    if name not in event.taken_over
+                    # One that is not up any more is brought up again for what comes after.
+                    and book.jobs[name].spec.kind is not JobKind.SERVICE
+                ]
+                self.check(not again, f"{event.run_id} takes {job_id} over, and {again} run again")
                 left = book.jobs[job_id].outputs = event.outputs.get(job_id, {})
                 self.check(
                     left == before.jobs[job_id].outputs,
@@ -905,6 +916,8 @@ class Auditor:
         for part in job.when.split(word):
             if part in ("true", "false"):
                 found = part == "true"
+            elif part.startswith("params."):
+                found = run.params["p"] != part[-1]
             elif part.startswith("matrix."):
                 found = job.cell["n"] == part[-1]
             elif match := _STATE.fullmatch(part):

@@ -327,7 +327,7 @@ def test_a_bad_job_is_refused_at_its_place(text, expected):
         ("name: p\njobs: 7", ["2:7 Y102"]),
         ("name: p\njobs: [7]", ["2:8 Y102"]),
         ("name: p\njobs: [{run: a}]", ["2:8 Y105"]),
-        ("name: p\nparams: {}\njobs: [{id: A, run: a}]", ["2:1 Y104"]),
+        ("name: p\nlabels: {}\njobs: [{id: A, run: a}]", ["2:1 Y104"]),
         ("name: p\nschedule: '* * * * *'\njobs: [{id: A, run: a}]", []),
         ("name: p\nschedule: '* * * * * *'\njobs: [{id: A, run: a}]", ["2:11 Y230"]),
         ("name: p\nschedule: 7\njobs: [{id: A, run: a}]", ["2:11 Y230"]),

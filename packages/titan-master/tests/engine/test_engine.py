@@ -38,15 +38,24 @@ from titan_proto.messages import (
 )
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import JobKind, JobSpec, Launch, LaunchKind, RunSpec
-from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState, WorkerState
 
 
 class Clock:
     def __init__(self):
         self.ms = 1_000
+        self.jumps = 0
+        self._ahead_ms = 0
 
     def now_ms(self):
+        if self._ahead_ms:
+            self.jumps += 1
+            self.ms, self._ahead_ms = self.ms + self._ahead_ms, 0
         return self.ms
+
+    def jump(self, ms):
+        """Of the wall: it is noticed when somebody looks."""
+        self._ahead_ms = ms
 
     def not_before(self, floor_ms):
         self.ms = max(self.ms, floor_ms)
@@ -492,7 +501,7 @@ def test_the_attempts_of_a_job_are_told_with_the_newest_and_without_its_secrets(
         live_jobs=(view,),
         live_spec=job,
     )
-    (reply,) = Answers(History(), new_id).answer(ask)
+    (reply,) = Answers(History(), new_id, lambda _: 0).answer(ask)
     first, second = reply.message.attempts
     assert (first.number, first.state, first.reason) == (1, AttemptState.ENDED, ExitReason.LOST)
     assert (first.worker, first.placed_at_ms, first.ended_at_ms) == ("h:1", 5, 9)
@@ -524,3 +533,54 @@ def test_a_run_that_ends_while_runs_are_listed_is_listed_once(ended):
     ask = AskHistory(origin=Origin(1, 1), request=ListRuns(ended=True), live_runs=(live,))
     (reply,) = answers.answer(ask)
     assert reply.message.runs == (live,)
+
+
+class BrokenByTime(Core):
+    """A core that breaks over a schedule that is due."""
+
+    def settle(self, now_ms):
+        digest = "d" * 64
+        if digest not in self.state.poison:
+            self._draft.culprit = digest
+            raise InvariantViolation("broken by a slot")
+        super().settle(now_ms)
+
+
+async def test_a_schedule_that_breaks_the_core_is_remembered_though_nobody_asked(pools):
+    store = HeldStore()
+    loop = asyncio.get_running_loop()
+    rig = Rig(store, *pools)
+    rig.core = rig.engine._core = BrokenByTime(rig.core.state, CoreConfig())
+    loop.set_exception_handler(lambda _loop, _context: None)
+    try:
+        await rig.begin()
+        assert await asyncio.wait_for(rig.engine.failure, 10) == os.EX_SOFTWARE
+    finally:
+        loop.set_exception_handler(None)
+    again = Rig(store, *pools)
+    assert again.core.state.poison == {"d" * 64: "Schedule"}
+    again.core = again.engine._core = BrokenByTime(again.core.state, CoreConfig())
+    await again.begin()
+    again.submit(1)
+    ((_, _, receipt, _),) = await again.links.count(1)
+    assert isinstance(receipt, RunReceipt)
+    await again.engine.stop()
+
+
+async def test_a_jump_of_the_wall_wakes_an_idle_loop(pools):
+    """What was due at a time of day is due now, and no worker was silent meanwhile."""
+    store = HeldStore()
+    rig = await Rig(store, *pools).begin()
+    rig.engine.put(WorkerArrived(link_id=1, join=worker()))
+    await rig.links.count(1)
+    launch = Launch(kind=LaunchKind.SHELL, shell="true", at_ms=3_600_000)
+    spec = RunSpec(name="later", jobs=(JobSpec(id="a", launch=launch),))
+    item = submission(1)
+    body = msgspec.msgpack.encode(spec)
+    rig.engine.put(msgspec.structs.replace(item, spec=spec, spec_bytes=body))
+    await rig.links.count(2)
+    rig.clock.jump(3_600_000)
+    out = await rig.links.count(3)
+    assert isinstance(out[2][2], StartAttempts)
+    assert rig.core.state.workers["w"].state is WorkerState.ONLINE
+    await rig.engine.stop()

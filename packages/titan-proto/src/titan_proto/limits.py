@@ -141,6 +141,7 @@ ARCHIVE_ENTRIES: Final = 10_000
 OUTPUTS_PER_JOB: Final = 64
 """Small values that a job may hand on to those that depend on it."""
 OUTPUT_KEY_CHARS: Final = 64
+PARAMS_PER_RUN: Final = 100
 MATRIX_CELLS: Final = 10_000
 """Cells of one matrix, before any are excluded."""
 MATRIX_EDGES: Final = 1_000_000

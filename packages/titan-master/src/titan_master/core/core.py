@@ -103,6 +103,16 @@ class Core:
                 ref = AttemptRef(run_id, job_id, number)
                 draft.require(OpenLog(ref=ref, worker_id=worker.worker_id))
 
+    def time_jumped(self, now_ms: int) -> None:
+        """Time has passed for the wall and not for this process: nobody was silent meanwhile.
+
+        Nor has what was held back, lest it run twice, been held for as long as it seems.
+        """
+        draft = self._at(now_ms)
+        workers.fresh_leases(draft)
+        draft.scaler.awake_ms = draft.now_ms
+        draft.held_until_ms = draft.now_ms + draft.config.old_lease_ms
+
     def handle(self, item: Input, now_ms: int) -> None:
         """Take in one fact from outside."""
         _HANDLERS[type(item)](self._at(now_ms), item)
@@ -128,6 +138,7 @@ class Core:
             # It should have been called then: this process stood still, and so could hear nobody.
             workers.fresh_leases(draft)
             draft.scaler.awake_ms = draft.now_ms
+        put_off = []
         for _ in range(draft.config.deadlines_max):
             due = draft.timers.pop_due(draft.now_ms)
             if due is None:
@@ -138,11 +149,15 @@ class Core:
             elif isinstance(due, OvertimeDue):
                 lifecycle.time_over(draft, due)
             elif isinstance(due, ScheduleDue):
-                schedules.look_at(draft, due.name)
+                if not schedules.look_at(draft, due.name):
+                    put_off.append(due.name)
             elif isinstance(due, ServiceDue):
                 services.hold_over(draft, due)
             else:
                 workers.look_at(draft, due.worker_id)
+        for name in put_off:
+            # Not before: this turn would look at it again.
+            draft.timers.watch_schedule(name, draft.now_ms)
         moving.look_again(draft)
         placement.place(draft)
         scaling.look(draft)
@@ -157,6 +172,11 @@ class Core:
             return self._draft.now_ms
         due = (self._draft.timers.next_ms(), self._draft.scaler.next_ms)
         return min((at_ms for at_ms in due if at_ms is not None), default=None)
+
+    @property
+    def culprit(self) -> str:
+        """The digest of the schedule that was being dealt with when an invariant broke, if one was."""
+        return self._draft.culprit
 
     @property
     def is_storage_full(self) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from titan_sdk.client import TitanClient
 
 API_VERSION: Final = "titan/v1"
+ENDED_SHOWN: Final = 50
+"""Of what has ended, unless more is asked for."""
 _FORMATS: Final = ("table", "json")
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -146,6 +148,18 @@ def output_option(function: FunctionT) -> FunctionT:
     )(function)
 
 
+def limit_option(told: str) -> Callable[[FunctionT], FunctionT]:
+    """Add `-n`: how much of a list that grows for ever is shown, as `told`."""
+    return click.option(
+        "-n",
+        "--limit",
+        type=click.IntRange(min=1),
+        default=ENDED_SHOWN,
+        show_default=True,
+        help=told,
+    )
+
+
 def emit(kind: str, body: Mapping[str, Any]) -> None:
     """One JSON value on stdout."""
     write(json.dumps({"apiVersion": API_VERSION, "kind": kind, **body}, ensure_ascii=False))
@@ -214,3 +228,25 @@ def has_animation() -> bool:
         and os.environ.get("TERM") != "dumb"
         and not os.environ.get("TITAN_NO_ANIMATION")
     )
+
+
+params_option: Final = click.option(
+    "-p",
+    "--param",
+    "params",
+    multiple=True,
+    type=Names(),
+    metavar="NAME=VALUE",
+    help="A value of a param that the pipeline defines; may be repeated.",
+)
+
+
+def values_of(params: tuple[str, ...]) -> dict[str, str]:
+    """What was given with -p, by name."""
+    values: dict[str, str] = {}
+    for pair in params:
+        name, _, value = pair.partition("=")
+        if name in values:
+            raise click.UsageError(f"-p {name} is given twice.")
+        values[name] = value
+    return values

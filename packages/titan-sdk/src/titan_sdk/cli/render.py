@@ -105,8 +105,8 @@ class Table:
         self.rows: list[list[str]] = []
 
     def add(self, *cells: str) -> None:
-        """One row."""
-        self.rows.append(list(cells))
+        """One row: of what says more (a service's last words), its first line."""
+        self.rows.append([first_line(cell) for cell in cells])
 
     def text(self, look: Look, width: int | None) -> tuple[str, list[str]]:
         """The table, and the columns left out to fit `width` (None: all that there is)."""
@@ -130,6 +130,11 @@ class Table:
 
 
 # -- words ----------------------------------------------------------------------------------------
+
+
+def first_line(text: str) -> str:
+    """All of it, nearly always."""
+    return text.partition("\n")[0]
 
 
 def duration(seconds: float) -> str:
