@@ -6,9 +6,10 @@ off the loop; here only what depends on the state is looked at. Called by ``core
 
 from __future__ import annotations
 
-from typing import TypeVar
+from itertools import islice
+from typing import Final, TypeVar
 
-from titan_master.core import graph, lifecycle
+from titan_master.core import explaining, graph, lifecycle
 from titan_master.core.apply import KEY_REMEMBERED_MS
 from titan_master.core.events import RunAccepted
 from titan_master.core.inputs import Origin, RunSubmitted
@@ -24,6 +25,9 @@ from titan_proto.specs import JobKind, RunSpec
 from titan_proto.states import JobState
 
 _T = TypeVar("_T")
+
+NOTICES: Final = 5
+"""Of so many jobs that nothing can run yet a receipt says so."""
 
 
 def submit(draft: Draft, item: RunSubmitted) -> None:
@@ -140,15 +144,20 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         rerun_alias=item.rerun_alias,
         taken_over=taken_over,
         outputs={job_id: item.outputs[job_id] for job_id in taken_over if job_id in item.outputs},
-        left=_of(taken_over, item.left),
-        homes=_of(taken_over, item.homes),
+        left=_left_by(taken_over, item.left),
+        homes=_left_by(taken_over, item.homes),
         ancestors=item.ancestors,
         near=_near(draft.state, item.parent),
         fired=item.fired,
     )
     draft.storage.begin(_room(item))
     receipt = RunReceipt(
-        run_id=item.run_id, alias=f"{event.slug}-{event.number}", notices=item.notices
+        run_id=item.run_id,
+        alias=f"{event.slug}-{event.number}",
+        notices=(
+            *item.notices,
+            *islice(explaining.never_yet(draft.state, item.spec.jobs), NOTICES),
+        ),
     )
     draft.reply(item.origin, receipt)
     begin(draft, event, item.spec)
@@ -177,7 +186,10 @@ def _near(state: State, parent: AttemptRef | None) -> str:
     return attempt.worker_id if attempt is not None and is_it else ""
 
 
-def _of(jobs: tuple[str, ...], found: tuple[tuple[str, _T], ...]) -> tuple[tuple[str, _T], ...]:
+def _left_by(
+    jobs: tuple[str, ...], found: tuple[tuple[str, _T], ...]
+) -> tuple[tuple[str, _T], ...]:
+    """Of what the old run's jobs left, by job: what those left that are taken over."""
     wanted = set(jobs) if found else ()
     return tuple(one for one in found if one[0] in wanted)
 

@@ -209,6 +209,8 @@ class Draft:
         """Workers that leave and may wait for less than before, in order."""
         self.scaler = Scaler()
         self.slots = Slots()
+        self.held_until_ms = 0
+        """What must never run twice and may run on unheard is not placed again before: time has jumped."""
         self.culprit = ""
         """The digest of the schedule that is being dealt with; stays where that breaks an invariant."""
         self._events: list[AnyEvent] = []
