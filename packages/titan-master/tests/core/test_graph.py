@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from titan_master.core.graph import End, decided_by
-from titan_master.core.queries import dead_jobs
+from titan_master.core.queries import dead_jobs, job_view
 from titan_master.core.state import layers_above
 from titan_proto.messages import CancelRun, DecideGate, StopJob
 from titan_proto.messages.worker import Left
@@ -271,6 +271,74 @@ def test_files_from_above_a_failure_come_to_what_is_begun_after_it():
     w.ended("r/b", 1)
     live = w.state.runs["r"]
     assert layers_above(live, live.jobs["x"]) == 1
+
+
+# -- over only when everything above is -------------------------------------------------------------
+def test_what_follows_a_skipped_job_waits_for_what_still_runs_above_that():
+    """A failure skips b at once; the clean-up must not begin while c, above b as well, still works."""
+    w = World({"w1": 9})
+    tidy = Trigger.ALL_DONE
+    w.submit(run("r", job("a"), job("c"), job("b", "a", "c"), job("tidy", "b"), tidy=tidy))
+    w.running("r/c")
+    w.ended("r/a", 1)
+    assert w.job_states("r") == {"a": "FAILED", "c": "RUNNING", "b": "SKIPPED", "tidy": "BLOCKED"}
+    live = w.state.runs["r"]
+    assert job_view(live, live.jobs["tidy"]).waits_for == ("c",)
+    w.restart()
+    w.join("w1", held=[("r/c.1", "RUNNING")])
+    assert events(w.ended("r/c"))[2] == "JobsQueued(run_id=r, job_ids=[tidy])"
+
+
+def test_what_follows_a_cancelled_job_waits_for_what_still_runs_above_that():
+    w = World({"w1": 9})
+    w.submit(
+        run("r", job("c"), job("b", "c"), job("d", "b"), job("tidy", "d"), tidy=Trigger.ALL_DONE)
+    )
+    w.ask(StopJob(run="r", job="b"))
+    assert w.job_states("r") == {
+        "c": "PLACED",
+        "b": "CANCELLED",
+        "d": "CANCELLED",
+        "tidy": "BLOCKED",
+    }
+    w.ended("r/c")
+    assert w.job_states("r")["tidy"] == "PLACED"
+
+
+def test_a_condition_reads_how_a_job_ended_that_ends_after_a_skip_below_it():
+    w = World({"w1": 9})
+    shape = Shape(
+        when="jobs.c.outputs.rows > 0 and jobs.c.state == 'SUCCEEDED'", trigger=Trigger.ALL_DONE
+    )
+    w.submit(run("r", job("a"), job("c"), job("b", "a", "c"), job("x", "b"), x=shape))
+    w.ended("r/a", 1)
+    w.ended("r/c", outputs={"rows": "7"})
+    assert w.job_states("r")["x"] == "PLACED"
+
+
+@settings(max_examples=100, deadline=None)
+@given(jobs=graphs(), data=st.data())
+def test_no_job_begins_before_every_job_above_it_has_ended(jobs, data):
+    """Whatever is stopped, fails or is skipped, in whatever order."""
+    triggers = {one.id: data.draw(st.sampled_from(TRIGGERS)) for one in jobs if one.dependencies}
+    above: dict[str, set[str]] = {one.id: set(one.dependencies) for one in jobs}
+    for _ in jobs:
+        for found in above.values():
+            found |= {higher for parent in found for higher in above[parent]}
+    w = World({"w1": 20})
+    w.submit(run("r", *jobs, job("keeps-the-run", skills=["NONE"]), **triggers))
+    live = w.state.runs["r"]
+    while placed := [one for one in live.order if one.state is JobState.PLACED]:
+        if data.draw(st.integers(0, 3), label="stop one") == 0:
+            blocked = [one for one in live.order if one.state is JobState.BLOCKED]
+            if blocked:
+                w.ask(StopJob(run="r", job=data.draw(st.sampled_from(blocked)).spec.id))
+                continue
+        one = data.draw(st.sampled_from(placed), label="ends next")
+        running = {each.spec.id for each in live.order if not each.is_terminal}
+        assert not above[one.spec.id] & running
+        w.ended(f"r/{one.spec.id}", data.draw(st.integers(0, 1), label="exit code"))
+    assert all(live.jobs[one.id].is_over for one in jobs)
 
 
 # -- conditions -----------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def _run_problems(state: State, run: Run) -> Iterator[str]:
 def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
     name = f"{run.run_id}/{job.spec.id}"
     parents = [run.jobs[parent] for parent in dict.fromkeys(job.spec.dependencies)]
-    unmet = sum(not parent.is_terminal for parent in parents)
+    unmet = sum(not parent.is_over for parent in parents)
     if job.waiting != unmet:
         yield f"{name}: counts {job.waiting} unmet dependencies, has {unmet}"
     is_usual = job.trigger is Trigger.ALL_SUCCEEDED

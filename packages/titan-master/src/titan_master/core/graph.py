@@ -55,8 +55,12 @@ class Outcome(NamedTuple):
 
 
 def decided_by(run: Run, ended: Iterable[Job], dropping: Iterable[Job] = ()) -> Outcome:
-    """What is decided of the jobs further down, now that `ended` have ended; each is looked at once
-    for each of its dependencies that ends by this.
+    """What is decided of the jobs further down, now that `ended` have ended; each is looked at once or
+    twice for each of its dependencies that is over by this.
+
+    Whatever needs the success of one that failed is dropped at once, though others of its dependencies run
+    still. What comes after it goes on waiting for those: a job begins, and is decided about by what it may
+    read, only once everything above it has ended.
 
     Args:
         run: theirs.
@@ -91,29 +95,47 @@ def _followed(run: Run, ended: list[int], ends: dict[int, End]) -> Outcome:
     """What follows from the ends of `ended`, and of those in `ends`, which are dropped by this."""
     opened: dict[int, Job] = {}
     less: dict[int, int] = {}
-    """How many of a job's dependencies end by this decision."""
+    """How many of a job's dependencies are over by this decision, and the state does not say it yet."""
+    over: set[int] = set()
+    """These are by now, and had ended before or are dropped by this."""
     words: dict[int, str] = {}
-    todo = [*ended, *ends]
-    while todo:
-        here = todo.pop()
-        end = ends.get(here)
-        by = _end_of(run.order[here]) if end is None else end
+    known = [*ended, *ends]
+    closing: list[int] = []
+    # Whoever is dropped for one end alone is found before anything is over: what comes last must not hang
+    # on the order of the ends.
+    while known or closing:
+        if known:
+            here = known.pop()
+            by = ends.get(here) or _end_of(run.order[here])
+            if by.state is not JobState.SUCCEEDED:
+                for index in run.children.get(here, ()):
+                    fate = _dropped_early(run.order[index], by)
+                    if fate is not None and index not in ends:
+                        ends[index] = fate
+                        known.append(index)
+            if run.order[here].waiting == less.get(here, 0) and here not in over:
+                over.add(here)
+                closing.append(here)
+            continue
+        here = closing.pop()
+        is_applied = here not in ends and not run.order[here].waiting
         for index in run.children.get(here, ()):
             child = run.order[index]
-            if child.state is not JobState.BLOCKED or index in ends:
-                continue
-            if end is not None:
+            if not is_applied:
                 less[index] = less.get(index, 0) + 1
-            left = child.waiting - less.get(index, 0)
-            fate = _dropped_early(child, by)
-            if fate is None and not left:
+            if child.waiting > less.get(index, 0):
+                continue
+            if index in ends or child.is_terminal:
+                if index not in over and child.reason is not ExitReason.TAKEN_OVER:
+                    over.add(index)
+                    closing.append(index)
+            elif child.state is JobState.BLOCKED and index not in opened:
                 fate = verdict(run, child, ends, words)
                 if fate is None:
                     opened[index] = child
-                    continue
-            if fate is not None:
-                ends[index] = fate
-                todo.append(index)
+                else:
+                    ends[index] = fate
+                    known.append(index)
     # They were found from the top down.
     dropped = [
         (end, [run.order[index] for index in sorted(index for index, _ in group)])
@@ -127,9 +149,10 @@ def _end_of(job: Job) -> End:
 
 
 def _dropped_early(child: Job, by: End) -> End | None:
-    """How it ends because of one dependency alone, whatever becomes of the others; None if it may begin."""
-    trigger = child.trigger
-    if by.state is JobState.SUCCEEDED or trigger not in (
+    """How it ends because of one dependency alone, which has not succeeded, whatever becomes of the others;
+    None if it may begin.
+    """
+    if child.state is not JobState.BLOCKED or child.trigger not in (
         Trigger.ALL_SUCCEEDED,
         Trigger.NONE_FAILED,
     ):
@@ -142,7 +165,7 @@ def _dropped_early(child: Job, by: End) -> End | None:
 
 
 def verdict(run: Run, job: Job, ends: Mapping[int, End], words: dict[int, str]) -> End | None:
-    """How it ends without an attempt, now that all its dependencies have ended; None if it begins.
+    """How it ends without an attempt, now that all its dependencies are over; None if it begins.
 
     Args:
         run: its run.

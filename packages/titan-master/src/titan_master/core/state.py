@@ -110,7 +110,7 @@ class Job(Struct, gc=False, eq=False):
     """Its place in the submission."""
     state: JobState
     waiting: int
-    """Dependencies that have not ended yet."""
+    """Dependencies that are not over yet. Derived."""
     ready_at_ms: int = 0
     """When it was queued last; while SCHEDULED, when it will be."""
     queued_seq: int = 0
@@ -158,6 +158,15 @@ class Job(Struct, gc=False, eq=False):
     def is_terminal(self) -> bool:
         """Whether its state is final."""
         return self.state in JOB_TERMINAL
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more: it has ended, and so has everything above it.
+
+        One that was skipped or cancelled may have ended before that. One that was taken over ended in an
+        earlier run, with all that it came after.
+        """
+        return self.is_terminal and (not self.waiting or self.reason is ExitReason.TAKEN_OVER)
 
 
 class Run(Struct, kw_only=True, eq=False):
