@@ -112,6 +112,7 @@ class Master:
         self.config = CoreConfig(
             placements_max=draw((1, 2, 500)),
             deadlines_max=draw((1, 2, 1_000)),
+            condition_chars_max=draw((1, 1, 200, 200_000)),
             live_runs_max=draw((2, 10_000, 10_000)),
             autoscale=world.chance(50),
             scale_every_ms=draw((1_000, 4_000, 15_000)),

@@ -133,7 +133,7 @@ def place_again_under_the_same_number(patch):
 def begin_before_the_last_parent(patch):
     """One succeeded parent is taken for all of them."""
 
-    def decided_by(run, ended, dropping=()):
+    def decided_by(run, ended, dropping=(), **_):
         found = [run.order[c] for job in ended for c in run.children.get(job.index, ())]
         opened = [job for job in found if job.state is JobState.BLOCKED]
         return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [], {})

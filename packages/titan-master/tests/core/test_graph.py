@@ -8,7 +8,8 @@ from core_world import World, events, gate, job, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from titan_master.core.graph import End, decided_by
+from titan_master.core.core import CoreConfig
+from titan_master.core.graph import End, Outcome, decided_by
 from titan_master.core.queries import dead_jobs, job_view
 from titan_master.core.state import layers_above
 from titan_proto.messages import CancelRun, DecideGate, StopJob
@@ -88,9 +89,9 @@ def test_a_job_is_opened_once_though_two_parents_end_together():
     parents = [admitted_run.jobs["a"], admitted_run.jobs["b"]]
     for parent in parents:
         parent.state = JobState.SUCCEEDED
-    assert decided_by(admitted_run, parents) == ([child], [], {})
+    assert decided_by(admitted_run, parents) == Outcome([child], [], {})
     child.waiting = 1
-    assert decided_by(admitted_run, parents) == ([], [], {})
+    assert decided_by(admitted_run, parents) == Outcome([], [], {})
 
 
 def test_a_chain_of_fifty_thousand_is_no_recursion():
@@ -440,3 +441,72 @@ def test_what_cannot_be_decided_has_failed_and_is_listed_among_the_dead():
     (dead,) = dead_jobs(w.state)
     assert (dead.job_id, dead.state, dead.reason) == ("x", "FAILED", "BAD_WHEN")
     assert "did not write it" in dead.message
+
+
+def many_conditions(number):
+    """A run whose jobs all have conditions of their own: of every two the first is true."""
+    names = [f"j{n}" for n in range(number)]
+    shapes = {name: Shape(when=f"jobs.a.outputs.n == {int(name[1:]) % 2}") for name in names}
+    return run("r", job("a"), *(job(name, "a", skills=["NONE"]) for name in names), **shapes)
+
+
+def test_a_turn_decides_a_limited_number_of_conditions_and_then_goes_on():
+    w = World({"w1": 9}, CoreConfig(condition_chars_max=400))
+    w.submit(many_conditions(5))
+    w.ended("r/a", outputs={"n": "0"})
+    found = [[*w.job_states("r").values()]]
+    while w.core.next_deadline_ms() <= w.now_ms:
+        w.turn()
+        found.append([*w.job_states("r").values()])
+    assert [[str(state) for state in states[1:]] for states in found] == [
+        ["QUEUED", "SKIPPED", "BLOCKED", "BLOCKED", "BLOCKED"],
+        ["QUEUED", "SKIPPED", "QUEUED", "SKIPPED", "BLOCKED"],
+        ["QUEUED", "SKIPPED", "QUEUED", "SKIPPED", "QUEUED"],
+    ]
+
+
+def test_what_no_turn_had_room_to_decide_is_decided_after_a_restart():
+    w = World({"w1": 9}, CoreConfig(condition_chars_max=1))
+    w.submit(many_conditions(4))
+    w.ended("r/a", outputs={"n": "1"})
+    assert [*w.job_states("r").values()].count("BLOCKED") == 3
+    w.restart()
+    while w.core.next_deadline_ms() <= w.now_ms:
+        w.turn()
+    assert [*w.job_states("r").values()][1:] == ["SKIPPED", "QUEUED", "SKIPPED", "QUEUED"]
+
+
+def test_a_run_can_be_cancelled_while_its_conditions_are_being_decided():
+    w = World({"w1": 9}, CoreConfig(condition_chars_max=1))
+    w.submit(many_conditions(4))
+    w.ended("r/a", outputs={"n": "1"})
+    w.ask(StopJob(run="r", job="j3"))
+    assert last(w.ask(CancelRun(run="r"))) == "RunEnded(run_id=r, state=CANCELLED)"
+    assert not w.turn().events
+
+
+def test_a_run_whose_last_conditions_are_false_ends_with_the_turn_that_decides_them():
+    w = World({"w1": 9}, CoreConfig(condition_chars_max=1))
+    names = ["a", "b", "c"]
+    w.submit(run("r", *map(job, names), **dict.fromkeys(names, Shape(when="false"))))
+    assert "b" in w.job_states("r")
+    turns = []
+    while (
+        w.core.next_deadline_ms() is not None
+        and w.core.next_deadline_ms() <= w.now_ms
+        and len(turns) < 9
+    ):
+        turns.append(w.turn())
+    assert last(turns[-1]) == "RunEnded(run_id=r, state=SUCCEEDED)"
+
+
+def test_the_record_of_what_one_turn_decides_is_small_however_many_conditions_there_are():
+    w = World({"w1": 9})
+    when = " or ".join(["jobs.a.outputs.n == 'somewhat long'"] * 20)
+    names = [f"j{n}" for n in range(3_000)]
+    shapes = {name: Shape(when=f"{when} or {name[1:]} == 1.5") for name in names}
+    w.submit(run("r", job("a"), *(job(name, "a") for name in names), **shapes))
+    turn = w.ended("r/a", outputs={"n": "x"})
+    sizes = [len(msgspec.msgpack.encode(event)) for event in turn.events]
+    assert max(sizes) < 1_000_000
+    assert 200 < w.state.runs["r"].counts[JobState.SKIPPED] < 300

@@ -106,7 +106,8 @@ def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
     if unmet and (job.attempt is not None or job.state in AFTER_PARENTS):
         yield f"{name}: {job.state} before its dependencies"
     if job.state is JobState.BLOCKED:
-        if not unmet:
+        # Of many conditions that can be decided, each turn decides some.
+        if not unmet and (job.shape is None or not job.shape.when):
             yield f"{name}: blocked by nothing"
         if is_usual and any(_is_in_the_way(parent) for parent in parents):
             yield f"{name}: blocked by a dependency that can never succeed"
