@@ -49,6 +49,8 @@ def pytest_configure():
     Under nohup, or in the background of a script, hang-up and interrupt are ignored, and whatever a
     test starts would inherit that: its Ctrl-C would do nothing.
     """
+    # Most tests count workers. Those about spawned ones say so; whatever a test starts inherits this.
+    os.environ.setdefault("TITAN_AUTOSCALE", "off")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)

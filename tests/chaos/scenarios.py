@@ -18,8 +18,12 @@ from pathlib import Path
 from tests.chaos.results import Result, write
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("test_shown.py", "test_freeze.py", "test_proxy.py", "test_partition.py", "test_synced.py")
+FILES = (
+    *("test_shown.py", "test_freeze.py", "test_proxy.py", "test_partition.py", "test_synced.py"),
+    "test_schedules.py",
+)
 STORM_S = 30
+SCHEDULE_S = 180
 
 
 def once(folder: Path) -> list[tuple[str, str]]:
@@ -33,7 +37,11 @@ def once(folder: Path) -> list[tuple[str, str]]:
             *(str(Path(__file__).with_name(name)) for name in FILES),
         ],
         cwd=ROOT,
-        env={**os.environ, "TITAN_CHAOS_STORM_S": str(STORM_S)},
+        env={
+            **os.environ,
+            "TITAN_CHAOS_STORM_S": str(STORM_S),
+            "TITAN_CHAOS_SCHEDULE_S": str(SCHEDULE_S),
+        },
         stdin=subprocess.DEVNULL,
         check=False,
     )
@@ -74,7 +82,7 @@ def main(arguments: list[str]) -> int:
                 name="scenarios",
                 what=(
                     "freezes, bad wires, partitions, and what a person may try by hand; "
-                    f"the storm of kills takes {STORM_S} s"
+                    f"the storm of kills takes {STORM_S} s, the schedule {SCHEDULE_S} s"
                 ),
                 command=f"nox -s chaos-full -- scenarios --rounds {options.rounds}",
                 seeds="fixed",

@@ -17,6 +17,7 @@ import pytest
 from tests.e2e.conftest import ROOT, Titan
 from tests.harness.cluster import Cluster, Daemon
 from tests.harness.processes import processes_of
+from tests.harness.waiting import wait_until
 
 SERVICE = """\
 name: Web
@@ -221,6 +222,22 @@ def test_up_and_down_tell_programs_what_they_did(project: Project) -> None:
         "purged": True,
     }
     assert fields_of("ClusterStopped") <= down.keys()
+
+
+def test_a_service_has_its_name_again_after_all_workers_went_down(project: Project) -> None:
+    """No other instance is begun on a worker that goes a moment later."""
+    up = ("up", "-d", "--port", "0", "--no-dashboard", "--workers", "3")
+    project.titan(*up)
+    (project.folder / "web.yaml").write_text(SERVICE, encoding="utf-8")
+    project.titan("run", "web.yaml", "--wait")
+    project.titan("down")
+    project.titan(*up)
+
+    def ids() -> list[tuple[str, str]]:
+        items = json.loads(project.titan("service", "ls", "-o", "json").stdout)["items"]
+        return [(one["job"], one["state"]) for one in items]
+
+    wait_until(lambda: ids() == [("web", "HEALTHY")], within_s=45, what="it is up again")
 
 
 def fields_of(kind: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -325,6 +326,27 @@ def test_a_dashboard_that_is_killed_is_said_and_found_again(
         page.fill("#token", cluster.token)
         page.keyboard.press("Enter")
         page.wait_for_selector("#live.is-live")
+
+
+def test_the_link_of_titan_open_signs_in_once(
+    cluster: Cluster, dashboard: Dashboard, chromium: Any, titan: Any
+) -> None:
+    """At the page that was named; the second one who opens it has to sign in."""
+    cluster.start_worker(8080)
+    with cluster.client() as client:
+        client.wait(client.submit("shown", [noise(0)]))
+    link = titan("open", "shown-1", "--dashboard", dashboard.url).stdout.strip()
+    assert re.fullmatch(re.escape(dashboard.url) + r"/open\?t=[0-9a-f]{32}&to=/runs/\w{16}", link)
+    first = chromium.new_context().new_page()
+    first.goto(link)
+    first.wait_for_selector("h1:has-text('shown-1')")
+    assert "t=" not in first.url
+    second = chromium.new_context().new_page()
+    second.goto(link)
+    second.wait_for_selector("text=That link was used")
+    told = json.loads(titan("open", "-o", "json").stdout)
+    assert (told["kind"], told["goodForSeconds"]) == ("Link", 600)
+    assert told["url"].startswith("http://localhost:5000/open?t=")
 
 
 def test_without_a_script_everything_is_there(

@@ -1,9 +1,7 @@
-"""Schedules on a real clock: the examples, what the command says, and a master that is killed."""
+"""Schedules: the examples, each fired once, and what the command says and refuses."""
 
 from __future__ import annotations
 
-import datetime
-import itertools
 import json
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import pytest
 
 from tests.e2e.conftest import ROOT, Titan
 from tests.harness.cluster import Cluster
-from tests.harness.waiting import wait_until
 
 EXAMPLES = ROOT / "examples" / "schedules"
 
@@ -40,59 +37,6 @@ def test_an_example_is_added_triggered_and_says_what_it_should(
     assert shown["next"]
     run = json.loads(titan("show", alias, "-o", "json").stdout)
     assert run["schedule"] == name
-
-
-def _logs(cluster: Cluster, job: str, name: str) -> dict[str, list[str]]:
-    """What each run of a schedule printed, line by line, by the run's alias."""
-    with cluster.client() as client:
-        runs = [
-            view
-            for view in client.runs(ended=True, limit=200)
-            if view.fired is not None and view.fired.schedule == name and view.ended_at_ms
-        ]
-        return {view.alias: client.fetch_logs(f"{view.run_id}/{job}").split() for view in runs}
-
-
-def test_each_slot_once_though_the_master_is_killed_between_them(
-    cluster: Cluster, titan: Titan, tmp_path: Path
-) -> None:
-    """Killed with -9 and started again, over and over, while slots come every second."""
-    seconds, kills = 12, 4
-    cluster.start_worker(8080)
-    script = tmp_path / "tick.sh"
-    script.write_text('echo "$TITAN_SCHEDULED_FOR"\n', encoding="utf-8")
-    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
-    titan(
-        *("schedule", "add", "@every 1s", str(script), "--name", "tick"),
-        *("--overlap", "allow", "--catchup", "all", "--end", end.isoformat()),
-    )
-    for _ in range(kills):
-        with cluster.client() as client:
-            before = client.find_schedule("tick").fired
-            wait_until(
-                lambda client=client, before=before: client.find_schedule("tick").fired > before,
-                within_s=60,
-                what="another slot",
-            )
-        assert cluster.master is not None
-        cluster.master.kill()
-        cluster.start_master()
-    with cluster.client() as client:
-        wait_until(
-            lambda: not client.find_schedule("tick").next_at_ms and not client.runs(),
-            within_s=seconds + 60,
-            what="the last slot's run to end",
-        )
-        view = client.find_schedule("tick")
-    told = _logs(cluster, "tick", "tick")
-    slots = sorted(line for lines in told.values() for line in lines)
-    assert view.missed == view.skipped == 0
-    assert len(slots) == view.fired == len(told)
-    moments = [datetime.datetime.fromisoformat(slot.replace("Z", "+00:00")) for slot in slots]
-    assert len(set(moments)) == len(moments)
-    steps = {later - earlier for earlier, later in itertools.pairwise(moments)}
-    assert steps == {datetime.timedelta(seconds=1)}, slots
-    assert len(moments) >= seconds - 2
 
 
 def test_the_command_says_what_is_and_refuses_what_cannot_be(

@@ -9,17 +9,20 @@ The commands are those of docs/howto/add-a-machine.md:
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.harness.cluster import Daemon
+from tests.harness.waiting import wait_until
 
 pytestmark = [
     pytest.mark.needs("root"),
@@ -120,8 +123,12 @@ def write_pipeline(folder: Path) -> None:
     )
 
 
-def test_a_worker_behind_nat(net: Net, tmp_path: Path) -> None:
-    """It joins and runs a pipeline before, while and after its own address changes, and listens on no port."""
+Titan = Callable[..., str]
+
+
+@contextlib.contextmanager
+def two_machines(net: Net, tmp_path: Path) -> Iterator[Titan]:
+    """A master in one namespace, its only worker in another one; `titan` is called beside the master."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("TITAN_")}
     env["XDG_STATE_HOME"] = str(tmp_path / "state")
     python = sys.executable
@@ -164,6 +171,16 @@ def test_a_worker_behind_nat(net: Net, tmp_path: Path) -> None:
                 check=True,
             ).stdout
 
+        yield titan
+    finally:
+        if worker is not None:
+            worker.stop()
+        master.stop()
+
+
+def test_a_worker_behind_nat(net: Net, tmp_path: Path) -> None:
+    """It joins and runs a pipeline before, while and after its own address changes, and listens on no port."""
+    with two_machines(net, tmp_path) as titan:
         write_pipeline(tmp_path / "pipeline")
         before = titan("run", "pipeline/words.yaml", "--wait").split()[0]
         during = titan("run", "pipeline/words.yaml").split()[0]
@@ -185,7 +202,26 @@ def test_a_worker_behind_nat(net: Net, tmp_path: Path) -> None:
             timeout=30,
         ).stdout
         assert listening == ""
-    finally:
-        if worker is not None:
-            worker.stop()
-        master.stop()
+
+
+def test_a_schedule_whose_only_worker_is_on_another_machine(net: Net, tmp_path: Path) -> None:
+    """The first level of all: a script on a remote machine, again and again; three fires, three logs."""
+    (tmp_path / "hello.py").write_text(
+        "import os, socket\nprint('hello', os.environ['TITAN_SCHEDULED_FOR'])\n"
+        "names = sorted(name for _, name in socket.if_nameindex())\nprint(*names)\n"
+    )
+    with two_machines(net, tmp_path) as titan:
+        assert titan("schedule", "add", "@every 5s", "hello.py") == "hello\n"
+        wait_until(
+            lambda: json.loads(titan("schedule", "show", "hello", "-o", "json"))["fired"] >= 3,
+            within_s=60,
+            what="three fires",
+        )
+        titan("schedule", "rm", "hello")
+        logs = [titan("logs", "-f", f"hello-{number}/hello") for number in (1, 2, 3)]
+    slots = [log.splitlines()[0].removeprefix("hello ") for log in logs]
+    moments = [datetime.datetime.fromisoformat(slot.replace("Z", "+00:00")) for slot in slots]
+    five = datetime.timedelta(seconds=5)
+    assert (moments[1] - moments[0], moments[2] - moments[1]) == (five, five)
+    # The other machine's interfaces, and none of the master's.
+    assert all("wb" in log.splitlines()[1].split() for log in logs)

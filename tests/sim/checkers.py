@@ -192,6 +192,7 @@ class RunBook:
         self.slot_ms = 0
         """Of a run that a schedule began."""
         spec = _SPEC.decode(event.spec)
+        self.params = spec.params
         self.jobs = {job.id: JobBook(job, spec.shapes.get(job.id)) for job in spec.jobs}
         for job in self.jobs.values():
             job.not_before_ms = _begins(job.spec, event.at_ms)
@@ -269,6 +270,8 @@ class WorkerBook:
         self.cordoned = False
         self.holds: dict[AttemptRef, None] = {}
         self.drained: dict[AttemptRef, None] = {}
+        self.came_back = False
+        """Another process of it was here before."""
         self.to_move: dict[AttemptRef, None] = {}
         """Services on it that others could have had when it began to leave, and that are not replaced."""
         """What it held when the master learned that it is being shut down."""
@@ -422,7 +425,9 @@ class Auditor:
     def _on_run_accepted(self, event: e.RunAccepted) -> None:
         book = RunBook(event)
         self.check(event.run_id not in self.runs, f"run {event.run_id} is accepted twice")
-        self.check(event.key not in self._keys, f"key {event.key} is accepted twice")
+        is_slot = event.fired is not None and not event.fired.triggered and not event.rerun_of
+        self.check(is_slot == (not event.key), f"run {event.run_id} of key {event.key!r}")
+        self.check(is_slot or event.key not in self._keys, f"key {event.key} is accepted twice")
         self.check(book.alias not in self._aliases, f"alias {book.alias} is given twice")
         if event.taken_over:
             before = self.runs[event.rerun_of]
@@ -432,6 +437,14 @@ class Auditor:
                     before.jobs[job_id].end is JobState.SUCCEEDED,
                     f"{event.run_id} takes {job_id} over, which ended as {before.jobs[job_id].end}",
                 )
+                again = [
+                    name
+                    for name in book.jobs[job_id].spec.dependencies
+                    if name not in event.taken_over
+                    # One that is not up any more is brought up again for what comes after.
+                    and book.jobs[name].spec.kind is not JobKind.SERVICE
+                ]
+                self.check(not again, f"{event.run_id} takes {job_id} over, and {again} run again")
                 left = book.jobs[job_id].outputs = event.outputs.get(job_id, {})
                 self.check(
                     left == before.jobs[job_id].outputs,
@@ -773,7 +786,9 @@ class Auditor:
             # What was being stopped for another reason is over: nobody counts what became of it.
             stopping = self.services.get((ref.run_id, ref.job_id)) == "STOPPING"
             stopping = stopping or job.stopped_for is not None
-            blamed = ref in self._left and ref in worker.drained and not stopping
+            # Nor of one whose worker had left, came back with its end, and was lost before it could tell.
+            untold = worker.state == "LOST" and worker.came_back
+            blamed = ref in self._left and ref in worker.drained and not stopping and not untold
             self.check(not blamed, f"{ref} was stopped by a leave and counts as lost")
         if event.reason in {ExitReason.EXITED, ExitReason.SIGNALLED, ExitReason.OOM_KILLED}:
             self.check(
@@ -913,6 +928,8 @@ class Auditor:
         for part in job.when.split(word):
             if part in ("true", "false"):
                 found = part == "true"
+            elif part.startswith("params."):
+                found = run.params["p"] != part[-1]
             elif part.startswith("matrix."):
                 found = job.cell["n"] == part[-1]
             elif match := _STATE.fullmatch(part):
@@ -1165,6 +1182,7 @@ class Auditor:
         before = self.workers.get(event.worker_id)
         if before is not None:
             book.holds, book.drained = before.holds, before.drained
+            book.came_back = True
             book.cordoned = before.cordoned
         if event.spawn:
             number, worker_id = event.spawn, event.worker_id
@@ -1186,7 +1204,8 @@ class Auditor:
         worker = self.workers[event.worker_id]
         worker.state = "DRAINING"
         worker.drained = dict(worker.holds)
-        worker.to_move = {ref: None for ref in worker.holds if self._could_move(ref)}
+        if not event.at_once:
+            worker.to_move = {ref: None for ref in worker.holds if self._could_move(ref)}
 
     def _could_move(self, ref: AttemptRef) -> bool:
         """Whether it is up, and another worker could have it besides."""

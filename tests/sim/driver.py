@@ -69,7 +69,7 @@ class Shell(Protocol):
         ...
 
     def broke(self, item: Any) -> bool:
-        """The core broke over it: whether that was planned, and the process has ended."""
+        """The core broke over it (None: what was due): whether that was planned, and the process ended."""
         ...
 
     def release(self, effect: Any) -> None: ...
@@ -144,7 +144,12 @@ class Driver:
                 if self._shell.broke(item):
                     return
                 raise
-        self._core.settle(now_ms)
+        try:
+            self._core.settle(now_ms)
+        except Exception:  # likewise
+            if self._shell.broke(None):
+                return
+            raise
         self.finish()
 
     def finish(self) -> None:

@@ -387,6 +387,8 @@ class Faults:
         self._poisons += 1
         client = self._world.random.choice(self._clients)
         errand = workload.poisoned(self._world, self._poisons)
+        if self._world.chance(50):
+            errand = workload.poisoned_schedule(self._world, self._poisons)
         client.add(f"poison {self._poisons}", errand, 0)
         return True
 

@@ -18,6 +18,7 @@ from tests.sim.coverage import Coverage, Fault
 from tests.sim.disk import damage
 from tests.sim.driver import CrashPoint, Driver
 from tests.sim.network import End, Network
+from tests.sim.poison import NAME as POISON
 from tests.sim.poison import BrittleCore, StandIn, is_poisonous
 from tests.sim.wire import Wire
 from tests.sim.world import Clock, Life, Violation, World
@@ -114,6 +115,7 @@ class Master:
             deadlines_max=draw((1, 2, 1_000)),
             condition_chars_max=draw((1, 1, 200, 200_000)),
             live_runs_max=draw((2, 10_000, 10_000)),
+            slot_jobs_max=draw((1, 4, 20_000)),
             autoscale=world.chance(50),
             scale_every_ms=draw((1_000, 4_000, 15_000)),
             sibling_idle_ms=draw((2_000, 10_000, 45_000)),
@@ -217,6 +219,7 @@ class MasterProcess:
         self.driver = Driver(self.world, self, self.core, commit_ms=machine.commit_ms)
         self.driver.on_crash = self._crashed_at
         self._engine = StandIn(
+            core=self.core,
             poison=self.shadow.poison,
             now_ms=self.clock_ms,
             commit=self._commit_beside_the_core,
@@ -308,9 +311,17 @@ class MasterProcess:
 
     def broke(self, item: Any) -> bool:
         """Remember what broke the core, durably, and end: nothing of this turn was ever true."""
-        if not is_poisonous(item):
+        culprit = next(
+            (
+                schedule
+                for schedule in self.core.state.schedules.values()
+                if schedule.digest == self.core.culprit and schedule.name.startswith(POISON)
+            ),
+            None,
+        )
+        if culprit is None and not is_poisonous(item):
             return False
-        self._auditor.broken_by(item.digest)
+        self._auditor.broken_by(item.digest if culprit is None else culprit.digest)
         self._coverage.fault(Fault.POISON)
         self._engine.remember(item)
         return True

@@ -1,7 +1,8 @@
-"""A core with a bug: one kind of submission breaks it, after it has changed what it knows.
+"""A core with a bug: one kind of run breaks it, after it has changed what it knows.
 
 Planted in every simulated master, so that what the engine does about such a thing is exercised: the
-turn never was, the request is remembered, the process ends, and its successor refuses the request.
+turn never was, the request (or the schedule whose slot it was) is remembered, the process ends, and its
+successor refuses that request (or pauses the schedule).
 The engine's own code does it, on a stand-in for the engine.
 """
 
@@ -11,20 +12,34 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
-from titan_master.core.core import Core
-from titan_master.core.events import AnyEvent
+from titan_master.core.core import Core, CoreConfig
+from titan_master.core.events import AnyEvent, RunAccepted
 from titan_master.core.inputs import Origin, RunSubmitted
-from titan_master.core.state import InvariantViolation
+from titan_master.core.state import InvariantViolation, State
 from titan_master.engine import Engine
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import AnyMessage
+from titan_proto.specs import RunSpec
 
 NAME: Final = "poison"
-"""Of the runs that do it."""
+"""Of the runs that do it; the names of their schedules begin with it."""
 
 
 class BrittleCore(Core):
     """The real core, but for that."""
+
+    def __init__(self, state: State, config: CoreConfig) -> None:
+        super().__init__(state, config)
+        emit = self._draft.emit
+
+        def brittle(event: AnyEvent, spec: RunSpec | None = None) -> None:
+            emit(event, spec)
+            if isinstance(event, RunAccepted) and event.name == NAME and event.fired is not None:
+                raise InvariantViolation(
+                    f"planted: a slot of {event.fired.schedule} breaks the core"
+                )
+
+        self._draft.emit = brittle  # type: ignore[method-assign]
 
     def handle(self, item: Any, now_ms: int) -> None:
         """As the core does, half of it."""
@@ -39,12 +54,14 @@ class StandIn:
     def __init__(
         self,
         *,
+        core: Core,
         poison: dict[str, str],
         now_ms: Callable[[], int],
         commit: Callable[[tuple[AnyEvent, ...]], None],
         reply: Callable[[Origin, AnyMessage], None],
         fail: Callable[[int], None],
     ) -> None:
+        self._core = core
         self._poison = poison
         self._now_ms = now_ms
         self._commit_events = commit

@@ -91,7 +91,7 @@ class Host:
         """Fixed ports that are taken, and whose process listens there."""
         self.is_used_by_others = world.chance(15)
         """A program that is none of the cluster's has every fixed port."""
-        self.lacks_something = world.chance(15)
+        self.lacks_something = world.chance(30)
         """Services that need a fixed port crash here as soon as they are started."""
 
 

@@ -24,6 +24,7 @@ from titan_master.core import (
     lifecycle,
     moving,
     placement,
+    rerun,
     rollout,
     scaling,
     schedules,
@@ -647,7 +648,29 @@ def forget_why_it_was_paused(patch):
     patch.setattr(schedules, "_pause_itself", lambda draft, schedule, calendar: None)
 
 
+def begin_whatever_a_condition_says(patch):
+    """`when` is not looked at."""
+    patch.setattr(graph, "_by_condition", lambda *_: None)
+
+
+def take_every_skip_for_a_failure(patch):
+    """What was skipped for its own condition fails those after it."""
+    patch.setattr(
+        graph.End,
+        "is_failure",
+        property(lambda end: end.state in (JobState.FAILED, JobState.SKIPPED)),
+    )
+
+
+def take_over_what_comes_after_a_failure(patch):
+    """What succeeded after something that runs again is not run again."""
+    patch.setattr(rerun, "_with_all_below", lambda _spec, tops: set(tops))
+
+
 MUTANTS = [
+    begin_whatever_a_condition_says,
+    take_every_skip_for_a_failure,
+    take_over_what_comes_after_a_failure,
     let_in_whom_nobody_waits_for,
     spawn_as_often_as_told,
     spawn_without_end,

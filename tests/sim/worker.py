@@ -241,7 +241,7 @@ class Machine:
         if self.process is not None:
             self.process.goodbye_ms = goodbye_ms
             self.auditor.shut_down(self.ledger.worker_id)
-            self.process.put(StopRequested())
+            self.process.put(StopRequested(at_once=self.world.chance(20)))
             if again_ms:
                 process = self.process
                 process.life.after(again_ms, lambda: process.put(StopRequested()))

@@ -114,6 +114,7 @@ LEFT_MS = 60_000
 FIXED_PORT = 8000
 """Of every service that has one: they are in each other's way."""
 FIRST_PORT = 8080
+PARAMS = {"p": "1"}
 SLOTS_MAX = 4
 """Of one worker."""
 NOT_STARTED = frozenset(
@@ -143,7 +144,7 @@ def draw_run(world: World, jobs: int, skills: tuple[str, ...]) -> RunSpec:
         for job in specs
         if job.launch != POISON and world.chance(35)
     }
-    return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes)
+    return RunSpec(name=world.random.choice(NAMES), jobs=named, shapes=shapes, params=PARAMS)
 
 
 def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
@@ -154,6 +155,8 @@ def _shape(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> Shape:
     when = _when(world, specs, job) if world.chance(50) else ""
     if cell and world.chance(50):
         when = f"matrix.n == {world.between(1, 2)}"
+    if world.chance(15):
+        when = f"params.p != {world.between(1, 2)}"
     return Shape(trigger=trigger, when=when, cell=cell, cell_of="all" if cell else "")
 
 
@@ -172,13 +175,14 @@ def _when(world: World, specs: tuple[JobSpec, ...], job: JobSpec) -> str:
 
 def draw_nightly(world: World) -> RunSpec:
     """A small pipeline that brings a service up: perhaps after a task, perhaps before one."""
+    soon_over = RestartPolicy(max=world.between(0, 2), within_ms=60_000)
     service = JobSpec(
         id="service",
         launch=LAUNCH,
         kind=JobKind.SERVICE,
         dependencies=("before",) if world.chance(60) else (),
         needs=Needs(slots=0 if world.chance(30) else 1),
-        service=ServiceSection(port=FIXED_PORT)
+        service=ServiceSection(port=FIXED_PORT, restart=soon_over)
         if world.chance(40)
         else ServiceSection(port_auto=True),
     )
@@ -788,6 +792,40 @@ def poisoned(world: World, jobs: int) -> Errand:
         if not is_error(answer, ErrorCode.INTERNAL):
             raise Violation(f"what broke the master came to {answer}")
         yield Pause(world.between(0, 3_000))
+
+
+def poisoned_schedule(world: World, jobs: int) -> Errand:
+    """Put a schedule whose run breaks the master: it does so once, and is found paused then."""
+    name = f"{poison.NAME}-{jobs}"
+    spec = ScheduleSpec(crons=("@every 2s",), catchup=Catchup.ALL, end_ms=world.now_ms + 120_000)
+    run = RunSpec(
+        name=poison.NAME, jobs=tuple(JobSpec(id=f"j{n}", launch=LAUNCH) for n in range(jobs))
+    )
+    put = PutSchedule(name=name, spec=spec, run=run)
+    answer = yield Call(put)
+    while is_refused_for_now(answer):
+        yield Pause(world.between(1_000, 5_000))
+        answer = yield Call(put)
+    # It may have done its work already by the time at which this is asked for again.
+    if not isinstance(answer, ScheduleView) and not is_error(answer, ErrorCode.INTERNAL):
+        raise Violation(f"a schedule came to {answer}")
+    if world.chance(30):
+        yield Call(TriggerSchedule(key=name, schedule=name))
+    for _ in range(30):
+        view = yield Call(GetSchedule(schedule=name))
+        if isinstance(view, ScheduleView) and view.paused_at_ms:
+            again: tuple[Any, ...] = (
+                put,
+                TriggerSchedule(key=name, schedule=name),
+                PauseSchedule(schedule=name, resume=True),
+            )
+            for request in again:
+                answer = yield Call(request)
+                if not is_error(answer, ErrorCode.INTERNAL):
+                    raise Violation(f"{request} of what broke the master came to {answer}")
+            break
+        yield Pause(world.between(1_000, 3_000))
+    yield Call(RemoveSchedule(schedule=name))
 
 
 def keep_gates(world: World, auditor: Auditor, is_over: Any) -> Errand:

@@ -41,10 +41,12 @@ from titan_proto.messages import (
     LogPiece,
     LogStream,
     ReadLog,
+    RedeemTicket,
     RunList,
     RunView,
     ServiceList,
     Stats,
+    TicketRedeemed,
     Usage,
     UsagePoint,
     UsageView,
@@ -199,6 +201,54 @@ def test_a_token_that_the_master_refuses_is_said(
     ]
     assert set(codes[:-1]) == {403}
     assert codes[-1] == 429
+
+
+@pytest.fixture
+def ticketed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    """A browser at a dashboard with a token of its own, whose master takes the ticket `good` once."""
+    good = {"good"}
+
+    def call(_: Master, who: Credentials, ask: object) -> object:
+        if isinstance(ask, RedeemTicket):
+            assert who == Credentials(TOKEN, "viewer")
+            if ask.ticket in good:
+                good.discard(ask.ticket)
+                return TicketRedeemed(role="client", name="ann")
+            raise Trouble(Kind.MISSING, "used")
+        assert who == Credentials(TOKEN, "client")
+        return ServiceList(services=())
+
+    monkeypatch.setattr(Master, "call", call)
+    monkeypatch.setattr(Master, "is_listening", lambda _: True)
+    return create_app(config(tmp_path, TITAN_TOKEN=TOKEN)).test_client()
+
+
+def test_a_link_signs_in_once_as_who_asked_for_it(ticketed: FlaskClient) -> None:
+    """A preview that only asks for the head uses nothing up; the page that was meant is shown."""
+    assert ticketed.head("/open?t=good").status_code == 204
+    answer = ticketed.get("/open?t=good&to=/services")
+    assert (answer.status_code, answer.location) == (303, "/services")
+    text = ticketed.get("/services").text
+    assert "<strong>ann</strong> (client)" in text
+    again = ticketed.get("/open?t=good")
+    assert again.status_code == 403
+    assert "titan open prints a new one" in again.text
+
+
+def test_a_link_leads_nowhere_else_and_a_guess_to_nothing(ticketed: FlaskClient) -> None:
+    assert ticketed.get("/open?t=nonsense").status_code == 403
+    assert ticketed.get("/open").status_code == 403
+    assert ticketed.get("/open?t=good&to=//evil.example").location == "/"
+
+
+def test_a_dashboard_without_a_token_says_that_it_cannot_take_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Master, "is_listening", lambda _: True)
+    browser = create_app(config(tmp_path, HOME=str(tmp_path))).test_client()
+    answer = browser.get("/open?t=good")
+    assert answer.status_code == 403
+    assert "started without a token" in answer.text
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil", "/a\nb"])

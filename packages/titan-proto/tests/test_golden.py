@@ -57,6 +57,7 @@ from titan_proto.messages import (
     HeartbeatAck,
     HeldAttempt,
     Hello,
+    IssueTicket,
     JobChange,
     JobList,
     JobMilestone,
@@ -89,6 +90,7 @@ from titan_proto.messages import (
     Proof,
     PutSchedule,
     ReadLog,
+    RedeemTicket,
     Refused,
     RemoveSchedule,
     ReportAcks,
@@ -124,6 +126,8 @@ from titan_proto.messages import (
     StopJob,
     StopService,
     SubmitRun,
+    TicketIssued,
+    TicketRedeemed,
     Traffic,
     TriggerSchedule,
     Usage,
@@ -1069,6 +1073,11 @@ MESSAGES = (
         ),
         spec=SHARING,
     ),
+    WorkerStatus(running=1, beat=70_002, leaving=True, at_once=True),
+    IssueTicket(),
+    TicketIssued(ticket="5f0b2c", good_for_ms=600_000),
+    RedeemTicket(ticket="5f0b2c"),
+    TicketRedeemed(role="admin", name="local"),
 )
 
 

@@ -433,6 +433,10 @@ def test_where_a_job_may_be_is_checked():
     chain = (job("A"), job("B", "A"))
     assert found(*chain, placed("C", "B", near="A", required=True)) == []
     assert found(*chain, placed("C", "B", near="B")) == []
+    tied = placed("C", "B", near="A", required=True, worker="vm:8080")
+    assert found(*chain, tied)[0][2] == (
+        "job C is tied to a worker and has to be beside another job"
+    )
     assert found(*chain, placed("C", near="A")) == [
         (near, "Y241", "job C has an affinity to A, which is no ancestor of it")
     ]
@@ -448,6 +452,7 @@ def test_where_a_job_may_be_is_checked():
     for wrong in (
         {"worker": "x" * 301},
         {"required": True},
+        {"worker": "vm:8080", "spread": True},
         {"group": "x" * 65, "limit": 1},
         {"group": "a\nb", "limit": 1},
     ):

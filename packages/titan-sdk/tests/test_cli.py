@@ -33,8 +33,12 @@ from titan_proto.messages import (
     ReadLog,
     RunList,
     RunView,
+    Scaling,
+    ScalingChange,
     ServiceList,
     ServiceView,
+    SiblingView,
+    SpawnView,
     Stats,
     StopService,
     SubmitRun,
@@ -44,7 +48,14 @@ from titan_proto.messages import (
     WorkerView,
 )
 from titan_proto.specs import JobKind, Resources
-from titan_proto.states import ExitReason, JobState, RunState, ServiceState, WorkerState
+from titan_proto.states import (
+    ExitReason,
+    JobState,
+    RunState,
+    ScalingKind,
+    ServiceState,
+    WorkerState,
+)
 from titan_sdk.cli import COMMANDS, context, main, render, stalls, titan
 from titan_sdk.cli.failures import exit_code, report
 from titan_sdk.cli.progress import Progress, tree_of
@@ -142,6 +153,64 @@ def test_the_stats_screen_of_the_manual():
         "    └── ⚙️ Service ID: DAG-step-4-server\n"
         " • [8081] Load: 0/4 (0%)     | Skills: [GENERAL]"
     )
+
+
+def scaling(**fields):
+    plain = {"on": True, "every_ms": 1, "idle_ms": 1, "per_host": 4, "total": 64}
+    return Scaling(**(plain | {"slots_per_core": 4} | fields))
+
+
+def sibling(port, parent, **fields):
+    return SiblingView(
+        worker_id=worker(port, "host").worker_id,
+        worker=f"host:{port}",
+        number=port,
+        parent_id=worker(parent, "host").worker_id,
+        parent=f"host:{parent}",
+        **fields,
+    )
+
+
+def test_a_spawned_worker_stands_under_the_one_that_spawned_it():
+    view = stats(
+        worker(8080, "host", services=("api",)),
+        *(worker(port, "host") for port in (8081, 8082, 8083)),
+    )
+    told = scaling(
+        siblings=(
+            sibling(8081, 8080, cause="9 jobs wait for GENERAL"),
+            sibling(8082, 8080, cause="asked for by hand", by_hand=True),
+            sibling(8083, 9999, cause="3 jobs wait for GENERAL", dismissed=True),
+        ),
+        asked=(
+            SpawnView(number=9, parent="host:8080", port=8084, asked_at_ms=1, cause="2 jobs wait"),
+        ),
+    )
+    lines = render.stats_screen(view, symbols=True, scaling=told).splitlines()[5:]
+    assert lines == [
+        "Worker Status:",
+        " • [8080] Load: 0/4 (0%)     | Skills: [GENERAL]",
+        "    └── ⚙️ Service ID: api",
+        "    └── [8084] is being spawned: 2 jobs wait",
+        "     • [8081] Load: 0/4 (0%)     | Skills: [GENERAL] | spawned: 9 jobs wait for GENERAL",
+        "     • [8082] Load: 0/4 (0%)     | Skills: [GENERAL] | spawned: asked for by hand",
+        (
+            " • [8083] Load: 0/4 (0%)     | Skills: [GENERAL] | spawned by host:9999: 3 jobs wait for "
+            "GENERAL, told to leave: it was idle"
+        ),
+    ]
+
+
+def test_what_was_spawned_and_why_is_json_too():
+    told = scaling(
+        siblings=(sibling(8081, 8080, cause="9 jobs wait"),),
+        recent=(ScalingChange(at_ms=1, number=7, kind=ScalingKind.DISMISSED, cause="it was idle"),),
+    )
+    found = render.scaling_json(told)
+    assert found["spawned"][0]["parent"] == "host:8080"
+    assert found["recent"][0] | {"at": ""} == {
+        "at": "", "number": 7, "what": "DISMISSED", "parent": "", "worker": "", "cause": "it was idle",
+    }  # fmt: skip
 
 
 def test_further_lines_come_only_when_they_say_something_and_hosts_where_ports_meet():
@@ -607,6 +676,26 @@ def test_a_service_that_has_ended_says_why(run, master):
     (one,) = json.loads(run("ps", "-a", "-o", "json")[1])["services"]
     assert (one["state"], one["exitCode"], one["message"]) == ("FAILED", 3, "out of memory")
     assert "Nothing runs" in run("ps")[2]
+
+
+def test_the_last_words_of_a_service_break_no_table(run, master):
+    """They are in what its end is told with, line by line."""
+    how = {"ended_at_ms": 1_700_000_001_000, "reason": ExitReason.CRASH_LOOP}
+    failed = service_view(ServiceState.FAILED, **how, message="it ended again\noh no\nno space")
+    job = job_view(
+        job_id="API", state=JobState.FAILED, reason=ExitReason.CRASH_LOOP, message="x\noh no"
+    )
+    master.answers |= {
+        GetRun: run_view(RunState.FAILED),
+        ListJobs: JobList(jobs=(job,)),
+        ListServices: ServiceList(services=(failed,)),
+    }
+    for words in (("service", "ls", "-a"), ("ps", "run-1")):
+        _, out, _ = run(*words)
+        assert "ended again and again: " in out
+        assert "oh no" not in out
+    (one,) = json.loads(run("service", "ls", "-a", "-o", "json")[1])["items"]
+    assert one["message"] == "it ended again\noh no\nno space"
 
 
 def run_show_ended(run, master):

@@ -327,7 +327,7 @@ def test_a_bad_job_is_refused_at_its_place(text, expected):
         ("name: p\njobs: 7", ["2:7 Y102"]),
         ("name: p\njobs: [7]", ["2:8 Y102"]),
         ("name: p\njobs: [{run: a}]", ["2:8 Y105"]),
-        ("name: p\nparams: {}\njobs: [{id: A, run: a}]", ["2:1 Y104"]),
+        ("name: p\nlabels: {}\njobs: [{id: A, run: a}]", ["2:1 Y104"]),
         ("name: p\nschedule: '* * * * *'\njobs: [{id: A, run: a}]", []),
         ("name: p\nschedule: '* * * * * *'\njobs: [{id: A, run: a}]", ["2:11 Y230"]),
         ("name: p\nschedule: 7\njobs: [{id: A, run: a}]", ["2:11 Y230"]),
@@ -892,7 +892,9 @@ def test_a_place_that_cannot_be_is_shown_where_it_stands(lines, found):
 
 def test_what_is_on_one_worker_is_not_spread():
     text = "name: p\njobs:\n  - {id: B, run: b, worker: w, spread: true}\n"
-    assert [one.code for one in read(text).findings] == ["Y106"]
+    (finding,) = read(text).findings
+    assert (finding.code, finding.place.line, finding.place.column) == ("Y241", 3, 29)
+    assert "is tied to a worker and is to be spread" in finding.message
 
 
 def test_a_requirement_may_be_a_list():

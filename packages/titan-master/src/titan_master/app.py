@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import hashlib
 import logging
 import os
 import resource
@@ -39,6 +40,7 @@ from titan_master.data.names import Names
 from titan_master.data.perm_files import PermFiles
 from titan_master.data.reserve import DiskWatch, Look, Reserve, Space
 from titan_master.data.sweeping import ArtifactSweep, missing
+from titan_master.data.tickets import TicketDesk
 from titan_master.data.usage import UsageDesk, UsageLimits
 from titan_master.engine import Engine, EngineConfig
 from titan_master.history import Answers
@@ -359,7 +361,17 @@ class Master:
         self._term = recovered.term
         # Whoever may have forgotten which fences were given goes on from where none can have been.
         self._fence = recovered.state.fence + FENCE_JUMP if recovered.is_behind else 0
-        self.core = Core(recovered.state, CoreConfig(lost_after_ms=config.lost_after_ms))
+        policy = CoreConfig(
+            lost_after_ms=config.lost_after_ms,
+            autoscale=config.autoscale,
+            scale_every_ms=config.scale_every_ms,
+            sibling_idle_ms=config.sibling_idle_ms,
+            siblings_per_host=config.siblings_per_host,
+            siblings_max=config.siblings_max,
+            # Known to nobody else, and the same after a restart.
+            spawn_key=hashlib.sha256(b"siblings" + token.key).digest(),
+        )
+        self.core = Core(recovered.state, policy)
         space = Space(look)
         blobs = BlobStore(config.data / "artifacts", space, self._clock.now_ms)
         perm_files = PermFiles(config.perm_files, blobs)
@@ -430,6 +442,7 @@ class Master:
             rights=rights,
             streams=streams,
             traffic=self._links.traffic,
+            tickets=TicketDesk(self._clock.now_ms),
             usage=UsageDesk(
                 self._clock.now_ms,
                 UsageLimits(

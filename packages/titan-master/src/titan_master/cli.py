@@ -30,7 +30,10 @@ from titan_master.config import (
     parse_listen,
     parse_log_cap,
     parse_lost_after,
+    parse_scale_every,
+    parse_sibling_idle,
 )
+from titan_proto.limits import SIBLINGS, SIBLINGS_PER_HOST
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,6 +133,42 @@ _OUTPUT: Final = click.option(
     help="Above so much those files go sooner, what was wanted longest ago first.",
 )
 @click.option(
+    "--autoscale",
+    type=click.Choice(["on", "off"]),
+    envvar="TITAN_AUTOSCALE",
+    default="on",
+    show_default=True,
+    help="Have workers spawn others on their hosts while more waits than they can take.",
+)
+@click.option(
+    "--scale-every",
+    metavar="DURATION",
+    default="15s",
+    show_default=True,
+    help="Compare what waits with what can serve it so often.",
+)
+@click.option(
+    "--sibling-idle",
+    metavar="DURATION",
+    default="45s",
+    show_default=True,
+    help="A spawned worker that holds nothing for so long is told to leave.",
+)
+@click.option(
+    "--siblings-per-host",
+    type=click.IntRange(min=0),
+    default=SIBLINGS_PER_HOST,
+    show_default=True,
+    help="Spawn so many on one host, and none beyond 4 slots a core in all.",
+)
+@click.option(
+    "--siblings-max",
+    type=click.IntRange(min=0),
+    default=SIBLINGS,
+    show_default=True,
+    help="Have so many spawned workers at once, those included that somebody asked for.",
+)
+@click.option(
     "--accept-loss",
     metavar="SEQ",
     type=click.IntRange(min=0),
@@ -152,6 +191,11 @@ def start(
     keep_journal: str,
     keep_artifacts: str,
     artifacts_cap: str,
+    autoscale: str,
+    scale_every: str,
+    sibling_idle: str,
+    siblings_per_host: int,
+    siblings_max: int,
     accept_loss: int | None,
     no_token_link: bool,
 ) -> None:
@@ -172,6 +216,11 @@ def start(
             journal_keep_ms=parse_keep_journal(keep_journal),
             artifact_keep_ms=parse_keep_artifacts(keep_artifacts),
             artifacts_bytes=parse_artifacts_cap(artifacts_cap),
+            autoscale=autoscale == "on",
+            scale_every_ms=parse_scale_every(scale_every),
+            sibling_idle_ms=parse_sibling_idle(sibling_idle),
+            siblings_per_host=siblings_per_host,
+            siblings_max=siblings_max,
             accept_loss=accept_loss,
         )
     except BadConfig as error:

@@ -22,6 +22,10 @@ from titan_proto.limits import (
     HANDSHAKE_TIMEOUT_MS,
     LOG_BYTES_PER_ATTEMPT,
     LOG_BYTES_PER_ATTEMPT_MIN,
+    SCALE_EVERY_MS,
+    SIBLING_IDLE_MS,
+    SIBLINGS,
+    SIBLINGS_PER_HOST,
     WORKER_LOST_AFTER_MS,
 )
 
@@ -38,6 +42,7 @@ _DISK_RESERVE_BYTES: Final = (64 * 1024, 1024**4)
 _LOG_CAP_MAX_BYTES: Final = 1024**4
 _ARTIFACTS_CAP_MAX_BYTES: Final = 1024**5
 _LOST_AFTER_MS: Final = (100, 24 * 3_600_000)
+_SCALE_MS: Final = (100, 24 * 3_600_000)
 _KEEP_MAX_MS: Final = 8_760 * 3_600_000
 
 
@@ -77,6 +82,12 @@ class MasterConfig(Struct, frozen=True, kw_only=True):
     """Artifacts that no run needs any more are kept for so long ..."""
     artifacts_bytes: int = ARTIFACTS_BYTES
     """... or less long, where all artifacts together weigh more than this."""
+    autoscale: bool = True
+    """Whether the queue makes workers spawn others."""
+    scale_every_ms: int = SCALE_EVERY_MS
+    sibling_idle_ms: int = SIBLING_IDLE_MS
+    siblings_per_host: int = SIBLINGS_PER_HOST
+    siblings_max: int = SIBLINGS
     accept_loss: int | None = None
     """A person's decision to go on without what a damaged journal said behind this record."""
 
@@ -95,6 +106,24 @@ def parse_lost_after(text: str) -> int:
     value = parse_duration(text)
     if not least <= value <= most:
         raise BadConfig(f"lost-after is {text}: it must be between {least} ms and 24 h")
+    return value
+
+
+def parse_scale_every(text: str) -> int:
+    """Milliseconds between two looks at what waits, within what makes sense."""
+    return _parse_scale("scale-every", text)
+
+
+def parse_sibling_idle(text: str) -> int:
+    """Milliseconds after which an idle spawned worker is told to leave, within what makes sense."""
+    return _parse_scale("sibling-idle", text)
+
+
+def _parse_scale(name: str, text: str) -> int:
+    least, most = _SCALE_MS
+    value = parse_duration(text)
+    if not least <= value <= most:
+        raise BadConfig(f"{name} is {text}: it must be between {least} ms and 24 h")
     return value
 
 

@@ -241,7 +241,7 @@ class Engine:
             is_sound = True
         finally:
             if not is_sound:
-                self._fail(os.EX_SOFTWARE)
+                self._remember(None)
 
     def _committed_soon(self, done: Future[int], turn: Turn) -> None:
         """In the writer's thread."""
@@ -400,10 +400,16 @@ class Engine:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
-    def _remember(self, item: Input) -> None:
-        """The core broke over this input: nothing of this turn may ever be true."""
-        digest = poison_digest(item)
-        what = type(item).__name__
+    def _remember(self, item: Input | None) -> None:
+        """The core broke, over this input or over what is due: nothing of this turn may ever be true.
+
+        Where it dealt with a schedule that is to blame, whoever asked for it: its successor meets that
+        again without anybody asking.
+        """
+        digest, what = self._core.culprit, "Schedule"
+        if not digest:
+            digest = "" if item is None else poison_digest(item)
+            what = type(item).__name__ if item is not None else "deadlines"
         if digest:
             event = PoisonRemembered(at_ms=self._clock.now_ms(), digest=digest, what=what)
             # Waited for: the process ends right after this.

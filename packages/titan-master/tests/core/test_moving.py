@@ -229,6 +229,17 @@ def test_what_has_failed_wherever_it_might_go_is_not_waited_for():
     assert told_to_stop(turn) == [("r/api.1", ExitReason.WORKER_LEFT)]
 
 
+def test_where_the_whole_cluster_goes_down_a_service_stays_what_it_is():
+    """Each worker says that it waits for nothing: no replacement is begun on one that goes a moment later."""
+    w = World({"w1": 1, "w2": 1})
+    up(w)
+    assert "ServiceAdded" not in kinds(w.heartbeat("w1", leaving=True, at_once=True))
+    assert kinds(w.heartbeat("w2", leaving=True, at_once=True)) == ["WorkerDraining"]
+    left(w, "r/api")
+    assert instances(w) == {"api": "STARTING"}
+    assert placements(w.join("w1", incarnation=2)) == [("api", "w1")]
+
+
 def test_an_order_to_stop_that_was_lost_with_a_link_goes_out_again():
     w = World({"w1": 1})
     up(w)

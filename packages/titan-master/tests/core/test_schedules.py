@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from core_world import START_MS, World, effects, events, job, kinds, order_of, run
 
+from titan_master.core import apply as core_apply
+from titan_master.core import schedules
 from titan_master.core.core import CoreConfig
+from titan_master.core.events import PoisonRemembered
 from titan_master.core.inputs import StorageChanged
+from titan_master.core.state import InvariantViolation
 from titan_proto.errors import ErrorCode
 from titan_proto.limits import CATCHUP_SLOTS, SLOT_GRACE_MS, SLOTS_WAITING
 from titan_proto.messages import (
@@ -272,6 +276,120 @@ def test_nothing_begins_on_a_full_disk():
     w.turn(StorageChanged(room_bytes=0, free_bytes=0, wanted_bytes=1))
     refused = w.schedule("t", "@every 5s")
     assert "STORAGE_FULL" in effects(refused)[0]
+
+
+def test_who_finds_no_room_asks_less_and_less_often_and_reads_no_spec_for_it(monkeypatch):
+    class Unread:
+        def decode(self, body):
+            raise AssertionError("a spec is decoded without room for it")
+
+    w = World({}, CoreConfig(live_runs_max=1))
+    w.schedule("s", "@every 1h", catchup=Catchup.ALL)
+    w.submit(run("r", job("b")))
+    w.advance(3_600_000 - 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(schedules, "_SPEC", Unread())
+        w.advance(2)
+        refused = w.answer(TriggerSchedule(key="k", schedule="s"))
+        assert refused.code is ErrorCode.LIMIT_EXCEEDED
+        waits = []
+        for _ in range(30):
+            waits.append(w.core.next_deadline_ms() - w.now_ms)
+            w.advance(waits[-1])
+    assert waits[1:9] == [schedules.AGAIN_MS] * 8
+    assert waits[-8:] == [schedules.AGAIN_MS_MAX] * 8
+    w.ask(CancelRun(run="r"))
+    assert slots(w.advance(schedules.AGAIN_MS_MAX)) == [3_600]
+
+
+def test_a_turn_begins_only_so_many_jobs_and_the_next_ones_the_rest_in_order():
+    w = World({}, CoreConfig(slot_jobs_max=4))
+    names = [f"s{number}" for number in (3, 1, 2, 0)]
+    for name in names:
+        w.schedule(name, "@every 1m", job("a"), job("b"), job("c"), start_ms=START_MS)
+    w.schedule(
+        "t", "@every 30s", catchup=Catchup.ALL, overlap=Overlap.ALLOW, end_ms=START_MS + MINUTE
+    )
+    w.now_ms = START_MS + MINUTE
+    begun = []
+    while w.core.next_deadline_ms() <= w.now_ms:
+        turn = w.turn()
+        jobs = [event.jobs for event in turn.events if hasattr(event, "fired")]
+        assert sum(jobs) <= 4 - 1 + 3
+        begun += [event.fired.schedule for event in turn.events if hasattr(event, "fired")]
+        w.now_ms += SLOT_GRACE_MS  # each turn takes long: nobody is late for that
+    assert begun == ["t", "t", *names]
+    assert [view(w, name).missed for name in ("t", *names)] == [0] * 5
+
+
+def test_a_slot_leaves_no_key():
+    w = World({"w1": 4})
+    w.schedule("s", "@every 5s", overlap=Overlap.ALLOW)
+    assert slots(w.advance(20_000)) == [5, 10, 15, 20]
+    w.restart()
+    assert not w.state.keys
+    w.ask(TriggerSchedule(key="k", schedule="s"))
+    assert list(w.state.keys) == ["k"]
+
+
+# -- what breaks the master -----------------------------------------------------------------------
+def breaks(monkeypatch, name):
+    """From now on the acceptance of this run breaks an invariant."""
+    real = core_apply._run_accepted
+
+    def broken(state, event, spec):
+        if event.name == name:
+            raise InvariantViolation("planted")
+        real(state, event, spec)
+
+    monkeypatch.setattr(core_apply, "_run_accepted", broken)
+
+
+def remember(w):
+    """What the engine does about a core that broke, and another start."""
+    culprit = w.core.culprit
+    w.kept.commit(
+        (PoisonRemembered(at_ms=w.now_ms, digest=culprit, what="Schedule"),), w._kept_term
+    )
+    w._shadow = w.kept.open().state
+    found = w.kept.open()
+    w._kept_term = found.term
+    w._boot(found.state)
+    return culprit
+
+
+def test_a_schedule_whose_run_breaks_the_master_does_so_once(monkeypatch):
+    w = World({"w1": 4})
+    w.schedule("s", "@every 5s", spec=run("bad", job("a")))
+    w.schedule("t", "@every 5s")
+    breaks(monkeypatch, "bad")
+    with pytest.raises(InvariantViolation):
+        w.advance(5_000)
+    assert remember(w) == w.state.schedules["s"].digest
+    turn = w.turn()
+    assert news(turn) == ["SchedulePaused", "RunAccepted"]
+    told = view(w)
+    assert "broke the master once" in told.paused_why
+    assert w.core.culprit == ""
+    # Nobody can have it do so again, and a mended version goes on.
+    for request in (
+        TriggerSchedule(key="k", schedule="s"),
+        PauseSchedule(schedule="s", resume=True),
+    ):
+        assert w.answer(request).code is ErrorCode.INTERNAL
+    w.schedule("s", "@every 5s", spec=run("good", job("a")))
+    assert view(w).paused_at_ms
+    w.ask(PauseSchedule(schedule="s", resume=True))
+    assert len(slots(w.advance(5_000))) == 1
+
+
+def test_whoever_asks_for_its_run_the_schedule_is_to_blame(monkeypatch):
+    w = World({"w1": 4})
+    w.schedule("s", "@hourly", spec=run("bad", job("a")))
+    breaks(monkeypatch, "bad")
+    with pytest.raises(InvariantViolation):
+        w.ask(TriggerSchedule(key="k", schedule="s"))
+    assert w.core.culprit == w.state.schedules["s"].digest
 
 
 def test_there_may_be_so_many_schedules():

@@ -524,3 +524,35 @@ def test_a_run_that_ends_while_runs_are_listed_is_listed_once(ended):
     ask = AskHistory(origin=Origin(1, 1), request=ListRuns(ended=True), live_runs=(live,))
     (reply,) = answers.answer(ask)
     assert reply.message.runs == (live,)
+
+
+class BrokenByTime(Core):
+    """A core that breaks over a schedule that is due."""
+
+    def settle(self, now_ms):
+        digest = "d" * 64
+        if digest not in self.state.poison:
+            self._draft.culprit = digest
+            raise InvariantViolation("broken by a slot")
+        super().settle(now_ms)
+
+
+async def test_a_schedule_that_breaks_the_core_is_remembered_though_nobody_asked(pools):
+    store = HeldStore()
+    loop = asyncio.get_running_loop()
+    rig = Rig(store, *pools)
+    rig.core = rig.engine._core = BrokenByTime(rig.core.state, CoreConfig())
+    loop.set_exception_handler(lambda _loop, _context: None)
+    try:
+        await rig.begin()
+        assert await asyncio.wait_for(rig.engine.failure, 10) == os.EX_SOFTWARE
+    finally:
+        loop.set_exception_handler(None)
+    again = Rig(store, *pools)
+    assert again.core.state.poison == {"d" * 64: "Schedule"}
+    again.core = again.engine._core = BrokenByTime(again.core.state, CoreConfig())
+    await again.begin()
+    again.submit(1)
+    ((_, _, receipt, _),) = await again.links.count(1)
+    assert isinstance(receipt, RunReceipt)
+    await again.engine.stop()

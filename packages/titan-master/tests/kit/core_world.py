@@ -402,9 +402,9 @@ class World:
         self.links[name] = self._link
         return self.turn(WorkerArrived(link_id=self._link, join=join, kin=self.kin.get(name)))
 
-    def heartbeat(self, *names: str, leaving: bool = False) -> Turn:
+    def heartbeat(self, *names: str, leaving: bool = False, at_once: bool = False) -> Turn:
         """Heard at once, as the engine does; only what changes something makes an input."""
-        status = WorkerStatus(running=0, leaving=leaving)
+        status = WorkerStatus(running=0, leaving=leaving, at_once=at_once)
         return self.turn(
             *(
                 WorkerHeard(link_id=self.links[name], status=status)

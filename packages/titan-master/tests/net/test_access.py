@@ -12,7 +12,7 @@ from titan_proto.handshake import format_token, parse_token
 from titan_proto.messages import REGISTRY, Hello, OpCode, Refused, Request, Role
 
 READS = (
-    "READ_LOG GET_RUN LIST_RUNS LIST_JOBS GET_JOB LIST_ATTEMPTS WAIT_RUN WAIT_JOB WATCH_RUN LIST_SERVICES "
+    "READ_LOG GET_RUN LIST_RUNS LIST_JOBS GET_JOB LIST_ATTEMPTS REDEEM_TICKET WAIT_RUN WAIT_JOB WATCH_RUN LIST_SERVICES "
     "GET_STATS GET_TRAFFIC GET_USAGE LIST_GATES LIST_DEAD LIST_FILES GET_SCALING LIST_WORKERS "
     "LIST_SCHEDULES GET_SCHEDULE "
 )
@@ -60,7 +60,7 @@ def test_each_role_may_what_the_one_below_may(opcode):
             "client",
             READS + ACTS,
         ),
-        ("admin", READS + ACTS + " SHUT_DOWN_WORKER SPAWN_WORKER CORDON_WORKER"),
+        ("admin", READS + ACTS + " SHUT_DOWN_WORKER ISSUE_TICKET SPAWN_WORKER CORDON_WORKER"),
         (
             "worker",
             """JOIN WORKER_STATUS WORKER_USAGE ATTEMPT_REPORTS KIN SPAWN_REPORTS LEAVE LOG_CHUNK LOG_GAP

@@ -9,6 +9,7 @@ import pytest
 from raw_link import RawLink
 from running_master import TOKEN, RunningMaster
 
+from titan_master.net.link import join_complaint
 from titan_proto.errors import ErrorCode, LinkError, PermissionDenied, Refused, RequestError
 from titan_proto.frame import pack
 from titan_proto.handshake import format_token, parse_token
@@ -253,3 +254,33 @@ def test_the_token_never_crosses_the_wire(master):
         secret = TOKEN.rsplit("_", 1)[1]
         for bytes_ in (secret.encode(), bytes.fromhex(secret), parse_token(TOKEN).key):
             assert bytes_ not in link.said + link.heard
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ({"x" * 65: 1}, "name that cannot be one"),
+        ({"a\x1b[2J": 1}, "name that cannot be one"),
+        ({"gpu": -1}, "gpu is 0 to 1000000000, not -1"),
+        ({"memory": 1 << 60}, "memory is 0 to"),
+        ({f"r{number}": 1 for number in range(1_000)}, "RESOURCES_PER_WORKER"),
+        ({"gpu": 2, "memory": 1 << 40, "cpu": 64_000}, ""),
+    ],
+)
+def test_what_a_worker_says_that_it_has_is_looked_at_before_it_is_kept(resources, said):
+    join = Join(
+        worker_id="w",
+        host="h",
+        port=1,
+        incarnation=1,
+        boot_id="b",
+        software="",
+        slots=1,
+        skills=(),
+        resources=resources,
+    )
+
+    complaint = join_complaint(join)
+
+    assert said in complaint
+    assert bool(complaint) == bool(said)

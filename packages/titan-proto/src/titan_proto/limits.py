@@ -141,6 +141,7 @@ ARCHIVE_ENTRIES: Final = 10_000
 OUTPUTS_PER_JOB: Final = 64
 """Small values that a job may hand on to those that depend on it."""
 OUTPUT_KEY_CHARS: Final = 64
+PARAMS_PER_RUN: Final = 100
 MATRIX_CELLS: Final = 10_000
 """Cells of one matrix, before any are excluded."""
 MATRIX_EDGES: Final = 1_000_000
@@ -227,6 +228,10 @@ SCALINGS_KEPT: Final = 50
 """So many of the last spawns and retirements are told with their causes; the journal has all."""
 USAGE_ATTEMPTS: Final = 1_000
 """So many attempts a worker tells the use of at once, the largest first."""
+TICKET_MS: Final = 10 * 60_000
+"""How long a ticket for the dashboard is good."""
+TICKETS: Final = 100
+"""Tickets that are good at once; one more and the oldest is not any more."""
 ATTEMPTS_LISTED: Final = 500
 """Tries at one job that are told at once."""
 USAGE_HISTORY_MS: Final = 15 * 60_000

@@ -104,11 +104,16 @@ class OpCode(IntEnum):
     CORDON_WORKER = 0x64
     LIST_WORKERS = 0x65
     WORKER_LIST = 0x66
-    # files by name 0x68-0x6F
+    # files by name 0x68-0x6B
     LIST_FILES = 0x68
     FILE_LIST = 0x69
     NAME_FILE = 0x6A
     FILE_VIEW = 0x6B
+    # tickets for the dashboard 0x6C-0x6F
+    ISSUE_TICKET = 0x6C
+    TICKET_ISSUED = 0x6D
+    REDEEM_TICKET = 0x6E
+    TICKET_REDEEMED = 0x6F
     # how busy workers are 0x70-0x77
     GET_USAGE = 0x70
     USAGE_VIEW = 0x71

@@ -40,6 +40,9 @@ EXPRESSION_OF: Final = {
     for source in ("matrix", "params")
 }
 """Those whose values are known when a run is submitted: whoever submits it puts them in their place."""
+KNOWN_AT_SUBMISSION: Final = re.compile(
+    "|".join(f"(?:{one.pattern.replace('(?P<key>', '(?:')})" for one in EXPRESSION_OF.values())
+)
 _BLANKS = re.compile(r"\$\{\{[ \t]*([A-Za-z0-9_.-]{1,300})[ \t]*\}\}")
 _SHOWN_CHARS: Final = 80
 

@@ -371,6 +371,8 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every job's workspace starts from."""
     shapes: dict[str, Shape] = field(default_factory=dict)
     """By job, of those that have one: what concerns the graph and not what is executed."""
+    params: dict[str, str] = field(default_factory=dict)
+    """Values that were given for this run; they stand in its jobs already, and conditions read them."""
 
 
 class Overlap(OpenEnum):

@@ -43,7 +43,9 @@ from titan_proto.limits import (
     MEMORY_BYTES,
     MEMORY_BYTES_MIN,
     NAME_CHARS,
+    OUTPUT_VALUE_BYTES,
     OUTPUTS_FROM_AFAR,
+    PARAMS_PER_RUN,
     PIDS,
     PRIORITY_MAX,
     REPLICAS,
@@ -114,6 +116,7 @@ BAD_EXPRESSION: Final = "Y221"
 BAD_FILES: Final = "Y222"
 BAD_SHAPE: Final = "Y223"
 BAD_WHEN: Final = "Y224"
+BAD_PARAM: Final = "Y226"
 BAD_RESOURCE: Final = "Y240"
 BAD_PLACE: Final = "Y241"
 MORE: Final = "Y299"
@@ -259,6 +262,8 @@ def _run_problems(spec: RunSpec) -> Iterator[Problem]:
         )
     if spec.workspace is not None:
         yield from _artifact_problems("workspace", spec.workspace)
+    if spec.params:
+        yield from _param_problems(spec.params)
     terms = (job.needs.terms for job in spec.jobs if job.kind is not JobKind.GATE)
     groups = dict.fromkeys(
         (one.run_group, one.run_limit) if one is not None else ("", 0) for one in terms
@@ -269,6 +274,31 @@ def _run_problems(spec: RunSpec) -> Iterator[Problem]:
             message="the jobs of a run have one concurrency group of runs, and one limit of it",
             code=BAD_PLACE,
         )
+
+
+def _param_problems(params: Mapping[str, str]) -> Iterator[Problem]:
+    if len(params) > PARAMS_PER_RUN:
+        yield Problem(
+            where="params",
+            message=f"{len(params)} params are more than PARAMS_PER_RUN ({PARAMS_PER_RUN})",
+            code=OUT_OF_RANGE,
+        )
+    for name, value in params.items():
+        size = len(value.encode("utf-8", "replace"))
+        if not outputs.is_key(name) or "\0" in value:
+            yield Problem(
+                where=f"params.{name}",
+                message=f"{_quoted(name)} cannot be a param, or its value holds a NUL character",
+                hint=outputs.KEY_RULE,
+                code=BAD_PARAM,
+            )
+        elif size > OUTPUT_VALUE_BYTES:
+            yield Problem(
+                where=f"params.{name}",
+                message=f"param {_named(name)} has {size} bytes, more than OUTPUT_VALUE_BYTES "
+                f"({OUTPUT_VALUE_BYTES})",
+                code=TOO_LARGE,
+            )
 
 
 def _job_problems(where: str, job: JobSpec) -> Iterator[Problem]:
@@ -523,6 +553,14 @@ def _terms_problems(where: str, job: JobSpec, terms: Terms) -> Iterator[Problem]
             where=where,
             message=f"job {_named(job.id)} requires to be beside a job, and does not say which",
             hint="affinity: {with: JOB, mode: require}",
+            code=BAD_PLACE,
+        )
+    if terms.worker and (terms.required or terms.spread):
+        other = "has to be beside another job" if terms.required else "is to be spread"
+        yield Problem(
+            where=f"{where}.worker",
+            message=f"job {_named(job.id)} is tied to a worker and {other}",
+            hint="keep one of the two",
             code=BAD_PLACE,
         )
     yield from _group_problems(where, "group", terms.group, terms.limit)
@@ -943,12 +981,26 @@ def _unknown_expression(where: str, job: JobSpec, text: str, spec: RunSpec) -> P
             hint=f"it has {_named(keys)}" if keys else "",
             code=BAD_EXPRESSION,
         )
+    if match := outputs.EXPRESSION_OF["params"].fullmatch(text):
+        return Problem(
+            where=where,
+            message=f"job {_named(job.id)} uses {_named(text)}, and this pipeline has no such param",
+            hint=_params_hint(spec, match["key"]),
+            code=BAD_EXPRESSION,
+        )
     return Problem(
         where=where,
         message=f"{_quoted(text)} is no expression that is known here",
         hint=outputs.FORM,
         code=BAD_EXPRESSION,
     )
+
+
+def _params_hint(spec: RunSpec, name: str) -> str:
+    near = difflib.get_close_matches(name, spec.params, n=1, cutoff=0.6)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return f"it has {_named(', '.join(spec.params))}" if spec.params else "it has no params"
 
 
 def _cells_hint(spec: RunSpec, name: str) -> str:
@@ -1039,8 +1091,10 @@ def _when_problems(
                 yield Problem(where=place, message=said + words, hint=hint, code=BAD_WHEN)
             continue
         if name.source == "param":
-            words = ", and this pipeline has no params"
-            yield Problem(where=place, message=said + words, code=BAD_WHEN)
+            if name.key not in spec.params:
+                words = ", and this pipeline has no such param"
+                hint = _params_hint(spec, name.key)
+                yield Problem(where=place, message=said + words, hint=hint, code=BAD_WHEN)
             continue
         source = index.get(name.job)
         if source is None:

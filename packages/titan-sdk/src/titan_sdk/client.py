@@ -51,10 +51,12 @@ from titan_proto.messages import (
     GateView,
     GetJob,
     GetRun,
+    GetScaling,
     GetSchedule,
     GetStats,
     GetTraffic,
     GetUsage,
+    IssueTicket,
     JobChange,
     JobMilestone,
     JobView,
@@ -78,13 +80,17 @@ from titan_proto.messages import (
     RestartService,
     RunView,
     ScaleService,
+    Scaling,
     ScheduleView,
     ServiceView,
     ShutDownWorker,
+    SpawnOrdered,
+    SpawnWorker,
     Stats,
     StopJob,
     StopService,
     SubmitRun,
+    TicketIssued,
     Traffic,
     TriggerSchedule,
     UsageView,
@@ -120,6 +126,7 @@ from titan_sdk.loglines import (
     log_stream,
     make_wanted,
 )
+from titan_sdk.params import plain
 from titan_sdk.reasons import how_ended, why_not_started
 from titan_sdk.run import Run
 from titan_sdk.staging import (
@@ -191,6 +198,7 @@ class TitanClient:
         at: Moment | None = None,
         delay: Duration | None = None,
         concurrency: str | Mapping[str, object] | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> Run:
         """Hand in a run; it is durable when this returns.
 
@@ -202,6 +210,7 @@ class TitanClient:
             at: nothing of it starts before this moment: text such as 2026-12-01T08:30:00Z, or a
                 datetime with a zone.
             delay: nothing of it starts before so much time has passed: `10m`, or seconds.
+            params: values that stand for `${{ params.NAME }}` in the jobs, and that conditions read.
             concurrency: a group of runs of which one runs at a time, or a mapping of group and limit.
 
         Raises:
@@ -223,6 +232,7 @@ class TitanClient:
             env_files={job.id: job.env_file for job in given if job.env_file},
             shapes={job.id: job.shape for job in given if job.shape is not None},
             matrices={job.id: job.matrix for job in given if job.matrix is not None},
+            params=plain(params or {}),
         )
         return self._submit(staged, deferral, group)
 
@@ -236,11 +246,13 @@ class TitanClient:
         env_file: Sequence[str | os.PathLike[str]] = (),
         at: Moment | None = None,
         delay: Duration | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> Run:
         """Run a pipeline file with its folder (`.yaml`, `.yml`), or any other file as a script.
 
         `env_file` are files of KEY=VALUE lines in the working folder, for every job; they win over
-        what the pipeline says, and `env` wins over them. `at` and `delay` are as for `submit`.
+        what the pipeline says, and `env` wins over them. `params` are values of the params that the
+        pipeline defines. `at` and `delay` are as for `submit`.
         """
         shown = os.fspath(path)
         if shown.lower().endswith(PIPELINE_SUFFIXES):
@@ -249,7 +261,11 @@ class TitanClient:
             if args:
                 raise InvalidSpec("a pipeline takes no arguments; its jobs have args of their own")
             added = {**read_variables([os.fspath(one) for one in env_file]), **(env or {})}
-            return self.run_pipeline(load(path), name=name, env=added, at=at, delay=delay)
+            return self.run_pipeline(
+                load(path), name=name, env=added, at=at, delay=delay, params=params
+            )
+        if params:
+            raise InvalidSpec("a script has no params; it takes arguments")
         job = TitanJob(
             id=job_id_for(shown),
             script=shown,
@@ -319,12 +335,15 @@ class TitanClient:
         env: Mapping[str, str] | None = None,
         at: Moment | None = None,
         delay: Duration | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> Run:
         """Run a pipeline that was read before; `env` is added to the environment of every job.
 
-        `at` and `delay` are as for `submit`.
+        `params` are values of the params that it defines. `at` and `delay` are as for `submit`.
         """
         deferral = _deferral(at, delay)
+        if params:
+            pipeline.bind(params)
         if name is not None:
             pipeline.name = name
         if env:
@@ -634,12 +653,13 @@ class TitanClient:
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         env_file: Sequence[str | os.PathLike[str]] = (),
+        params: Mapping[str, object] | None = None,
         **policy: Any,
     ) -> ScheduleView:
         """Have a pipeline file (with its folder), or any other file as a script, run again and again.
 
-        A pipeline's own `schedule:` says when; what is said here wins over it. The rest is as for
-        `run_file` and `schedule`.
+        A pipeline's own `schedule:` says when; what is said here wins over it. Every run of it has these
+        `params`. The rest is as for `run_file` and `schedule`.
         """
         shown = os.fspath(path)
         if shown.lower().endswith(PIPELINE_SUFFIXES):
@@ -651,10 +671,14 @@ class TitanClient:
             added = {**read_variables([os.fspath(one) for one in env_file]), **(env or {})}
             if added:
                 pipeline.add_env(added)
+            if params:
+                pipeline.bind(params)
             pipeline.check()
             spec = _schedule_spec(cron, policy, pipeline.schedule)
             called = name or pipeline.name
             return self._put_schedule(called, spec, stage_pipeline(pipeline, self.find_files))
+        if params:
+            raise InvalidSpec("a script has no params; it takes arguments")
         if cron is None:
             raise InvalidSpec("say when: a line of times, such as '30 2 * * *' or '@every 5m'")
         job = TitanJob(
@@ -705,12 +729,59 @@ class TitanClient:
         """The cluster at a glance."""
         return self.ask(GetStats())
 
+    def ticket(self) -> TicketIssued:
+        """A word that signs somebody in to the dashboard as whose token this is: once, for a while.
+
+        Needs a token that may be an administrator's, as the local one may.
+        """
+        return self._links.persist(
+            lambda link, left_s: link.call(IssueTicket(), left_s), None, as_admin=True
+        )
+
     def traffic(self) -> Traffic | None:
         """What comes and goes at the master beside its decisions; None if it is too old to tell."""
         try:
             return self.ask(GetTraffic())
         except Unsupported:
             return None
+
+    def scaling(self) -> Scaling | None:
+        """Which workers other workers have spawned, and why; None if the master is too old to tell."""
+        try:
+            return self.ask(GetScaling())
+        except Unsupported:
+            return None
+
+    def spawn(
+        self,
+        port: int,
+        *,
+        parent: str = "",
+        slots: int | None = None,
+        skills: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> SpawnOrdered:
+        """Have a worker spawn another one on its host, which stays until it is shut down.
+
+        What becomes of it is in `scaling().recent`, under the number that is returned. Needs a token that
+        may be an administrator's, as the local one may.
+
+        Args:
+            port: part of the new worker's name.
+            parent: port, name or id of the worker that shall do it. Default: the master picks one.
+            slots: jobs that it runs at the same time. Default: as many as its parent.
+            skills: what it offers. Default: what its parent does.
+            timeout: seconds to reach a master.
+
+        Raises:
+            Conflict: a worker of that name is there, or on its way; or none is there that could do it.
+            NotFound: no worker is called `parent`.
+            LimitExceeded: there are as many spawned workers as may be.
+        """
+        request = SpawnWorker(port=port, parent=parent, slots=slots or 0, skills=tuple(skills))
+        return self._links.persist(
+            lambda link, left_s: link.call(request, left_s), timeout, as_admin=True
+        )
 
     def usage(self, worker: WorkerView | None = None) -> UsageView:
         """How busy the workers are, and what their attempts use; of `worker`, how busy it has been.

@@ -309,7 +309,7 @@ def retries(value: object) -> RetryPolicy:
     """How often to try again, or the whole policy: limit, delay, backoff, and what not to retry."""
     if not isinstance(value, Mapping):
         return RetryPolicy(limit=_retry_limit(value))
-    read = read_fields("retries", value, _RETRY_KEYS)
+    read = read_fields("retries", value, RETRY_KEYS)
     if "limit" not in read:
         raise BadValue("retries has no limit", "limit: 3 tries up to three times more")
     return RetryPolicy(**read)
@@ -336,8 +336,12 @@ def _backoff_percent(value: object) -> int:
     raise BadValue(f"{_shown(value)} is no backoff", f"a factor from {low:g} to {high:g}")
 
 
+CAUSES: Final = [cause.value.lower() for cause in RetryCause if cause is not RetryCause.UNKNOWN]
+"""What `retries` may be limited to."""
+
+
 def _causes(value: object) -> tuple[RetryCause, ...]:
-    known = [cause.value.lower() for cause in RetryCause if cause is not RetryCause.UNKNOWN]
+    known = CAUSES
 
     def read(one: object) -> str:
         word = one.lower() if isinstance(one, str) else ""
@@ -374,7 +378,7 @@ def _whole(value: object, what: str, least: int, most: int, limit: str) -> int:
     raise BadValue(f"{_shown(value)} is not {what}", f"a number from {least} to {most}{named}")
 
 
-_RETRY_KEYS: Final[Keys] = {
+RETRY_KEYS: Final[Keys] = {
     "limit": ("limit", _retry_limit),
     "delay": ("delay_ms", _retry_delay_ms),
     "backoff": ("backoff_percent", _backoff_percent),
@@ -386,7 +390,7 @@ _RETRY_KEYS: Final[Keys] = {
 """The keys of the long form of `retries`, and the fields that they become."""
 
 
-_RESTARTS_WHEN: Final = {
+RESTARTS_WHEN: Final = {
     "always": RestartWhen.ALWAYS,
     "on-failure": RestartWhen.ON_FAILURE,
     "never": RestartWhen.NEVER,
@@ -395,10 +399,10 @@ _RESTARTS_WHEN: Final = {
 
 def _restart_when(value: object) -> RestartWhen:
     word = value.lower() if isinstance(value, str) else ""
-    if word in _RESTARTS_WHEN:
-        return _RESTARTS_WHEN[word]
-    meant = nearest(word, _RESTARTS_WHEN)
-    hint = f'did you mean "{meant}"?' if meant else ", ".join(_RESTARTS_WHEN)
+    if word in RESTARTS_WHEN:
+        return RESTARTS_WHEN[word]
+    meant = nearest(word, RESTARTS_WHEN)
+    hint = f'did you mean "{meant}"?' if meant else ", ".join(RESTARTS_WHEN)
     raise BadValue(f"{_shown(value)} is no restart policy", hint)
 
 
@@ -406,14 +410,14 @@ def restart(value: object) -> RestartPolicy:
     """When a service is started again, or the whole budget: policy, max, within, delay, backoff."""
     if not isinstance(value, Mapping):
         return RestartPolicy(when=_restart_when(value))
-    return RestartPolicy(**read_fields("restart", value, _RESTART_KEYS))
+    return RestartPolicy(**read_fields("restart", value, RESTART_KEYS))
 
 
 def _restarts_max(value: object) -> int:
     return _whole(value, "how often to start it again", 0, RESTARTS, "RESTARTS")
 
 
-_RESTART_KEYS: Final[Keys] = {
+RESTART_KEYS: Final[Keys] = {
     "policy": ("when", _restart_when),
     "max": ("max", _restarts_max),
     "within": ("within_ms", _retry_delay_ms),
@@ -430,7 +434,7 @@ def healthcheck(value: object) -> HealthCheck:
         return HealthCheck(kind=HealthKind.HTTP, path=_http_path(value))
     if not isinstance(value, Mapping):
         raise BadValue(f"{_shown(value)} is no health check", "such as /health, or {http: /health}")
-    read = read_fields("healthcheck", value, _HEALTH_KEYS)
+    read = read_fields("healthcheck", value, HEALTH_KEYS)
     ways = [way for way in ("http", "tcp", "command") if way in value]
     if len(ways) != 1:
         said = (
@@ -488,7 +492,7 @@ def _health_retries(value: object) -> int:
     return _whole(value, "how often a check may fail", 1, HEALTH_RETRIES, "HEALTH_RETRIES")
 
 
-_HEALTH_KEYS: Final[Keys] = {
+HEALTH_KEYS: Final[Keys] = {
     "http": ("path", _http_path),
     "tcp": ("tcp", _tcp_port),
     "command": ("command", _check_command),
@@ -545,7 +549,7 @@ def _pids(value: object) -> int:
     return _whole(value, "how many processes it may have", 1, PIDS, "PIDS")
 
 
-_RESOURCE_KEYS: Final[Keys] = {
+RESOURCE_KEYS: Final[Keys] = {
     "cpu": ("cpu_milli", _cpu_milli),
     "memory": ("memory_bytes", _memory_bytes),
     "pids": ("pids", _pids),
@@ -568,15 +572,15 @@ def resources(value: object) -> Asked:
             f"expected limits, not {_shown(value)}", "resources: {cpu: 0.5, memory: 512MiB}"
         )
     if not value:
-        raise BadValue("resources has no limit", f"any of {', '.join(_RESOURCE_KEYS)}, gpu, …")
-    limited = {key: amount for key, amount in value.items() if key in _RESOURCE_KEYS}
-    read = read_fields("resources", limited, _RESOURCE_KEYS)
+        raise BadValue("resources has no limit", f"any of {', '.join(RESOURCE_KEYS)}, gpu, …")
+    limited = {key: amount for key, amount in value.items() if key in RESOURCE_KEYS}
+    read = read_fields("resources", limited, RESOURCE_KEYS)
     counted = {
         key: read[field] for key, field in (("cpu", "cpu_milli"), ("memory", "memory_bytes"))
         if field in read
     }  # fmt: skip
     for key, amount in value.items():
-        if key in _RESOURCE_KEYS:
+        if key in RESOURCE_KEYS:
             continue
         try:
             taken = _units(key, amount)
@@ -596,7 +600,7 @@ def resources(value: object) -> Asked:
 def _misspelt(name: str) -> str:
     """Which of the names that have a meaning this is nearly; one as short as `tpu` may be its own."""
     lowered = name.lower()
-    for known in (*_RESOURCE_KEYS, "gpu"):
+    for known in (*RESOURCE_KEYS, "gpu"):
         is_cut = len(lowered) >= 3 and known.startswith(lowered)
         if name != known and (is_cut or lowered == f"{known}s"):
             return known
@@ -609,7 +613,7 @@ def _units(name: object, value: object) -> int:
     if not isinstance(name, str) or resource_name_fault(name):
         rule = resource_name_fault(str(name))
         raise BadValue(
-            f"{_shown(name)} is no resource", f"{', '.join(_RESOURCE_KEYS)}, gpu; or {rule}"
+            f"{_shown(name)} is no resource", f"{', '.join(RESOURCE_KEYS)}, gpu; or {rule}"
         )
     meant = _misspelt(name)
     if meant:
@@ -633,21 +637,23 @@ def affinity(value: object) -> bool | Near:
         except BadValue as error:
             error.hint = "true, false, or {with: JOB, mode: prefer | require}"
             raise
-    read = read_fields(
-        "affinity", value, {"with": ("job", text), "mode": ("required", _is_required)}
-    )
+    read = read_fields("affinity", value, AFFINITY_KEYS)
     return Near(read.get("job", ""), read.get("required", False))
 
 
 def _is_required(value: object) -> bool:
-    modes = {"prefer": False, "require": True}
-    if isinstance(value, str) and value in modes:
-        return modes[value]
-    meant = nearest(str(value), modes)
+    if isinstance(value, str) and value in AFFINITY_MODES:
+        return AFFINITY_MODES[value]
+    meant = nearest(str(value), AFFINITY_MODES)
     raise BadValue(
         f"{_shown(value)} is no mode of affinity",
         f'did you mean "{meant}"?' if meant else "prefer or require",
     )
+
+
+AFFINITY_MODES: Final = {"prefer": False, "require": True}
+AFFINITY_KEYS: Final[Keys] = {"with": ("job", text), "mode": ("required", _is_required)}
+"""The keys of the long form of `affinity`, and the fields that they become."""
 
 
 class Concurrency(NamedTuple):
@@ -661,12 +667,7 @@ def concurrency(value: object) -> Concurrency:
     """The name of a group of which one runs at a time, or a mapping of group and limit."""
     if not isinstance(value, Mapping):
         return Concurrency(_group(value), 1)
-    keys: Keys = {
-        "group": ("group", _group),
-        "limit": ("limit", _group_limit),
-        "on_conflict": ("on_conflict", _on_conflict),
-    }
-    read = read_fields("concurrency", value, keys)
+    read = read_fields("concurrency", value, CONCURRENCY_KEYS)
     if "group" not in read:
         raise BadValue("concurrency names no group", "concurrency: {group: NAME, limit: 2}")
     return Concurrency(read["group"], read.get("limit", 1))
@@ -692,6 +693,14 @@ def _on_conflict(value: object) -> str:
     if value != "queue":
         raise BadValue(f"{_shown(value)} is nothing to do on a conflict", "queue: it waits")
     return "queue"
+
+
+CONCURRENCY_KEYS: Final[Keys] = {
+    "group": ("group", _group),
+    "limit": ("limit", _group_limit),
+    "on_conflict": ("on_conflict", _on_conflict),
+}
+"""The keys of the long form of `concurrency`, and the fields that they become."""
 
 
 def pin(value: object) -> str:
@@ -759,6 +768,10 @@ def wait_ms(value: object) -> int:
     return limit_ms
 
 
+EXPIRIES: Final = ("reject", "approve", "fail")
+"""What `on_timeout` of a gate takes."""
+
+
 def expiry(value: object) -> GateExpiry:
     """What becomes of a gate about which nobody decided in time: `reject`, `approve` or `fail`."""
     for one in (GateExpiry.REJECT, GateExpiry.APPROVE, GateExpiry.FAIL):
@@ -767,7 +780,7 @@ def expiry(value: object) -> GateExpiry:
     raise BadValue(f"{_shown(value)} is no end of a gate", "reject, approve or fail")
 
 
-_APPROVAL_KEYS: Final[Keys] = {
+APPROVAL_KEYS: Final[Keys] = {
     "message": ("message", text),
     "timeout": ("timeout_ms", wait_ms),
     "on_timeout": ("on_timeout", expiry),
@@ -780,7 +793,7 @@ def approval(value: object) -> GateSection:
         return GateSection(message=text(value))
     if "approvers" in value:
         raise NotYet("approvers")
-    read = read_fields("approval", value, _APPROVAL_KEYS)
+    read = read_fields("approval", value, APPROVAL_KEYS)
     if "message" not in read:
         raise BadValue("approval has no message", "approval: {message: the question}")
     return GateSection(**read)
@@ -833,11 +846,11 @@ def matrix(value: object) -> tuple[dict[str, str], ...]:
         raise BadValue(f"expected axes with their values, not {_shown(value)}", _MATRIX_FORM)
     axes: dict[str, list[str]] = {}
     for name, given in value.items():
-        if name in _MATRIX_LATER:
+        if name in MATRIX_LATER:
             error = NotYet(f"{name} of a matrix")
             error.at = (name,)
             raise error
-        if name in _MATRIX_LISTS:
+        if name in MATRIX_LISTS:
             continue
         try:
             axes[_axis(name)] = _axis_values(given)
@@ -866,8 +879,8 @@ def matrix(value: object) -> tuple[dict[str, str], ...]:
 
 
 _MATRIX_FORM: Final = "matrix: {region: [eu, us], size: [s, l]}"
-_MATRIX_LISTS: Final = ("exclude", "include")
-_MATRIX_LATER: Final = ("max_parallel", "fail_fast")
+MATRIX_LISTS: Final = ("exclude", "include")
+MATRIX_LATER: Final = ("max_parallel", "fail_fast")
 
 
 def _axis(name: object) -> str:
@@ -931,12 +944,12 @@ def when(value: object) -> str:
 def share(value: object) -> Share:
     """Who is given what the job leaves in the run's shared folder."""
     name = text(value)
-    if name not in _SHARES:
-        raise BadValue(f"{_shown(name)} is no way to share", " or ".join(_SHARES))
-    return _SHARES[name]
+    if name not in SHARES:
+        raise BadValue(f"{_shown(name)} is no way to share", " or ".join(SHARES))
+    return SHARES[name]
 
 
-_SHARES: Final = {"run": Share.RUN, "node": Share.NODE}
+SHARES: Final = {"run": Share.RUN, "node": Share.NODE}
 
 
 def artifacts(value: object) -> Artifacts:
@@ -1112,8 +1125,6 @@ def conflicts(read: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if isinstance(near, Near) and not near.job and len(read.get("dependencies") or ()) != 1:
         hint = "affinity: {with: JOB}"
         found.append(("affinity", "has an affinity and does not say with which job", hint))
-    if "worker" in read and read.get("spread"):
-        found.append(("spread", "has a worker and is to be spread", "one of them"))
     if "requirement" in read and "skills" in read:
         found.append(("requirement", "has requirement and skills", "keep skills"))
     return found
@@ -1276,6 +1287,16 @@ def _service(read: Mapping[str, Any]) -> ServiceSection | None:
         health=read.get("healthcheck"),
         replicas=read.get("replicas", 1),
     )
+
+
+def scalar(value: object) -> str:
+    """A text, a number or a boolean, as the text it was written as."""
+    return _word(value)
+
+
+def quoted(value: object) -> str:
+    """A value as an error quotes it."""
+    return _shown(value)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

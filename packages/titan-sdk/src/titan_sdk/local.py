@@ -22,16 +22,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from titan_proto.errors import LinkError, RequestError, TitanError
 from titan_proto.io.address import Address, parse_address, read_token_file, token_link
 from titan_proto.io.blocking import BlockingLink
 from titan_proto.limits import DEFAULT_PORT, DEFAULT_WORKER_PORT
-from titan_proto.messages import GetStats, Role, Stats
+from titan_proto.messages import GetStats, IssueTicket, Request, Role, Stats
 from titan_proto.states import WorkerState
 from titan_sdk.__about__ import __version__
 from titan_sdk.identity import ProcessIdentity, children, identify, is_alive, send
+
+ReplyT = TypeVar("ReplyT")
 
 HOST: Final = "127.0.0.1"
 DASHBOARD_PORT: Final = 5000
@@ -52,6 +54,10 @@ _STOP_SIGNAL: Final = {WORKER: signal.SIGUSR1}
 are queued, and begin again with the next `titan up`."""
 _POLL_S: Final = 0.03
 _ALREADY_RUNNING: Final = 75
+_SPAWNED: Final = b"TITAN_SIBLING="
+"""In the environment of a worker that another one has started, with the folder of that one."""
+_ROUNDS: Final = 3
+"""One may be just being started while the others are stopped."""
 _OURS: Final = ("token", "address", "lock", _STATE)
 """What a data folder of Titan has at least one of."""
 _READY_URL: Final = re.compile(r"ready on (http://\S+)")
@@ -85,6 +91,8 @@ class Plan(NamedTuple):
     dashboard: bool = True
     token_link: bool = True
     perm_files: Path | None = None
+    autoscale: str | None = None
+    """`on` or `off`; None: what the master does by itself."""
 
 
 class LocalCluster:
@@ -124,14 +132,21 @@ class LocalCluster:
 
     def stats(self) -> Stats:
         """Ask its master; it must know this folder's token. Raises LinkError."""
+        return self._ask(GetStats())
+
+    def _ask(self, request: Request[ReplyT]) -> ReplyT:
         address, token = self.address, read_token_file(self.token_file)
         if address is None or token is None:
             raise LinkError("no master has started here yet")
         link = BlockingLink.connect(
-            address, token, role=Role.CLIENT, software=f"titan-sdk/{__version__}", timeout_s=5
+            address, token, role=Role.ADMIN, software=f"titan-sdk/{__version__}", timeout_s=5
         )
         with link:
-            return link.call(GetStats(), 5)
+            return link.call(request, 5)
+
+    def ticket(self) -> str:
+        """A word that its dashboard lets in once. Raises LinkError."""
+        return self._ask(IssueTicket()).ticket
 
     def dashboard_url(self) -> str:
         """Where its dashboard is; empty if it has none."""
@@ -183,6 +198,8 @@ class LocalCluster:
         arguments = ["start", "--data", str(self.data), "--listen", f"{HOST}:{port}"]
         if plan.perm_files is not None:
             arguments += ["--perm-files", str(plan.perm_files)]
+        if plan.autoscale is not None:
+            arguments += ["--autoscale", plan.autoscale]
         if not plan.token_link:
             arguments.append("--no-token-link")
         return self._spawn(MASTER, MASTER, "titan_master", arguments)
@@ -191,11 +208,12 @@ class LocalCluster:
         address = self.address
         assert address is not None  # the master has just answered there
         taken = {member.name for member in self.alive(WORKER)}
+        spawned = {port for port, _ in self.spawned()}
         started: list[Member] = []
         port = DEFAULT_WORKER_PORT
         while len(taken) < plan.workers:
             name = f"{WORKER}-{port}"
-            if name not in taken:
+            if name not in taken and port not in spawned:
                 arguments = [str(port), address.host, str(address.port), "--data", str(self.data)]
                 if plan.slots is not None:
                     arguments += ["--slots", str(plan.slots)]
@@ -307,10 +325,46 @@ class LocalCluster:
             for member in group:
                 send(member.who, _STOP_SIGNAL.get(role, signal.SIGTERM))
             self._wait_until_gone(group, _STOP_S[role])
+            if role == WORKER:
+                self._stop_spawned()
         gone = {member.who for member in members}
         self.members = [member for member in self.members if member.who not in gone]
         self._write()
         return sorted(members, key=lambda member: _STOP_ORDER.index(member.role))
+
+    def _stop_spawned(self) -> None:
+        """Workers that those of this cluster have spawned: they outlive them, and nobody else stops them."""
+        for _ in range(_ROUNDS):
+            spawned = [Member(WORKER, f"{WORKER}-{port}", who) for port, who in self.spawned()]
+            if not spawned:
+                return
+            for member in spawned:
+                send(member.who, _STOP_SIGNAL[WORKER])
+            self._wait_until_gone(spawned, _STOP_S[WORKER])
+
+    def spawned(self) -> list[tuple[int, ProcessIdentity]]:
+        """Living workers in this folder that other workers have started: their ports, and who they are."""
+        found = []
+        for lock in self.data.glob(".worker-*/lock"):
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(lock.read_text(encoding="ascii"))
+                who = identify(pid)
+                # The lock of one that has gone still says its number, which may be anybody's by now.
+                if who is not None and self._is_spawned(pid, lock):
+                    found.append((int(lock.parent.name.rpartition("-")[2]), who))
+        return found
+
+    def _is_spawned(self, pid: int, lock: Path) -> bool:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        own = os.fsencode(f"{self.data}/.worker-")
+        if not any(one.startswith(_SPAWNED) and own in one for one in environ):
+            return False
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def _wait_until_gone(self, group: Sequence[Member], patience_s: float) -> None:
         deadline = time.monotonic() + patience_s

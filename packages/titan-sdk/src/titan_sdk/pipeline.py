@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from titan_proto import outputs
 from titan_proto.errors import Problem
 from titan_proto.ids import is_job_id
-from titan_proto.limits import NAME_CHARS
+from titan_proto.limits import NAME_CHARS, PARAMS_PER_RUN
 from titan_proto.specs import (
     ArtifactRef,
     GateSection,
@@ -78,16 +78,19 @@ from titan_sdk.keys import (
     wait_ms,
     words,
 )
-from titan_sdk.matrix import Cells, obstacles, with_cells
+from titan_sdk.matrix import Cells, obstacles, substituted, with_cells
+from titan_sdk.params import SAMPLES, Param, bound, defaults_of, definition, param_name
 from titan_sdk.scripts import is_absent
 
 ROOT_KEYS: Final = (
-    "name", "description", "jobs", "on_failure", "on_success", "always", "env", "env_file", "defaults",
+    "name", "description", "params", "jobs", "on_failure", "on_success", "always", "env", "env_file", "defaults",
     "workspace", "apiVersion", "concurrency", "schedule",
 )  # fmt: skip
+OLDER_KEYS: Final = ("project", "version")
+"""Older spellings: of `workspace` and `apiVersion`."""
 ROOT_LATER: Final = frozenset(
     {
-        "hitl_message", "labels", "on_cancel", "params", "retries", "secrets", "timeout",
+        "hitl_message", "labels", "on_cancel", "retries", "secrets", "timeout",
     }
 )  # fmt: skip
 DEFAULT_KEYS: Final = (
@@ -205,6 +208,10 @@ class Pipeline:
         """By job."""
         self.matrices: dict[str, Cells] = {}
         """By job."""
+        self.params: dict[str, Param] = {}
+        self.values: dict[str, str] = {}
+        """Of those that have one: what `bind` was given, or the default."""
+        self.param_places: dict[str, Place] = {}
         self.workspace = WorkspaceWish(path.parent)
         self.findings: list[Finding] = []
 
@@ -221,7 +228,8 @@ class Pipeline:
         """The jobs with gates behind those that ask for one, and cells in place of those with a matrix,
         each beside the place of the job it is from; and what the run says of them.
         """
-        return with_cells(with_gates(jobs, self.approvals), self.shapes, self.matrices)
+        filled = [substituted(job, "params", self.values) for job in jobs] if self.params else jobs
+        return with_cells(with_gates(filled, self.approvals), self.shapes, self.matrices)
 
     def absent(self) -> list[ScriptUse]:
         """The scripts of which nothing lies on this side."""
@@ -256,7 +264,31 @@ class Pipeline:
             jobs[use.job] = replace(job, launch=launch)
         placed, shapes = self.placed(jobs)
         whole = tuple(job for _, job in placed)
-        return RunSpec(name=self.name, jobs=whole, workspace=workspace, shapes=shapes)
+        return RunSpec(
+            name=self.name, jobs=whole, workspace=workspace, shapes=shapes, params=self.values
+        )
+
+    def bind(self, given: Mapping[str, object]) -> None:
+        """Give params their values; those that are not given have their defaults.
+
+        Raises:
+            InvalidSpec: the pipeline has no such param, or it cannot have this value.
+        """
+        self.values = bound(self.params, given)
+
+    def unbound(self) -> list[Finding]:
+        """The params that have to be given and were not."""
+        return [
+            Finding(
+                ERROR,
+                "Y226",
+                f"param {name} has no value",
+                self.param_places[name],
+                f"it has no default: titan run FILE -p {name}=…",
+            )
+            for name in self.params
+            if name not in self.values
+        ]
 
     def add_env(self, env: Mapping[str, str]) -> None:
         """Add to the environment of every job; what a job says itself gives way."""
@@ -284,7 +316,7 @@ class Pipeline:
 
     def check(self, more: Iterable[Finding] = ()) -> None:
         """Raise PipelineError if anything here, or in `more`, keeps it from running."""
-        found = [*self.findings, *more]
+        found = [*self.findings, *more, *self.unbound()]
         if errors(found):
             serious = [finding for finding in found if finding.severity != INFO]
             raise PipelineError(self.source, serious)
@@ -351,13 +383,15 @@ class _Reader:
         if not isinstance(tree, yamltree.Mapping):
             self._error("Y102", "a pipeline is a mapping", tree.place, "name: …, jobs: […]")
             return
-        known = dict.fromkeys((*ROOT_KEYS, "project", "version"))
+        known = dict.fromkeys((*ROOT_KEYS, *OLDER_KEYS))
         self._root_keys(tree, known)
         if "name" in tree.entries:
             self.places["name"] = tree.entries["name"].place
             self.pipeline.name = self._value(tree.entries["name"], _name, "") or self.pipeline.name
         if "description" in tree.entries:
             self._value(tree.entries["description"], text, "")
+        if "params" in tree.entries:
+            self._params(tree.entries["params"])
         self.env = self._value(tree.entries.get("env"), environment, {})
         if "env_file" in tree.entries:
             node = tree.entries["env_file"]
@@ -392,6 +426,45 @@ class _Reader:
             code = "Y104" if isinstance(error, NotYet) else BAD_SCHEDULE
             place = _deeper(node, error.at).place
             self._error(code, f"schedule: {error.message}", place, error.hint)
+
+    def _params(self, node: yamltree.Node) -> None:
+        if not isinstance(node, yamltree.Mapping):
+            hint = "params: {day: {type: date, default: today}}"
+            self._error("Y102", "params is a mapping of names to what they take", node.place, hint)
+            return
+        if len(node.entries) > PARAMS_PER_RUN:
+            message = f"{len(node.entries)} params are more than PARAMS_PER_RUN ({PARAMS_PER_RUN})"
+            self._error("Y226", message, node.place)
+            return
+        for name, entry in node.entries.items():
+            place = node.keys[name]
+            try:
+                param_name(name)
+            except BadValue as error:
+                self._error("Y226", error.message, place, error.hint)
+                continue
+            try:
+                if isinstance(entry, yamltree.Scalar) and entry.value is None:
+                    found = Param()
+                else:
+                    found = definition(self._with_texts(entry))
+                self._no_expressions(entry, definition, "")
+            except BadValue as error:
+                code = "Y104" if isinstance(error, NotYet) else "Y226"
+                at = _deeper(entry, error.at).place if error.at else entry.place
+                self._error(code, f"param {named(name)}: {error.message}", at, error.hint)
+                found = Param(default="")  # so that whatever uses it is no second mistake
+            self.pipeline.params[name] = found
+            self.pipeline.param_places[name] = place
+        self.pipeline.values = defaults_of(self.pipeline.params)
+
+    @staticmethod
+    def _with_texts(node: yamltree.Node) -> Any:
+        """A param's definition: its values as they were written, and `required` as what it is."""
+        plain = _plain(node, as_text=True)
+        if isinstance(node, yamltree.Mapping) and "required" in node.entries:
+            plain["required"] = _plain(node.entries["required"])
+        return plain
 
     def _root_keys(self, tree: yamltree.Mapping, known: Iterable[str]) -> None:
         for key, place in tree.keys.items():
@@ -695,12 +768,20 @@ class _Reader:
         if any(found.code == "Y225" for found in self.pipeline.findings):
             self.pipeline.matrices.clear()  # what follows from it is no news
             return
+        values = self.pipeline.values
+        # What must be given and is not yet known stands for itself: it may be anything that fits.
+        self.pipeline.values = {
+            name: values.get(name, param.choices[0] if param.choices else SAMPLES[param.type])
+            for name, param in self.pipeline.params.items()
+        }
         placed, shapes = self.pipeline.placed(jobs)
         whole = RunSpec(
             name=self.pipeline.name,
             jobs=tuple(job for _, job in placed),
             shapes=shapes,
+            params=self.pipeline.values,
         )
+        self.pipeline.values = values
         seen: set[tuple[str, str]] = set()
         for found in problems(whole):
             problem = self._as_written(found, placed)
@@ -825,12 +906,13 @@ class _Reader:
     def _no_expressions(node: yamltree.Node, read: Any, where: str) -> None:
         """Where nothing is filled in, `${{ … }}` would reach the job as those very characters.
 
-        What is said for all jobs has no expressions: none of them comes after all others.
+        What is said for all jobs has none but params: no job comes after all others.
         """
         if where and read in _FILLED_IN:
             return  # of which form they are, and what they name, is asked of the whole run
-        known = outputs.EXPRESSION_OF["matrix"]
-        if where and read in _BY_CELL:
+        if read is environment or (where and read in _BY_CELL):
+            by_cell = outputs.KNOWN_AT_SUBMISSION
+            known = by_cell if where else outputs.EXPRESSION_OF["params"]
             left = [known.sub("", scalar.text) for scalar in yamltree.walk(node)]
             if not any(outputs.OPENING in text for text in left):
                 return

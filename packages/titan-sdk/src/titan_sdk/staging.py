@@ -24,7 +24,7 @@ from titan_proto.validation import environment_problems, problems
 from titan_sdk.envfiles import EnvFiles
 from titan_sdk.findings import ERROR, WARNING, Finding
 from titan_sdk.keys import named
-from titan_sdk.matrix import Cells, obstacles, with_cells
+from titan_sdk.matrix import Cells, obstacles, substituted, with_cells
 from titan_sdk.packaging import Package, PackagingError, pack_folder, pack_script
 from titan_sdk.scripts import INTERPRETED, is_absent, needs_execute_bit, what_instead
 
@@ -100,6 +100,7 @@ def stage_jobs(
     env_files: Mapping[str, tuple[str, ...]],
     shapes: Mapping[str, Shape] | None = None,
     matrices: Mapping[str, Cells] | None = None,
+    params: Mapping[str, str] | None = None,
 ) -> Staged:
     """Jobs of a program: each script packed alone, or all out of one `workspace` folder.
 
@@ -109,7 +110,7 @@ def stage_jobs(
         InvalidSpec: a script is nowhere, or the graph is not valid; all problems at once.
         PackagingError: what is there cannot be packed.
     """
-    shapes, matrices = dict(shapes or {}), matrices or {}
+    shapes, matrices, params = dict(shapes or {}), matrices or {}, dict(params or {})
     refuse(
         [
             Problem(
@@ -158,7 +159,7 @@ def stage_jobs(
         [
             *found,
             *bad_lines,
-            *problems(_whole(name, _launched(jobs, planned), shapes, matrices)),
+            *problems(_whole(name, _launched(jobs, planned), shapes, matrices, params)),
         ]
     )
     with ExitStack() as undo:
@@ -175,7 +176,9 @@ def stage_jobs(
             for script, path in here.items():
                 packages.append(undo.enter_context(pack_script(path, alone(script))))
                 launches[script] = (alone(script), packages[-1].ref)
-        spec = replace(_whole(name, _launched(jobs, launches), shapes, matrices), workspace=whole)
+        spec = replace(
+            _whole(name, _launched(jobs, launches), shapes, matrices, params), workspace=whole
+        )
         staged = Staged(spec, packages)
         undo.pop_all()
     return staged
@@ -186,10 +189,14 @@ def _whole(
     jobs: tuple[JobSpec, ...],
     shapes: Mapping[str, Shape],
     matrices: Mapping[str, Cells],
+    params: Mapping[str, str],
 ) -> RunSpec:
-    """The run, with cells in place of jobs that have a matrix."""
-    made, shaped = with_cells(enumerate(jobs), shapes, matrices)
-    return RunSpec(name=name, jobs=tuple(job for _, job in made), shapes=shaped)
+    """The run, with the values of params in it and cells in place of jobs that have a matrix."""
+    filled = [substituted(job, "params", params) for job in jobs] if params else jobs
+    made, shaped = with_cells(enumerate(filled), shapes, matrices)
+    return RunSpec(
+        name=name, jobs=tuple(job for _, job in made), shapes=shaped, params=dict(params)
+    )
 
 
 def stage_pipeline(pipeline: Pipeline, find: Find) -> Staged:

@@ -30,8 +30,8 @@ from titan_worker.__about__ import __version__
 from titan_worker.artifacts import Artifacts, Cache
 from titan_worker.carrying import Carrier
 from titan_worker.clock import system_clock
-from titan_worker.config import Settings
-from titan_worker.core.core import WorkerConfig, WorkerCore
+from titan_worker.config import SPAWNER_DEFAULT, SPAWNER_OFF, Settings
+from titan_worker.core.core import BornAs, WorkerConfig, WorkerCore
 from titan_worker.core.inputs import StopRequested
 from titan_worker.core.state import WorkerState
 from titan_worker.endings import Endings
@@ -39,15 +39,17 @@ from titan_worker.engine import Engine, Parts
 from titan_worker.host import cgroups, orphans
 from titan_worker.host.identity import ProcessIdentity, boot_id, network_id
 from titan_worker.host.posix import PosixHost
-from titan_worker.host.resources import detected
+from titan_worker.host.resources import cores, detected
 from titan_worker.host.usage import HostLooker, UsageSampler
 from titan_worker.launching import Launcher, Ports
 from titan_worker.ledger import Ledger
 from titan_worker.link import LinkRefused, MasterLink
+from titan_worker.nursery import Nursery, Spawner
 from titan_worker.probes import Probes
 from titan_worker.retention import Retention
 from titan_worker.sampling import Sampling
 from titan_worker.shipping import Shipping
+from titan_worker.spawning import CommandSpawner, LocalSpawner
 from titan_worker.tasks import Tasks
 from titan_worker.workspace import Workspaces, may_have_folder, workspace_id
 
@@ -194,6 +196,7 @@ class Worker:
                 host.close()
                 parts.shipping.close()
                 parts.sampling.close()
+                parts.nursery.close()
                 parts.endings.close()
                 orphans.sweep(self._home, [])  # what left its group and was not hunted yet
         return self._exit_code()
@@ -214,6 +217,8 @@ class Worker:
             drain_ms=settings.drain_ms,
             workspace=workspace_id(settings.workspace, new_id),
             network=network_id(),
+            cores=0 if settings.spawner == SPAWNER_OFF else cores(),
+            born_as=_born_as(settings),
         )
         clock = system_clock()
         self._now_ms = clock.now_ms
@@ -288,6 +293,15 @@ class Worker:
             ),
             endings=endings,
             usage=UsageSampler(),
+            nursery=Nursery(
+                loop=loop,
+                tasks=tasks,
+                spawner=_spawner(settings),
+                own_pids=host.siblings,
+                marks=host.siblings_spared,
+                on_began=engine.sibling_began,
+                on_gone=engine.sibling_gone,
+            ),
             sampling=Sampling(
                 loop=loop,
                 looker=HostLooker(str(settings.data)),
@@ -400,6 +414,19 @@ class Worker:
             return OK
         _say(f"titan-worker: {self._refused}")
         return TAKEN if self._refused.code in _TAKEN_BY_ANOTHER else REFUSED
+
+
+def _spawner(settings: Settings) -> Spawner:
+    if settings.spawner in {SPAWNER_DEFAULT, SPAWNER_OFF}:
+        return LocalSpawner(settings, os.environ)
+    return CommandSpawner(settings, os.environ)
+
+
+def _born_as(settings: Settings) -> BornAs | None:
+    birth = settings.birth
+    if birth is None:
+        return None
+    return BornAs(number=birth.number, proof=birth.proof, join_within_ms=birth.join_within_ms)
 
 
 def _processes(state: WorkerState) -> dict[AttemptRef, ProcessIdentity]:

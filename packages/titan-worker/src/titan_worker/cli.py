@@ -90,6 +90,12 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
     metavar="SIZE",
     help="Unpacked artifacts that are kept (default 2GiB).",
 )
+@click.option(
+    "--spawner",
+    metavar="HOW",
+    help="How this worker starts another one when the master asks for it: local (beside itself, the "
+    "default), off, or a command that starts one elsewhere.",
+)
 @click.version_option(__version__, prog_name="titan-worker")
 def command(
     port: int | None,
@@ -107,6 +113,7 @@ def command(
     keep: str | None,
     keep_bytes: str | None,
     cache_bytes: str | None,
+    spawner: str | None,
 ) -> int:
     """Run jobs of a Titan master on this machine.
 
@@ -134,6 +141,7 @@ def command(
             keep=keep,
             keep_bytes=keep_bytes,
             cache_bytes=cache_bytes,
+            spawner=spawner,
             environ=os.environ,
             cwd=Path.cwd(),
         )

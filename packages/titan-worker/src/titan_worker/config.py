@@ -47,6 +47,20 @@ CGROUPS: Final = ("asked", "all", "off")
 _PORT_MAX: Final = 65_535
 
 
+SIBLING: Final = "TITAN_SIBLING"
+"""Environment variable of a worker that another one has spawned: number, proof, patience, by whom."""
+SPAWNER_DEFAULT: Final = "local"
+SPAWNER_OFF: Final = "off"
+
+
+class Birth(Struct, frozen=True, kw_only=True):
+    """Of a worker that another one has spawned."""
+
+    number: int
+    proof: str
+    join_within_ms: int
+
+
 class ConfigError(Exception):
     """The command line asks for something that cannot be; the text says what would."""
 
@@ -73,6 +87,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     workspace_bytes: int = WORKSPACE_BYTES_KEPT
     """Above it those go earlier that ended first."""
     cache_keep_ms: int = CACHE_KEEP_MS
+    spawner: str = SPAWNER_DEFAULT
+    """How it starts other workers when the master asks for them: `local`, `off`, or a command."""
+    birth: Birth | None = None
     handlers: dict[str, str] = field(default_factory=dict)
     """Programs that jobs may ask for by name, as absolute paths."""
 
@@ -104,6 +121,7 @@ def make_settings(
     keep: str | None,
     keep_bytes: str | None,
     cache_bytes: str | None,
+    spawner: str | None,
     environ: Mapping[str, str],
     cwd: Path,
 ) -> Settings:
@@ -136,7 +154,31 @@ def make_settings(
         cgroups=cgroups,
         keep_ms=_keep_ms(keep),
         workspace_bytes=_bytes("--keep-bytes", keep_bytes, WORKSPACE_BYTES_KEPT),
+        spawner=_spawner(spawner),
+        birth=_birth(environ.get(SIBLING, "")),
     )
+
+
+def _spawner(text: str | None) -> str:
+    if text is None:
+        return SPAWNER_DEFAULT
+    if not text.strip():
+        raise ConfigError(
+            f"--spawner is empty, expected {SPAWNER_DEFAULT}, {SPAWNER_OFF}, or a command that starts a worker"
+        )
+    return text.strip()
+
+
+def _birth(text: str) -> Birth | None:
+    """What the worker that spawned this one has put into its environment."""
+    if not text:
+        return None
+    number, proof, patience_ms, *_ = [*text.split(" ", 3), "", "", ""]
+    if not number.isdecimal() or not proof or not patience_ms.isdecimal():
+        raise ConfigError(
+            f"{SIBLING} is set to what no worker says; it is for workers that others spawn, unset it"
+        )
+    return Birth(number=int(number), proof=proof, join_within_ms=int(patience_ms))
 
 
 def _handlers(given: tuple[str, ...], cwd: Path) -> dict[str, str]:

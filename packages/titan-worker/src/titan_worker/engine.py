@@ -29,6 +29,8 @@ from titan_proto.messages import (
     ReportAcks,
     SampleUsage,
     ShutDown,
+    SpawnSibling,
+    SpawnVerdicts,
     StartAttempts,
     StopAttempts,
     WorkerStatus,
@@ -42,7 +44,10 @@ from titan_worker.carrying import STOPPED, Carrier, Published
 from titan_worker.core.core import WorkerCore
 from titan_worker.core.effects import (
     AbandonPrepare,
+    BearSibling,
+    EndSibling,
     Exit,
+    FindSibling,
     Forget,
     HangUp,
     LeaseEnd,
@@ -61,6 +66,8 @@ from titan_worker.core.inputs import (
     LinkUp,
     ProbeAnswered,
     ProbeFailed,
+    SiblingBegan,
+    SiblingGone,
     Spawned,
     SpawnFailed,
     Started,
@@ -76,6 +83,7 @@ from titan_worker.host.orphans import kill_escaped
 from titan_worker.host.usage import UsageSampler
 from titan_worker.launching import Launcher, Ports
 from titan_worker.link import MasterLink
+from titan_worker.nursery import Nursery
 from titan_worker.output import last_words
 from titan_worker.probes import Place, Probes
 from titan_worker.sampling import Sampling
@@ -114,6 +122,7 @@ class Parts(NamedTuple):
     endings: Endings
     usage: UsageSampler
     sampling: Sampling
+    nursery: Nursery
     tasks: Tasks
     home: str
 
@@ -172,6 +181,9 @@ class Engine:
             Probe: self._probe,
             # Its folder stays for a day, which `endings` has known since its end.
             Forget: lambda _effect: None,
+            BearSibling: lambda effect: self._own.nursery.bear(effect.order),
+            FindSibling: self._find_sibling,
+            EndSibling: lambda effect: self._own.nursery.end(effect.number),
             HangUp: lambda effect: self._own.link.hang_up(effect.reason),
             Exit: lambda _effect: self.departed.set(),
         }
@@ -233,7 +245,9 @@ class Engine:
         elif isinstance(message, StartAttempts):
             self._own.carrier.told(message.orders)
             self.post(FromMaster(message=message))
-        elif isinstance(message, ReportAcks | StopAttempts | HeartbeatAck):
+        elif isinstance(
+            message, ReportAcks | StopAttempts | HeartbeatAck | SpawnSibling | SpawnVerdicts
+        ):
             self.post(FromMaster(message=message))
         elif isinstance(message, SampleUsage):
             self._own.sampling.asked(message)
@@ -376,6 +390,14 @@ class Engine:
         folders = self._own.workspaces.folders(ref)
         return last_words(folders.stderr) or last_words(folders.stdout)
 
+    def sibling_began(self, number: int, who: ProcessIdentity, port: int) -> None:
+        """A worker that was asked for has a process."""
+        self.post(SiblingBegan(number=number, pid=who.pid, start_ticks=who.start_ticks, port=port))
+
+    def sibling_gone(self, number: int, message: str) -> None:
+        """It has none any more, or never had one."""
+        self.post(SiblingGone(number=number, message=message))
+
     # -- turns ----------------------------------------------------------------------------------
     def _pass(self) -> None:
         self._is_due = False
@@ -479,6 +501,10 @@ class Engine:
                 memory_total_bytes=usage.memory_total_bytes,
             )
         )
+
+    def _find_sibling(self, effect: FindSibling) -> None:
+        known = ProcessIdentity(effect.pid, effect.start_ticks) if effect.pid else None
+        self._own.nursery.find(effect.order, known, effect.port)
 
     def _prepare(self, effect: Prepare) -> None:
         self._own.workspaces.prepare(effect.order)

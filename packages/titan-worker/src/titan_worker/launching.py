@@ -67,6 +67,10 @@ class Launcher:
         """The process of this order. Raises SpawnError with a text for people."""
         env = self.environment(order, folders, port)
         launch = order.spec.launch
+        if launch.kind is LaunchKind.SCRIPT and launch.script.endswith(".py"):
+            # Python itself looks beside the script only, and that may be in a folder of the project.
+            own = env.get("PYTHONPATH", "")
+            env["PYTHONPATH"] = f"{folders.work}:{own}" if own else folders.work
         path = env["PATH"]
         argv = self._argv(launch, folders.work, path)
         program = argv[0] if "/" in argv[0] else self._find(argv[0], path)

@@ -817,6 +817,12 @@ def test_a_worker_that_wakes_up_after_its_deadline_kills_what_it_hears_of_only_t
     )
 
 
+def test_a_worker_that_is_to_leave_at_once_says_so(world):
+    world.running_jobs(world.order("a"))
+    (said, *_) = world.turn(StopRequested(at_once=True)).effects
+    assert said == Send(message=WorkerStatus(running=1, beat=1, leaving=True, at_once=True))
+
+
 def test_a_leaving_worker_that_is_joining_says_goodbye_first(world):
     """Gone without a word it would be waited for until it is lost."""
     world.turn(Started(boot_id="boot"))

@@ -34,6 +34,7 @@ from titan_proto.messages import (
     HeartbeatAck,
     Join,
     Joined,
+    Kin,
     Leave,
     LogAck,
     LogChunk,
@@ -248,7 +249,7 @@ class Peer:
         elif isinstance(message, ArtifactChunk):
             self._piece(link, received, message)
         else:
-            assert isinstance(message, WorkerStatus | WorkerUsage | Leave | Cancel), message
+            assert isinstance(message, WorkerStatus | WorkerUsage | Kin | Leave | Cancel), message
         self._news.set()
 
     def _reports(self, link, message):

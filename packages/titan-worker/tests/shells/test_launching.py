@@ -1,6 +1,7 @@
 """How orders become processes, where a whole worker would be too much to ask."""
 
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -88,6 +89,29 @@ def test_python_is_the_workers_own(plan, tmp_path):
     (tmp_path / "work" / "a.py").write_text("")
 
     assert plan(script("a.py")).program == sys.executable
+
+
+def test_a_python_script_imports_from_the_root_of_its_project_and_then_where_it_says(
+    plan, tmp_path
+):
+    work = tmp_path / "work"
+    (work / "jobs").mkdir()
+    (work / "jobs" / "main.py").write_text("from helper import SAID; print(SAID)")
+    (work / "helper.py").write_text("SAID = 'from the root'")
+    made = plan(script("jobs/main.py"))
+    assert made.env["PYTHONPATH"] == str(work)
+    said = subprocess.run(
+        made.argv,
+        env=made.env,
+        cwd=made.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert said.stdout == "from the root\n"
+    more = plan(script("jobs/main.py", env={"PYTHONPATH": "/more"}))
+    assert more.env["PYTHONPATH"] == f"{work}:/more"
 
 
 def program(path):

@@ -36,6 +36,7 @@ def settings(cwd=Path("/nowhere"), environ=None, **fields):
         "keep": None,
         "keep_bytes": None,
         "cache_bytes": None,
+        "spawner": None,
     }
     return make_settings(**(given | fields), environ=environ or {}, cwd=cwd)
 

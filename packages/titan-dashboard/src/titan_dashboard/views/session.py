@@ -6,8 +6,9 @@ from flask import Flask, abort, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from titan_dashboard.auth import Sessions, cookie_name, keep
-from titan_dashboard.link import Kind, Master, Trouble
+from titan_dashboard.link import Credentials, Kind, Master, Trouble
 from titan_proto.handshake import BadToken, parse_token
+from titan_proto.messages import RedeemTicket
 
 _THEME_S = 365 * 24 * 3600
 _THEMES = ("system", "light", "dark")
@@ -34,6 +35,30 @@ def install(app: Flask, master: Master, sessions: Sessions) -> None:
                 raise
             return _form(master, target, "The master does not take that token.", 403)
         return keep(redirect(target, 303), sessions.begin(who, name))
+
+    @app.get("/open")
+    def redeem() -> Response | tuple[str, int]:
+        """The link that `titan open` prints. A HEAD, as a preview sends it, uses nothing up."""
+        if request.method != "GET":
+            return "", 204
+        target = _local(request.args.get("to", "/"))
+        if not sessions.may_try():
+            return _form(master, target, "Too many tries: wait a minute.", 429)
+        token = master.own_token()
+        if token is None:
+            text = "This dashboard was started without a token, so it cannot give a ticket in: sign in with one."
+            return _form(master, target, text, 403)
+        try:
+            who = master.call(
+                Credentials(token, "viewer"), RedeemTicket(ticket=request.args.get("t", ""))
+            )
+        except Trouble as trouble:
+            if trouble.kind is not Kind.MISSING:
+                raise
+            text = "That link was used, or is too old: titan open prints a new one."
+            return _form(master, target, text, 403)
+        session = sessions.begin(Credentials(token, who.role), who.name)
+        return keep(redirect(target, 303), session)
 
     @app.post("/sign-out")
     def sign_out() -> Response:

@@ -229,6 +229,7 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
         serial=state.runs_accepted,
         submitted_at_ms=event.at_ms,
         workspace=spec.workspace,
+        params=spec.params,
         jobs={},
         order=[],
         children={},
@@ -245,11 +246,12 @@ def _run_accepted(state: State, event: RunAccepted, spec: RunSpec) -> None:
     state.aliases[run.alias] = event.run_id
     if event.fired is not None:
         _slot_fired(state, run, event.fired)
-    # The newest use of a key stands last, where the oldest are dropped from the front.
-    state.keys.pop(event.key, None)
-    state.keys[event.key] = KeyRecord(
-        digest=event.digest, run_id=event.run_id, alias=run.alias, at_ms=event.at_ms
-    )
+    if event.key:  # a slot has none: its schedule's cursor is what keeps it from firing twice
+        # The newest use of a key stands last, where the oldest are dropped from the front.
+        state.keys.pop(event.key, None)
+        state.keys[event.key] = KeyRecord(
+            digest=event.digest, run_id=event.run_id, alias=run.alias, at_ms=event.at_ms
+        )
     _add_jobs(state, run, spec, frozenset(event.taken_over), event.at_ms)
     for job_id, outputs in event.outputs.items():
         run.jobs[job_id].outputs = outputs

@@ -129,6 +129,7 @@ class Core:
             # It should have been called then: this process stood still, and so could hear nobody.
             workers.fresh_leases(draft)
             draft.scaler.awake_ms = draft.now_ms
+        put_off = []
         for _ in range(draft.config.deadlines_max):
             due = draft.timers.pop_due(draft.now_ms)
             if due is None:
@@ -139,11 +140,15 @@ class Core:
             elif isinstance(due, OvertimeDue):
                 lifecycle.time_over(draft, due)
             elif isinstance(due, ScheduleDue):
-                schedules.look_at(draft, due.name)
+                if not schedules.look_at(draft, due.name):
+                    put_off.append(due.name)
             elif isinstance(due, ServiceDue):
                 services.hold_over(draft, due)
             else:
                 workers.look_at(draft, due.worker_id)
+        for name in put_off:
+            # Not before: this turn would look at it again.
+            draft.timers.watch_schedule(name, draft.now_ms)
         lifecycle.decide(draft)
         moving.look_again(draft)
         placement.place(draft)
@@ -159,6 +164,11 @@ class Core:
             return self._draft.now_ms
         due = (self._draft.timers.next_ms(), self._draft.scaler.next_ms)
         return min((at_ms for at_ms in due if at_ms is not None), default=None)
+
+    @property
+    def culprit(self) -> str:
+        """The digest of the schedule that was being dealt with when an invariant broke, if one was."""
+        return self._draft.culprit
 
     @property
     def is_storage_full(self) -> bool:

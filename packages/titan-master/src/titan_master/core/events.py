@@ -389,6 +389,8 @@ class WorkerDraining(Event, frozen=True, kw_only=True):
     """It said that it is being shut down: nothing new is placed there."""
 
     worker_id: str
+    at_once: bool = False
+    """It waits for nothing: its services are not replaced while they answer."""
 
 
 class WorkerCordoned(Event, frozen=True, kw_only=True):

@@ -259,6 +259,8 @@ def _value(run: Run, job: Job, name: conditions.Name, ends: Mapping[int, End]) -
     """What a name of a condition stands for. Raises Undecidable."""
     if name.source == "cell":
         return "" if job.shape is None else job.shape.cell[name.key]
+    if name.source == "param":
+        return run.params[name.key]
     source = run.jobs[name.job]
     end = ends.get(source.index) or _end_of(source)
     if name.source == "state":

@@ -173,9 +173,9 @@ def _serve(draft: Draft, room: _Room, key: ClassKey, ready: ReadyClass) -> None:
     capacity = _free_slots(draft, key) + sum(to_come)
     for parent in _parents(draft, room, key.skills):
         cores = draft.roster.of(parent.worker_id).cores
-        fit = sum(
-            1 for _ in islice(_that_a_sibling_could_have(draft, ready, parent), JOBS_LOOKED_AT)
-        )
+        if room.slots(parent, cores) < key.slots:
+            continue  # before any job is looked at: this is the rule on a cluster that is full
+        fit = sum(1 for _ in _that_a_sibling_could_have(draft, ready, parent))
         missing = fit * key.slots - capacity
         while missing > 0:
             slots = room.slots(parent, cores)
@@ -234,18 +234,18 @@ def _is_short_of_memory(status: WorkerStatus) -> bool:
 def _that_a_sibling_could_have(
     draft: Draft, ready: ReadyClass, parent: WorkerInfo
 ) -> Iterator[Job]:
-    """Jobs of the class that a worker on the parent's host and in its folder could be given."""
+    """Of the class's first jobs those that a worker on the parent's host and in its folder could be given."""
     state = draft.state
     sibling = replace(parent, worker_id="", port=0, resources=NOTHING_COUNTED, held={}, taken={})
-    for line in ready.lines:
-        for job in () if line is None else line.jobs:
-            if (
-                job.state is JobState.QUEUED
-                and not rollout.has_to_wait(state, state.runs.get(job.run_id), job)
-                and placement.could_have(state, sibling, job)
-                and not _is_held_up(draft, parent, job)
-            ):
-                yield job
+    waiting = (job for line in ready.lines if line is not None for job in line.jobs)
+    for job in islice(waiting, JOBS_LOOKED_AT):
+        if (
+            job.state is JobState.QUEUED
+            and not rollout.has_to_wait(state, state.runs.get(job.run_id), job)
+            and placement.could_have(state, sibling, job)
+            and not _is_held_up(draft, parent, job)
+        ):
+            yield job
 
 
 def _is_held_up(draft: Draft, parent: WorkerInfo, job: Job) -> bool:

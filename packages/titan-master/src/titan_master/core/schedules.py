@@ -55,7 +55,9 @@ from titan_proto.specs import Catchup, Overlap, RunSpec
 COUNTED: Final = 1_000
 """Of slots that have passed so many are counted."""
 AGAIN_MS: Final = 1_000
-"""A slot for which there is no room is looked at again after so long."""
+"""A slot for which there is no room is looked at again after so long, while it is only late; ..."""
+AGAIN_MS_MAX: Final = 60_000
+"""... later after as long as it has waited, up to this."""
 _SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
 
 
@@ -128,6 +130,9 @@ def pause(draft: Draft, origin: Origin, request: PauseSchedule, by: str) -> None
     schedule = _find(draft, origin, request.schedule)
     if schedule is None:
         return
+    if request.resume and schedule.digest in draft.state.poison:
+        draft.refuse(origin, ErrorCode.INTERNAL, _poisoned(schedule))
+        return
     if request.resume and schedule.paused_at_ms:
         draft.emit(ScheduleResumed(at_ms=draft.now_ms, schedule=schedule.name))
     elif not request.resume and not schedule.paused_at_ms:
@@ -151,17 +156,19 @@ def trigger(draft: Draft, origin: Origin, request: TriggerSchedule, by: str) -> 
     schedule = _find(draft, origin, request.schedule)
     if schedule is None:
         return
-    spec = _SPEC.decode(schedule.run)
-    refusal = admission.obstacle(draft, len(spec.jobs), _room(schedule))
+    if schedule.digest in draft.state.poison:
+        draft.refuse(origin, ErrorCode.INTERNAL, _poisoned(schedule))
+        return
+    refusal = admission.obstacle(draft, schedule.jobs, _room(schedule))
     if refusal is not None:
         code, words, details = refusal
         draft.refuse(origin, code, words, details=details)
         return
+    draft.culprit = schedule.digest
     if schedule.spec.overlap is Overlap.REPLACE:
         _cancel_live(draft, schedule)
-    run_id = _begin(
-        draft, schedule, spec, draft.now_ms, key=request.key, digest=digest, triggered_by=by
-    )
+    run_id = _begin(draft, schedule, draft.now_ms, key=request.key, digest=digest, triggered_by=by)
+    draft.culprit = ""
     fired = schedule.last
     alias = fired.alias if fired is not None and fired.run_id == run_id else ""
     draft.reply(origin, RunReceipt(run_id=run_id, alias=alias))
@@ -179,6 +186,7 @@ def remove(draft: Draft, origin: Origin, request: RemoveSchedule) -> None:
 
 def _close(draft: Draft, schedule: Schedule) -> None:
     """Decide about all that has come: behind this nobody will ask any more."""
+    draft.slots.jobs = 0  # nor in a later turn
     look_at(draft, schedule.name)
     if not schedule.paused_at_ms:
         # For want of room, or because its jitter has not passed.
@@ -198,31 +206,65 @@ def _reply(draft: Draft, origin: Origin, schedule: Schedule) -> None:
 
 
 # -- what time asks -------------------------------------------------------------------------------
-def look_at(draft: Draft, name: str) -> None:
-    """Decide about every slot whose time has come; ask to be called again for the next one."""
+def look_at(draft: Draft, name: str) -> bool:
+    """Decide about every slot whose time has come; ask to be called again for the next one.
+
+    False: this turn has begun as much as it may, and the schedule wants to be looked at in the next one.
+    """
     schedule = draft.state.schedules.get(name)
-    if schedule is None:
-        return
-    calendar = draft.calendars.of(schedule)
-    if not schedule.paused_at_ms:
-        _pause_itself(draft, schedule, calendar)
-    has_room = True
-    if not schedule.paused_at_ms:
-        has_room = _begin_waiting(draft, schedule) and _decide(draft, schedule, calendar)
-    slot_ms = None if schedule.paused_at_ms else calendar.next_ms(schedule.cursor_ms)
-    if not has_room:
-        draft.timers.watch_schedule(name, draft.now_ms + AGAIN_MS)
-    elif slot_ms is not None:
-        # What was left over of very many is looked at in the next turn.
-        draft.timers.watch_schedule(name, max(calendar.due_ms(slot_ms), draft.now_ms + 1))
+    if schedule is None or schedule.paused_at_ms:
+        return True
+    if _is_turn_full(draft):
+        draft.slots.put_off.setdefault(name, draft.now_ms)
+        return False
+    draft.culprit = schedule.digest
+    is_decided = _look_at(draft, schedule, draft.calendars.of(schedule))
+    draft.culprit = ""
+    return is_decided
+
+
+def _look_at(draft: Draft, schedule: Schedule, calendar: Calendar) -> bool:
+    _pause_itself(draft, schedule, calendar)
+    if schedule.paused_at_ms:
+        return True
+    name, now_ms, slots = schedule.name, draft.now_ms, draft.slots
+    if _begin_waiting(draft, schedule) and _decide(draft, schedule, calendar):
+        slots.forget(name)
+        slot_ms = calendar.next_ms(schedule.cursor_ms)
+        if slot_ms is not None:
+            # What was left over of very many is looked at in the next turn.
+            draft.timers.watch_schedule(name, max(calendar.due_ms(slot_ms), now_ms + 1))
+        return True
+    if _is_turn_full(draft):
+        slots.put_off.setdefault(name, now_ms)
+        return False
+    slots.put_off.pop(name, None)
+    waited_ms = now_ms - slots.no_room_ms.setdefault(name, now_ms)
+    # For as long as a slot is only late it must not miss the moment in which there is room.
+    again_ms = AGAIN_MS if waited_ms <= SLOT_GRACE_MS else min(waited_ms, AGAIN_MS_MAX)
+    draft.timers.watch_schedule(name, now_ms + again_ms)
+    return True
+
+
+def _is_turn_full(draft: Draft) -> bool:
+    return draft.slots.jobs >= draft.config.slot_jobs_max
 
 
 def _pause_itself(draft: Draft, schedule: Schedule, calendar: Calendar) -> None:
     why = calendar.fault
-    if schedule.failed and schedule.spec.pause_on_failure:
+    if schedule.digest in draft.state.poison:
+        why = _poisoned(schedule)
+    elif schedule.failed and schedule.spec.pause_on_failure:
         why = f"{schedule.failed} has FAILED (pause_on_failure)"
     if why:
         draft.emit(SchedulePaused(at_ms=draft.now_ms, schedule=schedule.name, why=why))
+
+
+def _poisoned(schedule: Schedule) -> str:
+    return (
+        f"version {schedule.version} of {schedule.name!r} broke the master once and fires no more; "
+        f"the log has the cause beside its digest {schedule.digest[:12]}: put another version, then resume"
+    )
 
 
 def _begin_waiting(draft: Draft, schedule: Schedule) -> bool:
@@ -235,12 +277,14 @@ def _begin_waiting(draft: Draft, schedule: Schedule) -> bool:
 def _decide(draft: Draft, schedule: Schedule, calendar: Calendar) -> bool:
     """All slots that have come. False: there was no room for one, which stays undecided."""
     spec, now_ms = schedule.spec, draft.now_ms
-    reach_ms = SLOT_GRACE_MS
+    # Who was kept waiting by other schedules of the same moment is not late for that.
+    grace_ms = SLOT_GRACE_MS + now_ms - draft.slots.put_off.get(schedule.name, now_ms)
+    reach_ms = grace_ms
     if spec.catchup is not Catchup.NONE:
         reach_ms = max(reach_ms, spec.catchup_window_ms)
     slots = _come(calendar, schedule, now_ms)
     chosen = [slot for slot, begins_ms in slots if begins_ms >= now_ms - reach_ms]
-    late = [slot for slot, begins_ms in slots if begins_ms < now_ms - SLOT_GRACE_MS]
+    late = [slot for slot, begins_ms in slots if begins_ms < now_ms - grace_ms]
     late = late[len(slots) - len(chosen) :]
     if spec.catchup is Catchup.LATEST and late:
         is_alone = len(late) == len(chosen)
@@ -327,19 +371,20 @@ def _cancel_live(draft: Draft, schedule: Schedule) -> None:
 
 
 def _fire(draft: Draft, schedule: Schedule, slot_ms: int) -> bool:
-    """The slot becomes a run. False: there is no room for one."""
-    spec = _SPEC.decode(schedule.run)
-    if admission.obstacle(draft, len(spec.jobs), _room(schedule)) is not None:
+    """The slot becomes a run. False: there is no room for one, or none in this turn."""
+    if _is_turn_full(draft):
         return False
-    key = f"schedule {schedule.schedule_id} {slot_ms}"
-    _begin(draft, schedule, spec, slot_ms, key=key, digest=schedule.digest)
+    if admission.obstacle(draft, schedule.jobs, _room(schedule)) is not None:
+        return False
+    draft.slots.jobs += max(1, schedule.jobs)
+    # No key: nobody submits it again, and each would be remembered for a week.
+    _begin(draft, schedule, slot_ms, key="", digest=schedule.digest)
     return True
 
 
 def _begin(
     draft: Draft,
     schedule: Schedule,
-    spec: RunSpec,
     slot_ms: int,
     *,
     key: str,
@@ -348,8 +393,10 @@ def _begin(
 ) -> str:
     """Begin a run for a slot, or for a person, who is named then; its id."""
     state, now_ms = draft.state, draft.now_ms
+    spec = _SPEC.decode(schedule.run)
     # No two acceptances of a millisecond have the same place.
-    run_id = made_id(now_ms, state.runs_accepted, f"{key} {state.fence}")
+    dice = f"{key} {schedule.schedule_id} {slot_ms} {state.fence}"
+    run_id = made_id(now_ms, state.runs_accepted, dice)
     short = slug(spec.name)
     draft.storage.begin(_room(schedule))
     admission.begin(

@@ -110,7 +110,8 @@ def may_spawn(draft: Draft, worker: WorkerInfo) -> bool:
     presence = draft.roster.of(worker.worker_id)
     is_going = worker.cordoned or (worker.kinship is not None and worker.kinship.dismissed)
     is_here = worker.state is WorkerState.ONLINE and presence.link_id is not None
-    return is_here and presence.cores > 0 and not is_going and presence.farewell is None
+    is_told = presence.farewell is not None or worker.cordoned
+    return is_here and presence.cores > 0 and not is_going and not is_told
 
 
 def settle(

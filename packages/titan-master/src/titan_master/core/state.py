@@ -201,6 +201,8 @@ class Run(Struct, kw_only=True, eq=False):
     """Somebody asked for its cancellation."""
     skills: frozenset[tuple[str, ...]] = frozenset()
     """The sets of skills that its jobs need, as they name them. Derived."""
+    params: dict[str, str] = field(default_factory=dict)
+    """Values that were given for it. Derived."""
     homes: tuple[str, ...] = ()
     """Workspaces of workers in which jobs left files for others that are nowhere else."""
     rerun_of: str = ""

@@ -97,6 +97,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     """Placements in one turn."""
     deadlines_max: int = 1_000
     """Deadlines looked at in one turn."""
+    slot_jobs_max: int = 20_000
+    """Once the slots of a turn have begun so many jobs, those that are left begin in the next turns."""
     condition_chars_max: int = 200_000
     """Characters of conditions (``when``) decided in one turn; each counts as 200 at least."""
     schedules_max: int = SCHEDULES
@@ -171,6 +173,23 @@ class Scaler:
         """Spawned workers that hold nothing, and since when this process knows that."""
 
 
+class Slots:
+    """What looks at schedules know of one another; forgotten with the process."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        """So many have slots begun in this turn."""
+        self.put_off: dict[str, int] = {}
+        """Schedules that the turn's bound keeps waiting, and since when: they are not late for that."""
+        self.no_room_ms: dict[str, int] = {}
+        """Schedules for which there is no room, and since when."""
+
+    def forget(self, name: str) -> None:
+        """Nothing holds this schedule up any more."""
+        self.put_off.pop(name, None)
+        self.no_room_ms.pop(name, None)
+
+
 class Draft:
     """The present turn in the making, with everything that a handler may read."""
 
@@ -195,6 +214,9 @@ class Draft:
         self.undecided: dict[str, list[Job]] = {}
         """By run: jobs whose conditions turns before this had no room for. Found again at each start."""
         self.scaler = Scaler()
+        self.slots = Slots()
+        self.culprit = ""
+        """The digest of the schedule that is being dealt with; stays where that breaks an invariant."""
         self._events: list[AnyEvent] = []
         self._effects: list[Effect] = []
         self._acks: dict[int, list[AttemptRef]] = {}
@@ -287,6 +309,7 @@ class Draft:
         self._events, self._effects = [], []
         self.condition_chars = self.config.condition_chars_max
         self._acks, self._orders, self._stops = {}, {}, {}
+        self.slots.jobs = 0
         return turn
 
 
@@ -333,11 +356,13 @@ def _schedule_changed(draft: Draft, event: SchedulePut | ScheduleResumed) -> Non
 
 def _schedule_still(draft: Draft, event: SchedulePaused) -> None:
     draft.timers.forget_schedule(event.schedule)
+    draft.slots.forget(event.schedule)
 
 
 def _schedule_removed(draft: Draft, event: ScheduleRemoved) -> None:
     draft.timers.forget_schedule(event.schedule)
     draft.calendars.forget(event.schedule)
+    draft.slots.forget(event.schedule)
 
 
 def _run_accepted(draft: Draft, event: RunAccepted) -> None:

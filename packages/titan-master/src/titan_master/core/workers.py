@@ -329,16 +329,17 @@ def heard(draft: Draft, item: WorkerHeard) -> None:
         return
     draft.roster.of(worker_id).status = item.status
     if item.status.leaving:
-        _drain(draft, worker_id)
+        _drain(draft, worker_id, at_once=item.status.at_once)
 
 
-def _drain(draft: Draft, worker_id: str) -> None:
+def _drain(draft: Draft, worker_id: str, *, at_once: bool = False) -> None:
     """It is being shut down, and says so before anything else ends there: nothing new for it."""
     draft.roster.of(worker_id).farewell = None
     worker = draft.state.workers[worker_id]
     if worker.state is WorkerState.ONLINE:
-        draft.emit(WorkerDraining(at_ms=draft.now_ms, worker_id=worker_id))
-        moving.begin(draft, worker)
+        draft.emit(WorkerDraining(at_ms=draft.now_ms, worker_id=worker_id, at_once=at_once))
+        if not at_once:
+            moving.begin(draft, worker)
 
 
 def _sign_of_life(draft: Draft, link_id: int) -> str | None:

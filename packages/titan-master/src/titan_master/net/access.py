@@ -120,6 +120,11 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.SHUTDOWN_ORDERED: _NOBODY,
     OpCode.GET_TRAFFIC: _READERS,
     OpCode.TRAFFIC: _NOBODY,
+    # tickets: whoever holds one gives it in through the dashboard, which need not be allowed more than to look
+    OpCode.ISSUE_TICKET: _ADMINS,
+    OpCode.TICKET_ISSUED: _NOBODY,
+    OpCode.REDEEM_TICKET: _READERS,
+    OpCode.TICKET_REDEEMED: _NOBODY,
     OpCode.GET_USAGE: _READERS,
     OpCode.USAGE_VIEW: _NOBODY,
     OpCode.WORKER_USAGE: _WORKERS,

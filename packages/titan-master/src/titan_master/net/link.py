@@ -35,6 +35,7 @@ from titan_master.data.feed import Streams
 from titan_master.data.logs import LogFiles
 from titan_master.data.names import Names
 from titan_master.data.reserve import is_full
+from titan_master.data.tickets import TicketDesk
 from titan_master.data.usage import UsageDesk
 from titan_master.net.access import Identity, is_allowed
 from titan_master.net.submission import Submissions
@@ -46,12 +47,16 @@ from titan_proto.ids import AttemptRef, is_digest, is_instance_id, is_run_id
 from titan_proto.io.aio import AioLink
 from titan_proto.limits import (
     BULK_CHUNK_BYTES,
+    CPU_MILLI,
     FILE_LIST_BYTES,
     FILES_LEFT_PER_JOB,
     LOG_OFFSET,
+    MEMORY_BYTES,
     OUTBOX_BULK_BYTES,
     REPORT_MESSAGE_CHARS,
     REPORTS_PER_FRAME,
+    RESOURCE_AMOUNT,
+    RESOURCES_PER_WORKER,
     SKILL_CHARS,
     SKILLS_PER_JOB,
     USAGE_ATTEMPTS,
@@ -71,6 +76,7 @@ from titan_proto.messages import (
     GetTraffic,
     GetUsage,
     HeartbeatAck,
+    IssueTicket,
     Join,
     Kin,
     Leave,
@@ -82,6 +88,7 @@ from titan_proto.messages import (
     OfferArtifact,
     Pong,
     PutSchedule,
+    RedeemTicket,
     Request,
     SpawnReport,
     SpawnReports,
@@ -92,6 +99,7 @@ from titan_proto.messages import (
 )
 from titan_proto.messages.worker import Left
 from titan_proto.opcodes import OpCode
+from titan_proto.validation import resource_name_fault
 
 _log = logging.getLogger("titan.link")
 
@@ -104,6 +112,8 @@ _NUMBER_MAX: Final = 2**63 - 1
 _TIME_MAX_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 _SKILLS_MAX: Final = 4 * SKILLS_PER_JOB
+_AMOUNTS: Final = {"cpu": CPU_MILLI, "memory": MEMORY_BYTES}
+"""The most that a worker can have of what is measured in units of its own."""
 _ROOM_LEFT_BYTES: Final = OUTBOX_BULK_BYTES - 1024 * 1024
 """Of the bulk lane a master fills but a MiB: more does not leave sooner, and a thousand readers that
 do not read would each hold all of it."""
@@ -172,6 +182,7 @@ class Desks(Struct, frozen=True, kw_only=True):
     streams: Streams
     traffic: Callable[[], Traffic]
     usage: UsageDesk
+    tickets: TicketDesk
 
 
 class MasterLink:
@@ -333,6 +344,22 @@ class MasterLink:
 
     def _get_traffic(self, _message: GetTraffic, received: Received) -> None:
         self.send(self._desks.traffic(), received.correlation, end=True)
+
+    def _issue_ticket(self, _message: IssueTicket, received: Received) -> None:
+        who = self.identity
+        _log.info("ticket issued link=%d for=%s role=%s", self._link_id, who.name, who.role)
+        self.send(self._desks.tickets.issue(who.role, who.name), received.correlation, end=True)
+
+    def _redeem_ticket(self, message: RedeemTicket, received: Received) -> None:
+        found = self._desks.tickets.redeem(message.ticket)
+        if found is None:
+            _log.warning("ticket refused link=%d peer=%s", self._link_id, self.peer)
+            text = "that ticket was used, is too old, or is of another start of this master"
+            refusal = Error(code=ErrorCode.NOT_FOUND, message=text)
+            self.send(refusal, received.correlation, end=True)
+            return
+        _log.info("ticket redeemed link=%d for=%s role=%s", self._link_id, found.name, found.role)
+        self.send(found, received.correlation, end=True)
 
     def _get_usage(self, message: GetUsage, received: Received) -> None:
         self._desks.usage.answer(self, received.correlation, message)
@@ -504,6 +531,8 @@ class MasterLink:
         NameFile: _name_file,
         GetTraffic: _get_traffic,
         GetUsage: _get_usage,
+        IssueTicket: _issue_ticket,
+        RedeemTicket: _redeem_ticket,
         Join: _join,
         WorkerStatus: _status,
         AttemptReports: _reports,
@@ -541,6 +570,19 @@ def join_complaint(join: Join) -> str:
     for skill in join.skills:
         if not 0 < len(skill) <= SKILL_CHARS or not skill.isprintable():
             return f"a skill has 1 to {SKILL_CHARS} (SKILL_CHARS) printable characters"
+    return _resource_complaint(join.resources)
+
+
+def _resource_complaint(resources: dict[str, int]) -> str:
+    if len(resources) > RESOURCES_PER_WORKER:
+        return f"a worker has at most {RESOURCES_PER_WORKER} (RESOURCES_PER_WORKER) resources"
+    for name, amount in resources.items():
+        rule = resource_name_fault(name)
+        if rule:
+            return f"a worker's resource has a name that cannot be one: expected {rule}"
+        most = _AMOUNTS.get(name, RESOURCE_AMOUNT)
+        if not 0 <= amount <= most:
+            return f"a worker's {name} is 0 to {most}, not {amount}"
     return ""
 
 

@@ -32,6 +32,7 @@ from titan_proto.ids import is_digest
 from titan_proto.io.entropy import new_id
 from titan_proto.limits import (
     JOBS_PER_RUN,
+    PARAMS_PER_RUN,
     RUN_SPEC_BYTES,
     SCHEDULE_SPEC_BYTES,
     SUBMIT_KEY_CHARS,
@@ -68,6 +69,9 @@ class RawRun(Struct, omit_defaults=True):
     jobs: Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=JOBS_PER_RUN)]
     workspace: ArtifactRef | None = None
     shapes: Annotated[dict[str, Shape], msgspec.Meta(max_length=JOBS_PER_RUN)] = msgspec.field(
+        default_factory=dict
+    )
+    params: Annotated[dict[str, str], msgspec.Meta(max_length=PARAMS_PER_RUN)] = msgspec.field(
         default_factory=dict
     )
 
@@ -362,7 +366,13 @@ def decode_spec(spec_bytes: bytes) -> RunSpec:
             jobs.append(_JOB.decode(job))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, OverflowError) as error:
         raise _refusal(ErrorCode.MALFORMED, f"{where} cannot be read: {error}") from error
-    return RunSpec(name=raw.name, jobs=tuple(jobs), workspace=raw.workspace, shapes=raw.shapes)
+    return RunSpec(
+        name=raw.name,
+        jobs=tuple(jobs),
+        workspace=raw.workspace,
+        shapes=raw.shapes,
+        params=raw.params,
+    )
 
 
 def encode_spec(spec: RunSpec) -> bytes:
@@ -373,7 +383,13 @@ def encode_spec(spec: RunSpec) -> bytes:
     """
     jobs = tuple(msgspec.Raw(_ENCODER.encode(job)) for job in spec.jobs)
     return _ENCODER.encode(
-        RawRun(name=spec.name, jobs=jobs, workspace=spec.workspace, shapes=spec.shapes)
+        RawRun(
+            name=spec.name,
+            jobs=jobs,
+            workspace=spec.workspace,
+            shapes=spec.shapes,
+            params=spec.params,
+        )
     )
 
 

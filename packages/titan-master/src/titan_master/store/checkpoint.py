@@ -100,6 +100,7 @@ DERIVED: Final = {
             "outputs_bytes",
             "skills",
             "layers",
+            "params",
             "is_tied",
         }
     ),
@@ -308,9 +309,11 @@ class Shadow:
         state = self.state
         if event.fired is not None:
             self._touch_schedule(seq, event.fired.schedule)
-        for key in (*expired_keys(state, event.at_ms), event.key):
+        for key in expired_keys(state, event.at_ms):
             self.touched[KEY, key] = None
-        self._key_places[event.key] = seq
+        if event.key:
+            self.touched[KEY, event.key] = None
+            self._key_places[event.key] = seq
         self.touched[SLUG, event.slug] = None
         self.accepted[event.run_id] = Acceptance(seq, crc, state.queued_seq, state.gates_opened)
         apply(state, event, spec_in_steps(event.spec))

@@ -122,6 +122,7 @@ from titan_proto.messages.siblings import (
     SpawnView,
     SpawnWorker,
 )
+from titan_proto.messages.tickets import IssueTicket, RedeemTicket, TicketIssued, TicketRedeemed
 from titan_proto.messages.usage import (
     AttemptUsage,
     GetUsage,
@@ -203,6 +204,10 @@ REGISTRY: Final[dict[OpCode, type[AnyMessage]]] = {
         ListJobs,
         JobList,
         AttemptList,
+        IssueTicket,
+        TicketIssued,
+        RedeemTicket,
+        TicketRedeemed,
         ListAttempts,
         GetJob,
         JobView,
@@ -314,6 +319,7 @@ __all__ = [
     "HeldAttempt",
     "Hello",
     "HotMessage",
+    "IssueTicket",
     "JobChange",
     "JobList",
     "JobMilestone",
@@ -348,6 +354,7 @@ __all__ = [
     "Proof",
     "PutSchedule",
     "ReadLog",
+    "RedeemTicket",
     "Refused",
     "RemoveSchedule",
     "ReportAcks",
@@ -384,6 +391,8 @@ __all__ = [
     "StopJob",
     "StopService",
     "SubmitRun",
+    "TicketIssued",
+    "TicketRedeemed",
     "Traffic",
     "TriggerSchedule",
     "Usage",

@@ -108,6 +108,9 @@ class WorkerStatus(Message, frozen=True, kw_only=True):
     memory_total_bytes: int = 0
     leaving: bool = False
     """It has been told to stop: said at once, before anything that follows from it."""
+    at_once: bool = False
+    """And to wait for nothing, as where the whole cluster goes down: its services are being stopped, and
+    come up again, as what they are, where there is a worker for them."""
 
 
 class HeartbeatAck(Message, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from titan_proto.errors import LinkError
 from titan_sdk.cli.context import Settings, emit, output_option, say, write
-from titan_sdk.cli.failures import USAGE
+from titan_sdk.cli.failures import USAGE, Failure
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.findings import ERROR, Finding, Place, errors, in_order, report
 from titan_sdk.packaging import PackagingError, refuse_excess, select
@@ -64,6 +65,41 @@ def validate(settings: Settings, files: tuple[str, ...], *, output: str) -> None
         emit("ValidationList", {"items": results})
     if worst:
         raise click.exceptions.Exit(worst)
+
+
+@click.command()
+@click.option(
+    "--write",
+    "writes",
+    is_flag=True,
+    help="Put it below .titan in this folder, where a pipeline's first line finds it.",
+)
+@click.pass_obj
+def schema(settings: Settings, *, writes: bool) -> None:  # noqa: ARG001 - as every command
+    """Print the JSON Schema of pipeline files: editors complete and check by it.
+
+    Needs no master. A pipeline names it in its first line, which --write tells; what only the whole
+    file shows is said by titan validate.
+
+    \b
+    Examples:
+      titan schema --write
+      titan schema > pipeline.schema.json
+    """  # noqa: D301 - click reads the backspace
+    from titan_sdk.schema import MODELINE, PLACE, pipeline_schema  # made when it is asked for
+
+    text = json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n"
+    if not writes:
+        click.echo(text, nl=False)
+        return
+    place = Path(PLACE)
+    try:
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{place}: {error.strerror}", USAGE) from error
+    write(str(place))
+    say(f"The first line of a pipeline in this folder:  {MODELINE}")
 
 
 def _away(settings: Settings, pipeline: Pipeline) -> Mapping[str, ArtifactRef] | None:

@@ -31,6 +31,7 @@ from titan_sdk.cli.context import (
     write,
 )
 from titan_sdk.cli.failures import CONFLICT, FAILED, USAGE, Failure
+from titan_sdk.cli.opening import link
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.local import DASHBOARD, MASTER, WORKER, LocalCluster, LocalError, Plan
 
@@ -61,6 +62,11 @@ _TAIL_S: Final = 0.1
     show_default=True,
     help="Where the master listens on 127.0.0.1; 0: any free port.",
 )
+@click.option(
+    "--autoscale",
+    type=click.Choice(["on", "off"]),
+    help="Whether workers are spawned while more waits than these can take. [default: on]",
+)
 @click.option("--no-dashboard", is_flag=True, help="Start no dashboard.")
 @output_option
 @click.pass_context
@@ -73,6 +79,7 @@ def up(
     slots: int | None,
     data: Path,
     port: int,
+    autoscale: str | None,
     no_dashboard: bool,
     output: str,
 ) -> None:
@@ -87,7 +94,14 @@ def up(
       titan up -d --workers 2
       titan up -d --skill GPU --skill GENERAL --port 9191
     """  # noqa: D301 - click reads the backspace
-    plan = Plan(port=port, workers=workers, slots=slots, skills=skills, dashboard=not no_dashboard)
+    plan = Plan(
+        port=port,
+        workers=workers,
+        slots=slots,
+        skills=skills,
+        dashboard=not no_dashboard,
+        autoscale=autoscale,
+    )
     is_given = ctx.get_parameter_source("data") is not ParameterSource.DEFAULT
     with _explained(), _terminable():
         cluster = LocalCluster(data if is_given else _nearest(alive=True))
@@ -199,7 +213,8 @@ def _say_up(cluster: LocalCluster, started: list[Member], *, wants_dashboard: bo
     how = "Up" if started else "Already up"
     say(f"{how}: master {cluster.address}, {ports}, data in {cluster.data}")
     if url := cluster.dashboard_url():
-        say(f"Dashboard: {url}")
+        say(f"Dashboard: {link(url, cluster.ticket())}")
+        say("That link is good once, for ten minutes; `titan open` prints another.")
     elif wants_dashboard:
         say("No dashboard: titan-dashboard is not installed in this Python.")
     say(f"Try:  {_reaching(cluster)} stats     Stop it:  {_downing(cluster)}")
@@ -224,6 +239,8 @@ def _say_unheeded(ctx: click.Context, cluster: LocalCluster, before: list[Member
         unheeded += [f"--skill {skill}" for skill in asked["skills"]]
     if "workers" in asked and asked["workers"] < len(workers):
         unheeded.append(f"--workers {asked['workers']}")
+    if MASTER in was_up and asked.get("autoscale"):
+        unheeded.append(f"--autoscale {asked['autoscale']}")
     if asked.get("no_dashboard") and DASHBOARD in was_up:
         unheeded.append("--no-dashboard")
     if unheeded:

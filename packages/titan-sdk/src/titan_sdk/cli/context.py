@@ -214,3 +214,25 @@ def has_animation() -> bool:
         and os.environ.get("TERM") != "dumb"
         and not os.environ.get("TITAN_NO_ANIMATION")
     )
+
+
+params_option: Final = click.option(
+    "-p",
+    "--param",
+    "params",
+    multiple=True,
+    type=Names(),
+    metavar="NAME=VALUE",
+    help="A value of a param that the pipeline defines; may be repeated.",
+)
+
+
+def values_of(params: tuple[str, ...]) -> dict[str, str]:
+    """What was given with -p, by name."""
+    values: dict[str, str] = {}
+    for pair in params:
+        name, _, value = pair.partition("=")
+        if name in values:
+            raise click.UsageError(f"-p {name} is given twice.")
+        values[name] = value
+    return values

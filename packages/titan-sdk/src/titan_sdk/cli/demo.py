@@ -90,7 +90,14 @@ def _inside(
     perm_files = folder / "perm_files"
     perm_files.mkdir()
     began = time.monotonic()
-    plan = Plan(port=0, workers=2, dashboard=False, token_link=False, perm_files=perm_files)
+    plan = Plan(
+        port=0,
+        workers=2,
+        dashboard=False,
+        token_link=False,
+        perm_files=perm_files,
+        autoscale="off",  # it says what it started, and leaves nothing behind
+    )
     cluster.start(plan)
     workers = "  ".join(
         f"[{worker.port}] {worker.slots} slots {', '.join(worker.skills)}"

@@ -159,10 +159,11 @@ def _show_stats(settings: Settings, *, as_json: bool) -> None:
         view = client.stats()
         traffic = client.traffic() if as_json else None
         usage = client.usage() if as_json else None
+        scaling = client.scaling()
     if usage is not None:
-        emit("Stats", render.stats_json(view, traffic, usage))
+        emit("Stats", render.stats_json(view, traffic, usage, scaling))
     else:
-        write(render.stats_screen(view, symbols=is_unicode()))
+        write(render.stats_screen(view, symbols=is_unicode(), scaling=scaling))
 
 
 @click.command()

@@ -19,7 +19,7 @@ from titan_proto.errors import TitanError
 from titan_proto.messages import JobChange, JobView
 from titan_proto.states import JOB_TERMINAL, ExitReason, JobState
 from titan_sdk.cli.context import has_animation, has_color, is_unicode, say
-from titan_sdk.cli.render import Look, asks, duration
+from titan_sdk.cli.render import Look, asks, duration, first_line
 from titan_sdk.cli.sanitize import clean
 from titan_sdk.cli.stalls import explained
 from titan_sdk.reasons import how_ended, never_started
@@ -149,8 +149,9 @@ class Progress:
             notes.append(f"port {change.port}")
         ended = change.state in JOB_TERMINAL and change.reason is not ExitReason.UNKNOWN
         if ended and (change.state is JobState.FAILED or change.reason is not ExitReason.EXITED):
-            # What kept it from starting may be a long sentence, and is said at the run's end.
-            notes.append(clean(how_ended(change, brief=never_started(change))))
+            # What kept it from starting may be a long sentence, and is said at the run's end, as are
+            # the last words of a service.
+            notes.append(first_line(clean(how_ended(change, brief=never_started(change)))))
         if change.attempt > 1:
             notes.append(f"attempt {change.attempt}")
         state = self._look.state(change.state)

@@ -22,8 +22,10 @@ from titan_proto.messages import (
     JobView,
     Room,
     RunView,
+    Scaling,
     ScheduleView,
     ServiceView,
+    SiblingView,
     Stats,
     Traffic,
     UsagePoint,
@@ -103,8 +105,8 @@ class Table:
         self.rows: list[list[str]] = []
 
     def add(self, *cells: str) -> None:
-        """One row."""
-        self.rows.append(list(cells))
+        """One row: of what says more (a service's last words), its first line."""
+        self.rows.append([first_line(cell) for cell in cells])
 
     def text(self, look: Look, width: int | None) -> tuple[str, list[str]]:
         """The table, and the columns left out to fit `width` (None: all that there is)."""
@@ -128,6 +130,11 @@ class Table:
 
 
 # -- words ----------------------------------------------------------------------------------------
+
+
+def first_line(text: str) -> str:
+    """All of it, nearly always."""
+    return text.partition("\n")[0]
 
 
 def duration(seconds: float) -> str:
@@ -372,8 +379,11 @@ def fields(pairs: Sequence[tuple[str, str]]) -> str:
 # -- the stats screen -----------------------------------------------------------------------------
 
 
-def stats_screen(stats: Stats, *, symbols: bool) -> str:
-    """The cluster at a glance, line for line as the manual shows it."""
+def stats_screen(stats: Stats, *, symbols: bool, scaling: Scaling | None = None) -> str:
+    """The cluster at a glance, line for line as the manual shows it.
+
+    A worker that another one has spawned stands under that one.
+    """
     shown = [worker for worker in stats.workers if worker.state is not WorkerState.RETIRED]
     active = sum(worker.state is WorkerState.ONLINE for worker in shown)
     lines = [
@@ -395,10 +405,45 @@ def stats_screen(stats: Stats, *, symbols: bool) -> str:
         "-------------------------------",
         "Worker Status:",
     ]
+    return "\n".join([*lines, *_worker_tree(shown, scaling, symbols=symbols)])
+
+
+def _worker_tree(shown: list[WorkerView], scaling: Scaling | None, *, symbols: bool) -> list[str]:
+    """Every worker, with those that it has spawned under it; who has no parent here stands by itself."""
     ports = [worker.port for worker in shown]
+    known = {worker.worker_id for worker in shown}
+    siblings = {one.worker_id: one for one in (() if scaling is None else scaling.siblings)}
+    children: dict[str, list[WorkerView]] = {}
     for worker in sorted(shown, key=lambda one: (one.port, one.host)):
-        lines += _worker_lines(worker, alone=ports.count(worker.port) == 1, symbols=symbols)
-    return "\n".join(lines)
+        sibling = siblings.get(worker.worker_id)
+        parent = sibling.parent_id if sibling is not None and sibling.parent_id in known else ""
+        children.setdefault(parent, []).append(worker)
+    asked = () if scaling is None else scaling.asked
+    lines: list[str] = []
+    todo = [(worker, 0) for worker in reversed(children.get("", []))]
+    while todo:
+        worker, depth = todo.pop()
+        sibling = siblings.get(worker.worker_id)
+        alone = ports.count(worker.port) == 1
+        head, *services = _worker_lines(worker, alone=alone, symbols=symbols)
+        if sibling is not None:
+            head += f" | {_born(sibling, under_parent=depth > 0)}"
+        own = [head, *services]
+        own += [
+            f"    {'└──' if symbols else '`--'} [{one.port}] is being spawned: {clean(one.cause)}"
+            for one in asked
+            if one.parent == f"{worker.host}:{worker.port}"
+        ]
+        lines += [f"{'    ' * depth}{line}" for line in own]
+        todo += [(child, depth + 1) for child in reversed(children.get(worker.worker_id, []))]
+    return lines
+
+
+def _born(sibling: SiblingView, *, under_parent: bool) -> str:
+    """Why a spawned worker is there, and whether it is about to go."""
+    by = "" if under_parent else f" by {clean(sibling.parent)}"
+    leaving = ", told to leave: it was idle" if sibling.dismissed else ""
+    return f"spawned{by}: {clean(sibling.cause)}{leaving}"
 
 
 def _worker_lines(worker: WorkerView, *, alone: bool, symbols: bool) -> list[str]:
@@ -761,7 +806,56 @@ def usage_fields(seen: WorkerUsageView | None) -> list[tuple[str, str]]:
     ]
 
 
-def stats_json(stats: Stats, traffic: Traffic | None, usage: UsageView) -> dict[str, Any]:
+def scaling_json(scaling: Scaling) -> dict[str, Any]:
+    """Which workers were spawned, and why, as an object."""
+    return {
+        "autoscale": scaling.on,
+        "everySeconds": scaling.every_ms / 1000,
+        "idleSeconds": scaling.idle_ms / 1000,
+        "perHost": scaling.per_host,
+        "max": scaling.total,
+        "slotsPerCore": scaling.slots_per_core,
+        "spawned": [
+            {
+                "id": one.worker_id,
+                "worker": one.worker,
+                "number": one.number,
+                "parent": one.parent,
+                "parentId": one.parent_id,
+                "byHand": one.by_hand,
+                "cause": one.cause,
+                "dismissed": one.dismissed,
+            }
+            for one in scaling.siblings
+        ],
+        "asked": [
+            {
+                "number": one.number,
+                "parent": one.parent,
+                "port": one.port,
+                "askedAt": rfc3339(one.asked_at_ms),
+                "byHand": one.by_hand,
+                "cause": one.cause,
+            }
+            for one in scaling.asked
+        ],
+        "recent": [
+            {
+                "at": rfc3339(one.at_ms),
+                "number": one.number,
+                "what": one.kind.value,
+                "parent": one.parent,
+                "worker": one.worker,
+                "cause": one.cause,
+            }
+            for one in scaling.recent
+        ],
+    }
+
+
+def stats_json(
+    stats: Stats, traffic: Traffic | None, usage: UsageView, scaling: Scaling | None = None
+) -> dict[str, Any]:
     """The cluster as an object, with how busy its workers are."""
     return {
         "cluster": {"id": stats.cluster_id, "name": stats.cluster_name, "term": stats.term},
@@ -777,6 +871,7 @@ def stats_json(stats: Stats, traffic: Traffic | None, usage: UsageView) -> dict[
         "services": stats.services,
         "logDatagrams": None if traffic is None else traffic.log_datagrams,
         "workers": [_with_usage(worker, usage) for worker in stats.workers],
+        "scaling": None if scaling is None else scaling_json(scaling),
     }
 
 

@@ -21,7 +21,9 @@ from titan_sdk.cli.context import (
     emit,
     emit_line,
     output_option,
+    params_option,
     say,
+    values_of,
     write,
 )
 from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED, USAGE, Failure
@@ -60,6 +62,7 @@ _TAIL_LINES = 10
     metavar="PATH",
     help="KEY=VALUE lines for every job; may be repeated. --env wins over them.",
 )
+@params_option
 @click.option(
     "--in", "delay", type=Duration(), help="Begin after this, instead of at once: 10m, 1h30m."
 )
@@ -81,6 +84,7 @@ def run(
     name: str | None,
     env: tuple[str, ...],
     env_file: tuple[str, ...],
+    params: tuple[str, ...],
     delay: float | None,
     at: str | None,
     output: str,
@@ -93,7 +97,7 @@ def run(
     \b
     Examples:
       titan run hello.py
-      titan run pipeline.yaml --follow
+      titan run pipeline.yaml --follow -p day=2026-11-26
       titan run train.py --wait --env STAGE=test -- --epochs 3
       titan run cleanup.py --in 2h
     """  # noqa: D301 - click reads the backspace
@@ -102,7 +106,7 @@ def run(
     if delay is not None and at is not None:
         raise click.UsageError("--in and --at both say when it begins: give one of them.")
     variables = dict(pair.split("=", 1) for pair in env)
-    when = {"at": at, "delay": delay}
+    when = {"at": at, "delay": delay, "params": values_of(params)}
     with settings.client() as client:
         handle = _submit(client, file, args, name, variables, env_file, when)
         _see(settings, client, handle, wait=wait, follow=follow, timeout=timeout, output=output)
@@ -399,7 +403,9 @@ def _why(client: TitanClient, view: RunView, *, was_followed: bool) -> None:
     if not failed:
         return
     first = failed[0]
-    say(f"{first.job_id} failed: {render.outcome(first)}")
+    how = render.outcome(first)
+    # Of one that ran the last words stand in its log, which follows or was followed.
+    say(f"{first.job_id} failed: {how if never_started(first) else render.first_line(how)}")
     if never_started(first):
         say(f"  more:  titan show {view.alias}/{first.job_id}{_others(failed)}")
         return

@@ -11,7 +11,17 @@ import click
 
 from titan_proto.errors import NotFound
 from titan_sdk.cli import render
-from titan_sdk.cli.context import Moment, Names, Settings, emit, output_option, say, write
+from titan_sdk.cli.context import (
+    Moment,
+    Names,
+    Settings,
+    emit,
+    output_option,
+    params_option,
+    say,
+    values_of,
+    write,
+)
 from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED
 from titan_sdk.cli.look import did_you_mean, look_of, print_table
 from titan_sdk.cli.progress import shown
@@ -62,6 +72,7 @@ def schedule() -> None:
     metavar="PATH",
     help="KEY=VALUE lines for every job; may be repeated. --env wins over them.",
 )
+@params_option
 @output_option
 @click.pass_obj
 def add(
@@ -74,6 +85,7 @@ def add(
     name: str | None,
     env: tuple[str, ...],
     env_file: tuple[str, ...],
+    params: tuple[str, ...],
     output: str,
     **policy: Any,
 ) -> None:
@@ -94,7 +106,14 @@ def add(
     variables = dict(pair.split("=", 1) for pair in env)
     with settings.client() as client:
         view = client.schedule_file(
-            what, when, name=name, args=args, env=variables or None, env_file=env_file, **policy
+            what,
+            when,
+            name=name,
+            args=args,
+            env=variables or None,
+            env_file=env_file,
+            params=values_of(params),
+            **policy,
         )
     if output == "json":
         emit("Schedule", render.schedule_json(view))

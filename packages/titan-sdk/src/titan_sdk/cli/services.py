@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from titan_proto.errors import NotFound
-from titan_proto.states import RunState, ServiceState
+from titan_proto.states import RunState, ScalingKind, ServiceState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import Names, Settings, emit, output_option, say
-from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED
+from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED, Failure
 from titan_sdk.cli.look import did_you_mean, look_of, print_table
 from titan_sdk.cli.progress import shown
 from titan_sdk.cli.sanitize import clean
@@ -19,11 +20,15 @@ from titan_sdk.cli.sanitize import clean
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from titan_proto.messages import ServiceView
+    from titan_proto.messages import ScalingChange, ServiceView
     from titan_sdk.client import TitanClient
     from titan_sdk.run import Run
 
 _ENDED_SHOWN = 50
+_WORKER: Final = ("worker", "Worker.jar")
+"""What deploys a worker where no file is called so; the second is what the manual says."""
+_SETTLED: Final = (ScalingKind.JOINED, ScalingKind.FAILED, ScalingKind.TIMED_OUT)
+_LOOK_S: Final = 0.1
 
 
 @click.command()
@@ -66,12 +71,24 @@ def deploy(
     have. Deployed again, a file that has not changed is left alone; a changed one replaces it, once
     it is healthy. Waits for that, unless told not to; exit 1 if it never is.
 
+    `worker PORT` (or `Worker.jar PORT`, where there is no such file) has a worker spawn another one
+    under that port, with REQUIREMENT or its own skills. It stays until it is shut down.
+
     \b
     Examples:
       titan deploy server.py
       titan deploy server.py 8080 --health /health
-      titan deploy Worker.jar auto GPU --replicas 2
+      titan deploy api.jar auto GPU --replicas 2
+      titan deploy worker 8085
     """  # noqa: D301 - click reads the backspace
+    if file in _WORKER and port is not None and not Path(file).exists():
+        given = [name, replicas, health, *env, *env_file]
+        if any(one is not None for one in given):
+            raise click.UsageError(
+                f"{file} PORT spawns a worker; of all options it takes -d and -o alone"
+            )
+        _deploy_worker(settings, port, requirement, detach=detach, output=output)
+        return
     if file.lower().endswith((".yaml", ".yml")):
         raise click.UsageError(f"{file} is a pipeline; bring it up by:  titan run {file}")
     variables = dict(pair.split("=", 1) for pair in env)
@@ -97,6 +114,44 @@ def deploy(
         _print(settings, found, output)
     else:
         say(clean(f"{job.job_id} is {job.state}.  titan ps {handle.alias}"))
+
+
+def _deploy_worker(
+    settings: Settings, port: str, skill: str | None, *, detach: bool, output: str
+) -> None:
+    """Have a worker spawned by hand, and wait until it has joined."""
+    if not port.isdecimal():
+        raise click.UsageError(f"PORT is {port!r}; a worker's port is a number, such as 8085")
+    with settings.client() as client:
+        ordered = client.spawn(int(port), skills=() if skill is None else (skill,))
+        found = None if detach else _await_worker(client, ordered.number)
+    if output == "json":
+        body = {"number": ordered.number, "parent": ordered.parent, "port": ordered.port}
+        emit("WorkerSpawned", {**body, "hasJoined": found is not None})
+    elif found is None:
+        say(clean(f"{ordered.parent} spawns worker {ordered.port}.  titan stats"))
+    else:
+        say(clean(f"Worker {found.worker} is here; {ordered.parent} has spawned it."))
+        say(f"  stop it:  titan shutdown {ordered.port}")
+
+
+def _await_worker(client: TitanClient, number: int) -> ScalingChange:
+    """Until it has joined. Raises Failure if it will not."""
+    # No deadline of our own: the master gives it up after a while, and says so.
+    while True:
+        scaling = client.scaling()
+        recent = () if scaling is None else scaling.recent
+        news = next((one for one in recent if one.number == number and one.kind in _SETTLED), None)
+        if news is None:
+            time.sleep(_LOOK_S)
+            continue
+        if news.kind is not ScalingKind.JOINED:
+            raise Failure(
+                clean(f"the worker was not spawned: {news.cause}"),
+                FAILED,
+                hint="titan stats -o json",
+            )
+        return news
 
 
 def _await_health(settings: Settings, client: TitanClient, handle: Run) -> None:

@@ -136,6 +136,7 @@ def _spawn_sibling(state: WorkerState, record: SiblingSpawned) -> None:
         raise violated(state, f"sibling {record.number} was spawned twice, or after its end")
     sibling.pid = record.pid
     sibling.start_ticks = record.start_ticks
+    sibling.port = record.port
 
 
 def _settle_sibling(state: WorkerState, record: SiblingSettled) -> None:

@@ -151,6 +151,7 @@ class WorkerCore:
         self._drain_until_ms: int | None = None
         # ... and that is over: everything is told to stop, and its end must be heard by then.
         self._leave_by_ms: int | None = None
+        self._at_once = False
         self._gone = False
         self._routes: dict[type, Callable[[Any, int], None]] = {
             Started: self._started,
@@ -322,6 +323,7 @@ class WorkerCore:
 
     def _stop_requested(self, item: StopRequested, now_ms: int) -> None:
         is_urgent = item.at_once or self.is_leaving
+        self._at_once = self._at_once or item.at_once
         self._drain(0 if is_urgent else self._config.drain_ms, now_ms)
 
     def _shut_down(self, message: ShutDown, now_ms: int) -> None:
@@ -498,6 +500,7 @@ class WorkerCore:
                 memory_used_bytes=self._usage.memory_used_bytes,
                 memory_total_bytes=self._usage.memory_total_bytes,
                 leaving=self.is_leaving,
+                at_once=self._at_once,
             )
         )
 

@@ -90,6 +90,8 @@ class FindSibling(Struct, frozen=True, kw_only=True):
     pid: int
     """0: it was not written down, and has to be looked for."""
     start_ticks: int
+    port: int
+    """0: likewise."""
 
 
 class EndSibling(Struct, frozen=True, kw_only=True):

@@ -136,11 +136,13 @@ class UsageSampled(Struct, frozen=True, kw_only=True):
 
 
 class SiblingBegan(Struct, frozen=True, kw_only=True):
-    """A sibling's process runs. (pid, start_ticks, boot id) is its identity; 0 where it is elsewhere."""
+    """A sibling's process runs. (pid, start_ticks, boot id) is its identity."""
 
     number: int
     pid: int
     start_ticks: int
+    port: int = 0
+    """That it really has."""
 
 
 class SiblingGone(Struct, frozen=True, kw_only=True):

@@ -89,6 +89,7 @@ class SiblingSpawned(Record, frozen=True, kw_only=True):
     number: int
     pid: int
     start_ticks: int
+    port: int = 0
 
 
 class SiblingSettled(Record, frozen=True, kw_only=True):

@@ -44,7 +44,12 @@ class Siblings:
                 self._end(number, "its machine has been started again")
                 continue
             self._draft.ask(
-                FindSibling(order=sibling.order, pid=sibling.pid, start_ticks=sibling.start_ticks)
+                FindSibling(
+                    order=sibling.order,
+                    pid=sibling.pid,
+                    start_ticks=sibling.start_ticks,
+                    port=sibling.port,
+                )
             )
             if sibling.given_up and sibling.pid:
                 self._draft.ask(EndSibling(number=number))
@@ -78,6 +83,9 @@ class Siblings:
             self._draft.emit(SiblingForgotten(number=number))
         elif not sibling.settled or (given_up and not sibling.given_up):
             self._draft.emit(SiblingSettled(number=number, given_up=given_up))
+            if self._is_out_of_sight(number):
+                self._end(number, "")
+                return
             if given_up and sibling.pid:
                 self._draft.ask(EndSibling(number=number))
 
@@ -94,10 +102,22 @@ class Siblings:
         if sibling is None or sibling.ended or sibling.pid:
             return
         self._draft.emit(
-            SiblingSpawned(number=item.number, pid=item.pid, start_ticks=item.start_ticks)
+            SiblingSpawned(
+                number=item.number,
+                pid=item.pid,
+                start_ticks=item.start_ticks,
+                port=item.port,
+            )
         )
         if sibling.given_up:
             self._draft.ask(EndSibling(number=item.number))
+        elif self._is_out_of_sight(item.number):
+            self._end(item.number, "")
+
+    def _is_out_of_sight(self, number: int) -> bool:
+        """One that runs elsewhere and has joined: nobody here would ever see its end."""
+        sibling = self._held[number]
+        return sibling.pid < 0 and sibling.settled and not sibling.given_up
 
     def gone(self, item: SiblingGone) -> None:
         """Its process has ended, or never came to be."""

@@ -48,6 +48,8 @@ class Sibling(Struct):
     """Of the machine when it was."""
     pid: int = 0
     start_ticks: int = 0
+    port: int = 0
+    """That it really has."""
     settled: bool = False
     """The master wants to hear no more of it ..."""
     given_up: bool = False

@@ -97,6 +97,11 @@ def _marks(pid: int) -> tuple[bytes, ...]:
     return tuple(environment.get(mark, b"") for mark in _MARKS)
 
 
+def variables(pid: int) -> list[bytes]:
+    """Its environment, each variable with its value; none where it is not ours to read."""
+    return [name + b"=" + value for name, value in _environment(pid).items()]
+
+
 def _recorded(recorded: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
     found = []
     for identity in recorded:

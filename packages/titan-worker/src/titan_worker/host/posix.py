@@ -176,6 +176,10 @@ class PosixHost:
         self._children: dict[AttemptRef, _Child] = {}
         self._leaving: dict[AttemptRef, _Leaving] = {}
         self._strays = Strays(home)
+        self.siblings: set[int] = set()
+        """Workers that this process has spawned: its children too, and no job's strays ..."""
+        self.siblings_spared = self._strays.spared
+        """... nor are those that have one of these variables with this very value."""
         # A thread of its own: those of the loop may be busy for long with copies of large files.
         self._observer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="census")
         self._looks = 0
@@ -465,7 +469,7 @@ class PosixHost:
         self._children.clear()
         for _ in range(_CLEAN_UPS):
             census = take_census()
-            strays, dead = self._strays.find(census, known=(), running={})
+            strays, dead = self._strays.find(census, known=self.siblings, running={})
             self._kill_strays(census, strays)
             self._remove_old_cgroups()
             if not strays and not dead and not self._old_cgroups:
@@ -554,7 +558,7 @@ class PosixHost:
         # What it has started by now is known from here on; one at most may be on its way.
         self._forker.hear()
         running = {ref: child.start_ticks for ref, child in self._children.items()}
-        known = {child.pid for child in self._children.values()}
+        known = {child.pid for child in self._children.values()} | self.siblings
         until_ticks = min(
             (coming.asked_ticks for coming in self._coming.values()), default=math.inf
         )

@@ -7,10 +7,14 @@ import os
 import psutil
 
 
+def cores() -> int:
+    """The processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
 def detected() -> dict[str, int]:
     """The processors that this process may use, in thousandths, and the machine's memory in bytes."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        cores = os.cpu_count() or 1
-    return {"cpu": 1000 * cores, "memory": psutil.virtual_memory().total}
+    return {"cpu": 1000 * cores(), "memory": psutil.virtual_memory().total}

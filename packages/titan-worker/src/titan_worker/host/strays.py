@@ -15,7 +15,7 @@ from typing import NamedTuple
 from titan_proto.ids import AttemptRef
 from titan_worker.host.census import Census
 from titan_worker.host.identity import ProcessIdentity, ProcessStat
-from titan_worker.host.orphans import attempt_of
+from titan_worker.host.orphans import attempt_of, variables
 
 
 class Stray(NamedTuple):
@@ -36,6 +36,8 @@ class Strays:
         self._session = os.getsid(0)
         self._since_ticks = 0
         """Since when there are attempts, and so may be strays; 0: there was none yet."""
+        self.spared: set[bytes] = set()
+        """Variables, with their values, of processes that are no job's: of siblings, and secret."""
         self._owners: dict[ProcessIdentity, AttemptRef] = {}
         """What living ones have said: a dying process loses its environment before it is dead."""
 
@@ -68,6 +70,8 @@ class Strays:
                 continue
             if not stat.is_alive:
                 unsettled += _wait_for(stat.pid)
+                continue
+            if self.spared and not self.spared.isdisjoint(variables(stat.pid)):
                 continue
             identity = ProcessIdentity(stat.pid, stat.start_ticks)
             ref = self._owners.get(identity) or attempt_of(stat.pid, self._home)
