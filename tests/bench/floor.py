@@ -52,6 +52,17 @@ def hop(root: Path, jobs: int, command: list[str]) -> float:
     return makespan(root, jobs, 1, command) / jobs
 
 
+def moment_latencies(count: int) -> list[float]:
+    """How long after its moment a process starts that a plain loop waits for and spawns, in seconds."""
+    late = []
+    for _ in range(count):
+        at_s = time.time() + 0.1
+        time.sleep(at_s - time.time())
+        done = subprocess.run(STAMP, capture_output=True, text=True, check=True)
+        late.append(float(done.stdout) - at_s)
+    return late
+
+
 def start_latencies(root: Path, tries: int) -> list[float]:
     """Seconds from the decision to the process's own first time stamp, once per try."""
     root.mkdir()

@@ -1,8 +1,9 @@
-"""W1 to W8, L1 and L2 of logs, V1 and V2 of services, V3 of projects: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
+"""W1 to W8, L1 and L2 of logs, C1 to C3 of the clock, V1 and V2 of services, V3 of projects: each runs Titan and its floor in turn, in fresh folders, and returns the figures."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import select
 import shutil
@@ -19,8 +20,8 @@ from tests.harness.cluster import Cluster
 from titan_proto.io.address import Address
 from titan_proto.io.blocking import BlockingLink
 from titan_proto.limits import BULK_CHUNK_BYTES
-from titan_proto.messages import GetStats, Role, SubmitRun, WaitJob
-from titan_proto.specs import ArtifactRef, JobSpec, Launch, LaunchKind, RunSpec
+from titan_proto.messages import GetStats, PutSchedule, Role, SubmitRun, WaitJob
+from titan_proto.specs import ArtifactRef, JobSpec, Launch, LaunchKind, RunSpec, ScheduleSpec
 from titan_sdk import TitanClient, TitanJob
 from titan_sdk.packaging import pack_folder
 
@@ -588,6 +589,143 @@ def v2(root: Path, repeats: int) -> list[Figure]:
     ]
 
 
+def _on_cpu_s(pid: int) -> float:
+    """What a process's threads have had of processors, to the nanosecond."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
+
+
+def c1(root: Path, repeats: int) -> list[Figure]:
+    """A master with 100,000 jobs that wait for their time, and one worker: what it takes of a core."""
+    shares, bare = [], []
+    with Cluster(root / "titan") as cluster:
+        cluster.start_master()
+        cluster.start_worker(8080)
+        client = cluster.client()
+        assert cluster.master is not None
+        pid = cluster.master.pid
+
+        def share() -> float:
+            before, begin = _on_cpu_s(pid), time.perf_counter()
+            time.sleep(IDLE_S)
+            return 100 * (_on_cpu_s(pid) - before) / (time.perf_counter() - begin)
+
+        time.sleep(SETTLE_S)
+        bare += [share() for _ in range(repeats)]
+        jobs = [
+            TitanJob(id=f"j{n}", command=["true"], delay=3_600 + n / 1_000)
+            for n in range(DEADLINES)
+        ]
+        client.submit("waiting", jobs)
+        time.sleep(SETTLE_S)
+        shares += [share() for _ in range(repeats)]
+        delayed = client.stats().delayed
+        client.close()
+    if delayed != DEADLINES:
+        raise AssertionError(f"{delayed} jobs wait, not {DEADLINES}")
+    return [
+        Figure(
+            "C1",
+            f"a master with {DEADLINES:,} deadlines ahead, one worker, nothing to do",
+            f"{statistics.median(bare):.3f} % without them",
+            f"{statistics.median(shares):.3f} %",
+            statistics.median(shares),
+            0.1,
+            "% of a core",
+        )
+    ]
+
+
+def c2(root: Path, repeats: int) -> list[Figure]:
+    """A job that is due at a moment, on an idle cluster: how long after that its process starts."""
+    late = []
+    with Cluster(root / "titan") as cluster:
+        cluster.start_master()
+        cluster.start_worker(8080)
+        client = cluster.client()
+        for turn in range(repeats):
+            begin = time.time() + 1.0
+            moments = [begin + number * 0.1 for number in range(40)]
+            jobs = [
+                TitanJob(
+                    id=f"j{number}",
+                    command=floor.STAMP,
+                    at=datetime.datetime.fromtimestamp(at_s, datetime.timezone.utc),
+                )
+                for number, at_s in enumerate(moments)
+            ]
+            run = client.submit(f"c2-{turn}", jobs)
+            run.wait(timeout=120)
+            for number, at_s in enumerate(moments):
+                due_s = int(at_s * 1000) / 1000  # what is said in milliseconds
+                late.append((float(client.fetch_logs(f"j{number}", run=run)) - due_s) * 1000)
+        client.close()
+    floors = [took * 1000 for took in floor.moment_latencies(100)]
+    base = f"{statistics.median(floors):.2f} ms"
+    p50, p99 = statistics.median(late), quantile(late, 0.99)
+    if min(late) < -1:
+        raise AssertionError(f"a process started {-min(late):.1f} ms before its time")
+    return [
+        Figure("C2 p50", "a job's moment → its process", base, f"{p50:.2f} ms", p50, 5, "ms"),
+        Figure(
+            "C2 p99",
+            "the slowest of a hundred",
+            f"{quantile(floors, 0.99):.2f} ms",
+            f"{p99:.2f} ms",
+            p99,
+            10,
+            "ms",
+        ),
+    ]
+
+
+def c3(root: Path, repeats: int) -> list[Figure]:
+    """1,000 schedules of one moment: from that until the last run is accepted."""
+    took = []
+    for turn in range(repeats):
+        with Cluster(root / f"titan{turn}") as cluster, contextlib.ExitStack() as stack:
+            cluster.start_master()
+            cluster.start_worker(8080)
+            client = stack.enter_context(contextlib.closing(cluster.client()))
+            link = stack.enter_context(
+                BlockingLink.connect(
+                    Address("127.0.0.1", cluster.port),
+                    cluster.token,
+                    role=Role.CLIENT,
+                    software="bench",
+                    timeout_s=10,
+                )
+            )
+            launch = Launch(kind=LaunchKind.COMMAND, command=("true",))
+            due_ms = int(time.time() * 1000) + SCHEDULES_SET_UP_MS
+            # Its first step after an hour is the moment meant.
+            spec = ScheduleSpec(crons=("@every 1h",), start_ms=due_ms - 3_600_000)
+            for number in range(SCHEDULES):
+                run = RunSpec(name=f"s{number}", jobs=(JobSpec(id="s", launch=launch),))
+                link.call(PutSchedule(name=f"s{number}", spec=spec, run=run), timeout_s=30)
+            if time.time() * 1000 >= due_ms:
+                raise AssertionError("the schedules were not there in time")
+            # What is counted is seen from outside: it is on the disk by then.
+            time.sleep(max(0.0, due_ms / 1000 - time.time() - 0.05))
+            while (seen := len(client.runs(ended=True))) < SCHEDULES:
+                if time.time() * 1000 > due_ms + 60_000:
+                    raise AssertionError(f"{seen} of {SCHEDULES} schedules fired")
+                time.sleep(0.02)
+            took.append(time.time() - due_ms / 1000)
+    last_s = statistics.median(took)
+    return [
+        Figure(
+            "C3",
+            f"{SCHEDULES:,} schedules due in one second: the moment → the last run",
+            "–",
+            f"{last_s:.2f} s",
+            last_s,
+            2,
+            "s",
+        )
+    ]
+
+
 def _next_process(said_by: IO[bytes]) -> tuple[int, float]:
     """The next process of the service: its pid, and when it began."""
     ready, _, _ = select.select([said_by], [], [], 30)
@@ -663,6 +801,12 @@ def v3(root: Path, repeats: int) -> list[Figure]:
 
 
 SERVICES = 50
+DEADLINES = 100_000
+IDLE_S = 20.0
+SETTLE_S = 5.0
+"""Until a store has done what it had put off."""
+SCHEDULES = 1_000
+SCHEDULES_SET_UP_MS = 60_000
 PROJECT_BYTES = 5_000_000
 FILES = 50
 
@@ -676,6 +820,9 @@ ALL = {
     "w8": w8,
     "l1": l1,
     "l2": l2,
+    "c1": c1,
+    "c2": c2,
+    "c3": c3,
     "v1": v1,
     "v2": v2,
     "v3": v3,

@@ -31,7 +31,7 @@ from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig
 from titan_master.core.inputs import Origin, StorageChanged
 from titan_master.core.pins import noted
-from titan_master.core.state import InvariantViolation
+from titan_master.core.state import InvariantViolation, State
 from titan_master.data.artifacts import Artifacts
 from titan_master.data.blobs import BlobStore
 from titan_master.data.feed import LogFeed, LogPatience, Streams
@@ -61,6 +61,7 @@ from titan_master.store.base import (
 )
 from titan_master.store.salvage import LossRefused, accept_loss
 from titan_master.store.sqlite import SqliteStore, connect
+from titan_proto.cron import BadCron, find_zone
 from titan_proto.errors import ErrorCode, LinkError, TitanError
 from titan_proto.handshake import FEATURES, BadToken, Token, format_token, parse_token
 from titan_proto.ids import AttemptRef
@@ -205,10 +206,18 @@ def _with_store(
         except StoreError as error:
             raise Ended(os.EX_IOERR, str(error)) from error
         check(recovered.state)
+        _read_zones(recovered.state)
         try:
             return asyncio.run(_serve(config, token, store, recovered, writer, reserve, look, door))
         finally:
             _close(store, writer)
+
+
+def _read_zones(state: State) -> None:
+    """The zones of all schedules, once, before the core asks for them: it never waits for a file."""
+    for schedule in state.schedules.values():
+        with contextlib.suppress(BadCron):  # the core pauses it, and says why
+            find_zone(schedule.spec.zone)
 
 
 def _accept_loss(database: Path, seq: int) -> None:

@@ -14,8 +14,18 @@ import shlex
 import pytest
 from core_world import World, effects, events, gate, job, run
 
-from titan_proto.messages import CancelRun, DecideGate, ListGates, StopService, WaitRun, WatchRun
-from titan_proto.specs import GateExpiry
+from titan_proto.messages import (
+    CancelRun,
+    DecideGate,
+    ListGates,
+    PauseSchedule,
+    RemoveSchedule,
+    StopService,
+    TriggerSchedule,
+    WaitRun,
+    WatchRun,
+)
+from titan_proto.specs import Catchup, GateExpiry, Overlap
 from titan_proto.states import ExitReason
 
 HERE = pathlib.Path(__file__).parent
@@ -31,12 +41,13 @@ class Teller:
     def tell(self, line):
         """Do what a line says; returns the turn."""
         word, *rest = shlex.split(line)
-        options = dict(part.split("=", 1) for part in rest if re.match(r"[a-z]+=", part))
-        names = [part for part in rest if not re.match(r"[a-z]+=", part)]
+        options = dict(part.split("=", 1) for part in rest if re.match(r"[a-z_]+=", part))
+        names = [part for part in rest if not re.match(r"[a-z_]+=", part)]
         return getattr(self, f"do_{word}")(line, names, options)
 
     def do_master(self, line, names, options):
-        """`master starts`: the first line of every story; `master restarts`: killed meanwhile."""
+        """`master starts`: the first line of every story; `master restarts [after=s]`: killed meanwhile."""
+        self.world.now_ms += int(options.get("after", 0)) * 1_000
         return self.world.restart() if names == ["restarts"] else self.world.started
 
     def do_worker(self, line, names, options):
@@ -130,6 +141,33 @@ class Teller:
 
     def do_gates(self, line, names, options):
         return self.world.ask(ListGates())
+
+    def do_schedule(self, line, names, options):
+        """`schedule name cron [overlap= catchup= ...]`: one job, `a`"""
+        known = {
+            "overlap": Overlap,
+            "catchup": Catchup,
+            "pause_on_failure": lambda text: text == "yes",
+        }
+        policy = {key: known[key](value) for key, value in options.items()}
+        return self.world.schedule(names[0], names[1], **policy)
+
+    def do_finish(self, line, names, options):
+        """`finish name [code=]`: the run of that schedule that goes on ends"""
+        (run_id,) = self.world.state.schedules[names[0]].live
+        return self.do_ended(line, [f"{run_id}/a"], options)
+
+    def do_pause(self, line, names, options):
+        return self.world.ask(PauseSchedule(schedule=names[0], why=options.get("why", "")))
+
+    def do_resume(self, line, names, options):
+        return self.world.ask(PauseSchedule(schedule=names[0], resume=True))
+
+    def do_trigger(self, line, names, options):
+        return self.world.ask(TriggerSchedule(key="key-t", schedule=names[0]), who=options["by"])
+
+    def do_remove(self, line, names, options):
+        return self.world.ask(RemoveSchedule(schedule=names[0]))
 
     def do_stop(self, line, names, options):
         return self.world.ask(StopService(service=names[0]))
