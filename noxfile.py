@@ -352,7 +352,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(requires=["build"], default=False)
 def bench(session: nox.Session) -> None:
     """Speed and memory, beside a floor measured in the same run."""
-    _install(session, PACKAGES)
+    _install(session, PACKAGES, "playwright>=1.45")
     session.run("python", "-m", "tests.bench", *session.posargs)
 
 

@@ -20,6 +20,7 @@ from titan_sdk import TitanClient, TitanGate, TitanJob, TitanService  # noqa: E4
 
 WIDTHS = {1280: 900, 390: 844}
 THEMES = ("light", "dark")
+DOCUMENTED = ("overview", "workers", "runs", "run", "run-gantt", "log")
 
 _WORK = """
 import os, sys, time
@@ -88,24 +89,27 @@ def fill(cluster: Cluster, client: TitanClient) -> None:
     review = TitanGate(id="REVIEW", message="Do the rows look right?")
     client.submit("release-notes", [review])
     client.submit("Nightly-Data-Pipeline", nightly(long=600))
-    batch = [TitanJob(id=f"PART_{n:02}", script="work.py", args=["part", "600"]) for n in range(14)]
+    batch = [TitanJob(id=f"PART_{n}", script="work.py", args=["part", "600"]) for n in range(5)]
     client.submit("reindex", batch)
+    train = TitanJob(id="TRAIN", script="work.py", args=["train", "9"], requirement="GPU")
+    client.submit("gpu-training", [train])
 
 
 def pages(client: TitanClient) -> dict[str, str]:
     """Name → path of what is looked at."""
     runs = {view.alias: view for view in client.runs(ended=True)}
     failed, live = runs["nightly-data-pipeline-3"].run_id, runs["nightly-data-pipeline-4"].run_id
+    # The first few are those that the documents show.
     return {
         "overview": "/",
         "workers": "/workers",
         "runs": "/runs",
         "run": f"/runs/{live}",
+        "log": f"/runs/{runs['reindex-1'].run_id}/log",
         "run-gantt": f"/runs/{runs['nightly-data-pipeline-2'].run_id}?tab=gantt",
         "run-failed": f"/runs/{failed}",
         "run-jobs": f"/runs/{live}?tab=jobs",
         "job": f"/runs/{failed}/jobs/JOIN",
-        "log": f"/runs/{runs['reindex-1'].run_id}/log",
         "services": "/services",
     }
 
@@ -126,9 +130,9 @@ def main(folder: Path, wanted: list[str]) -> None:
             tab = context.new_page()
             dashboard.sign_in(tab)  # somebody looks: from now on workers tell more often
             fill(cluster, client)
-            time.sleep(8)  # for lines that are more than a dot
+            time.sleep(45)  # for lines that are more than a dot
             for name, path in pages(client).items():
-                if wanted and name not in wanted:
+                if name not in (wanted or DOCUMENTED):
                     continue
                 for width, height in WIDTHS.items():
                     tab.set_viewport_size({"width": width, "height": height})

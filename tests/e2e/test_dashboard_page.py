@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness.cluster import Cluster
+from tests.e2e.conftest import ROOT
+from tests.harness.cluster import Cluster, Daemon
 from tests.harness.dashboard import Complaints, Dashboard, browser
 from titan_sdk import TitanGate, TitanJob, TitanService
 
@@ -311,6 +313,58 @@ def test_killing_a_worker_and_the_master_is_seen_and_survived(
     assert_same_document(page)
 
 
+def test_a_job_whose_worker_is_killed_is_seen_to_run_again(chromium: Any, tmp_path: Path) -> None:
+    """The page of the job says so within the lease, in one document: lost, then attempt 2."""
+    with Cluster(tmp_path / "short", lost_after="2s") as cluster:
+        cluster.start_master()
+        (cluster.perm_files / "noise.py").write_text(NOISE)
+        first = cluster.start_worker(8080)
+        with cluster.client() as client, Dashboard(cluster, tmp_path) as dashboard:
+            run = client.submit("lost", [noise(60)])
+            tab = chromium.new_context().new_page()
+            dashboard.sign_in(tab)
+            tab.goto(f"{dashboard.url}/runs/lost-1/jobs/NOISE")
+            tab.wait_for_selector(".line:has-text('line 3')")
+            unloaded(tab)
+            cluster.start_worker(8081)
+            os.kill(first.pid, signal.SIGKILL)
+            tab.wait_for_selector("nav[aria-label=Attempts] >> text=Attempt 2")
+            tab.wait_for_selector(".is-notice:has-text('attempt 2 on')")
+            tab.wait_for_selector("dd:has-text(':8081')")
+            assert_same_document(tab)
+            tab.click("text=Attempt 1")
+            tab.wait_for_selector("dd:has-text('its worker was lost')")
+            client.cancel(run)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (("-m", "flask", "run", "--port", "0"), "packages/titan-dashboard"),
+        (("dashboard.py", "--port", "0"), "packages/titan-dashboard"),
+        (("-m", "flask", "--app", "titan_dashboard", "run", "--port", "0"), "docs"),
+    ],
+)
+def test_each_way_to_start_it_serves_the_same(
+    cluster: Cluster, tmp_path: Path, words: tuple[str, ...], folder: str
+) -> None:
+    """By Flask's own command, and as the manual starts it."""
+    daemon = Daemon(
+        [sys.executable, *words],
+        ready=re.compile(r"(http://127\.0\.0\.1:\d+)"),
+        log=tmp_path / "dashboard.log",
+        env=cluster.client_env(),
+        cwd=ROOT / folder,
+    )
+    try:
+        place = daemon.wait_ready().group(1)
+        with urllib.request.urlopen(f"{place}/sign-in", timeout=20) as answer:
+            assert b"Sign in to Titan" in answer.read()
+    finally:
+        daemon.process.send_signal(signal.SIGINT)
+        daemon.process.wait(20)
+
+
 def test_a_dashboard_that_is_killed_is_said_and_found_again(
     cluster: Cluster, dashboard: Dashboard, page: Any, tmp_path: Path
 ) -> None:
@@ -388,11 +442,13 @@ def test_no_page_has_a_fault_that_keeps_people_out(
     """axe-core finds none that is serious; nothing scrolls sideways at 390 pixels."""
     cluster.start_worker(8080)
     with cluster.client() as client:
+        client.submit("web", [TitanService(id="API", script="noise.py", args=["600"])])
         client.wait(client.submit("done", [noise(0.1), TitanJob(id="BAD", run="exit 3")]))
         client.submit(
             "goes-on", [noise(60), TitanJob(id="NEXT", run="true", dependencies=["NOISE"])]
         )
     page.context.add_cookies([{"name": "titan_theme", "value": theme, "url": dashboard.url}])
+    page.complaints.expected = re.compile("status of 404")  # of a run that there is not
     runs = ["/runs", *(f"/runs/done-1{tab}" for tab in ("", "?tab=gantt", "?tab=jobs"))]
     for path in (
         "/",
@@ -401,6 +457,10 @@ def test_no_page_has_a_fault_that_keeps_people_out(
         "/sign-in",
         *runs,
         "/runs/goes-on-1/log",
+        "/services",
+        "/do/cancel?target=goes-on-1",
+        "/do/launch",
+        "/runs/nothing",
         "/runs/goes-on-1/jobs/NOISE",
     ):
         for width in (1280, 390):

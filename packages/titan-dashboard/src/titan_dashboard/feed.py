@@ -22,7 +22,7 @@ from titan_dashboard.link import Credentials, Trouble
 
 Render = Callable[[], Mapping[str, str]]
 """Makes a page's fragments: name → HTML."""
-_LOOK_EVERY_S: Final = 0.15
+_LOOK_EVERY_S: Final = 0.1
 _SHARE: Final = 4
 """A page that takes long to make is made less often: it rests so many times as long."""
 _LOOK_RARELY_S: Final = 1.0
