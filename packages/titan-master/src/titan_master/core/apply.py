@@ -1122,7 +1122,9 @@ def _twin_run(run: Run) -> Run:
         if job.gate is not None:
             copy.gate = replace(job.gate)
     children = {index: list(found) for index, found in run.children.items()}
-    return replace(run, jobs=jobs, order=list(jobs.values()), children=children)
+    return replace(
+        run, jobs=jobs, order=list(jobs.values()), children=children, params=dict(run.params)
+    )
 
 
 def _twin_service(state: State, service: Service) -> Service:
