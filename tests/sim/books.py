@@ -14,6 +14,8 @@ from titan_proto.messages import Fired
 from titan_proto.specs import Catchup, Overlap, ScheduleSpec
 
 GRACE_MS: Final = 10_000
+PUT_OFF_MS: Final = 20_000
+"""Other schedules of one moment may keep a slot waiting for so long."""
 CAUGHT_UP_WITH: Final = 100
 """So many slots at most at once."""
 _UNITS: Final = {"s": 1_000, "m": 60_000}
@@ -176,14 +178,15 @@ class ScheduleBooks:
         book = self.books.get(schedule)
         if book is not None and run_id in book.live:
             del book.live[run_id]
-            book.failed |= failed
+            book.failed |= failed and book.spec.pause_on_failure
 
     def _is_in_time(self, name: str, spec: ScheduleSpec, late_ms: int) -> None:
         reach_ms = GRACE_MS
         if spec.catchup is not Catchup.NONE:
             reach_ms = max(reach_ms, spec.catchup_window_ms)
         # With jitter each may wait for an older one.
-        self._check(late_ms <= reach_ms + spec.jitter_ms, f"{name}: fired {late_ms} ms late")
+        reach_ms += spec.jitter_ms + PUT_OFF_MS
+        self._check(late_ms <= reach_ms, f"{name}: fired {late_ms} ms late")
 
     def _is_next(self, schedule: str, book: ScheduleBook, slot_ms: int) -> None:
         """It is a slot, in its bounds, and none lies between it and the last one decided about."""

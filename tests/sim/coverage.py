@@ -58,6 +58,7 @@ class Fault(Enum):
     FSYNC_ERROR = "master's commit refused by the disk, process ends"
     TORN_TAIL = "journal's last record damaged, start refused until it is repaired"
     CLOCK_RATE = "a machine's clock runs up to a tenth fast or slow"
+    CLOCK_JUMP = "the master's clock is set forward while it works"
     COPIED_FOLDER = "a copy of a worker's folder started on another machine"
     SAME_FOLDER = "a second worker started on a folder in use"
     POISON = "a request breaks the master's core"

@@ -216,6 +216,13 @@ class Faults:
         self._world.random.choice(self._clocks()).run_at(permille)
         return self._struck(kind, f"{permille} permille")
 
+    def _jump(self, kind: Fault) -> bool:
+        if self._master.process is None:
+            return False
+        ms = self._world.random.choice((1_100, 9_000, 20_000, 29_000, 60_000))
+        self._master.process.jump(ms)
+        return self._struck(kind, f"{ms} ms")
+
     def _copy(self, kind: Fault) -> bool:
         """Somebody copies a worker's folder to another machine and starts it there as well."""
         world = self._world
@@ -430,6 +437,7 @@ class Faults:
         Fault.FSYNC_ERROR: _arm_master,
         Fault.TORN_TAIL: _tear,
         Fault.CLOCK_RATE: _skew,
+        Fault.CLOCK_JUMP: _jump,
         Fault.COPIED_FOLDER: _copy,
         Fault.SAME_FOLDER: _start_again,
         Fault.POISON: _poison,

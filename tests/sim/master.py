@@ -252,6 +252,16 @@ class MasterProcess:
             )
         )
 
+    def jump(self, ms: int) -> None:
+        """Its machine's clock is set forward; the engine notices soon, or before its next turn."""
+
+        def notice() -> None:
+            self._ahead_ms += ms
+            self.core.time_jumped(self.clock_ms())
+            self.driver.kick()
+
+        self.life.do(notice)
+
     # -- the shell of the driver ------------------------------------------------------------------
 
     def clock_ms(self) -> int:

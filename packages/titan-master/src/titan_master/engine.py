@@ -61,6 +61,8 @@ QUIET_S: Final = 1.0
 """After so long without a commit the store does what it has put off."""
 KEEP_UP_EVENTS: Final = 256
 """After so many events the store does a share of it, pause or not."""
+WALL_S: Final = 1.0
+"""So often an idle master looks whether the wall has jumped: its own timers do not notice."""
 
 
 class Links(Protocol):
@@ -139,6 +141,7 @@ class Engine:
         self._answer = answer
         self._reader = reader
         self._clock = clock
+        self._jumps = clock.jumps
         self._links = links
         self._logs = logs
         self._config = config
@@ -149,6 +152,7 @@ class Engine:
         self._commit: Future[int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._quiet: asyncio.TimerHandle | None = None
+        self._wall: asyncio.TimerHandle | None = None
         self._commits = 0
         self._events_behind = 0
         self._is_stopping = False
@@ -184,13 +188,14 @@ class Engine:
         await asyncio.wrap_future(self._writer.submit(self._store.commit, first.events, self._term))
         self._tell_operator(first.events)
         self._release(first.effects)
+        self._look_at_wall()
         self._turn_soon()
 
     async def stop(self) -> None:
         """Take nothing more in; back once the commit under way is durable and done."""
         self._is_stopping = True
         self._inbox.clear()
-        for timer in (self._timer, self._quiet):
+        for timer in (self._timer, self._quiet, self._wall):
             if timer is not None:
                 timer.cancel()
         if self._commit is not None and not self.failure.done():
@@ -210,6 +215,10 @@ class Engine:
         if self._commit is not None or self._is_stopping or self.failure.done():
             return
         now_ms = self._clock.now_ms()
+        if self._jumps != self._clock.jumps:
+            self._jumps = self._clock.jumps
+            self._core.time_jumped(now_ms)
+            _log.warning("the clock has jumped now_ms=%d", now_ms)
         for _ in range(min(len(self._inbox), self._config.turn_inputs_max)):
             self._handle(self._inbox.popleft(), now_ms)
         self._settle(now_ms)
@@ -291,6 +300,14 @@ class Engine:
     def _timer_fired(self) -> None:
         self._timer = None
         self._turn_soon()
+
+    def _look_at_wall(self) -> None:
+        if self._is_stopping or self.failure.done():
+            return
+        self._clock.now_ms()
+        if self._jumps != self._clock.jumps:
+            self._turn_soon()
+        self._wall = self._loop.call_later(WALL_S, self._look_at_wall)
 
     def _make_room(self) -> None:
         if self._room_wanted and len(self._inbox) * 2 <= self._config.inbox_max:

@@ -184,6 +184,19 @@ def test_after_a_pause_of_the_master_it_is_as_the_policy_says(catchup, expected,
     assert news(w.advance(10 * MINUTE)) == []
 
 
+@pytest.mark.parametrize(
+    ("catchup", "expected"), [(Catchup.NONE, []), (Catchup.LATEST, [8 * 3_600])]
+)
+def test_a_jump_of_the_wall_is_as_if_no_master_had_been_there(catchup, expected):
+    w = World({"w1": 9})
+    w.schedule("s", "0 * * * *", zone="UTC", catchup=catchup, overlap=Overlap.ALLOW)
+    w.now_ms += 8 * 3_600_000 + MINUTE
+    w.core.time_jumped(w.now_ms)
+    assert [slot + START_MS // 1000 for slot in slots(w.turn())] == expected
+    # START_MS is 00:16:40; from now on the hours are the wall's again.
+    assert [slot + START_MS // 1000 for slot in slots(w.advance(60 * MINUTE))] == [9 * 3_600]
+
+
 def test_what_is_only_late_is_not_missed():
     w = World({"w1": 99})
     w.schedule("s", "@every 5s", overlap=Overlap.ALLOW)
@@ -487,6 +500,46 @@ def test_a_slot_that_had_come_is_the_old_versions():
     turn = w.schedule("s", "@every 5s", job("b"))
     assert kinds(turn)[:2] == ["RunAccepted", "SchedulePut"]
     assert slots(w.advance(4_000)) == []
+
+
+@pytest.mark.parametrize("how", ["put", "pause"])
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE])
+def test_a_slot_whose_jitter_still_runs_begins_before_its_version_goes(how, overlap):
+    w = World({"w1": 9})
+    w.schedule("s", "@every 1h", jitter_ms=3_000_000, overlap=overlap)
+    calendar = w.core._draft.calendars.of(w.state.schedules["s"])
+    assert calendar.due_ms(START_MS + 3_600_000) > START_MS + 3_601_000
+    assert slots(w.advance(3_601_000)) == []
+    if how == "put":
+        turn = w.schedule("s", "@every 1h", job("b"), overlap=overlap)
+    else:
+        turn = w.ask(PauseSchedule(schedule="s"))
+    assert slots(turn) == [3_600]
+    assert (view(w).fired, view(w).missed) == (1, 0)
+    (begun,) = w.state.runs.values()
+    assert (begun.fired.version, list(begun.jobs)) == (1, ["a"])
+    w.ask(CancelRun(run="s-1"))
+    if how == "pause":
+        w.ask(PauseSchedule(schedule="s", resume=True))
+    assert slots(w.advance(3_000_000)) == []  # nor once more
+
+
+def test_an_old_failure_pauses_no_later_version():
+    w = World({"w1": 9})
+    w.schedule("s", "@every 5s")
+    w.advance(5_000)
+    finish(w, code=1)
+    w.advance(5_000)
+    finish(w)
+    w.schedule("s", "@every 5s", pause_on_failure=True)
+    assert slots(w.advance(5_000)) == [15]
+    # What fails while it stands still is dealt with by whoever puts another version, too.
+    w.ask(PauseSchedule(schedule="s"))
+    finish(w, code=1)
+    w.schedule("s", "@every 5s", job("b"), pause_on_failure=True)
+    w.ask(PauseSchedule(schedule="s", resume=True))
+    assert slots(w.advance(5_000)) == [20]
+    assert view(w).paused_at_ms == 0
 
 
 def test_replacing_keeps_the_pause_and_the_steps():

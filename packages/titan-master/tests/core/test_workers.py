@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_world import World, effects, events, job, kinds, run
+from core_world import START_MS, World, effects, events, job, kinds, run
 
 from titan_master.core.core import CoreConfig
 from titan_master.core.inputs import Heard, LinkClosed, ReportsArrived, WorkerArrived, WorkerHeard
@@ -293,6 +293,37 @@ def test_a_master_that_stood_still_gives_everyone_a_fresh_lease():
     assert kinds(w.turn()) == []
     assert kinds(w.advance(9_999)) == []
     assert kinds(w.advance(20_001)) == ["WorkerSilent", "WorkerLost", "AttemptEnded", "JobsQueued"]
+
+
+def test_a_jump_of_time_is_no_silence_of_anybody():
+    """Somebody set the clock: of the lease that its worker counts nothing has passed."""
+    w = placed()
+    w.advance(9_000)
+    for ms in (15_000, 1_001, 8 * 3_600_000):
+        w.now_ms += ms
+        w.core.time_jumped(w.now_ms)
+        assert kinds(w.advance(9_999)) == []
+    assert kinds(w.advance(20_001)) == ["WorkerSilent", "WorkerLost", "AttemptEnded", "JobsQueued"]
+
+
+@pytest.mark.parametrize("kind", ["task", "service"])
+def test_what_may_run_on_unheard_is_held_back_though_time_jumps(kind):
+    w = World({"w1": 1, "w2": 1})
+    w.submit(run("r", job("a", exclusive=True, service=kind == "service")))
+    w.running("r/a")
+    w.advance(20_000)
+    w.heartbeat("w2")
+    assert "AttemptEnded" in kinds(w.advance(10_000))
+    w.now_ms += 3_600_000
+    w.core.time_jumped(w.now_ms)
+    w.heartbeat("w2")
+    placed_at_ms = 0
+    for _ in range(50):
+        if "AttemptPlaced" in kinds(w.advance(1_000)):
+            placed_at_ms = w.now_ms
+            break
+        w.heartbeat("w2")
+    assert placed_at_ms - 3_600_000 - w.config.old_lease_ms == START_MS + 30_000
 
 
 def test_a_master_that_was_only_a_little_late_goes_by_what_it_heard():

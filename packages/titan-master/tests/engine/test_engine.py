@@ -38,15 +38,24 @@ from titan_proto.messages import (
 )
 from titan_proto.messages.worker import AttemptReport
 from titan_proto.specs import JobKind, JobSpec, Launch, LaunchKind, RunSpec
-from titan_proto.states import AttemptState, ExitReason, JobState, RunState
+from titan_proto.states import AttemptState, ExitReason, JobState, RunState, WorkerState
 
 
 class Clock:
     def __init__(self):
         self.ms = 1_000
+        self.jumps = 0
+        self._ahead_ms = 0
 
     def now_ms(self):
+        if self._ahead_ms:
+            self.jumps += 1
+            self.ms, self._ahead_ms = self.ms + self._ahead_ms, 0
         return self.ms
+
+    def jump(self, ms):
+        """Of the wall: it is noticed when somebody looks."""
+        self._ahead_ms = ms
 
     def not_before(self, floor_ms):
         self.ms = max(self.ms, floor_ms)
@@ -492,7 +501,7 @@ def test_the_attempts_of_a_job_are_told_with_the_newest_and_without_its_secrets(
         live_jobs=(view,),
         live_spec=job,
     )
-    (reply,) = Answers(History(), new_id).answer(ask)
+    (reply,) = Answers(History(), new_id, lambda _: 0).answer(ask)
     first, second = reply.message.attempts
     assert (first.number, first.state, first.reason) == (1, AttemptState.ENDED, ExitReason.LOST)
     assert (first.worker, first.placed_at_ms, first.ended_at_ms) == ("h:1", 5, 9)
@@ -556,3 +565,22 @@ async def test_a_schedule_that_breaks_the_core_is_remembered_though_nobody_asked
     ((_, _, receipt, _),) = await again.links.count(1)
     assert isinstance(receipt, RunReceipt)
     await again.engine.stop()
+
+
+async def test_a_jump_of_the_wall_wakes_an_idle_loop(pools):
+    """What was due at a time of day is due now, and no worker was silent meanwhile."""
+    store = HeldStore()
+    rig = await Rig(store, *pools).begin()
+    rig.engine.put(WorkerArrived(link_id=1, join=worker()))
+    await rig.links.count(1)
+    launch = Launch(kind=LaunchKind.SHELL, shell="true", at_ms=3_600_000)
+    spec = RunSpec(name="later", jobs=(JobSpec(id="a", launch=launch),))
+    item = submission(1)
+    body = msgspec.msgpack.encode(spec)
+    rig.engine.put(msgspec.structs.replace(item, spec=spec, spec_bytes=body))
+    await rig.links.count(2)
+    rig.clock.jump(3_600_000)
+    out = await rig.links.count(3)
+    assert isinstance(out[2][2], StartAttempts)
+    assert rig.core.state.workers["w"].state is WorkerState.ONLINE
+    await rig.engine.stop()

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from titan_master.clock import SystemClock
+from titan_master.clock import JUMP_MS, SystemClock
 from titan_master.config import (
     BadConfig,
     parse_disk_reserve,
@@ -80,20 +80,50 @@ def test_what_is_no_address(text):
         parse_listen(text)
 
 
-@pytest.mark.parametrize("days", [-1, 1])
-def test_the_clock_does_not_notice_that_the_wall_is_set(days, monkeypatch):
-    """A day back or forward: no lease ends early, no delay late."""
+@pytest.fixture
+def shown(monkeypatch):
+    """A machine whose wall and whose ticks are moved by hand."""
     shown = {"wall": 1_700_000_000_000, "ticks": 5_000}
     fake = types.SimpleNamespace(
         time_ns=lambda: shown["wall"] * 1_000_000,
         monotonic_ns=lambda: shown["ticks"] * 1_000_000,
     )
     monkeypatch.setattr("titan_master.clock.time", fake)
+    return shown
+
+
+def test_the_clock_does_not_notice_that_the_wall_is_set_back(shown):
     clock = SystemClock()
     assert clock.now_ms() == 1_700_000_000_000
-    shown["wall"] += days * 86_400_000
-    shown["ticks"] += 1_000
-    assert clock.now_ms() == 1_700_000_001_000
+    shown["wall"] -= 86_400_000
+    for _ in range(3):
+        shown["ticks"] += 1_000
+        shown["wall"] += 1_000
+    assert clock.now_ms() == 1_700_000_003_000
+    assert clock.jumps == 0
+
+
+def test_the_clock_follows_a_wall_that_is_ahead_and_says_so(shown):
+    """Set forward, or the machine slept: ticks have stood still, calendars have not."""
+    clock = SystemClock()
+    shown["wall"] += 8 * 3_600_000
+    assert clock.now_ms() == clock.now_ms() == 1_700_000_000_000 + 8 * 3_600_000
+    assert clock.jumps == 1
+    shown["wall"] += JUMP_MS  # as much as clocks disagree
+    assert clock.now_ms() == 1_700_000_000_000 + 8 * 3_600_000
+    shown["wall"] -= 3_600_000
+    shown["ticks"] += 500
+    assert clock.now_ms() == 1_700_000_000_500 + 8 * 3_600_000
+    assert clock.jumps == 1
+
+
+def test_no_jump_comes_of_a_floor_that_the_wall_is_behind(shown):
+    clock = SystemClock()
+    clock.not_before(1_700_000_060_000)
+    shown["wall"] += 30_000
+    shown["ticks"] += 30_000
+    assert clock.now_ms() == 1_700_000_090_000
+    assert clock.jumps == 0
 
 
 def test_the_clock_never_goes_back():

@@ -845,7 +845,7 @@ def _slot_ended(state: State, run: Run, fired: Fired, how: RunState) -> None:
         return
     if schedule.last is not None and schedule.last.run_id == run.run_id:
         schedule.last = replace(schedule.last, state=how)
-    if how is RunState.FAILED:
+    if how is RunState.FAILED and schedule.spec.pause_on_failure:
         schedule.failed = run.alias
 
 

@@ -104,6 +104,16 @@ class Core:
                 ref = AttemptRef(run_id, job_id, number)
                 draft.require(OpenLog(ref=ref, worker_id=worker.worker_id))
 
+    def time_jumped(self, now_ms: int) -> None:
+        """Time has passed for the wall and not for this process: nobody was silent meanwhile.
+
+        Nor has what was held back, lest it run twice, been held for as long as it seems.
+        """
+        draft = self._at(now_ms)
+        workers.fresh_leases(draft)
+        draft.scaler.awake_ms = draft.now_ms
+        draft.held_until_ms = draft.now_ms + draft.config.old_lease_ms
+
     def handle(self, item: Input, now_ms: int) -> None:
         """Take in one fact from outside."""
         _HANDLERS[type(item)](self._at(now_ms), item)

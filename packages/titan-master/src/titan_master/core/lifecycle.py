@@ -423,9 +423,21 @@ def keep_services(draft: Draft, run: Run, jobs: Iterable[Job]) -> None:
 def delays_over(draft: Draft, due: JobsDue) -> None:
     """The time of jobs that were delayed or backed off has come."""
     job_ids = still_due(draft.state, due, draft.now_ms)
-    if job_ids:
-        run = draft.state.runs[due.run_id]
-        begin(draft, run, [run.jobs[job_id] for job_id in job_ids])
+    if not job_ids:
+        return
+    run = draft.state.runs[due.run_id]
+    jobs = [run.jobs[job_id] for job_id in job_ids]
+    until_ms = draft.held_until_ms
+    if draft.now_ms < until_ms:
+        held = tuple(job.spec.id for job in jobs if _may_run_on(job))
+        jobs = [job for job in jobs if not _may_run_on(job)]
+        if held:
+            draft.timers.delay_jobs(run.run_id, held, (until_ms,) * len(held))
+    begin(draft, run, jobs)
+
+
+def _may_run_on(job: Job) -> bool:
+    return job.spec.exclusive and job.state is JobState.BACKOFF
 
 
 # -- the time of a job as a whole -----------------------------------------------------------------

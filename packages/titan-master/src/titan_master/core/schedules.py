@@ -185,11 +185,11 @@ def remove(draft: Draft, origin: Origin, request: RemoveSchedule) -> None:
 
 
 def _close(draft: Draft, schedule: Schedule) -> None:
-    """Decide about all that has come: behind this nobody will ask any more."""
+    """Decide about all that has come, its jitter over or not: behind this nobody will ask any more."""
     draft.slots.jobs = 0  # nor in a later turn
-    look_at(draft, schedule.name)
+    look_at(draft, schedule.name, is_last=True)
     if not schedule.paused_at_ms:
-        # For want of room, or because its jitter has not passed.
+        # For want of room.
         _pass_until(draft, schedule, draft.calendars.of(schedule), draft.now_ms)
 
 
@@ -206,10 +206,10 @@ def _reply(draft: Draft, origin: Origin, schedule: Schedule) -> None:
 
 
 # -- what time asks -------------------------------------------------------------------------------
-def look_at(draft: Draft, name: str) -> bool:
+def look_at(draft: Draft, name: str, *, is_last: bool = False) -> bool:
     """Decide about every slot whose time has come; ask to be called again for the next one.
 
-    False: this turn has begun as much as it may, and the schedule wants to be looked at in the next one.
+    Where nobody will look again, no slot's jitter is waited for. False: this turn has begun as much as it may, and the schedule wants to be looked at in the next one.
     """
     schedule = draft.state.schedules.get(name)
     if schedule is None or schedule.paused_at_ms:
@@ -218,17 +218,17 @@ def look_at(draft: Draft, name: str) -> bool:
         draft.slots.put_off.setdefault(name, draft.now_ms)
         return False
     draft.culprit = schedule.digest
-    is_decided = _look_at(draft, schedule, draft.calendars.of(schedule))
+    is_decided = _look_at(draft, schedule, draft.calendars.of(schedule), is_last=is_last)
     draft.culprit = ""
     return is_decided
 
 
-def _look_at(draft: Draft, schedule: Schedule, calendar: Calendar) -> bool:
+def _look_at(draft: Draft, schedule: Schedule, calendar: Calendar, *, is_last: bool) -> bool:
     _pause_itself(draft, schedule, calendar)
     if schedule.paused_at_ms:
         return True
     name, now_ms, slots = schedule.name, draft.now_ms, draft.slots
-    if _begin_waiting(draft, schedule) and _decide(draft, schedule, calendar):
+    if _begin_waiting(draft, schedule) and _decide(draft, schedule, calendar, is_last=is_last):
         slots.forget(name)
         slot_ms = calendar.next_ms(schedule.cursor_ms)
         if slot_ms is not None:
@@ -274,7 +274,7 @@ def _begin_waiting(draft: Draft, schedule: Schedule) -> bool:
     return _fire(draft, schedule, schedule.waiting[0])
 
 
-def _decide(draft: Draft, schedule: Schedule, calendar: Calendar) -> bool:
+def _decide(draft: Draft, schedule: Schedule, calendar: Calendar, *, is_last: bool) -> bool:
     """All slots that have come. False: there was no room for one, which stays undecided."""
     spec, now_ms = schedule.spec, draft.now_ms
     # Who was kept waiting by other schedules of the same moment is not late for that.
@@ -282,7 +282,7 @@ def _decide(draft: Draft, schedule: Schedule, calendar: Calendar) -> bool:
     reach_ms = grace_ms
     if spec.catchup is not Catchup.NONE:
         reach_ms = max(reach_ms, spec.catchup_window_ms)
-    slots = _come(calendar, schedule, now_ms)
+    slots = _come(calendar, schedule, now_ms, 0 if is_last else spec.jitter_ms)
     chosen = [slot for slot, begins_ms in slots if begins_ms >= now_ms - reach_ms]
     late = [slot for slot, begins_ms in slots if begins_ms < now_ms - grace_ms]
     late = late[len(slots) - len(chosen) :]
@@ -298,13 +298,15 @@ def _decide(draft: Draft, schedule: Schedule, calendar: Calendar) -> bool:
     return True
 
 
-def _come(calendar: Calendar, schedule: Schedule, now_ms: int) -> list[tuple[int, int]]:
+def _come(
+    calendar: Calendar, schedule: Schedule, now_ms: int, jitter_ms: int
+) -> list[tuple[int, int]]:
     """The undecided slots whose time has come, the oldest first, with their times; of many the newest.
 
     None comes before an older one, whatever its jitter: it waits for that, and is not late meanwhile.
     """
     found: list[int] = []
-    sure_ms = until_ms = now_ms - schedule.spec.jitter_ms
+    sure_ms = until_ms = now_ms - jitter_ms
     while len(found) < CATCHUP_SLOTS:
         slot = calendar.last_ms(until_ms, schedule.cursor_ms)
         if slot is None:

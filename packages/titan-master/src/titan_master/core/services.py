@@ -260,6 +260,9 @@ def hold_over(draft: Draft, due: ServiceDue) -> None:
     """What may have run on unheard is surely over now: it may be placed again."""
     service = draft.state.services.get((due.run_id, due.job_id))
     if service is not None and service.not_before_ms and service.not_before_ms <= draft.now_ms:
+        if draft.now_ms < draft.held_until_ms:
+            draft.timers.watch_service(service.run_id, service.job_id, draft.held_until_ms)
+            return
         reason, moves, avoid = service.attempt.reason, service.moves, service.avoid
         _queue(draft, service, reason, moves=moves, avoid=avoid)
 

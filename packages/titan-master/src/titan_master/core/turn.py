@@ -215,6 +215,8 @@ class Draft:
         """By run: jobs whose conditions turns before this had no room for. Found again at each start."""
         self.scaler = Scaler()
         self.slots = Slots()
+        self.held_until_ms = 0
+        """What must never run twice and may run on unheard is not placed again before: time has jumped."""
         self.culprit = ""
         """The digest of the schedule that is being dealt with; stays where that breaks an invariant."""
         self._events: list[AnyEvent] = []
