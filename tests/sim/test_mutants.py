@@ -17,6 +17,7 @@ from tests.sim.master import MasterProcess
 from tests.sim.simulation import Failure, simulate
 from titan_master.core import (
     admission,
+    conditions,
     core,
     filling,
     gates,
@@ -262,11 +263,11 @@ def give_away_what_is_taken(patch):
 
 def let_everyone_of_a_group_run(patch):
     """Nobody counts who of a concurrency group is live, or has begun."""
-    patch.setattr(placement, "is_group_full", lambda state, terms, run_id: False)
+    patch.setattr(conditions, "is_group_full", lambda state, terms, run_id: False)
 
 
 def place_anywhere_what_has_to_be_beside_another(patch):
-    patch.setattr(placement, "near_to", lambda state, run, job: None)
+    patch.setattr(conditions, "near_to", lambda state, run, job: None)
 
 
 def take_any_worker_for_the_one_that_is_meant(patch):
@@ -346,7 +347,7 @@ def forget_where_files_of_what_is_not_run_again_are(patch):
 
 def share_fixed_ports(patch):
     """Two services of one port may meet on a worker."""
-    patch.setattr(services, "holder_of", lambda *_: None)
+    patch.setattr(conditions, "holder_of", lambda *_: None)
 
 
 def share_fixed_ports_of_a_host(patch):
@@ -359,7 +360,7 @@ def share_fixed_ports_of_a_host(patch):
                 return key
         return None
 
-    patch.setattr(services, "holder_of", holder_of)
+    patch.setattr(conditions, "holder_of", holder_of)
 
 
 def wait_for_a_port_that_waits(patch):

@@ -21,6 +21,8 @@ from titan_proto.messages import (
     CancelRun,
     CordonWorker,
     DecideGate,
+    ExplainJob,
+    Explanation,
     GateList,
     GateView,
     GetJob,
@@ -646,6 +648,21 @@ def look(world: World, auditor: Auditor, rounds: int) -> Errand:
                 raise Violation(f"a gate of no run was decided: {refusal}")
         else:
             yield Call(ListServices())
+        yield from _explain(auditor, run, job)
+
+
+def _explain(auditor: Auditor, run: str, job: str) -> Errand:
+    """Whatever is live has a reason for what it does."""
+    book = auditor.runs.get(run)
+    was_live = book is not None and job in book.jobs and book.state is RunState.ACTIVE
+    answer = yield Call(ExplainJob(run=run, job=job))
+    if isinstance(answer, Explanation):
+        if not answer.causes or not all(cause.message for cause in answer.causes):
+            raise Violation(f"{run}/{job} is explained by {answer}")
+        return
+    is_live = was_live and book is not None and book.state is RunState.ACTIVE
+    if answer is not None and (is_live or not is_error(answer, ErrorCode.NOT_FOUND)):
+        raise Violation(f"asking why {run}/{job} does not run came to {answer}")
 
 
 def _check_attempts(answer: Any, auditor: Auditor) -> None:

@@ -17,7 +17,11 @@ import pytest
 from titan_proto.errors import ErrorCode
 from titan_proto.messages import (
     CancelRun,
+    Cause,
+    CauseKind,
     Error,
+    ExplainJob,
+    Explanation,
     GateView,
     GetJob,
     GetRun,
@@ -45,6 +49,7 @@ from titan_proto.messages import (
     Traffic,
     WaitRun,
     WatchRun,
+    WorkerReason,
     WorkerView,
 )
 from titan_proto.specs import JobKind, Resources
@@ -1235,3 +1240,49 @@ def test_a_deep_chain_is_a_tree_too():
     jobs = [job_of("0"), *(job_of(str(n), str(n - 1)) for n in range(1, 3_000))]
 
     assert len(tree_of(jobs, symbols=True)) == 3_000
+
+
+# -- titan explain ------------------------------------------------------------------------------------
+def explanation(**fields):
+    cause = Cause(
+        kind=CauseKind.RESOURCES,
+        message="waits for 1 gpu: at most 0 are left on any of 1 worker(s)",
+        workers=(
+            WorkerReason(
+                worker="box:8080",
+                kind=CauseKind.RESOURCES,
+                message="0 of 2 gpu are free, 1 needed",
+                resource="gpu",
+                wanted=1,
+                total=2,
+            ),
+        ),
+        position=2,
+        queued=5,
+    )
+    given = {"run_id": "r" * 16, "run_alias": "train-1", "job_id": "a", "causes": (cause,)}
+    return Explanation(state=JobState.QUEUED, **{**given, **fields})
+
+
+def test_explain_says_what_it_waits_for_worker_by_worker(run, master):
+    master.answers[GetJob] = job_view(state=JobState.QUEUED)
+    master.answers[ExplainJob] = explanation()
+    code, out, _ = run("explain", "train-1/a")
+    assert code == 0
+    assert out.splitlines()[1:] == [
+        "  waits for 1 gpu: at most 0 are left on any of 1 worker(s)",
+        "     place 2 of 5 that need the same",
+        "     box:8080  0 of 2 gpu are free, 1 needed",
+    ]
+    (request,) = master.of(ExplainJob)
+    body = json.loads(run("explain", "train-1/a", "-o", "json")[1])
+    assert body["kind"] == "Explanations"
+    (cause,) = body["items"][0]["causes"]
+    assert (cause["kind"], cause["position"], cause["workers"][0]["total"]) == ("RESOURCES", 2, 2)
+    assert request.job
+
+
+def test_explain_of_what_has_ended_says_how(run, master):
+    master.answers[GetJob] = job_view(state=JobState.SUCCEEDED)
+    assert "has ended: SUCCEEDED" in run("explain", "train-1/a")[1]
+    assert master.of(ExplainJob) == []

@@ -101,6 +101,8 @@ class OpCode(IntEnum):
     GET_TRAFFIC = 0x5E
     TRAFFIC = 0x5F
     # placement 0x60-0x67
+    EXPLAIN_JOB = 0x60
+    EXPLANATION = 0x61
     CORDON_WORKER = 0x64
     LIST_WORKERS = 0x65
     WORKER_LIST = 0x66

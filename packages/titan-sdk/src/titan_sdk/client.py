@@ -43,8 +43,12 @@ from titan_proto.limits import (
 )
 from titan_proto.messages import (
     CancelRun,
+    Cause,
+    CauseKind,
     CordonWorker,
     DecideGate,
+    ExplainJob,
+    Explanation,
     FetchArtifact,
     FileView,
     FindFiles,
@@ -839,6 +843,25 @@ class TitanClient:
         name = service.id if isinstance(service, TitanJob) else service
         return list(self.ask(RestartService(service=name)).services)
 
+    def explain(self, job: JobLike, run: RunLike | None = None) -> Explanation:
+        """Why a job does not run, one cause after the other, with numbers per worker; or where it is, and why.
+
+        Args:
+            job: the job, its id, or `RUN/JOB`.
+            run: which run; by default the last one that this client submitted.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        selector, job_id = self._which(job, run)
+        view = self.job(job_id, run=selector)
+        if view.state in JOB_TERMINAL and view.kind is not JobKind.SERVICE:
+            return _ended(view)
+        try:
+            return self.ask(ExplainJob(run=view.run_id, job=view.job_id))
+        except NotFound:
+            return _ended(self.job(job_id, run=view.run_id))  # it has ended meanwhile
+
     def workers(self, worker: str = "") -> list[WorkerDetail]:
         """The workers, with what jobs can take of them; or the one of that port, name or id."""
         return list(self.ask(ListWorkers(worker=worker)).workers)
@@ -1278,6 +1301,19 @@ def _schedule_spec(
     if 0 < spec.end_ms < spec.start_ms:
         raise InvalidSpec("the schedule ends before it starts")
     return spec
+
+
+def _ended(view: JobView) -> Explanation:
+    """Of what is not live any more: how it ended."""
+    text = f"has ended: {view.state}" + (f" ({view.message})" if view.message else "")
+    cause = Cause(kind=CauseKind.ENDED, message=text, since_ms=view.ended_at_ms)
+    return Explanation(
+        run_id=view.run_id,
+        run_alias=view.run_alias,
+        job_id=view.job_id,
+        state=view.state,
+        causes=(cause,),
+    )
 
 
 def _deferral(at: Moment | None, delay: Duration | None) -> Deferral:

@@ -6,9 +6,10 @@ off the loop; here only what depends on the state is looked at. Called by ``core
 
 from __future__ import annotations
 
-from typing import TypeVar
+from itertools import islice
+from typing import Final, TypeVar
 
-from titan_master.core import graph, lifecycle
+from titan_master.core import explaining, graph, lifecycle
 from titan_master.core.apply import KEY_REMEMBERED_MS
 from titan_master.core.events import RunAccepted
 from titan_master.core.inputs import Origin, RunSubmitted
@@ -24,6 +25,9 @@ from titan_proto.specs import JobKind, RunSpec
 from titan_proto.states import JobState
 
 _T = TypeVar("_T")
+
+NOTICES: Final = 5
+"""Of so many jobs that nothing can run yet a receipt says so."""
 
 
 def submit(draft: Draft, item: RunSubmitted) -> None:
@@ -148,7 +152,12 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
     )
     draft.storage.begin(_room(item))
     receipt = RunReceipt(
-        run_id=item.run_id, alias=f"{event.slug}-{event.number}", notices=item.notices
+        run_id=item.run_id,
+        alias=f"{event.slug}-{event.number}",
+        notices=(
+            *item.notices,
+            *islice(explaining.never_yet(draft.state, item.spec.jobs), NOTICES),
+        ),
     )
     draft.reply(item.origin, receipt)
     begin(draft, event, item.spec)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from titan_master.core import (
     admission,
     cordoning,
+    explaining,
     gates,
     leaving,
     lifecycle,
@@ -36,6 +37,7 @@ from titan_proto.messages import (
     CancelRun,
     CordonWorker,
     DecideGate,
+    ExplainJob,
     GetJob,
     GetRun,
     GetScaling,
@@ -299,8 +301,34 @@ def _newest_with_gate(draft: Draft, job_id: str) -> Run | None:
 def _reply_job(draft: Draft, origin: Origin, run: Run, job: Job) -> None:
     why = ""
     if job.state is JobState.QUEUED:
-        why = queries.why_queued(draft.state, draft.roster, job)
+        why = explaining.why_queued(draft.state, draft.roster, job)
     draft.reply(origin, queries.job_view(run, job, why))
+
+
+def _sight(draft: Draft) -> explaining.Sight:
+    return explaining.Sight(draft.state, draft.roster, draft.now_ms, draft.storage.is_full)
+
+
+def _explain_job(draft: Draft, origin: Origin, request: ExplainJob) -> None:
+    """Of what is live only: how something ended is told by its view."""
+    instance = _find_instance(draft, request.run, request.job)
+    if instance is not None:
+        job = draft.state.instances[instance.run_id, instance.job_id]
+        draft.reply(origin, explaining.explain(_sight(draft), None, job, instance.run_alias))
+        return
+    state = draft.state
+    run = state.runs.get(state.aliases.get(request.run, request.run))
+    job_ = None if run is None else run.jobs.get(request.job)
+    service = None if run is not None else state.instances.get((request.run, request.job))
+    if service is not None:
+        alias = state.services[request.run, request.job].run_alias
+        draft.reply(origin, explaining.explain(_sight(draft), None, service, alias))
+    elif run is None or job_ is None:
+        name = f"{request.run[:JOB_ID_CHARS]}/{request.job[:JOB_ID_CHARS]}"
+        text = f"nothing that is live is called {name}; `titan show` tells how it ended"
+        draft.refuse(origin, ErrorCode.NOT_FOUND, text)
+    else:
+        draft.reply(origin, explaining.explain(_sight(draft), run, job_, run.alias))
 
 
 def _list_attempts(draft: Draft, origin: Origin, request: ListAttempts) -> None:
@@ -316,7 +344,7 @@ def _list_attempts(draft: Draft, origin: Origin, request: ListAttempts) -> None:
         run, job = found
         why = ""
         if job.state is JobState.QUEUED:
-            why = queries.why_queued(draft.state, draft.roster, job)
+            why = explaining.why_queued(draft.state, draft.roster, job)
         view, spec = queries.job_view(run, job, why), job.spec
     exact = replace(request, run=view.run_id)
     draft.require(AskHistory(origin=origin, request=exact, live_jobs=(view,), live_spec=spec))
@@ -500,6 +528,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Draft, Origin, Any], None]]] = {
     GetStats: _get_stats,
     ShutDownWorker: leaving.shut_down,
     ListWorkers: cordoning.list_workers,
+    ExplainJob: _explain_job,
     SpawnWorker: siblings.spawn_worker,
     GetScaling: siblings.get_scaling,
 }

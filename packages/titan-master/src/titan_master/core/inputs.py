@@ -15,6 +15,7 @@ from titan_proto.messages import (
     CancelRun,
     CordonWorker,
     DecideGate,
+    ExplainJob,
     Fired,
     GetJob,
     GetRun,
@@ -82,6 +83,7 @@ Ask = (
     | GetStats
     | ShutDownWorker
     | CordonWorker
+    | ExplainJob
     | ListWorkers
     | SpawnWorker
     | GetScaling

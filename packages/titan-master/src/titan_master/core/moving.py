@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from titan_master.core import rollout, services
+from titan_master.core import conditions, rollout, services
 from titan_master.core.state import Job, Service, State, WorkerInfo
 from titan_master.core.turn import Draft
 from titan_proto.ids import AttemptRef
@@ -69,7 +69,7 @@ def _make_way_again(draft: Draft) -> None:
             continue
         ports.setdefault(service.run_name, {}).setdefault(service.base, []).append(service)
         if service.replaces and not service.attempt.is_live:
-            replaced = rollout.replaced_by(state, service)
+            replaced = conditions.replaced_by(state, service)
             rollout.make_way(draft, service.spec, replaced, avoid=service.avoid)
     if not ports:
         return

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from titan_master.core import filling, lifecycle, rollout, services, sharing
+from titan_master.core import conditions, filling, lifecycle, rollout, sharing
 from titan_master.core.events import AttemptPlaced
 from titan_master.core.presence import Entry
 from titan_master.core.state import (
@@ -29,8 +29,8 @@ from titan_master.core.state import (
 )
 from titan_master.core.turn import CoreConfig, Draft
 from titan_master.core.workers import send_order
-from titan_proto.specs import JobKind, Terms
-from titan_proto.states import ExitReason, JobState, WorkerState
+from titan_proto.specs import JobKind
+from titan_proto.states import ExitReason, JobState
 
 PARENTS_LOOKED_AT: Final = 64
 """Affinity looks at so many parents: a job that gathers 100,000 is at home everywhere."""
@@ -57,7 +57,7 @@ def place(draft: Draft) -> None:
     candidates = [
         _most_urgent(ready, draft.now_ms, draft.config)
         for key, ready in classes.items()
-        if key.terms is None or not is_group_full(draft.state, key.terms, key.run_id)
+        if key.terms is None or not conditions.is_group_full(draft.state, key.terms, key.run_id)
     ]
     heapq.heapify(candidates)
     left = draft.config.placements_max
@@ -100,11 +100,11 @@ def _most_urgent(ready: ReadyClass, now_ms: int, config: CoreConfig) -> Candidat
 def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     """Where a parent ran, if the job wants that; else the least loaded, ties by name."""
     run = draft.state.runs.get(job.run_id)
-    if rollout.has_to_wait(draft.state, run, job):
+    if conditions.has_to_wait(draft.state, run, job):
         return None
     terms = job.spec.needs.terms
     if terms is not None:
-        if is_group_full(draft.state, terms, job.run_id):
+        if conditions.is_group_full(draft.state, terms, job.run_id):
             return None
         if terms.worker:
             return _pinned(draft, job, key, terms.worker)
@@ -136,42 +136,9 @@ def _choose(draft: Draft, job: Job, key: ClassKey) -> str | None:
     return None if best is None else best[2]
 
 
-def is_group_full(state: State, terms: Terms, run_id: str) -> bool:
-    """Whether as many of its concurrency group run as may, or as many runs of its run's group."""
-    if terms.group and state.groups.get(terms.group, 0) >= terms.limit:
-        return True
-    if not terms.run_group:
-        return False
-    seats = state.seats.get(terms.run_group, {})
-    return run_id not in seats and run_id in state.runs and len(seats) >= terms.run_limit
-
-
-def near_to(state: State, run: Run, job: Job) -> tuple[Job, WorkerInfo | None] | None:
-    """The job beside which this one is to be, and that one's worker, if it is known still.
-
-    A worker that lost its ledger is another one, under the same name: what lay there may be there yet. In
-    place of one that is lost itself, or has left (spawned ones do), another with its folder will do. None where nothing is asked for, or
-    it was never executed in this run: then there is no such place.
-    """
-    terms = job.spec.needs.terms
-    if terms is None or not terms.near or state.instances.get((job.run_id, job.spec.id)) is job:
-        return None
-    target = run.jobs[terms.near]
-    attempt = target.attempt
-    if attempt is None:
-        return None
-    worker = state.workers.get(attempt.worker_id)
-    if worker is None:
-        worker = state.workers.get(state.names.get(attempt.worker, ""))
-    if (worker is None or worker.state is WorkerState.LOST) and attempt.workspace:
-        others = (one for one in state.workers.values() if one.workspace == attempt.workspace)
-        worker = next((one for one in others if one.state is not WorkerState.LOST), worker)
-    return target, worker
-
-
 def _wanted(draft: Draft, run: Run, job: Job, key: ClassKey) -> tuple[str | None, bool]:
     """A worker that is better for the job than the least loaded, and whether no other will do."""
-    found = near_to(draft.state, run, job)
+    found = conditions.near_to(draft.state, run, job)
     if found is not None:
         worker = found[1]
         terms = job.spec.needs.terms
@@ -265,13 +232,13 @@ def _can_have(draft: Draft, job: Job, key: ClassKey, worker_id: str) -> bool:
     service = draft.state.services.get((job.run_id, job.spec.id))
     if service is not None and worker_id in service.avoid:
         return False
-    return not section.port or services.holder_of(draft.state, worker, section.port) is None
+    return not section.port or conditions.holder_of(draft.state, worker, section.port) is None
 
 
 def _is_near(state: State, run: Run, job: Job, worker: WorkerInfo) -> bool:
     """Whether a job that has to be beside another one would be that there."""
     terms = job.spec.needs.terms
-    found = None if terms is None or not terms.required else near_to(state, run, job)
+    found = None if terms is None or not terms.required else conditions.near_to(state, run, job)
     return found is None or found[1] is worker
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from titan_master.core.cron import Calendar
+from titan_master.core.explaining import ITS_TURN, why_queued
 from titan_master.core.presence import Roster
 from titan_master.core.state import Attempt, Job, Run, Schedule, Service, State, WorkerInfo
 from titan_proto.ids import AttemptRef
@@ -34,7 +35,6 @@ from titan_proto.states import (
     JobState,
     RunState,
     ServiceState,
-    WorkerState,
 )
 
 WAITS_FOR_ITEMS: Final = 10
@@ -51,8 +51,6 @@ SLOTS_SHOWN: Final = 5
 """Of a schedule's slots to come, and of those that wait."""
 LIVE_SHOWN: Final = 10
 """Of its runs that go on."""
-_ITS_TURN: Final = "waits for its turn"
-
 SERVICES_EXPLAINED: Final = 20
 """Of so many services that wait for a worker a list says why: each takes a look at every worker."""
 
@@ -396,7 +394,7 @@ def _why_waiting(state: State, roster: Roster, service: Service) -> str:
     """Why it is not placed, and what a person can do where it waits to take the place of another."""
     why = why_queued(state, roster, state.instances[service.run_id, service.job_id])
     old = state.services.get((service.run_id, service.replaces))
-    if old is None or why == _ITS_TURN:
+    if old is None or why == ITS_TURN:
         return why
     return (
         f"{why}. {old.instance_name} stays up until this one is healthy: free a slot or start another "
@@ -460,50 +458,3 @@ def worker_view(
         services=services,
         link_down_ms=max(1, now_ms - since_ms) if presence.link_id is None else 0,
     )
-
-
-def why_queued(state: State, roster: Roster, job: Job) -> str:
-    """Why a queued job is not placed, in words; looks at every worker, so for one job at a time."""
-    needs = frozenset(job.spec.needs.skills)
-    wanted = ", ".join(state.queue.key(job).skills)
-    workers = list(state.workers.values())
-    if not workers:
-        return "waits for a worker: none has joined"
-    skilled = [worker for worker in workers if needs.issubset(worker.skills)]
-    if not skilled:
-        return f"waits for a worker with {wanted}: none of the {len(workers)} known has that"
-    ready = [
-        worker
-        for worker in skilled
-        if worker.state is WorkerState.ONLINE and roster.link_of(worker.worker_id) is not None
-    ]
-    if not ready:
-        return f"waits for a worker with {wanted}: {len(skilled)} known, none connected"
-    run = state.runs.get(job.run_id)
-    if run is not None and run.homes and job.spec.dependencies:
-        at_home = [worker for worker in ready if worker.workspace in run.homes]
-        if not at_home:
-            return (
-                "waits for a worker in whose folder jobs before it have left files "
-                f"($TITAN_SHARED): none of the {len(ready)} connected with {wanted} has them"
-            )
-        ready = at_home
-    slots = job.spec.needs.slots
-    if all(worker.slots - worker.used < slots for worker in ready):
-        if slots > 1:
-            most = max(worker.slots for worker in ready)
-            return (
-                f"waits for {slots} free slots on one worker: {len(ready)} with {wanted}, "
-                f"the largest has {most}"
-            )
-        total = sum(worker.slots for worker in ready)
-        return (
-            f"waits for a slot: all {total} of the {len(ready)} worker(s) with {wanted} are taken"
-        )
-    section = job.spec.service
-    if section is not None and section.port:
-        return (
-            f"waits for a worker with {wanted} where no other service has port {section.port}: "
-            f"{len(ready)} connected"
-        )
-    return _ITS_TURN

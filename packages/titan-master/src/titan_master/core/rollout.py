@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from titan_master.core import filling, queries, services
+from titan_master.core import conditions, filling, queries, services
 from titan_master.core.events import ServiceAdded
 from titan_master.core.inputs import Origin
 from titan_master.core.state import Job, Run, Service, State
@@ -102,7 +102,7 @@ def restart(draft: Draft, origin: Origin, request: RestartService) -> None:
         return
     for one in found:
         # What is nowhere comes up anew anyway.
-        is_new = bool(replaced_by(draft.state, one)) or not one.attempt.is_live
+        is_new = bool(conditions.replaced_by(draft.state, one)) or not one.attempt.is_live
         if _stays(draft, one) and not is_new:
             _add(draft, one, replaces=one.job_id)
             instance = draft.state.instances[one.run_id, instance_id(one.base, one.made)]
@@ -116,42 +116,20 @@ def _reply(draft: Draft, origin: Origin, service: Service) -> None:
     draft.reply(origin, ServiceList(services=views))
 
 
-def replaced_by(state: State, service: Service) -> list[Service]:
-    """What it is to take the place of, while that is there."""
-    old = state.services.get((service.run_id, service.replaces))
-    return [] if old is None else [old]
-
-
-def has_to_wait(state: State, run: Run | None, job: Job) -> bool:
-    """Whether an exclusive service has to wait for what it takes the place of to be gone."""
-    if not job.spec.exclusive or job.spec.service is None:
-        return False
-    service = state.services.get((job.run_id, job.spec.id))
-    if service is not None:
-        return bool(replaced_by(state, service))
-    name = "" if run is None else f"{run.name}/{job.spec.id}"
-    return bool(_left_by_others(state, name, job.run_id))
-
-
 # -- in place of another --------------------------------------------------------------------------
 def came_up(draft: Draft, service: Service) -> None:
     """It is healthy, as it was not before: what it replaces is not needed any more."""
-    others = _left_by_others(draft.state, service.name, service.run_id)
-    for old in (*replaced_by(draft.state, service), *others):
+    others = conditions.left_by_others(draft.state, service.name, service.run_id)
+    for old in (*conditions.replaced_by(draft.state, service), *others):
         if old.state is not ServiceState.STOPPING:
             services.stop(draft, old, why=f"replaced by {service.run_alias}/{service.job_id}")
-
-
-def _left_by_others(state: State, name: str, run_id: str) -> list[Service]:
-    """Services of the same name that another run has brought."""
-    return [one for one in state.services.values() if one.name == name and one.run_id != run_id]
 
 
 def is_kept(draft: Draft, run: Run, job: Job) -> str:
     """Whether the service that this job asks for is there, healthy and defined alike: then, whose."""
     if job.spec.kind is not JobKind.SERVICE:
         return ""
-    left = _left_by_others(draft.state, f"{run.name}/{job.spec.id}", run.run_id)
+    left = conditions.left_by_others(draft.state, f"{run.name}/{job.spec.id}", run.run_id)
     if not left:
         return ""
     try:
@@ -197,10 +175,10 @@ def make_way(
     if not port:
         return
     places = services.places_for(draft.state, spec, avoid)
-    if any(services.holder_of(draft.state, worker, port) is None for worker in places):
+    if any(conditions.holder_of(draft.state, worker, port) is None for worker in places):
         return
     for one in old:
-        holders = (services.holder_of(draft.state, worker, port) for worker in places)
+        holders = (conditions.holder_of(draft.state, worker, port) for worker in places)
         is_in_the_way = (one.run_id, one.job_id) in holders
         if is_in_the_way and one.state is not ServiceState.STOPPING:
             why = f"no other worker can have port {port} for its replacement"
@@ -212,7 +190,7 @@ def port_taken(state: State, run: Run, job: Job) -> str:
     """Who has the job's fixed port on every worker that could have it, in words; empty if it may wait."""
     port = 0 if job.spec.service is None else job.spec.service.port
     places = services.places_for(state, job.spec)
-    holders = [services.holder_of(state, worker, port) for worker in places]
+    holders = [conditions.holder_of(state, worker, port) for worker in places]
     names = []
     for key in holders:
         service = None if key is None else state.services.get(key)

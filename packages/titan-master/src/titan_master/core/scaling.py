@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from titan_master.core import leaving, placement, rollout, services, siblings
+from titan_master.core import conditions, leaving, placement, siblings
 from titan_master.core.events import SiblingDismissed
 from titan_master.core.state import ClassKey, Job, ReadyClass, Spawn, WorkerInfo, fits
 from titan_master.core.turn import Draft
@@ -153,7 +153,7 @@ def _ask_for_what_is_missing(draft: Draft) -> None:
     room = _Room(draft)
     for key, ready in list(draft.state.queue.classes.items()):
         # What waits for its concurrency group would wait beside any number of workers.
-        is_one_too_many = key.terms is not None and placement.is_group_full(
+        is_one_too_many = key.terms is not None and conditions.is_group_full(
             draft.state, key.terms, key.run_id
         )
         if key.slots and not is_one_too_many and _has_waited(draft, ready):
@@ -241,7 +241,7 @@ def _that_a_sibling_could_have(
     for job in islice(waiting, JOBS_LOOKED_AT):
         if (
             job.state is JobState.QUEUED
-            and not rollout.has_to_wait(state, state.runs.get(job.run_id), job)
+            and not conditions.has_to_wait(state, state.runs.get(job.run_id), job)
             and placement.could_have(state, sibling, job)
             and not _is_held_up(draft, parent, job)
         ):
@@ -254,5 +254,5 @@ def _is_held_up(draft: Draft, parent: WorkerInfo, job: Job) -> bool:
     return (
         section is not None
         and section.port > 0
-        and services.holder_of(state, parent, section.port) is not None
+        and conditions.holder_of(state, parent, section.port) is not None
     )

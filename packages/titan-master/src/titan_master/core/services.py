@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from titan_master.core import queries
+from titan_master.core import conditions, queries
 from titan_master.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -169,7 +169,7 @@ def why_it_stays(state: State, service: Service) -> str:
     # Its own port may be free by now: what is asked is whether both could have been up.
     beside = {} if own not in state.workers else state.neighbours[state.workers[own].ports]
     places = [one for one in places if one.worker_id not in beside]
-    if port and all(holder_of(state, one, port) is not None for one in places):
+    if port and all(conditions.holder_of(state, one, port) is not None for one in places):
         return f"no other worker can have port {port} for its replacement"
     return ""
 
@@ -227,7 +227,7 @@ def _ends_another(
     if replaced.state is not ServiceState.HEALTHY or event.reason is not ExitReason.CRASH_LOOP:
         return False
     key = (replaced.run_id, replaced.job_id)
-    return all(holder_of(state, worker, section.port) == key for worker in places)
+    return all(conditions.holder_of(state, worker, section.port) == key for worker in places)
 
 
 def _queue(
@@ -293,17 +293,6 @@ def _end(draft: Draft, service: Service, reason: ExitReason, *, stopped: bool = 
             reason=reason,
         )
     )
-
-
-def holder_of(state: State, worker: WorkerInfo, port: int) -> tuple[str, str] | None:
-    """Which (run, job) of the cluster has this fixed port where the worker's jobs listen."""
-    for worker_id in state.neighbours[worker.ports]:
-        for key in state.workers[worker_id].held:
-            job = state.find_job(*key)
-            section = None if job is None else job.spec.service
-            if section is not None and section.port == port:
-                return key
-    return None
 
 
 def find(state: State, selector: str) -> list[Service]:

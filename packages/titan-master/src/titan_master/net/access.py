@@ -130,6 +130,8 @@ TABLE: Final[dict[OpCode, frozenset[str]]] = {
     OpCode.WORKER_USAGE: _WORKERS,
     OpCode.SAMPLE_USAGE: _NOBODY,
     # placement
+    OpCode.EXPLAIN_JOB: _READERS,
+    OpCode.EXPLANATION: _NOBODY,
     OpCode.CORDON_WORKER: _ADMINS,
     OpCode.LIST_WORKERS: _READERS,
     OpCode.WORKER_LIST: _NOBODY,

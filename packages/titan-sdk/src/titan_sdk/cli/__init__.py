@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ps": ("look", "Active runs and services; with RUN, its jobs."),
     "watch": ("runs", "Watch a run go, job by job, until it ends."),
     "show": ("look", "All about one run, job, service or worker."),
+    "explain": ("explain", "Why a job does not run."),
     "logs": ("logs", "What a job has printed."),
     "stats": ("look", "The cluster at a glance."),
     "json": ("look", "The same as `titan stats -o json`."),
