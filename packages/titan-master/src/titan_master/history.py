@@ -220,8 +220,8 @@ class Answers:
                 details={"limit": "outputs_per_run_bytes"},
             )
             return _reply(ask.origin, refusal)
-        left = tuple(one for one in left if one[0] in set(taken_over))
-        gone = self._missing(needed(spec, (one[1] for one in left)))
+        wanted = set(taken_over)
+        gone = self._missing(needed(spec, (files for job_id, files in left if job_id in wanted)))
         if gone:
             refusal = Error(
                 code=ErrorCode.CONFLICT,
@@ -243,7 +243,7 @@ class Answers:
             taken_over=taken_over,
             outputs=kept,
             left=left,
-            homes=tuple(one for one in homes if one[0] in set(taken_over)),
+            homes=homes,
             ancestors=before[:RERUN_ANCESTORS],
             fired=_again(view.fired),
         )
