@@ -267,6 +267,9 @@ def test_titan_deploy_worker_spawns_one_by_hand_and_stats_shows_it_under_its_par
         refused = titan("deploy", "worker", "8085", code=7)
         assert "is here already; 8081 is free" in refused.stderr
         assert "a worker's port is a number" in titan("deploy", "worker", "auto", code=2).stderr
+        (tmp_path / "worker").write_text("exit 0")
+        (tmp_path / "worker").chmod(0o755)
+        assert "has spawned it" not in titan("deploy", "worker", "8087", "-d").stderr
         titan("shutdown", "8085", "--wait")
         titan("shutdown", "8086", "--wait")
         until(lambda: not siblings_of(cluster), 10)

@@ -15,8 +15,9 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, final
 
 import msgspec
 from msgspec.structs import replace
@@ -388,14 +389,8 @@ class TitanClient:
     def jobs(self, run: RunLike | None = None) -> list[JobView]:
         """The jobs of a run (of the one submitted last by this client), in their order."""
         selector = _selector(run if run is not None else self._last("jobs"))
-        found: list[JobView] = []
-        cursor = ""
-        while True:
-            page = self.ask(ListJobs(run=selector, cursor=cursor))
-            found += page.jobs
-            if not page.cursor:
-                return found
-            cursor = page.cursor
+        pages = _pages(lambda cursor: self.ask(ListJobs(run=selector, cursor=cursor)))
+        return [job for page in pages for job in page.jobs]
 
     def job(self, job: JobLike, *, run: RunLike | None = None) -> JobView:
         """One job as it stands."""
@@ -429,15 +424,8 @@ class TitanClient:
 
     def dead(self, limit: int | None = None) -> list[JobView]:
         """Jobs that failed for good: their tries are spent, or they lost too many workers."""
-        found: list[JobView] = []
-        cursor = ""
-        while limit is None or len(found) < limit:
-            page = self.ask(ListDead(cursor=cursor))
-            found += page.jobs
-            cursor = page.cursor
-            if not cursor:
-                break
-        return found if limit is None else found[:limit]
+        pages = _pages(lambda cursor: self.ask(ListDead(cursor=cursor)))
+        return list(islice((job for page in pages for job in page.jobs), limit))
 
     def wait(self, run: RunLike, timeout: float | None = None) -> RunView:
         """Wait until a run has ended.
@@ -696,14 +684,8 @@ class TitanClient:
 
     def schedules(self) -> list[ScheduleView]:
         """The schedules that there are, by name."""
-        found: list[ScheduleView] = []
-        cursor = ""
-        while True:
-            page = self.ask(ListSchedules(cursor=cursor, limit=PAGE_ITEMS))
-            found += page.schedules
-            cursor = page.cursor
-            if not cursor:
-                return found
+        pages = _pages(lambda cursor: self.ask(ListSchedules(cursor=cursor, limit=PAGE_ITEMS)))
+        return [schedule for page in pages for schedule in page.schedules]
 
     def find_schedule(self, name: str) -> ScheduleView:
         """One schedule, by its name. Raises NotFound."""
@@ -930,14 +912,8 @@ class TitanClient:
 
     def gates(self) -> list[GateView]:
         """The gates that are open, those that have waited longest first."""
-        found: list[GateView] = []
-        cursor = ""
-        while True:
-            page = self.ask(ListGates(cursor=cursor, limit=PAGE_ITEMS))
-            found += page.gates
-            cursor = page.cursor
-            if not cursor:
-                return found
+        pages = _pages(lambda cursor: self.ask(ListGates(cursor=cursor, limit=PAGE_ITEMS)))
+        return [gate for page in pages for gate in page.gates]
 
     def approve(self, gate: str | TitanJob, comment: str = "") -> GateView:
         """Let what waits for a gate begin: by `run/job`, or a job id unique among open gates.
@@ -994,20 +970,13 @@ class TitanClient:
                 from titan_sdk.files import unknown
 
                 raise unknown(name, (view.name for view in self.files())) from error
-        found: list[FileView] = []
-        cursor = ""
-        while True:
-            page = self.ask(ListFiles(cursor=cursor, limit=PAGE_ITEMS))
-            found += page.files
-            cursor = page.cursor
-            if not cursor:
-                break
-        if page.is_cut:
+        pages = list(_pages(lambda cursor: self.ask(ListFiles(cursor=cursor, limit=PAGE_ITEMS))))
+        if pages[-1].is_cut:
             _log.warning(
                 "perm_files hold more names than NAMED_FILES (%d), which is what a list shows",
                 NAMED_FILES,
             )
-        return found
+        return [file for page in pages for file in page.files]
 
     def download(
         self,
@@ -1354,6 +1323,29 @@ def job_id_for(path: str) -> str:
 def skills_of(jobs: Sequence[JobSpec]) -> dict[str, tuple[str, ...]]:
     """What the jobs need that not every worker has; to say why one does not start."""
     return {job.id: job.needs.skills for job in jobs if job.needs.skills != ("GENERAL",)}
+
+
+class _Paged(Protocol):
+    """A page of a list."""
+
+    @property
+    def cursor(self) -> str:
+        """Where the next one begins; empty on the last."""
+        ...
+
+
+_PageT = TypeVar("_PageT", bound=_Paged)
+
+
+def _pages(ask: Callable[[str], _PageT]) -> Iterator[_PageT]:
+    """All pages of a list, one question each; `ask` asks for the one at a cursor."""
+    cursor = ""
+    while True:
+        page = ask(cursor)
+        yield page
+        cursor = page.cursor
+        if not cursor:
+            return
 
 
 def _selector(run: RunLike) -> str:

@@ -144,8 +144,8 @@ def _accept(draft: Draft, item: RunSubmitted) -> None:
         rerun_alias=item.rerun_alias,
         taken_over=taken_over,
         outputs={job_id: item.outputs[job_id] for job_id in taken_over if job_id in item.outputs},
-        left=_of(taken_over, item.left),
-        homes=_of(taken_over, item.homes),
+        left=_left_by(taken_over, item.left),
+        homes=_left_by(taken_over, item.homes),
         ancestors=item.ancestors,
         near=_near(draft.state, item.parent),
         fired=item.fired,
@@ -186,7 +186,10 @@ def _near(state: State, parent: AttemptRef | None) -> str:
     return attempt.worker_id if attempt is not None and is_it else ""
 
 
-def _of(jobs: tuple[str, ...], found: tuple[tuple[str, _T], ...]) -> tuple[tuple[str, _T], ...]:
+def _left_by(
+    jobs: tuple[str, ...], found: tuple[tuple[str, _T], ...]
+) -> tuple[tuple[str, _T], ...]:
+    """Of what the old run's jobs left, by job: what those left that are taken over."""
     wanted = set(jobs) if found else ()
     return tuple(one for one in found if one[0] in wanted)
 

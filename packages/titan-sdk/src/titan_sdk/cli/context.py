@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from titan_sdk.client import TitanClient
 
 API_VERSION: Final = "titan/v1"
+ENDED_SHOWN: Final = 50
+"""Of what has ended, unless more is asked for."""
 _FORMATS: Final = ("table", "json")
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -144,6 +146,18 @@ def output_option(function: FunctionT) -> FunctionT:
         default="table",
         help="table (for people) or json (for programs). [env: TITAN_FORMAT]",
     )(function)
+
+
+def limit_option(told: str) -> Callable[[FunctionT], FunctionT]:
+    """Add `-n`: how much of a list that grows for ever is shown, as `told`."""
+    return click.option(
+        "-n",
+        "--limit",
+        type=click.IntRange(min=1),
+        default=ENDED_SHOWN,
+        show_default=True,
+        help=told,
+    )
 
 
 def emit(kind: str, body: Mapping[str, Any]) -> None:

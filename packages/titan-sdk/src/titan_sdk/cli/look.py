@@ -15,10 +15,12 @@ from titan_proto.specs import JobKind, Shape, Trigger
 from titan_proto.states import ExitReason, JobState
 from titan_sdk.cli import render
 from titan_sdk.cli.context import (
+    ENDED_SHOWN,
     Settings,
     emit,
     has_color,
     is_unicode,
+    limit_option,
     output_option,
     say,
     stdout_is_terminal,
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     )
     from titan_sdk.client import TitanClient
 
-_ENDED_SHOWN = 50
 _VALUES_AT = 12
 """Where the values of a job's fields begin: its longest name, a colon and a blank before them."""
 _OUTPUT_SHOWN_CHARS = 200
@@ -51,14 +52,7 @@ _EXPLAINED = 5
 @click.command()
 @click.argument("run", required=False)
 @click.option("-a", "--all", "everything", is_flag=True, help="Ended runs too.")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    default=_ENDED_SHOWN,
-    show_default=True,
-    help="With -a: at most so many runs and ended services, newest first.",
-)
+@limit_option("With -a: at most so many runs and ended services, newest first.")
 @output_option
 @click.pass_obj
 def ps(settings: Settings, run: str | None, *, everything: bool, limit: int, output: str) -> None:
@@ -167,14 +161,7 @@ def _show_stats(settings: Settings, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    default=_ENDED_SHOWN,
-    show_default=True,
-    help="At most so many, those of the newest run first.",
-)
+@limit_option("At most so many, those of the newest run first.")
 @output_option
 @click.pass_obj
 def dead(settings: Settings, *, limit: int, output: str) -> None:
@@ -246,7 +233,7 @@ def suggesting_runs(client: TitanClient, name: str) -> Iterator[None]:
     try:
         yield
     except NotFound as error:
-        known = [run.alias for run in client.runs(ended=True, limit=_ENDED_SHOWN)]
+        known = [run.alias for run in client.runs(ended=True, limit=ENDED_SHOWN)]
         raise NotFound(f"no run is called {named(name)}{did_you_mean(name, known)}") from error
 
 
@@ -283,7 +270,7 @@ def _describe(client: TitanClient, name: str, look: render.Look) -> tuple[str, d
                 render.busy_worker_json(worker, usage),
                 _worker(worker, render.usage_of(usage, worker), look),
             )
-    known = [run.alias for run in client.runs(ended=True, limit=_ENDED_SHOWN)]
+    known = [run.alias for run in client.runs(ended=True, limit=ENDED_SHOWN)]
     raise NotFound(
         f"no run, job, service or worker is called {named(name)}{did_you_mean(name, known)}"
     )

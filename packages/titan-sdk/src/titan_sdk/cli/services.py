@@ -11,7 +11,7 @@ import click
 from titan_proto.errors import NotFound
 from titan_proto.states import RunState, ScalingKind, ServiceState
 from titan_sdk.cli import render
-from titan_sdk.cli.context import Names, Settings, emit, output_option, say
+from titan_sdk.cli.context import Names, Settings, emit, limit_option, output_option, say
 from titan_sdk.cli.failures import CANCELLED, FAILED, INTERRUPTED, Failure
 from titan_sdk.cli.look import did_you_mean, look_of, print_table
 from titan_sdk.cli.progress import shown
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from titan_sdk.client import TitanClient
     from titan_sdk.run import Run
 
-_ENDED_SHOWN = 50
 _WORKER: Final = ("worker", "Worker.jar")
 """What deploys a worker where no file is called so; the second is what the manual says."""
 _SETTLED: Final = (ScalingKind.JOINED, ScalingKind.FAILED, ScalingKind.TIMED_OUT)
@@ -81,7 +80,7 @@ def deploy(
       titan deploy api.jar auto GPU --replicas 2
       titan deploy worker 8085
     """  # noqa: D301 - click reads the backspace
-    if file in _WORKER and port is not None and not Path(file).exists():
+    if port is not None and _means_a_worker(settings, file):
         given = [name, replicas, health, *env, *env_file]
         if any(one is not None for one in given):
             raise click.UsageError(
@@ -114,6 +113,14 @@ def deploy(
         _print(settings, found, output)
     else:
         say(clean(f"{job.job_id} is {job.state}.  titan ps {handle.alias}"))
+
+
+def _means_a_worker(settings: Settings, file: str) -> bool:
+    """Whether it is no file, neither here nor among the master's."""
+    if file not in _WORKER or Path(file).exists():
+        return False
+    with settings.client() as client:
+        return all(one.name != file for one in client.files())
 
 
 def _deploy_worker(
@@ -176,14 +183,7 @@ def service() -> None:
 
 @service.command("ls")
 @click.option("-a", "--all", "everything", is_flag=True, help="Ended ones too.")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    default=_ENDED_SHOWN,
-    show_default=True,
-    help="With -a: at most so many ended ones, newest first.",
-)
+@limit_option("With -a: at most so many ended ones, newest first.")
 @output_option
 @click.pass_obj
 def ls(settings: Settings, *, everything: bool, limit: int, output: str) -> None:
