@@ -1123,7 +1123,11 @@ def _twin_run(run: Run) -> Run:
             copy.gate = replace(job.gate)
     children = {index: list(found) for index, found in run.children.items()}
     return replace(
-        run, jobs=jobs, order=list(jobs.values()), children=children, params=dict(run.params)
+        run,
+        jobs=jobs,
+        order=list(jobs.values()),
+        children=children,
+        params=dict(run.params),
     )
 
 
