@@ -146,8 +146,8 @@ def test_a_sibling_outlives_its_parent_is_known_to_its_next_process_and_goes_whe
         assert run.wait(timeout=60) == "SUCCEEDED", growing.logs()
         assert pid in siblings_of(growing)
         until(lambda: not siblings_of(growing), 20)
-        log = (growing.folder / "worker-8080.log").read_text()
-    assert "sibling_ended number=" in log
+        log = growing.folder / "worker-8080.log"
+        until(lambda: "sibling_ended number=" in log.read_text(), 10)
 
 
 def test_one_that_is_killed_leaves_nothing_and_its_jobs_run_again(growing: Cluster) -> None:
@@ -267,6 +267,9 @@ def test_titan_deploy_worker_spawns_one_by_hand_and_stats_shows_it_under_its_par
         refused = titan("deploy", "worker", "8085", code=7)
         assert "is here already; 8081 is free" in refused.stderr
         assert "a worker's port is a number" in titan("deploy", "worker", "auto", code=2).stderr
+        (tmp_path / "worker").write_text("exit 0")
+        (tmp_path / "worker").chmod(0o755)
+        assert "has spawned it" not in titan("deploy", "worker", "8087", "-d").stderr
         titan("shutdown", "8085", "--wait")
         titan("shutdown", "8086", "--wait")
         until(lambda: not siblings_of(cluster), 10)

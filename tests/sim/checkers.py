@@ -1265,8 +1265,7 @@ class Auditor:
         here = [one for one in self.workers.values() if one.state not in {"LOST", "RETIRED"}]
         to_come = [self._asked[number] for number in self._waited_for]
         spawned = [one for one in here if one.spawn]
-        known = [one for one in self.workers.values() if one.spawn and one.state != "RETIRED"]
-        total = len(known) + len(to_come)
+        total = len(spawned) + len(to_come)
         self.check(total < config.siblings_max, f"{total} have been spawned: {event}")
         if not event.by_hand:
             self.check(config.autoscale, f"nobody wanted that: {event}")

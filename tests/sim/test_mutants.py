@@ -668,7 +668,19 @@ def take_over_what_comes_after_a_failure(patch):
     patch.setattr(rerun, "_with_all_below", lambda _spec, tops: set(tops))
 
 
+def take_a_jump_of_time_for_silence(patch):
+    """The clock is set forward, and leases are over by as much sooner."""
+    patch.setattr(core.Core, "time_jumped", lambda self, now_ms: None)
+
+
+def blame_nobody_for_a_slot(patch):
+    """Which schedule broke the core is not known."""
+    patch.setattr(core.Core, "culprit", "")
+
+
 MUTANTS = [
+    take_a_jump_of_time_for_silence,
+    blame_nobody_for_a_slot,
     begin_whatever_a_condition_says,
     take_every_skip_for_a_failure,
     take_over_what_comes_after_a_failure,

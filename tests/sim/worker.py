@@ -84,6 +84,8 @@ DRAINS_MS = (0, 500, 5_000, 20_000)
 """How long workers let their tasks go on once they are told to leave."""
 CORES = (0, 2, 8, 16, 16)
 """Of a worker's host; without any it spawns nobody."""
+KILLED_MS = 10_000
+"""Within so long a sibling that is given up is gone, whatever its parent's disk is like."""
 SLOW_STARTS_MS = (3_000, 12_000, 200_000)
 COMMIT_MS = 5
 SLOW_COMMIT_MS = (50, 2_000)
@@ -547,6 +549,9 @@ class WorkerProcess:
             self._auditor.told_to_spawn(message)
         elif isinstance(message, SpawnVerdicts):
             self._auditor.told_verdicts(message)
+            for number in message.given_up:
+                gone = partial(self._check_gone, number, self.life.pauses)
+                self.life.after(KILLED_MS, gone)
         elif not isinstance(message, (HeartbeatAck, Joined, StopAttempts)):
             raise Violation(f"the master told a worker {message}")
         if isinstance(message, Joined):
@@ -582,6 +587,12 @@ class WorkerProcess:
         self._watched.add(number)
         began = SiblingBegan(number=number, pid=self.world.between(2, 30_000), start_ticks=1)
         self.life.after(self.world.between(0, 50), lambda: self.put(began))
+
+    def _check_gone(self, number: int, pauses: int) -> None:
+        """A worker that stands still at no time has killed by now whom it was told to give up."""
+        child = self.machine.nursery.find(number)
+        if child is not None and self.life.pauses == pauses:
+            raise Violation(f"{child.name} was given up as {number}, and is there still")
 
     def _find_sibling(self, effect: FindSibling) -> None:
         number = effect.order.number

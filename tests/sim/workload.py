@@ -591,8 +591,8 @@ def _spawn_a_worker(world: World) -> Errand:
 def _check_scaling(scaling: Any) -> None:
     if not isinstance(scaling, Scaling):
         raise Violation(f"what was spawned came to {scaling}")
-    if len(scaling.siblings) + len(scaling.asked) > scaling.total:
-        raise Violation(f"more than {scaling.total} workers were spawned: {scaling}")
+    if len(scaling.asked) > scaling.total:
+        raise Violation(f"more than {scaling.total} workers are asked for: {scaling}")
 
 
 def look(world: World, auditor: Auditor, rounds: int) -> Errand:

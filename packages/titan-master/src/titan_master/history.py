@@ -309,9 +309,13 @@ class Answers:
         return _reply(origin, self._attempts_of(view, spec))
 
     def _attempts_of(self, view: JobView, spec: JobSpec | None) -> AttemptList:
-        """Every attempt that history has of the job, and the newest, which may go on."""
+        """Every attempt that history has of the job, and the newest, which may go on.
+
+        Of what the job is and what history has, one must not know more than the other: the view of a live
+        job was taken earlier in the turn, and a later step of that turn may have placed a new attempt.
+        """
         rows = self._history.attempts(view.run_id, view.job_id)
-        found = {row.number: _attempt_view(row) for row in rows}
+        found = {row.number: _attempt_view(row) for row in rows if row.number <= view.attempt}
         newest = found.get(view.attempt)
         if view.attempt and (newest is None or newest.state is not AttemptState.ENDED):
             found[view.attempt] = AttemptView(

@@ -24,7 +24,7 @@ from titan_proto.messages import (
     WorkerStatus,
 )
 from titan_proto.specs import Needs, Terms
-from titan_proto.states import ScalingKind
+from titan_proto.states import ScalingKind, WorkerState
 
 CONFIG = CoreConfig(
     autoscale=True,
@@ -385,3 +385,17 @@ def test_what_has_to_be_beside_a_job_of_a_sibling_that_left_goes_to_who_has_its_
     w.heartbeat("w1")
     w.ask(DecideGate(gate="r/g", approve=True))
     assert w.worker_of("r/late") == "w1"
+
+
+def test_a_lost_sibling_counts_for_no_limit_and_its_port_is_used_again():
+    """Its process is gone, or another one takes the next port where its folder is locked."""
+    w = crowded(5, config=CoreConfig(autoscale=True, siblings_max=1, spawn_key=b"key"))
+    (order,) = told(w.advance(4_000), SpawnSibling)
+    born(w, order)
+    w.cut("s1")
+    orders = []
+    for _ in range(10):
+        w.heartbeat("w1")
+        orders += told(w.advance(9_000), SpawnSibling)
+    assert w.state.workers["s1"].state is WorkerState.LOST
+    assert {one.port for one in orders} == {order.port}

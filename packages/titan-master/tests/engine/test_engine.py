@@ -509,6 +509,26 @@ def test_the_attempts_of_a_job_are_told_with_the_newest_and_without_its_secrets(
     assert reply.message.spec.launch.env == {"KEY": ""}
 
 
+def test_an_attempt_placed_since_the_job_was_looked_at_is_not_told_of_yet():
+    """The core's view is of before; history's row may be of a later step of the same turn."""
+    view = JobView(
+        run_id="0" * 16, run_alias="n-1", job_id="PULL", kind=JobKind.TASK, state=JobState.QUEUED,
+    )  # fmt: skip
+    placed = AttemptRow(run_id=view.run_id, job_id="PULL", number=1, worker="h:1", placed_at_ms=5)
+
+    class History(MemoryStore):
+        def attempts(self, _run_id, _job_id):
+            return (placed,)
+
+    ask = AskHistory(
+        origin=Origin(1, 1),
+        request=ListAttempts(run=view.run_id, job="PULL"),
+        live_jobs=(view,),
+    )
+    (reply,) = Answers(History(), new_id).answer(ask)
+    assert (reply.message.job, reply.message.attempts) == (view, ())
+
+
 def test_a_name_that_fits_several_runs_is_refused_with_their_aliases(ended):
     """Live and ended ones: what people type is shown, not ids."""
     _view, answers = ended

@@ -119,7 +119,7 @@ class _Room:
         self._spawned: dict[str, int] = {}
         self._slots: dict[str, int] = {}
         state = draft.state
-        self._left = draft.config.siblings_max - len(state.siblings) - len(state.spawns)
+        self._left = draft.config.siblings_max - siblings.count(state)
         for worker in state.workers.values():
             if worker.state is not WorkerState.LOST:
                 self._add(worker.host, worker.slots, is_spawned=worker.kinship is not None)

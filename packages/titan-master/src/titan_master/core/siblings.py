@@ -97,12 +97,20 @@ def _proof(draft: Draft, number: int) -> str:
 
 
 def _free_port(state: State, parent: WorkerInfo) -> int:
-    """The next port above the parent's that no worker of its host has, or is to have."""
+    """The next port above the parent's that no worker of its host has, or is to have.
+
+    Nor does one that is lost have it: should it run after all, its folder is locked, and the next is taken.
+    """
     asked = {spawn.port for spawn in state.spawns.values() if spawn.host == parent.host}
     port = min(parent.port + 1, PORT_MAX)
-    while (port in asked or f"{parent.host}:{port}" in state.names) and port < PORT_MAX:
+    while port < PORT_MAX and (port in asked or _is_here(state, f"{parent.host}:{port}")):
         port += 1
     return port
+
+
+def _is_here(state: State, name: str) -> bool:
+    holder = state.workers.get(state.names.get(name, ""))
+    return holder is not None and holder.state is not WorkerState.LOST
 
 
 def may_spawn(draft: Draft, worker: WorkerInfo) -> bool:
@@ -143,6 +151,13 @@ def tell_verdict(
         term = draft.state.term
         message = SpawnVerdicts(term=term, settled=settled, given_up=given_up)
         draft.require(Tell(link_id=link_id, message=message))
+
+
+def count(state: State) -> int:
+    """Spawned workers that are here, or are to come. One that is lost is not, though it is remembered."""
+    workers = state.workers
+    here = (one for one in state.siblings if workers[one].state is not WorkerState.LOST)
+    return len(state.spawns) + sum(1 for _ in here)
 
 
 # -- those that come --------------------------------------------------------------------------------
@@ -267,14 +282,13 @@ def _refusal(
             ErrorCode.LIMIT_EXCEEDED,
             f"a worker has 1 to {WORKER_SLOTS} slots (WORKER_SLOTS), not {slots}",
         )
-    if len(state.siblings) + len(state.spawns) >= most:
+    if count(state) >= most:
         return (
             ErrorCode.LIMIT_EXCEEDED,
             f"{most} workers (SIBLINGS) have been spawned, or are about to be; shut one down first",
         )
     asked = any(one.port == port and one.host == parent.host for one in state.spawns.values())
-    holder = state.workers.get(state.names.get(f"{parent.host}:{port}", ""))
-    if asked or (holder is not None and holder.state is not WorkerState.LOST):
+    if asked or _is_here(state, f"{parent.host}:{port}"):
         free = _free_port(state, parent)
         return (
             ErrorCode.CONFLICT,

@@ -80,7 +80,7 @@ def deploy(
       titan deploy api.jar auto GPU --replicas 2
       titan deploy worker 8085
     """  # noqa: D301 - click reads the backspace
-    if file in _WORKER and port is not None and not Path(file).exists():
+    if port is not None and _means_a_worker(settings, file):
         given = [name, replicas, health, *env, *env_file]
         if any(one is not None for one in given):
             raise click.UsageError(
@@ -113,6 +113,14 @@ def deploy(
         _print(settings, found, output)
     else:
         say(clean(f"{job.job_id} is {job.state}.  titan ps {handle.alias}"))
+
+
+def _means_a_worker(settings: Settings, file: str) -> bool:
+    """Whether it is no file, neither here nor among the master's."""
+    if file not in _WORKER or Path(file).exists():
+        return False
+    with settings.client() as client:
+        return all(one.name != file for one in client.files())
 
 
 def _deploy_worker(
