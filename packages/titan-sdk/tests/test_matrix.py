@@ -216,5 +216,7 @@ def test_a_program_means_what_the_yaml_means():
 def test_a_program_is_told_what_is_wrong():
     with pytest.raises(InvalidSpec, match="expected a list of values"):
         TitanJob("A", run="a", matrix={"n": 1})
+    with pytest.raises(InvalidSpec, match="read as an expression"):
+        TitanJob("A", run="a", matrix={"n": ["${{ jobs.B.outputs.x }}"]})
     with pytest.raises(InvalidSpec, match="called like a cell of A"):
         staged(TitanJob("A", run="a", matrix={"n": [1]}), TitanJob("A.1", run="b"))

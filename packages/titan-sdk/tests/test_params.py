@@ -10,6 +10,7 @@ import pytest
 from titan_proto.errors import InvalidSpec
 from titan_sdk import TitanJob
 from titan_sdk.findings import PipelineError, errors
+from titan_sdk.params import plain
 from titan_sdk.pipeline import loads
 from titan_sdk.staging import stage_jobs
 
@@ -20,6 +21,7 @@ params:
   env: {choices: [dev, prod], default: dev}
   rows: {type: integer}
   dry: false
+  free: ""
 env: {ENV: "${{ params.env }}"}
 jobs:
   - id: LOAD
@@ -56,7 +58,13 @@ def test_values_stand_where_they_are_named_and_in_shell_lines_variables_that_hav
     assert load.needs.skills == ("prod",)
     assert first.launch.command == ("tell", "2026-11-26:12", "1")
     assert second.launch.command == ("tell", "2026-11-26:12", "2")
-    assert spec.params == {"day": "2026-11-26", "env": "prod", "rows": "12", "dry": "false"}
+    assert spec.params == {
+        "day": "2026-11-26",
+        "env": "prod",
+        "rows": "12",
+        "dry": "false",
+        "free": "",
+    }
 
 
 def test_what_must_be_given_and_was_not_is_told_at_its_place_and_validates():
@@ -76,7 +84,8 @@ def test_what_must_be_given_and_was_not_is_told_at_its_place_and_validates():
         ({"rows": "1", "day": "20261126"}, "is no date"),
         ({"rows": "1", "env": "prd"}, 'none of its choices (did you mean "prod"?)'),
         ({"rows": "1", "envv": "dev"}, 'no such param (did you mean "env"?)'),
-        ({"rows": "1", "zzz": "dev"}, "no such param (it has day, env, rows, dry)"),
+        ({"rows": "1", "zzz": "dev"}, "no such param (it has day, env, rows, dry, free)"),
+        ({"rows": "1", "free": "${{ jobs.LOAD.outputs.key }}"}, "read as an expression"),
         ({"rows": [1]}, "-p rows: expected text, not a list"),
         ({"rows": "1", "env": "x" * 9_000}, "none of its choices"),
     ],
@@ -169,3 +178,5 @@ def test_a_program_gives_values_with_its_jobs():
     assert spec.params == {"day": "2026-11-26"}
     with pytest.raises(InvalidSpec, match="no such param"):
         staged({})
+    with pytest.raises(InvalidSpec, match="read as an expression"):
+        plain({"day": "${{ jobs.A.outputs.secret }}"})

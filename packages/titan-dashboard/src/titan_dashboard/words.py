@@ -130,6 +130,10 @@ _REASONS: Final = {
     ExitReason.APPROVED: "approved",
     ExitReason.REJECTED: "rejected",
     ExitReason.EXPIRED: "nobody decided in time",
+    ExitReason.PARENT_SKIPPED: "a job before it was skipped",
+    ExitReason.TRIGGER_UNMET: "nothing before it failed",
+    ExitReason.WHEN_FALSE: "its condition is not true",
+    ExitReason.BAD_WHEN: "its condition cannot be worked out",
     ExitReason.PARENT_FAILED: "a job before it did not succeed",
 }
 

@@ -50,7 +50,7 @@ from titan_proto.limits import (
     WORKER_NAME_CHARS,
     WORKER_SLOTS,
 )
-from titan_proto.outputs import KEY_RULE, is_key, tightened
+from titan_proto.outputs import KEY_RULE, OPENING, is_key, tightened
 from titan_proto.specs import (
     Artifacts,
     Counted,
@@ -892,11 +892,18 @@ def _axis(name: object) -> str:
 def _axis_values(given: object) -> list[str]:
     if not isinstance(given, (list, tuple)) or not given:
         raise BadValue(f"expected a list of values, not {_shown(given)}", _MATRIX_FORM)
-    values = _each(given, _word)
+    values = _each(given, _cell_value)
     for index, one in enumerate(values):
         if one in values[:index]:
             raise BadValue(f"{_shown(one)} is there twice", at=(index,))
     return values
+
+
+def _cell_value(value: object) -> str:
+    one = _word(value)
+    if OPENING in one:
+        raise BadValue(f"{_shown(one)} has {OPENING} in it", "it would be read as an expression")
+    return one
 
 
 def _some_cells(
@@ -919,7 +926,7 @@ def _some_cells(
                 message = f"{_shown(name)} is no axis of this matrix"
                 raise BadValue(message, hint, (key, index, str(name)))
             try:
-                cell[name] = _word(item)
+                cell[name] = _cell_value(item)
             except BadValue as error:
                 error.at = (key, index, name)
                 raise

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from titan_proto.errors import InvalidSpec, Problem
 from titan_proto.limits import OUTPUT_VALUE_BYTES, PARAMS_PER_RUN
-from titan_proto.outputs import KEY_RULE, is_key
+from titan_proto.outputs import KEY_RULE, OPENING, is_key
 from titan_sdk.keys import BadValue, Keys, flag, nearest, quoted, read_fields, scalar, text
 
 TODAY: Final = "today"
@@ -69,6 +69,8 @@ def fault(param: Param, value: str) -> tuple[str, str]:
         meant = nearest(value, param.choices)
         hint = f'did you mean "{meant}"?' if meant else f"one of {', '.join(param.choices)}"
         return f"{quoted(value)} is none of its choices", hint
+    if OPENING in value:
+        return f"{quoted(value)} has {OPENING} in it", "it would be read as an expression"
     size = len(value.encode("utf-8", "replace"))
     if size > OUTPUT_VALUE_BYTES:
         return f"a value of {size:,} bytes", f"at most OUTPUT_VALUE_BYTES ({OUTPUT_VALUE_BYTES:,})"
@@ -207,7 +209,10 @@ def plain(given: Mapping[str, object]) -> dict[str, str]:
         raise InvalidSpec(f"{len(given)} params are more than PARAMS_PER_RUN ({PARAMS_PER_RUN})")
     for name, value in given.items():
         try:
-            values[param_name(name)] = scalar(value)
+            values[param_name(name)] = read = scalar(value)
+            message, hint = fault(Param(), read)
+            if message:
+                raise BadValue(message, hint)
         except BadValue as error:
             raise InvalidSpec(f"params: {name}: {error.message} ({error.hint})") from error
     return values
