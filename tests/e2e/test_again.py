@@ -74,7 +74,7 @@ def test_files_that_nobody_has_wanted_for_long_are_gone_and_running_it_again_say
     titan("run", "once.py", "--wait")
     assert "done" in titan("logs", "once-2").stdout
     titan("retry", "once-1", "--wait")  # its file is there again
-    cluster.workers[8080].kill()
+    cluster.workers[8080].stop()
     cluster.start_worker(8081, home=tmp_path / "elsewhere")  # which has no copy of the server yet
 
     def answers() -> bool:

@@ -146,8 +146,8 @@ def test_a_sibling_outlives_its_parent_is_known_to_its_next_process_and_goes_whe
         assert run.wait(timeout=60) == "SUCCEEDED", growing.logs()
         assert pid in siblings_of(growing)
         until(lambda: not siblings_of(growing), 20)
-        log = (growing.folder / "worker-8080.log").read_text()
-    assert "sibling_ended number=" in log
+        log = growing.folder / "worker-8080.log"
+        until(lambda: "sibling_ended number=" in log.read_text(), 10)
 
 
 def test_one_that_is_killed_leaves_nothing_and_its_jobs_run_again(growing: Cluster) -> None:

@@ -34,7 +34,7 @@ from titan_master.core.effects import (
     ServeLog,
     Tell,
 )
-from titan_master.core.events import AttemptPlaced, RunAccepted
+from titan_master.core.events import AttemptPlaced, RunAccepted, WorkerLost
 from titan_master.core.inputs import (
     Ask,
     Asked,
@@ -113,6 +113,7 @@ class Master:
         self.config = CoreConfig(
             placements_max=draw((1, 2, 500)),
             deadlines_max=draw((1, 2, 1_000)),
+            condition_chars_max=draw((1, 1, 200, 200_000)),
             live_runs_max=draw((2, 10_000, 10_000)),
             slot_jobs_max=draw((1, 4, 20_000)),
             autoscale=world.chance(50),
@@ -202,6 +203,9 @@ class MasterProcess:
         self._link_ids = 0
         self.newest_links: dict[str, int] = {}
         """The link on which each worker has joined last."""
+        self._signs_ms: dict[str, int] = {}
+        """When each worker was heard last, in the world's time."""
+        self._began_ms = self.world.now_ms
         self._dirty: dict[int, None] = {}
         found = self._store.open()
         # The wall clock may have been set back while no master ran, or forward.
@@ -251,6 +255,18 @@ class MasterProcess:
             )
         )
 
+    def heard(self, link_id: int) -> None:
+        """A sign of life."""
+        for worker_id, newest in self.newest_links.items():
+            if newest == link_id:
+                self._signs_ms[worker_id] = self.world.now_ms
+
+    def _lost(self, event: WorkerLost) -> None:
+        """Leases are counted in time that has passed, whatever clocks say."""
+        silent_ms = self.world.now_ms - self._signs_ms.get(event.worker_id, self._began_ms)
+        if silent_ms < self.machine.config.lost_after_ms * 8 // 10:
+            raise Violation(f"{event.worker_id} is lost after {silent_ms} ms")
+
     def jump(self, ms: int) -> None:
         """Its machine's clock is set forward; the engine notices soon, or before its next turn."""
 
@@ -281,6 +297,8 @@ class MasterProcess:
         self._is_full_all_turn = self.core.is_storage_full
         if turn.events:
             for event in turn.events:
+                if isinstance(event, WorkerLost):
+                    self._lost(event)
                 apply(self.shadow, codec.decode(codec.encode(event)))
             if digest(self.shadow) != present:
                 raise Violation("the master's state is not the fold of its events")
@@ -473,6 +491,7 @@ class MasterLink:
         heard = process.core.hear(self._link_id, status, process.clock_ms())
         if heard is Heard.STRANGER:
             return
+        process.heard(self._link_id)
         if heard is Heard.CHANGING:
             process.forward(WorkerHeard(link_id=self._link_id, status=status))
         if status.beat:

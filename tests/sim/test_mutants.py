@@ -135,7 +135,7 @@ def place_again_under_the_same_number(patch):
 def begin_before_the_last_parent(patch):
     """One succeeded parent is taken for all of them."""
 
-    def decided_by(run, ended, dropping=()):
+    def decided_by(run, ended, dropping=(), **_):
         found = [run.order[c] for job in ended for c in run.children.get(job.index, ())]
         opened = [job for job in found if job.state is JobState.BLOCKED]
         return graph.Outcome(opened, [(graph.CANCELLED, list(dropping))] if dropping else [], {})
@@ -668,7 +668,19 @@ def take_over_what_comes_after_a_failure(patch):
     patch.setattr(rerun, "_with_all_below", lambda _spec, tops: set(tops))
 
 
+def take_a_jump_of_time_for_silence(patch):
+    """The clock is set forward, and leases are over by as much sooner."""
+    patch.setattr(core.Core, "time_jumped", lambda self, now_ms: None)
+
+
+def blame_nobody_for_a_slot(patch):
+    """Which schedule broke the core is not known."""
+    patch.setattr(core.Core, "culprit", "")
+
+
 MUTANTS = [
+    take_a_jump_of_time_for_silence,
+    blame_nobody_for_a_slot,
     begin_whatever_a_condition_says,
     take_every_skip_for_a_failure,
     take_over_what_comes_after_a_failure,

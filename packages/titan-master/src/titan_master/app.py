@@ -30,7 +30,7 @@ from titan_master.config import DATABASE, BadConfig, MasterConfig, check_listen
 from titan_master.core.check import check
 from titan_master.core.core import Core, CoreConfig
 from titan_master.core.inputs import Origin, StorageChanged
-from titan_master.core.pins import pinned
+from titan_master.core.pins import noted
 from titan_master.core.state import InvariantViolation, State
 from titan_master.data.artifacts import Artifacts
 from titan_master.data.blobs import BlobStore
@@ -421,7 +421,7 @@ class Master:
         )
         self.sweep = ArtifactSweep(
             blobs=blobs,
-            pinned=lambda: pinned(self.core.state),
+            noted=lambda: noted(self.core.state).pins,
             disk=pools.disk,
             now_ms=self._clock.now_ms,
             keep_ms=config.artifact_keep_ms,

@@ -8,8 +8,9 @@ from core_world import World, events, gate, job, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from titan_master.core.graph import End, decided_by
-from titan_master.core.queries import dead_jobs
+from titan_master.core.core import CoreConfig
+from titan_master.core.graph import End, Outcome, decided_by
+from titan_master.core.queries import dead_jobs, job_view
 from titan_master.core.state import layers_above
 from titan_proto.messages import CancelRun, DecideGate, StopJob
 from titan_proto.messages.worker import Left
@@ -88,9 +89,9 @@ def test_a_job_is_opened_once_though_two_parents_end_together():
     parents = [admitted_run.jobs["a"], admitted_run.jobs["b"]]
     for parent in parents:
         parent.state = JobState.SUCCEEDED
-    assert decided_by(admitted_run, parents) == ([child], [], {})
+    assert decided_by(admitted_run, parents) == Outcome([child], [], {})
     child.waiting = 1
-    assert decided_by(admitted_run, parents) == ([], [], {})
+    assert decided_by(admitted_run, parents) == Outcome([], [], {})
 
 
 def test_a_chain_of_fifty_thousand_is_no_recursion():
@@ -273,6 +274,74 @@ def test_files_from_above_a_failure_come_to_what_is_begun_after_it():
     assert layers_above(live, live.jobs["x"]) == 1
 
 
+# -- over only when everything above is -------------------------------------------------------------
+def test_what_follows_a_skipped_job_waits_for_what_still_runs_above_that():
+    """A failure skips b at once; the clean-up must not begin while c, above b as well, still works."""
+    w = World({"w1": 9})
+    tidy = Trigger.ALL_DONE
+    w.submit(run("r", job("a"), job("c"), job("b", "a", "c"), job("tidy", "b"), tidy=tidy))
+    w.running("r/c")
+    w.ended("r/a", 1)
+    assert w.job_states("r") == {"a": "FAILED", "c": "RUNNING", "b": "SKIPPED", "tidy": "BLOCKED"}
+    live = w.state.runs["r"]
+    assert job_view(live, live.jobs["tidy"]).waits_for == ("c",)
+    w.restart()
+    w.join("w1", held=[("r/c.1", "RUNNING")])
+    assert events(w.ended("r/c"))[2] == "JobsQueued(run_id=r, job_ids=[tidy])"
+
+
+def test_what_follows_a_cancelled_job_waits_for_what_still_runs_above_that():
+    w = World({"w1": 9})
+    w.submit(
+        run("r", job("c"), job("b", "c"), job("d", "b"), job("tidy", "d"), tidy=Trigger.ALL_DONE)
+    )
+    w.ask(StopJob(run="r", job="b"))
+    assert w.job_states("r") == {
+        "c": "PLACED",
+        "b": "CANCELLED",
+        "d": "CANCELLED",
+        "tidy": "BLOCKED",
+    }
+    w.ended("r/c")
+    assert w.job_states("r")["tidy"] == "PLACED"
+
+
+def test_a_condition_reads_how_a_job_ended_that_ends_after_a_skip_below_it():
+    w = World({"w1": 9})
+    shape = Shape(
+        when="jobs.c.outputs.rows > 0 and jobs.c.state == 'SUCCEEDED'", trigger=Trigger.ALL_DONE
+    )
+    w.submit(run("r", job("a"), job("c"), job("b", "a", "c"), job("x", "b"), x=shape))
+    w.ended("r/a", 1)
+    w.ended("r/c", outputs={"rows": "7"})
+    assert w.job_states("r")["x"] == "PLACED"
+
+
+@settings(max_examples=100, deadline=None)
+@given(jobs=graphs(), data=st.data())
+def test_no_job_begins_before_every_job_above_it_has_ended(jobs, data):
+    """Whatever is stopped, fails or is skipped, in whatever order."""
+    triggers = {one.id: data.draw(st.sampled_from(TRIGGERS)) for one in jobs if one.dependencies}
+    above: dict[str, set[str]] = {one.id: set(one.dependencies) for one in jobs}
+    for _ in jobs:
+        for found in above.values():
+            found |= {higher for parent in found for higher in above[parent]}
+    w = World({"w1": 20})
+    w.submit(run("r", *jobs, job("keeps-the-run", skills=["NONE"]), **triggers))
+    live = w.state.runs["r"]
+    while placed := [one for one in live.order if one.state is JobState.PLACED]:
+        if data.draw(st.integers(0, 3), label="stop one") == 0:
+            blocked = [one for one in live.order if one.state is JobState.BLOCKED]
+            if blocked:
+                w.ask(StopJob(run="r", job=data.draw(st.sampled_from(blocked)).spec.id))
+                continue
+        one = data.draw(st.sampled_from(placed), label="ends next")
+        running = {each.spec.id for each in live.order if not each.is_terminal}
+        assert not above[one.spec.id] & running
+        w.ended(f"r/{one.spec.id}", data.draw(st.integers(0, 1), label="exit code"))
+    assert all(live.jobs[one.id].is_over for one in jobs)
+
+
 # -- conditions -----------------------------------------------------------------------------------
 def conditional(when, *ends, outputs=None, trigger=Trigger.ALL_DONE):
     """What becomes of a job with this condition after a job `a` that ends so: reason or state, message."""
@@ -372,3 +441,72 @@ def test_what_cannot_be_decided_has_failed_and_is_listed_among_the_dead():
     (dead,) = dead_jobs(w.state)
     assert (dead.job_id, dead.state, dead.reason) == ("x", "FAILED", "BAD_WHEN")
     assert "did not write it" in dead.message
+
+
+def many_conditions(number):
+    """A run whose jobs all have conditions of their own: of every two the first is true."""
+    names = [f"j{n}" for n in range(number)]
+    shapes = {name: Shape(when=f"jobs.a.outputs.n == {int(name[1:]) % 2}") for name in names}
+    return run("r", job("a"), *(job(name, "a", skills=["NONE"]) for name in names), **shapes)
+
+
+def test_a_turn_decides_a_limited_number_of_conditions_and_then_goes_on():
+    w = World({"w1": 9}, CoreConfig(condition_chars_max=400))
+    w.submit(many_conditions(5))
+    w.ended("r/a", outputs={"n": "0"})
+    found = [[*w.job_states("r").values()]]
+    while w.core.next_deadline_ms() <= w.now_ms:
+        w.turn()
+        found.append([*w.job_states("r").values()])
+    assert [[str(state) for state in states[1:]] for states in found] == [
+        ["QUEUED", "SKIPPED", "BLOCKED", "BLOCKED", "BLOCKED"],
+        ["QUEUED", "SKIPPED", "QUEUED", "SKIPPED", "BLOCKED"],
+        ["QUEUED", "SKIPPED", "QUEUED", "SKIPPED", "QUEUED"],
+    ]
+
+
+def test_what_no_turn_had_room_to_decide_is_decided_after_a_restart():
+    w = World({"w1": 9}, CoreConfig(condition_chars_max=1))
+    w.submit(many_conditions(4))
+    w.ended("r/a", outputs={"n": "1"})
+    assert [*w.job_states("r").values()].count("BLOCKED") == 3
+    w.restart()
+    while w.core.next_deadline_ms() <= w.now_ms:
+        w.turn()
+    assert [*w.job_states("r").values()][1:] == ["SKIPPED", "QUEUED", "SKIPPED", "QUEUED"]
+
+
+def test_a_run_can_be_cancelled_while_its_conditions_are_being_decided():
+    w = World({"w1": 9}, CoreConfig(condition_chars_max=1))
+    w.submit(many_conditions(4))
+    w.ended("r/a", outputs={"n": "1"})
+    w.ask(StopJob(run="r", job="j3"))
+    assert last(w.ask(CancelRun(run="r"))) == "RunEnded(run_id=r, state=CANCELLED)"
+    assert not w.turn().events
+
+
+def test_a_run_whose_last_conditions_are_false_ends_with_the_turn_that_decides_them():
+    w = World({"w1": 9}, CoreConfig(condition_chars_max=1))
+    names = ["a", "b", "c"]
+    w.submit(run("r", *map(job, names), **dict.fromkeys(names, Shape(when="false"))))
+    assert "b" in w.job_states("r")
+    turns = []
+    while (
+        w.core.next_deadline_ms() is not None
+        and w.core.next_deadline_ms() <= w.now_ms
+        and len(turns) < 9
+    ):
+        turns.append(w.turn())
+    assert last(turns[-1]) == "RunEnded(run_id=r, state=SUCCEEDED)"
+
+
+def test_the_record_of_what_one_turn_decides_is_small_however_many_conditions_there_are():
+    w = World({"w1": 9})
+    when = " or ".join(["jobs.a.outputs.n == 'somewhat long'"] * 20)
+    names = [f"j{n}" for n in range(3_000)]
+    shapes = {name: Shape(when=f"{when} or {name[1:]} == 1.5") for name in names}
+    w.submit(run("r", job("a"), *(job(name, "a") for name in names), **shapes))
+    turn = w.ended("r/a", outputs={"n": "x"})
+    sizes = [len(msgspec.msgpack.encode(event)) for event in turn.events]
+    assert max(sizes) < 1_000_000
+    assert 200 < w.state.runs["r"].counts[JobState.SKIPPED] < 300

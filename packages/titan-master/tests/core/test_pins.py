@@ -9,7 +9,7 @@ from core_world import World, job, run
 from msgspec.structs import replace
 
 from titan_master.core import state as states
-from titan_master.core.pins import pinned
+from titan_master.core.pins import noted, pinned
 from titan_proto.messages import RemoveSchedule
 from titan_proto.messages.worker import Left
 from titan_proto.specs import ArtifactRef, Launch, LaunchKind
@@ -101,3 +101,15 @@ def test_what_a_schedule_names_is_needed_between_its_runs():
     assert pinned(w.state).artifacts == {"a" * 64, "b" * 64}
     w.ask(RemoveSchedule(schedule="s"))
     assert pinned(w.state).artifacts == frozenset()
+
+
+def test_what_schedules_name_is_read_from_what_was_noted_and_not_before():
+    """Noting is for the loop: a thousand schedules may have a gigabyte to decode."""
+    w = World({"w1": 1})
+    launch = Launch(kind=LaunchKind.SCRIPT, script="a.py", artifact=ref("b"))
+    w.schedule("s", "@every 5s", spec=run("s", replace(job("a"), launch=launch)))
+    found = noted(w.state)
+    assert found.known.artifacts == frozenset()
+    assert found.runs == (w.state.schedules["s"].run,)
+    w.ask(RemoveSchedule(schedule="s"))
+    assert found.pins().artifacts == {"b" * 64}

@@ -11,6 +11,7 @@ from titan_master.core import placement
 from titan_master.core.core import CoreConfig
 from titan_master.core.state import ClassKey
 from titan_proto.messages import CancelRun
+from titan_proto.messages.worker import Left
 from titan_proto.states import JobState
 
 
@@ -370,3 +371,33 @@ def test_whether_a_worker_could_ever_have_a_job_is_a_question_of_what_it_is():
     could = [name for name, one in jobs.items() if placement.could_have(w.state, worker, one)]
     assert could == ["fits", "waits"]
     assert worker.used == worker.slots
+
+
+# -- what waits for something of its own ------------------------------------------------------------
+def test_a_job_that_waits_for_its_files_holds_up_nobody_of_its_class():
+    """Jobs before it left files on a worker that is full; others of equal needs go elsewhere, in order."""
+    w = World()
+    w.join("w1", slots=1, workspace="A")
+    w.submit(run("r", job("a"), job("b", "a", delay_ms=1_000, priority=10)))
+    w.ended("r/a", left=Left(digest="", size_bytes=0, kept=True))
+    assert w.state.runs["r"].homes == ("A",)
+    w.submit(run("s", job("fills")))
+    w.join("w2", slots=2, workspace="B")
+    w.advance(1_000)
+    w.submit(run("t", job("x"), job("y"), job("z")))
+    assert placements(w.last) == [("x", "w2"), ("y", "w2")]
+    assert placements(w.ended("t/x")) == [("z", "w2")]
+    assert placements(w.ended("s/fills")) == [("b", "w1")]
+
+
+def test_so_many_are_passed_over_in_a_turn_and_no_more(monkeypatch):
+    monkeypatch.setattr(placement, "PASSED_OVER", 2)
+    w = World()
+    w.join("w1", slots=1, workspace="A")
+    waiting = [job(f"b{n}", "a", priority=10) for n in range(3)]
+    w.submit(run("r", job("a"), *waiting))
+    w.submit(run("s", job("fills", priority=10)))
+    w.ended("r/a", left=Left(digest="", size_bytes=0, kept=True))
+    w.join("w2", slots=4, workspace="B")
+    w.submit(run("t", job("x")))
+    assert placements(w.last) == [], "the third of them is looked at, and the turn goes on"

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -37,7 +38,7 @@ class Kept:
         self.lists = set()
         self.sweep = ArtifactSweep(
             blobs=self.blobs,
-            pinned=self.pins,
+            noted=lambda: self.pins,
             disk=None,
             now_ms=lambda: self.now_ms,
             keep_ms=KEEP_MS,
@@ -254,3 +255,33 @@ async def test_a_disk_that_cannot_be_read_is_said_and_looked_at_again(
         await asyncio.wait_for(again.wait(), 20)
         task.cancel()
     assert "artifacts not swept error=Input/output error" in caplog.text
+
+
+async def test_what_is_needed_is_noted_on_the_loop_and_worked_out_off_it(tmp_path, monkeypatch):
+    """There may be a thousand schedules to decode, and heartbeats are to be answered meanwhile."""
+    kept = Kept(tmp_path)
+    looked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threads = []
+
+    def pins():
+        threads.append(threading.get_ident())
+        return kept.pins()
+
+    def note():
+        threads.append(threading.get_ident())
+        return pins
+
+    def sweep(found):
+        assert found == kept.pins()
+        loop.call_soon_threadsafe(looked.set)
+        return False
+
+    monkeypatch.setattr(kept.sweep, "sweep", sweep)
+    kept.sweep._noted = note
+    with ThreadPoolExecutor(1) as disk:
+        kept.sweep._disk = disk
+        task = asyncio.create_task(kept.sweep.run())
+        await asyncio.wait_for(looked.wait(), 20)
+        task.cancel()
+    assert [thread == threading.get_ident() for thread in threads] == [True, False]

@@ -525,7 +525,7 @@ def test_an_attempt_placed_since_the_job_was_looked_at_is_not_told_of_yet():
         request=ListAttempts(run=view.run_id, job="PULL"),
         live_jobs=(view,),
     )
-    (reply,) = Answers(History(), new_id).answer(ask)
+    (reply,) = Answers(History(), new_id, lambda _: 0).answer(ask)
     assert (reply.message.job, reply.message.attempts) == (view, ())
 
 

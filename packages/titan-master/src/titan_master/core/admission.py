@@ -173,7 +173,8 @@ def begin(draft: Draft, event: RunAccepted, spec: RunSpec) -> None:
             draft, run, [job for job in ready if job.spec.kind is JobKind.SERVICE]
         )
     if spec.shapes:
-        lifecycle.follow(draft, run, graph.undecided(run))
+        outcome = graph.undecided(run, run.order, chars=draft.condition_chars)
+        lifecycle.follow(draft, run, outcome)
     lifecycle.end_if_over(draft, run)  # a run without jobs has nothing to wait for
 
 

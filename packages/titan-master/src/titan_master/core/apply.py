@@ -436,10 +436,10 @@ def _jobs_dropped(state: State, event: JobsDropped) -> None:
         _move_job(state, run, job, event.state)
         job.reason = event.reason
         job.ended_at_ms = event.at_ms
+        # Before the next one ends: whoever has ended is let go of by what it waits for, and once only.
+        _let_go(run, job)
     for job_id, message in zip(event.job_ids, event.messages, strict=False):
         run.jobs[job_id].message = message
-    for job_id in event.job_ids:
-        _let_go(run, run.jobs[job_id])
 
 
 def _job_ended(state: State, event: JobEnded) -> None:
@@ -461,12 +461,27 @@ def _job_ended(state: State, event: JobEnded) -> None:
 
 
 def _let_go(run: Run, job: Job) -> None:
-    """It is terminal: those after it wait for it no more."""
+    """It is terminal."""
     if run.layers:
         _add_layers(run, job)
-    order = run.order
-    for child in run.children.get(job.index, ()):
-        order[child].waiting -= 1
+    if not job.waiting:
+        _release_below(run, job)
+
+
+def _release_below(run: Run, job: Job) -> None:
+    """It is over: those after it wait for it no more, nor for what had ended before it."""
+    order, children = run.order, run.children
+    todo = [job.index]
+    while todo:
+        for index in children.get(todo.pop(), ()):
+            child = order[index]
+            child.waiting -= 1
+            if (
+                not child.waiting
+                and child.state in JOB_TERMINAL
+                and child.reason is not ExitReason.TAKEN_OVER
+            ):
+                todo.append(index)
 
 
 def _leave(run: Run, job: Job, left: Left) -> None:
@@ -1185,9 +1200,11 @@ def _derive_run(run: Run) -> None:
     counts: dict[JobState, int] = {}
     for job in run.order:
         counts[job.state] = counts.get(job.state, 0) + 1
-        if job.spec.dependencies:
-            parents = dict.fromkeys(job.spec.dependencies)
-            job.waiting = sum(not run.jobs[p].is_terminal for p in parents)
+        job.waiting = len(set(job.spec.dependencies))
+    for job in run.order:
+        # What comes after others is over when they are, unless it was taken over from an earlier run.
+        if job.is_terminal and (not job.spec.dependencies or job.reason is ExitReason.TAKEN_OVER):
+            _release_below(run, job)
     run.counts = counts
     run.remaining = sum(number for state, number in counts.items() if state not in JOB_TERMINAL)
     run.outputs_bytes = sum(size_of(job.outputs) for job in run.order if job.outputs)

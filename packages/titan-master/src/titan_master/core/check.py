@@ -99,14 +99,15 @@ def _run_problems(state: State, run: Run) -> Iterator[str]:
 def _job_problems(state: State, run: Run, job: Job) -> Iterator[str]:
     name = f"{run.run_id}/{job.spec.id}"
     parents = [run.jobs[parent] for parent in dict.fromkeys(job.spec.dependencies)]
-    unmet = sum(not parent.is_terminal for parent in parents)
+    unmet = sum(not parent.is_over for parent in parents)
     if job.waiting != unmet:
         yield f"{name}: counts {job.waiting} unmet dependencies, has {unmet}"
     is_usual = job.trigger is Trigger.ALL_SUCCEEDED
     if unmet and (job.attempt is not None or job.state in AFTER_PARENTS):
         yield f"{name}: {job.state} before its dependencies"
     if job.state is JobState.BLOCKED:
-        if not unmet:
+        # Of many conditions that can be decided, each turn decides some.
+        if not unmet and (job.shape is None or not job.shape.when):
             yield f"{name}: blocked by nothing"
         if is_usual and any(_is_in_the_way(parent) for parent in parents):
             yield f"{name}: blocked by a dependency that can never succeed"

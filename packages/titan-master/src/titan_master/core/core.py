@@ -92,6 +92,7 @@ class Core:
         for run in self.state.runs.values():
             draft.timers.delay_run(run)
             lifecycle.watch_overtime(draft, run)
+            lifecycle.find_undecided(draft, run)
         services.watch_holds(draft)
         for name in self.state.schedules:
             draft.timers.watch_schedule(name, draft.now_ms)
@@ -131,7 +132,7 @@ class Core:
         return Heard.KNOWN if worker.state is settled else Heard.CHANGING
 
     def settle(self, now_ms: int) -> None:
-        """Do what time and free slots allow: due deadlines, then placement; bounded work."""
+        """Do what time and free slots allow: due deadlines, conditions, placement; bounded work."""
         draft = self._at(now_ms)
         due_ms = draft.timers.next_ms()
         if due_ms is not None and now_ms - due_ms > draft.config.silent_after_ms:
@@ -158,6 +159,7 @@ class Core:
         for name in put_off:
             # Not before: this turn would look at it again.
             draft.timers.watch_schedule(name, draft.now_ms)
+        lifecycle.decide(draft)
         moving.look_again(draft)
         placement.place(draft)
         scaling.look(draft)
@@ -168,7 +170,7 @@ class Core:
 
     def next_deadline_ms(self) -> int | None:
         """When to call `settle` next if nothing comes in; in the past when work was left over."""
-        if self._draft.placement_due:
+        if self._draft.placement_due or self._draft.undecided:
             return self._draft.now_ms
         due = (self._draft.timers.next_ms(), self._draft.scaler.next_ms)
         return min((at_ms for at_ms in due if at_ms is not None), default=None)

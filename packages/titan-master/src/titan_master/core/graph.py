@@ -17,8 +17,12 @@ from titan_proto.states import ExitReason, JobState
 
 _VALUES_SHOWN: Final = 4
 _VALUE_CHARS: Final = 80
+WITHOUT_END: Final = 1 << 62
+"""More characters than there are."""
 _WORDS_CHARS: Final = 600
 """Of what is said of one job; there may be thousands with one condition."""
+CONDITION_CHARS_LEAST: Final = 200
+"""A condition counts as so many characters at least: reading what it names takes its time, too."""
 
 
 class End(NamedTuple):
@@ -52,74 +56,146 @@ class Outcome(NamedTuple):
     in submission order."""
     words: dict[int, str]
     """What there is to say of some of these, by index."""
+    left: tuple[Job, ...] = ()
+    """Nothing is in the way of these but their own conditions, which this had no room to decide: see
+    `undecided`. In submission order."""
+    chars: int = 0
+    """Of the conditions that this decided."""
 
 
-def decided_by(run: Run, ended: Iterable[Job], dropping: Iterable[Job] = ()) -> Outcome:
-    """What is decided of the jobs further down, now that `ended` have ended; each is looked at once
-    for each of its dependencies that ends by this.
+def decided_by(
+    run: Run, ended: Iterable[Job], dropping: Iterable[Job] = (), *, chars: int = WITHOUT_END
+) -> Outcome:
+    """What is decided of the jobs further down, now that `ended` have ended; each is looked at once or
+    twice for each of its dependencies that is over by this.
+
+    Whatever needs the success of one that failed is dropped at once, though others of its dependencies run
+    still. What comes after it goes on waiting for those: a job begins, and is decided about by what it may
+    read, only once everything above it has ended.
 
     Args:
         run: theirs.
         ended: they are terminal.
         dropping: they are not yet: they are cancelled by this, and named among the dropped.
+        chars: of conditions that are decided; others are left.
     """
-    return _followed(run, _places(ended), dict.fromkeys(_places(dropping), CANCELLED))
+    deciding = _Deciding(run, dict.fromkeys(_places(dropping), CANCELLED), chars)
+    return deciding.follow(_places(ended))
 
 
-def undecided(run: Run) -> Outcome:
-    """What is decided of jobs that wait for nothing: those whose own condition stands in their way."""
-    ends: dict[int, End] = {}
-    opened: dict[int, Job] = {}
-    words: dict[int, str] = {}
-    for job in run.order:
-        if job.state is JobState.BLOCKED and not job.waiting:
-            fate = verdict(run, job, {}, words)
-            if fate is None:
-                opened[job.index] = job
-            else:
-                ends[job.index] = fate
-    below = _followed(run, [], ends)
-    opened.update((job.index, job) for job in below.opened)
-    return Outcome([opened[index] for index in sorted(opened)], below.dropped, words | below.words)
+def undecided(run: Run, jobs: Iterable[Job], *, chars: int = WITHOUT_END) -> Outcome:
+    """What is decided of those of these jobs that wait for nothing: their own conditions stand in their
+    way, for nobody has looked at them yet.
+
+    Args:
+        run: theirs.
+        jobs: in submission order.
+        chars: of conditions that are decided; others are left.
+    """
+    deciding = _Deciding(run, {}, chars)
+    for job in jobs:
+        if is_undecided(job):
+            deciding.decide(job)
+    return deciding.follow([])
+
+
+def is_undecided(job: Job) -> bool:
+    """Whether nothing is in its way but a condition of its own, which nobody has looked at yet."""
+    return job.state is JobState.BLOCKED and not job.waiting
 
 
 def _places(jobs: Iterable[Job]) -> list[int]:
     return [job.index for job in jobs]
 
 
-def _followed(run: Run, ended: list[int], ends: dict[int, End]) -> Outcome:
-    """What follows from the ends of `ended`, and of those in `ends`, which are dropped by this."""
-    opened: dict[int, Job] = {}
-    less: dict[int, int] = {}
-    """How many of a job's dependencies end by this decision."""
-    words: dict[int, str] = {}
-    todo = [*ended, *ends]
-    while todo:
-        here = todo.pop()
-        end = ends.get(here)
-        by = _end_of(run.order[here]) if end is None else end
-        for index in run.children.get(here, ()):
-            child = run.order[index]
-            if child.state is not JobState.BLOCKED or index in ends:
+class _Deciding:
+    """One decision in the making: what follows from some ends, within a measure of conditions."""
+
+    def __init__(self, run: Run, ends: dict[int, End], chars: int) -> None:
+        self._run = run
+        self._ends = ends
+        """Of those that are dropped by this; found from the top down."""
+        self._most_chars = chars
+        self._chars = 0
+        self._opened: dict[int, Job] = {}
+        self._left: dict[int, Job] = {}
+        self._words: dict[int, str] = {}
+        self._known = list(ends)
+        """Nobody has looked yet at what depends on these, whose ends are known."""
+
+    def decide(self, job: Job) -> None:
+        """Nothing is in its way but its trigger and its condition."""
+        when = "" if job.shape is None else job.shape.when
+        if when and self._chars >= self._most_chars:
+            self._left[job.index] = job
+            return
+        self._chars += max(CONDITION_CHARS_LEAST, len(when)) if when else 0
+        fate = verdict(self._run, job, self._ends, self._words)
+        if fate is None:
+            self._opened[job.index] = job
+        else:
+            self._ends[job.index] = fate
+            self._known.append(job.index)
+
+    def follow(self, ended: list[int]) -> Outcome:
+        """Everything that follows, further down, too.
+
+        Args:
+            ended: jobs whose states say already how they have ended.
+        """
+        run, ends = self._run, self._ends
+        less: dict[int, int] = {}
+        """How many of a job's dependencies are over by this, and the state does not say it yet."""
+        over: set[int] = set()
+        """These are by now, and had ended before or are dropped by this."""
+        known, closing = self._known, list[int]()
+        known += ended
+        # Whoever is dropped for one end alone is found before anything is over: what becomes of a job
+        # must not hang on the order of the ends.
+        while known or closing:
+            if known:
+                here = known.pop()
+                self._drop_early(here)
+                if run.order[here].waiting == less.get(here, 0) and here not in over:
+                    over.add(here)
+                    closing.append(here)
                 continue
-            if end is not None:
-                less[index] = less.get(index, 0) + 1
-            left = child.waiting - less.get(index, 0)
-            fate = _dropped_early(child, by)
-            if fate is None and not left:
-                fate = verdict(run, child, ends, words)
-                if fate is None:
-                    opened[index] = child
+            here = closing.pop()
+            is_applied = here not in ends and not run.order[here].waiting
+            for index in run.children.get(here, ()):
+                child = run.order[index]
+                if not is_applied:
+                    less[index] = less.get(index, 0) + 1
+                if child.waiting > less.get(index, 0):
                     continue
-            if fate is not None:
-                ends[index] = fate
-                todo.append(index)
-    # They were found from the top down.
-    dropped = [
-        (end, [run.order[index] for index in sorted(index for index, _ in group)])
-        for end, group in groupby(ends.items(), key=itemgetter(1))
-    ]
-    return Outcome([opened[index] for index in sorted(opened)], dropped, words)
+                if index in ends or child.is_terminal:
+                    if index not in over and child.reason is not ExitReason.TAKEN_OVER:
+                        over.add(index)
+                        closing.append(index)
+                elif (
+                    child.state is JobState.BLOCKED
+                    and index not in self._opened
+                    and index not in self._left
+                ):
+                    self.decide(child)
+        dropped = [
+            (end, [run.order[index] for index in sorted(index for index, _ in group)])
+            for end, group in groupby(ends.items(), key=itemgetter(1))
+        ]
+        opened = [self._opened[index] for index in sorted(self._opened)]
+        left = tuple(self._left[index] for index in sorted(self._left))
+        return Outcome(opened, dropped, self._words, left, self._chars)
+
+    def _drop_early(self, here: int) -> None:
+        """Those after it that need its success, if it has none."""
+        by = self._ends.get(here) or _end_of(self._run.order[here])
+        if by.state is JobState.SUCCEEDED:
+            return
+        for index in self._run.children.get(here, ()):
+            fate = _dropped_early(self._run.order[index], by)
+            if fate is not None and index not in self._ends:
+                self._ends[index] = fate
+                self._known.append(index)
 
 
 def _end_of(job: Job) -> End:
@@ -127,9 +203,10 @@ def _end_of(job: Job) -> End:
 
 
 def _dropped_early(child: Job, by: End) -> End | None:
-    """How it ends because of one dependency alone, whatever becomes of the others; None if it may begin."""
-    trigger = child.trigger
-    if by.state is JobState.SUCCEEDED or trigger not in (
+    """How it ends because of one dependency alone, which has not succeeded, whatever becomes of the others;
+    None if it may begin.
+    """
+    if child.state is not JobState.BLOCKED or child.trigger not in (
         Trigger.ALL_SUCCEEDED,
         Trigger.NONE_FAILED,
     ):
@@ -142,7 +219,7 @@ def _dropped_early(child: Job, by: End) -> End | None:
 
 
 def verdict(run: Run, job: Job, ends: Mapping[int, End], words: dict[int, str]) -> End | None:
-    """How it ends without an attempt, now that all its dependencies have ended; None if it begins.
+    """How it ends without an attempt, now that all its dependencies are over; None if it begins.
 
     Args:
         run: its run.

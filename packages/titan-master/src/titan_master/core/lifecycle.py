@@ -311,16 +311,45 @@ def settle_job(
             home=home,
         )
     )
-    follow(draft, run, graph.decided_by(run, (job,)))
+    follow(draft, run, graph.decided_by(run, (job,), chars=draft.condition_chars))
     end_if_over(draft, run)
 
 
 def follow(draft: Draft, run: Run, outcome: graph.Outcome) -> None:
-    """Make what has been decided of jobs further down come true."""
+    """Make what has been decided of jobs further down come true; what is left is for later turns."""
+    draft.condition_chars -= outcome.chars
+    if outcome.left:
+        draft.undecided.setdefault(run.run_id, []).extend(outcome.left)
     for end, jobs in outcome.dropped:
         words = [outcome.words.get(job.index, "") for job in jobs]
         drop(draft, run, jobs, end.state, end.reason, tuple(words) if any(words) else ())
     release(draft, run, outcome.opened)
+
+
+def decide(draft: Draft) -> None:
+    """Look at the conditions that earlier turns had no room for; what this one has none for is left again."""
+    for run_id in list(draft.undecided):
+        if draft.condition_chars <= 0:
+            break
+        jobs = draft.undecided.pop(run_id)
+        run = draft.state.runs.get(run_id)
+        if run is None:
+            continue
+        # No more than that can be decided: the others are not even looked at.
+        most = draft.condition_chars // graph.CONDITION_CHARS_LEAST + 1
+        if jobs[most:]:
+            draft.undecided[run_id] = jobs[most:]
+        follow(draft, run, graph.undecided(run, jobs[:most], chars=draft.condition_chars))
+        end_if_over(draft, run)
+
+
+def find_undecided(draft: Draft, run: Run) -> None:
+    """After a restart: which conditions nobody has looked at yet."""
+    if not run.counts.get(JobState.BLOCKED):
+        return
+    jobs = [job for job in run.order if graph.is_undecided(job)]
+    if jobs:
+        draft.undecided[run.run_id] = jobs
 
 
 def drop(
@@ -485,7 +514,8 @@ def cancel_job(draft: Draft, run: Run, job: Job) -> None:
     elif job.state is JobState.CANCELLING:
         order_stop(draft, run, job)
     else:
-        follow(draft, run, graph.decided_by(run, (), dropping=(job,)))
+        chars = draft.condition_chars
+        follow(draft, run, graph.decided_by(run, (), dropping=(job,), chars=chars))
         end_if_over(draft, run)
 
 

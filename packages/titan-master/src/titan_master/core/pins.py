@@ -11,12 +11,29 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from titan_master.core.state import State
 from titan_proto.messages.worker import Left
 from titan_proto.specs import ArtifactRef, JobSpec, RunSpec
 
-_SPEC: Final = msgspec.msgpack.Decoder(RunSpec)
+
+class _Launch(Struct):
+    """What a job of a schedule's run names; the rest of it is not even decoded."""
+
+    artifact: ArtifactRef | None = None
+
+
+class _Job(Struct):
+    launch: _Launch
+
+
+class _Run(Struct):
+    jobs: tuple[_Job, ...]
+    workspace: ArtifactRef | None = None
+
+
+_RUN: Final = msgspec.msgpack.Decoder(_Run)
 
 
 class Pins(NamedTuple):
@@ -27,8 +44,24 @@ class Pins(NamedTuple):
     """Lists of files: what they name is needed with them."""
 
 
-def pinned(state: State) -> Pins:
-    """What may not go. It looks at every live job and at every schedule once."""
+class Noted(NamedTuple):
+    """What a state named at one moment. It changes no more, and can be looked into elsewhere."""
+
+    known: Pins
+    runs: tuple[bytes, ...]
+    """The runs of schedules, as they are stored."""
+
+    def pins(self) -> Pins:
+        """What may not go. With a thousand schedules of thousands of jobs this takes long."""
+        artifacts = set(self.known.artifacts)
+        for data in self.runs:
+            run = _RUN.decode(data)
+            _add_artifacts(artifacts, run.workspace, run.jobs)
+        return Pins(frozenset(artifacts), self.known.lists)
+
+
+def noted(state: State) -> Noted:
+    """What is needed, but for what has to be decoded first. It looks at every live job once."""
     artifacts: set[str] = set()
     lists: set[str] = set()
     for run in state.runs.values():
@@ -39,10 +72,13 @@ def pinned(state: State) -> Pins:
         _add_artifacts(artifacts, service.workspace, specs)
         _add_lists(lists, (layer.left for layer in service.layers))
         _add_lists(lists, service.intake.values())
-    for schedule in state.schedules.values():
-        spec = _SPEC.decode(schedule.run)
-        _add_artifacts(artifacts, spec.workspace, spec.jobs)
-    return Pins(frozenset(artifacts), frozenset(lists))
+    runs = tuple(schedule.run for schedule in state.schedules.values())
+    return Noted(Pins(frozenset(artifacts), frozenset(lists)), runs)
+
+
+def pinned(state: State) -> Pins:
+    """What may not go."""
+    return noted(state).pins()
 
 
 def needed(spec: RunSpec, left: Iterable[Left]) -> Pins:
@@ -55,7 +91,7 @@ def needed(spec: RunSpec, left: Iterable[Left]) -> Pins:
 
 
 def _add_artifacts(
-    found: set[str], workspace: ArtifactRef | None, specs: Iterable[JobSpec]
+    found: set[str], workspace: ArtifactRef | None, specs: Iterable[JobSpec | _Job]
 ) -> None:
     if workspace is not None:
         found.add(workspace.digest)

@@ -7,7 +7,7 @@ finds no worker is set aside, so it never delays another. Called by ``core`` onc
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Final
 
@@ -32,6 +32,8 @@ from titan_master.core.workers import send_order
 from titan_proto.specs import JobKind
 from titan_proto.states import ExitReason, JobState
 
+PASSED_OVER: Final = 64
+"""Of one class so many jobs are passed over in a turn that wait for something of their own."""
 PARENTS_LOOKED_AT: Final = 64
 """Affinity looks at so many parents: a job that gathers 100,000 is at home everywhere."""
 
@@ -54,12 +56,11 @@ def place(draft: Draft) -> None:
         for offered in draft.roster.full:
             fitting = queue.fitting(offered).items()
             classes.update((key, ready) for key, ready in fitting if not key.slots)
-    candidates = [
-        _most_urgent(ready, draft.now_ms, draft.config)
-        for key, ready in classes.items()
-        if key.terms is None or not conditions.is_group_full(draft.state, key.terms, key.run_id)
-    ]
-    heapq.heapify(candidates)
+    candidates: list[Candidate] = []
+    for key, ready in classes.items():
+        if key.terms is None or not conditions.is_group_full(draft.state, key.terms, key.run_id):
+            _push_next(draft, candidates, ready, ())
+    passed: dict[ClassKey, set[int]] = {}
     left = draft.config.placements_max
     while candidates and (free or queue.slotless):
         if not left:
@@ -68,12 +69,35 @@ def place(draft: Draft) -> None:
         _, _, job, ready = heapq.heappop(candidates)
         worker_id = _choose(draft, job, ready.key)
         if worker_id is None and not _is_refused(draft, job):
+            if _waits_alone(draft, job):
+                over = passed.setdefault(ready.key, set())
+                over.add(job.queued_seq)
+                if len(over) <= PASSED_OVER:
+                    _push_next(draft, candidates, ready, over)
             continue
         if worker_id is not None and _can_be_made(draft, job):
             _place(draft, job, worker_id)
         left -= 1
         if ready.size:
-            heapq.heappush(candidates, _most_urgent(ready, draft.now_ms, draft.config))
+            _push_next(draft, candidates, ready, passed.get(ready.key, ()))
+
+
+def _waits_alone(draft: Draft, job: Job) -> bool:
+    """Whether what it waits for need not be what others of its class wait for: a port, another worker than
+    those where it failed, the end of what it replaces, the files that jobs before it have left.
+    """
+    if job.spec.service is not None:
+        return True
+    run = draft.state.runs.get(job.run_id)
+    return run is not None and bool(run.homes) and bool(job.spec.dependencies)
+
+
+def _push_next(
+    draft: Draft, candidates: list[Candidate], ready: ReadyClass, passed: Collection[int]
+) -> None:
+    following = _most_urgent(ready, draft.now_ms, draft.config, passed)
+    if following is not None:
+        heapq.heappush(candidates, following)
 
 
 def urgency(job: Job, now_ms: int, config: CoreConfig) -> int:
@@ -85,14 +109,18 @@ def urgency(job: Job, now_ms: int, config: CoreConfig) -> int:
     return min(ceiling, priority + (now_ms - job.ready_at_ms) // config.ageing_step_ms)
 
 
-def _most_urgent(ready: ReadyClass, now_ms: int, config: CoreConfig) -> Candidate:
-    """The class's next job. Within a line the first has waited longest, so heads are enough."""
+def _most_urgent(
+    ready: ReadyClass, now_ms: int, config: CoreConfig, passed: Collection[int] = ()
+) -> Candidate | None:
+    """The class's next job, of those not passed over. In a line the first has waited longest, so heads
+    are enough.
+    """
     best: Candidate | None = None
-    for job in ready.heads():
+    for job in ready.heads(passed):
         candidate = (-urgency(job, now_ms, config), job.queued_seq, job, ready)
         if best is None or candidate < best:
             best = candidate
-    if best is None:
+    if best is None and not passed:
         raise InvariantViolation(f"class {ready.key} counts {ready.size} jobs and has none")
     return best
 

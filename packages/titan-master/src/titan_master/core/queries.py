@@ -62,6 +62,9 @@ _CHARS_OF_A_NAME: Final = 64
 _CURSOR_DIGITS: Final = 18
 """More than any position takes, and less than Python refuses to read."""
 
+ENDED_LOOKED_THROUGH: Final = 100
+"""So many jobs are looked through for what one below them waits for; further up, those are named themselves."""
+
 _MOVED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED)
 
 
@@ -180,12 +183,23 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
 def _waits_for(run: Run, job: Job) -> tuple[str, ...]:
     if job.state is not JobState.BLOCKED:
         return ()
-    unmet = (
-        parent
-        for parent in dict.fromkeys(job.spec.dependencies)
-        if not run.jobs[parent].is_terminal
-    )
-    return tuple(islice(unmet, WAITS_FOR_ITEMS))
+    return tuple(islice(_unmet(run, job), WAITS_FOR_ITEMS))
+
+
+def _unmet(run: Run, job: Job) -> Iterator[str]:
+    """What it waits for: dependencies, and of those that ended early what still runs above them."""
+    seen: set[str] = set()
+    todo = [job]
+    while todo:
+        for name in todo.pop().spec.dependencies:
+            parent = run.jobs[name]
+            if parent.is_over or name in seen:
+                continue
+            seen.add(name)
+            if parent.is_terminal and len(seen) < ENDED_LOOKED_THROUGH:
+                todo.append(parent)
+            else:
+                yield name
 
 
 def position(cursor: str) -> int | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -42,6 +43,8 @@ from titan_proto.states import (
     WorkerState,
 )
 
+LINE_LOOKED_AT: Final = 1_000
+"""So far into a line it is looked for one that need not wait for what those before it wait for."""
 OFFERS_REMEMBERED: Final = 256
 """Of so many different sets of workers' skills it is remembered which jobs they fit."""
 
@@ -110,7 +113,7 @@ class Job(Struct, gc=False, eq=False):
     """Its place in the submission."""
     state: JobState
     waiting: int
-    """Dependencies that have not ended yet."""
+    """Dependencies that are not over yet. Derived."""
     ready_at_ms: int = 0
     """When it was queued last; while SCHEDULED, when it will be."""
     queued_seq: int = 0
@@ -158,6 +161,15 @@ class Job(Struct, gc=False, eq=False):
     def is_terminal(self) -> bool:
         """Whether its state is final."""
         return self.state in JOB_TERMINAL
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more: it has ended, and so has everything above it.
+
+        One that was skipped or cancelled may have ended before that. One that was taken over ended in an
+        earlier run, with all that it came after.
+        """
+        return self.is_terminal and (not self.waiting or self.reason is ExitReason.TAKEN_OVER)
 
 
 class Run(Struct, kw_only=True, eq=False):
@@ -403,6 +415,13 @@ class Line:
             self.dead -= 1
         return jobs[0] if jobs else None
 
+    def first(self, passed: Collection[int]) -> Job | None:
+        """The first living one that has not been passed over, of those near the front."""
+        for job in islice(self.jobs, LINE_LOOKED_AT):
+            if job.state is JobState.QUEUED and job.queued_seq not in passed:
+                return job
+        return None
+
     def remove(self, job: Job) -> None:
         """Take out a job that has just left QUEUED, from the front or as a dead entry."""
         jobs = self.jobs
@@ -455,11 +474,11 @@ class ReadyClass:
         self.size = 0
         self.lines: list[Line | None] = [None] * (PRIORITY_MAX + 1)
 
-    def heads(self) -> Iterator[Job]:
-        """The first job of each priority."""
+    def heads(self, passed: Collection[int] = ()) -> Iterator[Job]:
+        """The first job of each priority; of those that have not been passed over, where some have."""
         for line in self.lines:
             if line is not None:
-                job = line.head()
+                job = line.first(passed) if passed else line.head()
                 if job is not None:
                     yield job
 

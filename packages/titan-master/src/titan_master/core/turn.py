@@ -47,7 +47,7 @@ from titan_master.core.events import (
 )
 from titan_master.core.inputs import Origin
 from titan_master.core.presence import Roster
-from titan_master.core.state import Run, State
+from titan_master.core.state import Job, Run, State
 from titan_master.core.storage import Storage
 from titan_master.core.timers import Timers
 from titan_master.core.waiters import Waiters
@@ -99,6 +99,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     """Deadlines looked at in one turn."""
     slot_jobs_max: int = 20_000
     """Once the slots of a turn have begun so many jobs, those that are left begin in the next turns."""
+    condition_chars_max: int = 200_000
+    """Characters of conditions (``when``) decided in one turn; each counts as 200 at least."""
     schedules_max: int = SCHEDULES
     ageing_step_ms: int = 60_000
     """A waiting job gains one step of priority each time so much has passed ..."""
@@ -207,6 +209,10 @@ class Draft:
         have no place for that now."""
         self.leaving_due: dict[str, None] = {}
         """Workers that leave and may wait for less than before, in order."""
+        self.condition_chars = config.condition_chars_max
+        """So many characters of conditions may be decided in this turn still."""
+        self.undecided: dict[str, list[Job]] = {}
+        """By run: jobs whose conditions turns before this had no room for. Found again at each start."""
         self.scaler = Scaler()
         self.slots = Slots()
         self.held_until_ms = 0
@@ -303,6 +309,7 @@ class Draft:
                 self.require(Tell(link_id=link_id, message=stop))
         turn = Turn(tuple(self._events), tuple(self._effects))
         self._events, self._effects = [], []
+        self.condition_chars = self.config.condition_chars_max
         self._acks, self._orders, self._stops = {}, {}, {}
         self.slots.jobs = 0
         return turn

@@ -45,15 +45,15 @@ class ArtifactSweep:
         self,
         *,
         blobs: BlobStore,
-        pinned: Callable[[], Pins],
+        noted: Callable[[], Callable[[], Pins]],
         disk: Executor,
         now_ms: Callable[[], int],
         keep_ms: int,
         bytes_max: int,
     ) -> None:
-        """`pinned` is asked on the loop, where the state is."""
+        """`noted` is asked on the loop, where the state is; what it answers says what is needed, off it."""
         self._blobs = blobs
-        self._pinned = pinned
+        self._noted = noted
         self._disk = disk
         self._now_ms = now_ms
         self._keep_ms = keep_ms
@@ -63,10 +63,10 @@ class ArtifactSweep:
         """Sweep at the start, and again and again, for ever."""
         loop = asyncio.get_running_loop()
         while True:
-            pins = self._pinned()
+            pins = self._noted()
             pause_s = _EVERY_S
             try:
-                if await loop.run_in_executor(self._disk, self.sweep, pins):
+                if await loop.run_in_executor(self._disk, self._look, pins):
                     pause_s = _PAUSE_S
             except UnreadableList as error:
                 _log.error("artifacts not swept error=%s", error)
@@ -74,6 +74,9 @@ class ArtifactSweep:
                 # No reason to end: what could not be looked at now can be next time.
                 _log.error("artifacts not swept error=%s", error.strerror or error)
             await asyncio.sleep(pause_s)
+
+    def _look(self, pins: Callable[[], Pins]) -> bool:
+        return self.sweep(pins())
 
     def sweep(self, pins: Pins) -> bool:
         """One look; whether there may be more to remove. Off the loop. Raises OSError, UnreadableList."""

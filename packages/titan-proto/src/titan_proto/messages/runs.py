@@ -97,7 +97,7 @@ class JobView(Message, frozen=True, kw_only=True):
     port: int = 0
     dependencies: tuple[str, ...] = ()
     waits_for: tuple[str, ...] = ()
-    """Dependencies that are not met yet; the first few."""
+    """What it waits for: dependencies, and what still runs above those that ended early; the first few."""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     failures: int = 0

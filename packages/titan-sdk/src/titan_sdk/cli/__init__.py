@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "dag": ("runs", "Run a raw DAG string."),
     "deploy": ("services", "Bring a script or a jar up as a service."),
     "validate": ("author", "Check pipeline files and say everything that is wrong with them."),
+    "plan": ("plan", "What a pipeline would come to: in which order, where, and when."),
     "schema": ("author", "Print the JSON Schema of pipeline files, for editors."),
     "next": ("times", "When a schedule fires next."),
     "ps": ("look", "Active runs and services; with RUN, its jobs."),

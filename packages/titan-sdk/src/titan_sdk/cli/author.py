@@ -53,7 +53,7 @@ def validate(settings: Settings, files: tuple[str, ...], *, output: str) -> None
         found = [*pipeline.findings, *file_findings(pipeline, _away(settings, pipeline)), *wrong]
         said = ""
         if not errors(found):
-            said, more = _what_is_packed(pipeline)
+            said, more = what_is_packed(pipeline)
             found += more
         if errors(found):
             worst = USAGE
@@ -114,7 +114,7 @@ def _away(settings: Settings, pipeline: Pipeline) -> Mapping[str, ArtifactRef] |
         return None
 
 
-def _what_is_packed(pipeline: Pipeline) -> tuple[str, list[Finding]]:
+def what_is_packed(pipeline: Pipeline) -> tuple[str, list[Finding]]:
     """What would travel, in words; a finding instead if it cannot."""
     wish = pipeline.workspace
     if wish.alone or not pipeline.jobs:
