@@ -13,7 +13,7 @@ import pytest
 
 from titan_proto.errors import ErrorCode, LinkLost
 from titan_proto.ids import AttemptRef
-from titan_proto.messages import StartAttempts
+from titan_proto.messages import StartAttempts, WorkerStatus
 from titan_proto.specs import JobKind, Launch, LaunchKind, ServiceSection
 from titan_proto.states import ExitReason
 from titan_worker.host.identity import read_stat
@@ -333,6 +333,7 @@ async def test_a_namesake_that_outlives_the_lease_is_one(nest, peer, monkeypatch
     monkeypatch.setattr("titan_worker.link.BACKOFF_MAX_S", 0.05)
     peer.heartbeat_ms = 1
     await nest.start()
+    await peer.until(lambda: peer.got(WorkerStatus))  # it knows the lease by now
     peer.cluster_id = "cluster-2"
     peer.cut()
     await peer.joined(2)
