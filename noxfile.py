@@ -177,6 +177,7 @@ def types(session: nox.Session) -> None:
         "types-psutil",
         "types-waitress",
         *("msgspec>=0.20", "click>=8.4", "flask>=3", "typing-extensions>=4.10"),
+        *("cronsim>=2.7", "tzdata"),
         "prompt-toolkit>=3.0.40",
         *("pytest>=8",),  # the SDK's helpers for its users' tests may name it
     )
