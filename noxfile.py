@@ -251,7 +251,7 @@ def isolated(session: nox.Session, package: str) -> None:
 
 
 def _integration(session: nox.Session) -> None:
-    _install(session, PACKAGES, *TEST_TOOLS)
+    _install(session, PACKAGES, *TEST_TOOLS, "jsonschema>=4.20")  # for those of the SDK's tests
     folders = [str(ROOT / f"packages/titan-{package}/tests") for package in PACKAGES]
     _pytest(session, "-m", "siblings", *folders, part="-siblings", empty_ok=True)
     _pytest(session, str(ROOT / "tests" / "integration"), *session.posargs)
