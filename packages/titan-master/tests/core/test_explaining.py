@@ -13,7 +13,7 @@ from titan_proto.messages import (
     RunReceipt,
 )
 from titan_proto.messages.placing import CauseKind
-from titan_proto.specs import RetryPolicy
+from titan_proto.specs import RetryPolicy, Trigger
 from titan_proto.states import JobState
 
 
@@ -341,3 +341,17 @@ def test_a_pair_with_affinity_lands_on_one_node_100_times_of_100_and_says_so():
         if n >= 3:
             w.ended(f"busy{n - 3}/x")
     assert len(homes) == 4, "all four were tried"
+
+
+def test_what_comes_after_a_skipped_job_waits_for_what_still_runs_above_it():
+    """Not for the skipped one, which will never be anything else."""
+    w = World({"w1": 2})
+    w.submit(run("r", job("a"), job("c"), job("b", "a", "c"), job("d", "b"), d=Trigger.ALL_DONE))
+    w.running("r/c")
+    w.ended("r/a", code=1)
+    assert w.job_state("r/b") is JobState.SKIPPED
+    assert causes(w, "r/d") == [
+        ("DEPENDENCIES", "waits for c (RUNNING)"),
+        ("PLACED", "c runs on host:8080"),
+    ]
+    assert told(w, "r/d").causes[0].jobs == ("c",)

@@ -12,7 +12,7 @@ from enum import IntEnum
 from itertools import islice
 from typing import Final, NamedTuple
 
-from titan_master.core import conditions, sharing
+from titan_master.core import conditions, graph, sharing
 from titan_master.core.presence import Roster
 from titan_master.core.state import (
     Job,
@@ -193,13 +193,11 @@ def _causes(sight: Sight, run: Run | None, job: Job) -> Iterator[Cause]:
 
 
 # -- before it is queued ---------------------------------------------------------------------------
-def _unmet(run: Run, job: Job) -> list[Job]:
-    parents = (run.jobs[name] for name in dict.fromkeys(job.spec.dependencies))
-    return [parent for parent in parents if parent.state is not JobState.SUCCEEDED]
-
-
 def _blocked(run: Run, job: Job) -> Cause:
-    unmet = [parent for parent in _unmet(run, job) if not parent.is_terminal] or _unmet(run, job)
+    unmet = list(graph.unmet(run, job))
+    if not unmet:
+        text = "waits for the decision whether it runs, which comes with one of the next turns"
+        return Cause(kind=CauseKind.DEPENDENCIES, message=text)
     names = [f"{parent.spec.id} ({parent.state})" for parent in unmet[:NAMED]]
     more = f" and {len(unmet) - NAMED} more" if len(unmet) > NAMED else ""
     return Cause(
@@ -212,7 +210,7 @@ def _blocked(run: Run, job: Job) -> Cause:
 def _above(sight: Sight, run: Run, job: Job) -> Iterator[Cause]:
     """What the first job that it waits for waits for itself, up to one that is on its way."""
     for _ in range(DEPTH):
-        above = next((one for one in _unmet(run, job) if not one.is_terminal), None)
+        above = next(graph.unmet(run, job), None)
         if above is None:
             return
         if above.state is not JobState.BLOCKED:
@@ -342,7 +340,7 @@ def _look(state: State, roster: Roster, run: Run | None, job: Job, worker: Worke
         near = conditions.near_to(state, run, job)
         if near is not None and near[1] is not worker:
             return found(_Stage.BESIDE, f"is not where {near[0].spec.id} was")
-    away = _away(state, roster, worker)
+    away = _away(roster, worker)
     if away:
         return found(_Stage.HERE, away)
     if worker.cordoned:
@@ -373,8 +371,7 @@ def _look(state: State, roster: Roster, run: Run | None, job: Job, worker: Worke
     return found(_Stage.FREE, "can have it")
 
 
-def _away(state: State, roster: Roster, worker: WorkerInfo) -> str:
-    del state
+def _away(roster: Roster, worker: WorkerInfo) -> str:
     if worker.state is not WorkerState.ONLINE:
         return f"is {worker.state}"
     if roster.link_of(worker.worker_id) is None:

@@ -5,7 +5,7 @@ Pure questions about a run, answered without recursion; ``lifecycle`` turns the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -43,6 +43,9 @@ _PARENT_SKIPPED: Final = End(JobState.SKIPPED, ExitReason.PARENT_SKIPPED)
 _TRIGGER_UNMET: Final = End(JobState.SKIPPED, ExitReason.TRIGGER_UNMET)
 _WHEN_FALSE: Final = End(JobState.SKIPPED, ExitReason.WHEN_FALSE)
 _BAD_WHEN: Final = End(JobState.FAILED, ExitReason.BAD_WHEN)
+ENDED_LOOKED_THROUGH: Final = 100
+"""So many jobs are looked through for what one below them waits for; further up, those are named themselves."""
+
 CANCELLED: Final = End(JobState.CANCELLED, ExitReason.CANCELLED)
 
 
@@ -61,6 +64,22 @@ class Outcome(NamedTuple):
     `undecided`. In submission order."""
     chars: int = 0
     """Of the conditions that this decided."""
+
+
+def unmet(run: Run, job: Job) -> Iterator[Job]:
+    """What it waits for: its dependencies, and of those that ended early what still runs above them."""
+    seen: set[str] = set()
+    todo = [job]
+    while todo:
+        for name in todo.pop().spec.dependencies:
+            parent = run.jobs[name]
+            if parent.is_over or name in seen:
+                continue
+            seen.add(name)
+            if parent.is_terminal and len(seen) < ENDED_LOOKED_THROUGH:
+                todo.append(parent)
+            else:
+                yield parent
 
 
 def decided_by(

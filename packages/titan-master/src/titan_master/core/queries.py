@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+from titan_master.core import graph
 from titan_master.core.cron import Calendar
 from titan_master.core.explaining import ITS_TURN, why_queued
 from titan_master.core.presence import Roster
@@ -61,9 +62,6 @@ _CHARS_OF_A_NAME: Final = 64
 """So many characters of a message count as one name: they take as much of a frame."""
 _CURSOR_DIGITS: Final = 18
 """More than any position takes, and less than Python refuses to read."""
-
-ENDED_LOOKED_THROUGH: Final = 100
-"""So many jobs are looked through for what one below them waits for; further up, those are named themselves."""
 
 _MOVED: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.QUEUED)
 
@@ -183,23 +181,7 @@ def job_view(run: Run, job: Job, why_waiting: str = "") -> JobView:
 def _waits_for(run: Run, job: Job) -> tuple[str, ...]:
     if job.state is not JobState.BLOCKED:
         return ()
-    return tuple(islice(_unmet(run, job), WAITS_FOR_ITEMS))
-
-
-def _unmet(run: Run, job: Job) -> Iterator[str]:
-    """What it waits for: dependencies, and of those that ended early what still runs above them."""
-    seen: set[str] = set()
-    todo = [job]
-    while todo:
-        for name in todo.pop().spec.dependencies:
-            parent = run.jobs[name]
-            if parent.is_over or name in seen:
-                continue
-            seen.add(name)
-            if parent.is_terminal and len(seen) < ENDED_LOOKED_THROUGH:
-                todo.append(parent)
-            else:
-                yield name
+    return tuple(islice((one.spec.id for one in graph.unmet(run, job)), WAITS_FOR_ITEMS))
 
 
 def position(cursor: str) -> int | None:
