@@ -225,6 +225,16 @@ def test_a_replacement_without_room_waits_and_says_why_and_what_can_be_done():
     assert all(one.message == "" for one in w.answer(ListServices()).services)
 
 
+def test_a_replacement_that_is_made_way_for_waits_for_the_end_of_the_old_one_and_says_so():
+    """Nobody is to think that the old one stays, or that a slot would help."""
+    w = World({"w1": 4})
+    up(w, port=8080)
+    reply = w.answer(RestartService(service="api"))
+    assert instances(w) == {"api": "STOPPING", "api~2": "STARTING"}
+    for found in (reply, w.answer(ListServices())):
+        assert found.services[1].message == "waits for the end of web/api, which makes way for it"
+
+
 def test_a_long_list_explains_only_the_first_that_wait():
     w = World({"w1": 1})
     up(w, replicas=SERVICES_EXPLAINED + 5)

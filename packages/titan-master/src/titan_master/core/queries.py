@@ -378,6 +378,8 @@ def _why_waiting(state: State, roster: Roster, service: Service) -> str:
     old = state.services.get((service.run_id, service.replaces))
     if old is None or why == ITS_TURN:
         return why
+    if old.state is ServiceState.STOPPING:
+        return f"waits for the end of {old.instance_name}, which makes way for it"
     return (
         f"{why}. {old.instance_name} stays up until this one is healthy: free a slot or start another "
         f"worker; or `titan stop {old.name}` and run its pipeline again, which leaves a gap"
